@@ -1,0 +1,45 @@
+# The two set-up commands are `make demo` and `make test`; both install what they need into .venv.
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+BIN := .venv/bin
+# One BLAS or OpenMP thread for each process: the jobs run many processes.
+export RAY_AUTH_MODE ?= disabled
+
+.PHONY: demo test check lint test-slow test-gpu bench lock clean
+
+demo: .venv/installed
+	$(BIN)/python -m jobs.demo --output demo-output
+
+test: .venv/installed
+	$(BIN)/python -m pytest
+
+check: lint test
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test-slow: .venv/installed
+	$(BIN)/python -m pytest -m slow
+
+test-gpu: .venv/installed
+	$(BIN)/python -m pytest -m gpu
+
+bench: .venv/installed
+	$(BIN)/python -m benchmarks.memory
+
+.venv/installed: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; $(PYTHON) is older. Try: make PYTHON=python3.12 ..."; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	$(BIN)/uv pip install --quiet --require-hashes --python $(BIN)/python -r requirements.lock
+	touch $@
+
+lock: .venv/installed
+	$(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --group dev \
+	  pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf .venv demo-output .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""What the jobs share: plan, source, stages, publish, progress."""

@@ -1,0 +1,1 @@
+"""Fits, calibrates and evaluates the networks of a model package."""
