@@ -1,0 +1,5 @@
+"""Fixtures that more than one test module uses."""
+
+from tests.fault_proxy import fault_proxy as fault_proxy
+from tests.object_store import bucket as bucket
+from tests.object_store import object_store as object_store
