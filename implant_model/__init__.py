@@ -2,3 +2,5 @@
 
 Knows nothing of Ray, of jobs or of training. For registry audit and research; not a medical device.
 """
+
+__version__ = "0.1.0"

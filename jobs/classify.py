@@ -1,0 +1,77 @@
+r"""Names the implant on every radiograph of the archives, into a Delta table of Parquet files.
+
+On a laptop:
+
+    python -m jobs.classify archives/ --output predictions/ --model models/phantom
+
+On a cluster, where `s3://` URIs take endpoint, region and credentials from the AWS variables:
+
+    ray job submit --address http://HEAD:8265 --working-dir . -- \
+        python -m jobs.classify s3://pacs/2026/ --output s3://registry/out --model models/phantom
+
+What the output already holds for an archive version and model is not done again: the nightly
+batch, a resumed run and a first run are the same command. Exit codes: 0 all done; 2 the call or its
+set-up is wrong, nothing was written; 3 the run ended but something is missing or over
+--max-rejected; 75 another run holds the output.
+"""
+
+import sys
+import uuid
+from collections.abc import Sequence
+
+from implant_model import __version__, storage
+from implant_model.package import ModelPackage, load_package
+from jobs.pipeline.command import OK, run_command, start_ray
+from jobs.pipeline.lease import Lease
+from jobs.pipeline.options import ClassifyOptions, parse_classify
+from jobs.pipeline.plan import Plan, make_plan
+from jobs.pipeline.publish import ArchiveResult, RunIdentity, Tables
+from jobs.pipeline.recipe import Recipe
+from jobs.pipeline.run import settle
+from jobs.pipeline.source import group_archives
+from jobs.pipeline.stages import build, choose_resources, receipts
+from jobs.pipeline.summary import describe_plan, exit_code, summarise
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse, chain, summary; returns the exit code."""
+    options = parse_classify(arguments, __doc__)
+    package = load_package(options.model)
+    recipe = options.recipe(package)
+    run = uuid.uuid4().hex
+    identity = RunIdentity(package.id, recipe.configuration_hash, __version__, run)
+    tables = Tables(options.output, identity)
+    plan = make_plan(options.inputs, tables.records(), options.retry, options.limit)
+    print(describe_plan(plan, recipe), flush=True)
+    if options.dry_run:
+        return OK
+    results = classify(plan, options, recipe, package, tables, run) if plan.todo else []
+    print(summarise(plan, results, options.output), flush=True)
+    return exit_code(plan, results, options.max_rejected)
+
+
+def classify(
+    plan: Plan,
+    options: ClassifyOptions,
+    recipe: Recipe,
+    package: ModelPackage,
+    tables: Tables,
+    run: str,
+) -> list[ArchiveResult]:
+    """Reads, decodes, classifies and publishes the planned archives.
+
+    Returns:
+        One result for each planned archive, as its tables have it.
+    """
+    storage.probe(options.output)
+    with Lease(options.output, run):
+        tables.create()
+        start_ray()
+        resources = choose_resources(options.actors, options.gpus_per_actor, options.batch_size)
+        groups = group_archives(plan.todo, resources.read_tasks)
+        pipeline = build(groups, recipe, package, resources)
+        return settle(plan.todo, receipts(pipeline), tables)
+
+
+if __name__ == "__main__":
+    run_command("classify", lambda: main(sys.argv[1:]))

@@ -1,0 +1,98 @@
+"""What every job does at its edges: exit codes, errors of one sentence, a Ray cluster."""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Final, NoReturn
+
+import ray
+
+from implant_model.errors import BusyError, ImplantError, UsageError
+
+OK: Final = 0
+USAGE: Final = 2
+INCOMPLETE: Final = 3
+BUSY: Final = 75
+
+DISCLAIMER: Final = (
+    "For registry audit and research. Not a medical device: not for diagnosis, and not for "
+    "identifying an implant before surgery."
+)
+
+
+class Parser(argparse.ArgumentParser):
+    """A command line whose mistakes are one sentence: a UsageError.
+
+    Args:
+        name: Of the job.
+        description: The job's docstring; its first line is the summary.
+    """
+
+    def __init__(self, name: str, description: str | None) -> None:
+        super().__init__(
+            prog=f"python -m jobs.{name}",
+            description=description,
+            epilog=DISCLAIMER,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Raises what argparse would print with its usage."""
+        raise UsageError(f"{message[:1].upper()}{message[1:]}; see {self.prog} --help.")
+
+
+def run_command(name: str, work: Callable[[], int]) -> NoReturn:
+    """Runs a job's work and ends the process with the contract's exit code.
+
+    The last line of the log names the code, since `ray job submit` itself ends with 0 or 1.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = work()
+    except UsageError as error:
+        code = _complain(name, error, USAGE)
+    except BusyError as error:
+        code = _complain(name, error, BUSY)
+    except ImplantError as error:
+        code = _complain(name, error, INCOMPLETE)
+    except (KeyboardInterrupt, Terminated):
+        code = _complain(name, "Stopped before the end; the same command goes on.", INCOMPLETE)
+    sys.stdout.flush()
+    sys.stderr.write(f"{name}: exit code {code}\n")
+    sys.exit(code)
+
+
+class Terminated(BaseException):
+    """SIGTERM: the scheduler wants the job to end."""
+
+
+def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
+    raise Terminated
+
+
+def _complain(name: str, error: object, code: int) -> int:
+    sys.stderr.write(f"{name}: {error}\n")
+    return code
+
+
+def start_ray() -> None:
+    """Joins the cluster of `RAY_ADDRESS` (`ray job submit` sets it), or starts a local one."""
+    if ray.is_initialized():
+        return
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(logging_level=logging.WARNING, log_to_driver=False)
+    else:
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            logging_level=logging.WARNING,
+            log_to_driver=False,
+        )
+    logging.getLogger("ray.data").setLevel(logging.WARNING)

@@ -1,0 +1,180 @@
+"""Delta tables by `deltalake`: open, create, and commit optimistically.
+
+A commit is worked out from one state of the table and carries the next number of an application
+transaction, so that Delta refuses it if any other commit of this software came between. Then it is
+worked out again. Nothing here deletes: files that leave the table stay in the store, and the
+clean-up of the log is off.
+"""
+
+import json
+import random
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import pyarrow as pa
+from deltalake import DeltaTable, write_deltalake
+from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.transaction import (
+    AddAction,
+    CommitProperties,
+    PostCommitHookProperties,
+    RemoveAction,
+    Transaction,
+)
+
+from implant_model import storage
+from implant_model.errors import StorageError
+
+APPLICATION: Final = "implant-inference"
+COMMIT_ATTEMPTS: Final = 20
+_HOOKS: Final = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
+_CONFIGURATION: Final = {"delta.enableExpiredLogCleanup": "false"}
+
+
+def open_table(uri: str) -> DeltaTable | None:
+    """The newest state of the table at `uri`, or None where there is no table.
+
+    Raises:
+        StorageError: The store does not answer, or the log cannot be read.
+    """
+    try:
+        return DeltaTable(uri, storage_options=storage.delta_options(uri))
+    except TableNotFoundError:
+        return None
+    except (DeltaError, OSError) as error:
+        raise StorageError(f"The table {uri} cannot be read: {error}.") from error
+
+
+def create_table(uri: str, schema: pa.Schema) -> None:
+    """Creates a table partitioned by `model`, unless it is there.
+
+    Raises:
+        StorageError: It is not there and could not be created.
+    """
+    try:
+        DeltaTable.create(
+            uri,
+            schema,
+            mode="ignore",
+            partition_by=["model"],
+            configuration=_CONFIGURATION,
+            storage_options=storage.delta_options(uri),
+        )
+    except (DeltaError, OSError) as error:
+        if open_table(uri) is None:  # else another run has created it at the same moment
+            raise StorageError(f"The table {uri} cannot be created: {error}.") from error
+
+
+def commit(uri: str, work: Callable[[DeltaTable], None]) -> None:
+    """Runs `work` on the table's newest state until its one commit is not overtaken.
+
+    Args:
+        uri: The table.
+        work: Makes at most one commit by `replace_files` or `write_rows`; is called again with a
+            newer state if that commit came too late.
+
+    Raises:
+        StorageError: The table is gone, or cannot be written.
+    """
+    for attempt in range(COMMIT_ATTEMPTS):
+        table = open_table(uri)
+        if table is None:
+            raise StorageError(f"The table {uri} is not there any more.")
+        try:
+            return work(table)
+        except DeltaError as error:
+            if attempt == COMMIT_ATTEMPTS - 1:
+                raise StorageError(
+                    f"The table {uri} could not be written in {COMMIT_ATTEMPTS} attempts: {error}."
+                ) from error
+            time.sleep(random.uniform(0, min(0.1 * 2**attempt, 5.0)))
+    return None
+
+
+def active_files(table: DeltaTable, model: str | None = None) -> list[dict[str, Any]]:
+    """The data files of one model's partition, or of all.
+
+    Returns:
+        Dicts with `path`, `size_bytes`, `num_records` and the statistics `min.COLUMN`.
+    """
+    actions = pa.table(table.get_add_actions(flatten=True))
+    if not actions.num_rows:
+        return []
+    return [row for row in actions.to_pylist() if model in (None, row["partition.model"])]
+
+
+def add_action(
+    path: str, size: int, num_rows: int, model: str, constants: Mapping[str, str]
+) -> AddAction:
+    """Adds one data file, in which each column of `constants` has the same value in every row."""
+    stats = {
+        "numRecords": num_rows,
+        "minValues": dict(constants),
+        "maxValues": dict(constants),
+        "nullCount": dict.fromkeys(constants, 0),
+    }
+    return AddAction(
+        path=path,
+        size=size,
+        partition_values={"model": model},
+        modification_time=int(time.time() * 1000),
+        data_change=True,
+        stats=json.dumps(stats),
+    )
+
+
+def remove_action(active: Mapping[str, Any], model: str) -> RemoveAction:
+    """Takes one of `active_files` out of the table; the file itself stays."""
+    return RemoveAction(
+        path=active["path"],
+        data_change=True,
+        deletion_timestamp=int(time.time() * 1000),
+        size=active["size_bytes"],
+        partition_values={"model": model},
+    )
+
+
+def replace_files(
+    table: DeltaTable, actions: list[AddAction | RemoveAction], schema: pa.Schema
+) -> None:
+    """Commits added and removed files at once."""
+    table.create_write_transaction(
+        actions,
+        "append",
+        schema,
+        ["model"],
+        commit_properties=_next_transaction(table),
+        post_commithook_properties=_HOOKS,
+    )
+
+
+def write_rows(table: DeltaTable, rows: pa.Table, predicate: str | None = None) -> None:
+    """Commits rows; with a predicate, in place of the rows for which it holds."""
+    replacing: dict[str, Any] = {"mode": "append"}
+    if predicate is not None:
+        replacing = {"mode": "overwrite", "predicate": predicate}
+    write_deltalake(
+        table,
+        rows,
+        commit_properties=_next_transaction(table),
+        post_commithook_properties=_HOOKS,
+        **replacing,
+    )
+
+
+def read_rows(table: DeltaTable, model: str | None = None) -> list[dict[str, Any]]:
+    """All rows of one model's partition, or of the table."""
+    partitions = None if model is None else [("model", "=", model)]
+    rows: list[dict[str, Any]] = table.to_pyarrow_table(partitions=partitions).to_pylist()
+    return rows
+
+
+def sql_string(text: str) -> str:
+    """A string literal for a predicate."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _next_transaction(table: DeltaTable) -> CommitProperties:
+    version = (table.transaction_version(APPLICATION) or 0) + 1
+    return CommitProperties(app_transactions=[Transaction(APPLICATION, version)])

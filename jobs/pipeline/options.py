@@ -1,0 +1,133 @@
+"""The command line of `classify`, checked and frozen."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from implant_model import storage
+from implant_model.errors import UsageError
+from implant_model.limits import Limits
+from implant_model.package import ModelPackage
+from implant_model.privacy import IdentifierPolicy, Protector, load_key
+from jobs.pipeline.command import Parser
+from jobs.pipeline.plan import check_reasons
+from jobs.pipeline.recipe import Recipe
+
+KEY_VARIABLE = "IMPLANT_KEY_FILE"
+
+
+@dataclass(frozen=True)
+class ClassifyOptions:
+    """What a user asked of `classify`.
+
+    Attributes:
+        inputs: Normalised URIs.
+        output: Normalised URI.
+        model: Normalised URI of a model package.
+        protector: What is done with identifiers.
+        actors: Least and most classifier actors; None fits them to the cluster.
+        gpus_per_actor: None fits it to the cluster.
+        batch_size: Pictures in one pass of the networks.
+        max_rejected: Largest share of rejected members that still ends with exit code 0.
+        retry: Reasons for which an archive is read once more.
+        dry_run: Only say what would be done.
+        limit: Most archives to read.
+    """
+
+    inputs: tuple[str, ...]
+    output: str
+    model: str
+    protector: Protector
+    actors: tuple[int, int] | None
+    gpus_per_actor: float | None
+    batch_size: int
+    max_rejected: float
+    retry: frozenset[str]
+    dry_run: bool
+    limit: int | None
+
+    def __post_init__(self) -> None:
+        _check(self.batch_size >= 1, "--batch-size", self.batch_size, "a whole number from 1")
+        _check(0 <= self.max_rejected <= 1, "--max-rejected", self.max_rejected, "0 to 1")
+        if self.limit is not None:
+            _check(self.limit >= 1, "--limit", self.limit, "a whole number from 1")
+        if self.gpus_per_actor is not None:
+            _check(self.gpus_per_actor >= 0, "--gpus-per-actor", self.gpus_per_actor, "0 or more")
+        for uri in self.inputs:
+            if uri == self.output or uri.startswith(f"{self.output}/"):
+                raise UsageError(f"The INPUT {uri} lies in the --output {self.output}.")
+            if self.output.startswith(f"{uri.rstrip('/')}/"):
+                raise UsageError(
+                    f"The --output {self.output} lies in the INPUT {uri}: the next run would read "
+                    "its tables as archives. Name an output beside it."
+                )
+
+    def recipe(self, package: ModelPackage) -> Recipe:
+        """How members become rows under these options and this model."""
+        return Recipe(self.output, package.id, package.preprocessing, Limits(), self.protector)
+
+
+def parse_classify(arguments: Sequence[str] | None, description: str | None) -> ClassifyOptions:
+    """Reads the command line.
+
+    Raises:
+        UsageError: It is not of the contract's form; one sentence says why.
+    """
+    parser = Parser("classify", description)
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="archive, radiograph or folder")
+    parser.add_argument("--output", required=True, metavar="URI", help="where the tables are")
+    parser.add_argument("--model", required=True, metavar="URI", help="a model package")
+    parser.add_argument("--identifiers", choices=[str(p) for p in IdentifierPolicy])
+    parser.add_argument("--key-file", metavar="PATH", help=f"or the variable {KEY_VARIABLE}")
+    parser.add_argument("--actors", type=_actors, metavar="MIN[:MAX]")
+    parser.add_argument("--gpus-per-actor", type=float, metavar="F")
+    parser.add_argument("--batch-size", type=int, default=32, metavar="N")
+    parser.add_argument("--max-rejected", type=float, default=1.0, metavar="RATE")
+    parser.add_argument("--retry", type=_reasons, default=frozenset(), metavar="REASON[,REASON]")
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    parser.add_argument("--limit", type=int, metavar="ARCHIVES")
+    values = vars(parser.parse_args(arguments))
+    protector = choose_protector(values.pop("identifiers"), values.pop("key_file"))
+    inputs = tuple(storage.normalise(uri) for uri in values.pop("inputs"))
+    output, model = (storage.normalise(values.pop(name)) for name in ("output", "model"))
+    return ClassifyOptions(inputs, output, model, protector, **values)
+
+
+def choose_protector(identifiers: str | None, key_file: str | None) -> Protector:
+    """Pseudonymises by default where there is a key, else drops.
+
+    Raises:
+        UsageError: Pseudonyms are asked for without a key, or the key cannot be read.
+    """
+    path = key_file or os.environ.get(KEY_VARIABLE)
+    key = load_key(path) if path else None
+    if identifiers is None:
+        policy = IdentifierPolicy.DROP if key is None else IdentifierPolicy.PSEUDONYMISE
+    else:
+        policy = IdentifierPolicy(identifiers)
+    if policy is IdentifierPolicy.PSEUDONYMISE and key is None:
+        raise UsageError(
+            "--identifiers pseudonymise needs a key; name its file by --key-file or "
+            f"{KEY_VARIABLE}."
+        )
+    return Protector(policy, key)
+
+
+def _actors(text: str) -> tuple[int, int]:
+    least, _, most = text.partition(":")
+    try:
+        bounds = int(least), int(most or least)
+    except ValueError:
+        bounds = 0, 0
+    if not 1 <= bounds[0] <= bounds[1]:
+        raise UsageError(f"--actors is {text!r}; accepted is MIN or MIN:MAX with 1 <= MIN <= MAX.")
+    return bounds
+
+
+def _reasons(text: str) -> frozenset[str]:
+    return check_reasons(part.strip() for part in text.split(","))
+
+
+def _check(is_right: bool, flag: str, value: object, accepted: str) -> None:
+    if not is_right:
+        raise UsageError(f"{flag} is {value}; accepted is {accepted}.")

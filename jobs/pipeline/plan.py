@@ -1,0 +1,169 @@
+"""What a run has to do: the archives of its inputs, less what the output already holds.
+
+An archive is known to the tables by its name relative to the INPUT that it came from. Two archives
+of one name would replace each other, so that is refused before anything is written.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from implant_model import storage
+from implant_model.errors import (
+    ArchiveReason,
+    ArchiveStatus,
+    Reason,
+    StorageError,
+    UsageError,
+)
+from implant_model.storage import ObjectInfo
+
+TRANSIENT = frozenset(
+    {
+        ArchiveReason.ACCESS_DENIED,
+        ArchiveReason.NOT_FOUND,
+        ArchiveReason.CHANGED,
+        ArchiveReason.STORAGE_ERROR,
+    }
+)
+"""Reasons that lie outside the archive's bytes: the next run tries again by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveRecord:
+    """What the table `archives` holds of an archive version under the model of this run."""
+
+    archive: str
+    version: str
+    source: str
+    status: ArchiveStatus
+    reason: ArchiveReason | None
+    attempt: int
+    members: int
+    outcomes: Mapping[str, int]
+    member_reasons: Mapping[str, int]
+
+
+Records = Mapping[str, Mapping[str, ArchiveRecord]]
+"""What the table `archives` holds under one model, by archive and then by version."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedArchive:
+    """One archive version to read; `unreachable` where listing it failed already."""
+
+    name: str
+    info: ObjectInfo
+    attempt: int = 0
+    unreachable: ArchiveReason | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The archives to read and those that the output holds already."""
+
+    todo: tuple[PlannedArchive, ...]
+    done: tuple[ArchiveRecord, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        """Stored size of what there is to read."""
+        return sum(archive.info.size for archive in self.todo)
+
+
+def make_plan(
+    inputs: Iterable[str],
+    records: Records,
+    retry: frozenset[str] = frozenset(),
+    limit: int | None = None,
+) -> Plan:
+    """Lists the inputs and subtracts what `records` says is done.
+
+    Args:
+        inputs: Normalised URIs, each an archive, a radiograph, a folder or a prefix.
+        records: The rows of the table `archives` under this run's model.
+        retry: Reasons of members or archives for which an archive is read once more.
+        limit: Most archives to read; those that are done do not count.
+
+    Returns:
+        The plan, in the order of the inputs and of names within them.
+
+    Raises:
+        UsageError: Two different objects would be known by one archive name.
+    """
+    todo: list[PlannedArchive] = []
+    done: list[ArchiveRecord] = []
+    for archive in _without_clashes(_list_inputs(inputs), records):
+        record = records.get(archive.name, {}).get(archive.info.version)
+        if record is None:
+            todo.append(archive)
+        elif _is_done(record, retry):
+            done.append(record)
+        else:  # units are never overwritten, so a second reading has units of its own
+            todo.append(replace(archive, attempt=record.attempt + 1))
+    return Plan(tuple(todo if limit is None else todo[:limit]), tuple(done))
+
+
+def _list_inputs(inputs: Iterable[str]) -> Iterator[PlannedArchive]:
+    for root in inputs:
+        try:
+            for info in storage.list_objects(root):
+                yield PlannedArchive(storage.relative(info.uri, root), info)
+        except StorageError as error:
+            lost = ObjectInfo(root, 0, "")
+            yield PlannedArchive(storage.relative(root, root), lost, unreachable=error.reason)
+
+
+def _without_clashes(
+    archives: Iterable[PlannedArchive], records: Records
+) -> Iterator[PlannedArchive]:
+    """Drops an object that is listed twice; refuses two objects under one name."""
+    seen: dict[str, str] = {}
+    for archive in archives:
+        uri = archive.info.uri
+        if archive.name not in seen:
+            seen[archive.name] = uri
+            _refuse_takeover(archive, records.get(archive.name, {}))
+            yield archive
+        elif seen[archive.name] != uri:
+            raise UsageError(
+                f"Two inputs have the archive name {archive.name!r}: {seen[archive.name]} and "
+                f"{uri}. Names are relative to the INPUT: name a folder or prefix that holds both "
+                "as the one INPUT, or write them to separate outputs."
+            )
+
+
+def _refuse_takeover(archive: PlannedArchive, versions: Mapping[str, ArchiveRecord]) -> None:
+    """Rows of one archive must not make way for those of another that has the same name."""
+    if archive.info.version in versions:
+        return
+    for record in versions.values():
+        if record.source != archive.info.uri and record.members:
+            raise UsageError(
+                f"The output holds the archive {archive.name!r} as read from {record.source}; "
+                f"{archive.info.uri} has the same name and other content, and would replace it. "
+                "Name a folder or prefix that holds both as the INPUT, or use another output."
+            )
+
+
+def _is_done(record: ArchiveRecord, retry: frozenset[str]) -> bool:
+    if record.status is ArchiveStatus.CHANGED or record.reason in TRANSIENT:
+        return False
+    if record.reason is not None and record.reason in retry:
+        return False
+    return not retry.intersection(record.member_reasons)
+
+
+def check_reasons(reasons: Iterable[str]) -> frozenset[str]:
+    """Checks the argument of `--retry` against the closed sets.
+
+    Raises:
+        UsageError: One of them is no reason of a member or of an archive.
+    """
+    known = {*map(str, Reason), *map(str, ArchiveReason)}
+    wanted = frozenset(reasons)
+    if unknown := sorted(wanted - known):
+        raise UsageError(
+            f"--retry: {', '.join(unknown)} is not a reason; accepted are "
+            f"{', '.join(sorted(known))}."
+        )
+    return wanted

@@ -1,0 +1,92 @@
+"""Progress in images while a run goes on: a line that is rewritten on a terminal, else log lines.
+
+How many images an archive holds is known only when it has been read, so the planned number is
+estimated from the bytes that have been read of the planned bytes, and said with a tilde.
+"""
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, Final, TextIO
+
+from implant_model.errors import Outcome
+
+LINE_EVERY_S: Final = 10.0
+REDRAW_EVERY_S: Final = 0.5
+
+
+class Progress:
+    """Counts receipts and says how far the run is.
+
+    Args:
+        num_archives: Archives to read.
+        sizes: Stored bytes of each, by position in the plan.
+        stream: Where to write; a terminal gets one line that is rewritten.
+    """
+
+    def __init__(self, sizes: Mapping[int, int], stream: TextIO | None = None) -> None:
+        self._sizes = dict(sizes)
+        self._stream = sys.stderr if stream is None else stream
+        self._is_terminal = self._stream.isatty()
+        self._started = self._spoken = time.monotonic()
+        self._outcomes: Counter[str] = Counter()
+        self._members_of: Counter[int] = Counter()
+        self._ended: set[int] = set()
+
+    @property
+    def num_images(self) -> int:
+        """Members whose rows are published."""
+        return self._outcomes.total()
+
+    def add(self, receipt: Mapping[str, Any]) -> None:
+        """Counts one receipt, and speaks if it is time to."""
+        position = receipt["position"]
+        if "unit" in receipt:
+            self._outcomes.update(receipt["outcomes"])
+            self._members_of[position] += receipt["unit"]["members"]
+        elif "status" in receipt:
+            self._ended.add(position)
+        now = time.monotonic()
+        if now - self._spoken >= (REDRAW_EVERY_S if self._is_terminal else LINE_EVERY_S):
+            self._spoken = now
+            self._write(self.line(now - self._started))
+
+    def close(self) -> None:
+        """Says the last state, and ends the line."""
+        self._write(self.line(time.monotonic() - self._started))
+        if self._is_terminal:
+            self._stream.write("\n")
+
+    def line(self, elapsed_s: float) -> str:
+        """The state as one line."""
+        done, rate = self.num_images, self.num_images / max(elapsed_s, 1e-9)
+        planned = self._estimate_images()
+        parts = [f"{done:,} of {'~' if planned != done else ''}{planned:,} images"]
+        parts.append(f"{len(self._ended):,} of {len(self._sizes):,} archives")
+        parts.append(f"{rate:,.1f} images/s")
+        if done:
+            parts.append(f"{_duration((planned - done) / rate)} left")
+        parts += [f"{self._outcomes[str(o)]:,} {o}" for o in Outcome if self._outcomes[str(o)]]
+        return "  ".join(parts)
+
+    def _estimate_images(self) -> int:
+        """Images in all archives, if the unread ones hold as many for a byte as the read ones."""
+        read_bytes = sum(self._sizes[p] for p in self._ended)
+        read = sum(self._members_of[p] for p in self._ended)
+        left = sum(self._sizes.values()) - read_bytes
+        estimate = read + (round(left * read / read_bytes) if read_bytes else 0)
+        return max(estimate, self.num_images)
+
+    def _write(self, text: str) -> None:
+        if self._is_terminal:
+            self._stream.write(f"\r\x1b[2K{text}")
+        else:
+            self._stream.write(f"{text}\n")
+        self._stream.flush()
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,50 @@
+"""What every task of a run needs to know: one frozen object, made once by the driver."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+from implant_model import __version__
+from implant_model.limits import Limits
+from implant_model.preprocess import Preprocessing
+from implant_model.privacy import Protector
+
+UNIT_BYTES = 512 << 20
+"""A unit also ends after this many bytes of members: some 50 uncompressed 16-bit radiographs, so
+that progress is seen and little is done again after a crash."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How members become rows.
+
+    Attributes:
+        output: Normalised URI of the output.
+        model: The package's `name@hash`.
+        preprocessing: The package's own.
+        limits: Bounds on archives, members and decodes.
+        protector: What is done with identifiers; holds the key where there is one.
+        unit_members: Most members of a unit, at most 1,000.
+        unit_bytes: A unit ends with the member that takes it to this size.
+    """
+
+    output: str
+    model: str
+    preprocessing: Preprocessing
+    limits: Limits
+    protector: Protector
+    unit_members: int = 1000
+    unit_bytes: int = UNIT_BYTES
+
+    @property
+    def configuration_hash(self) -> str:
+        """Hash of all that decides what a unit's rows say; the output's place is no part of it."""
+        decides = {
+            "software": __version__,
+            "model": self.model,
+            "limits": asdict(self.limits),
+            "identifiers": str(self.protector.policy),
+            "key": self.protector.key_id,
+            "unit": [self.unit_members, self.unit_bytes],
+        }
+        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]

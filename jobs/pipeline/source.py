@@ -1,0 +1,121 @@
+"""Archives as a source of Ray Data: each read task streams a group of archives.
+
+Reading, decoding and preprocessing are one task, since a raw radiograph is a hundred times the size
+of its tensor and nothing is gained by moving it. What a task yields is a *parcel*, a table of one
+row: the units and ends of archives that it holds (`pieces`, JSON), their prediction rows as far as
+they are known (`rows`, an Arrow stream) and the pictures among them (`images`, uint8).
+
+A unit of at most 1,000 members is never split over parcels, and a parcel is always one block, so
+that no shuffle is needed to bring a unit together. Where a parcel ends follows from the members
+alone, never from what the output holds by then: a task that is run again yields the same parcels,
+which Ray's replay of a lost task counts on.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import cache, partial
+
+import pyarrow as pa
+from ray.data import DataContext, Datasource, ReadTask
+from ray.data.block import BlockMetadata
+
+from implant_model.limits import Limits
+from implant_model.preprocess import Preprocessing
+from implant_model.sandbox import DecodeProcess
+from jobs.pipeline.parcels import PARCEL, Parcel
+from jobs.pipeline.plan import PlannedArchive
+from jobs.pipeline.recipe import Recipe
+from jobs.pipeline.units import Prepare, read_archive
+
+Group = Sequence[tuple[int, PlannedArchive]]
+"""Archives that one task reads, each with its position in the plan."""
+
+PARCEL_MEMBERS = 256
+"""Small archives share a parcel until it holds this many members: below 100 a block is overhead."""
+
+
+class ArchiveSource(Datasource):
+    """Parcels of the planned archives, one read task for each group of them.
+
+    Args:
+        groups: Positions in the plan with their archives, see `group_archives`.
+        recipe: How members become rows.
+    """
+
+    def __init__(self, groups: Sequence[Group], recipe: Recipe) -> None:
+        super().__init__()
+        self._groups = list(groups)
+        self._recipe = recipe
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        """Unknown before the archives are read."""
+        return None
+
+    def get_read_tasks(
+        self,
+        parallelism: int,
+        per_task_row_limit: int | None = None,
+        data_context: DataContext | None = None,
+    ) -> list[ReadTask]:
+        """One task a group, whatever `parallelism` asks for; called several times by Ray."""
+        metadata = BlockMetadata(None, None, None, None)
+        return [
+            ReadTask(
+                partial(read_group, group, self._recipe),
+                metadata,
+                schema=PARCEL,
+                per_task_row_limit=per_task_row_limit,
+            )
+            for group in self._groups
+        ]
+
+
+def group_archives(archives: Sequence[PlannedArchive], most_groups: int) -> list[Group]:
+    """Deals archives into groups of about equal bytes, the largest first.
+
+    Args:
+        archives: The plan.
+        most_groups: Most read tasks; small archives share one.
+
+    Returns:
+        Groups of (position in the plan, archive); each archive is in exactly one.
+    """
+    per_group = max(sum(a.info.size for a in archives) / max(most_groups, 1), 1)
+    most_archives = max(-(-len(archives) // max(most_groups, 1)), 1)
+    groups: list[list[tuple[int, PlannedArchive]]] = [[]]
+    size = 0
+    for position, archive in sorted(enumerate(archives), key=lambda pair: -pair[1].info.size):
+        if size >= per_group or len(groups[-1]) >= 4 * most_archives:
+            groups.append([])
+            size = 0
+        groups[-1].append((position, archive))
+        size += archive.info.size
+    return [group for group in groups if group]
+
+
+def read_group(group: Group, recipe: Recipe, prepare: Prepare | None = None) -> Iterator[pa.Table]:
+    """Streams the parcels of a group of archives.
+
+    Args:
+        group: Archives with their positions in the plan.
+        recipe: How members become rows.
+        prepare: Decodes one member; by default this worker's decoding process.
+
+    Yields:
+        Tables of one row, schema `PARCEL`.
+    """
+    prepare = prepare or _decoder(recipe.preprocessing, recipe.limits).prepare
+    parcel = Parcel()
+    for position, archive in group:
+        for piece, rows, images_HW in read_archive(position, archive, recipe, prepare):
+            parcel.add(piece, rows, images_HW)
+            if parcel.num_members >= PARCEL_MEMBERS:
+                yield parcel.to_table()
+                parcel = Parcel()
+    if parcel.pieces:
+        yield parcel.to_table()
+
+
+@cache
+def _decoder(preprocessing: Preprocessing, limits: Limits) -> DecodeProcess:
+    """This worker's decoding process; it outlives the task and serves the next one."""
+    return DecodeProcess(preprocessing, limits)

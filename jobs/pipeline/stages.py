@@ -1,0 +1,211 @@
+"""The stages between the archives and the receipts: classify in an actor pool, publish in tasks.
+
+Every stage takes a parcel and hands on a parcel; pictures end at the classifier, rows at the
+publisher, and only receipts of some hundred bytes reach the driver.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
+
+from implant_model.classifier import Classifier, Predictions
+from implant_model.errors import UsageError
+from implant_model.package import ModelPackage
+from jobs.pipeline.parcels import parcel_table, read_parcel
+from jobs.pipeline.recipe import Recipe
+from jobs.pipeline.source import ArchiveSource, Group
+from jobs.pipeline.unit_files import publish
+
+TOP = 3
+"""Candidates in the column `top`."""
+TASKS_PER_CPU = 16
+"""Read tasks for each CPU: enough that the last ones end together, few enough to start quickly."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the stages ask of the cluster.
+
+    Attributes:
+        min_actors: Classifier actors that must exist.
+        max_actors: Classifier actors that there may be.
+        gpus_per_actor: 0 on CPUs; a fraction shares one GPU.
+        read_cpus: CPUs of one task that reads and decodes.
+        actor_cpus: CPUs of one classifier actor.
+        batch_size: Pictures in one pass of the networks.
+        read_tasks: Most read tasks that archives are dealt to.
+    """
+
+    min_actors: int
+    max_actors: int
+    gpus_per_actor: float
+    read_cpus: float
+    actor_cpus: float
+    batch_size: int
+    read_tasks: int
+
+
+def choose_resources(
+    actors: tuple[int, int] | None, gpus_per_actor: float | None, batch_size: int
+) -> Resources:
+    """Fits the stages to the cluster that this driver is connected to.
+
+    Args:
+        actors: Least and most classifier actors, or None: on GPUs one for each that there is, on
+            CPUs one for every two cores, since a picture's decoding takes about as long as its
+            classification.
+        gpus_per_actor: Or None: 1 where the cluster has GPUs, else 0.
+        batch_size: Pictures in one pass of the networks.
+
+    Raises:
+        UsageError: GPUs are asked for and the cluster has none.
+    """
+    cluster = ray.cluster_resources()
+    cpus, gpus = cluster.get("CPU", 1.0), cluster.get("GPU", 0.0)
+    if gpus_per_actor is None:
+        gpus_per_actor = 1.0 if gpus else 0.0
+    if gpus_per_actor > gpus and not _autoscales():
+        raise UsageError(
+            f"--gpus-per-actor {gpus_per_actor:g} asks for GPUs; the cluster has {gpus:g}. Leave "
+            "it out to classify on CPUs."
+        )
+    if actors is None:
+        most = int(gpus / gpus_per_actor) if gpus_per_actor else int(cpus // 2)
+        actors = (1, max(most, 1))
+    share = 1.0 if cpus >= 2 else cpus / 2  # a reader and an actor must fit at the same time
+    tasks = int(max(cpus, 1) * TASKS_PER_CPU)
+    return Resources(*actors, gpus_per_actor, share, share, batch_size, tasks)
+
+
+def _autoscales() -> bool:
+    """Whether this cluster may grow: then what it lacks now may still come."""
+    return bool(os.environ.get("RAY_ADDRESS"))
+
+
+def build(
+    groups: Sequence[Group], recipe: Recipe, package: ModelPackage, resources: Resources
+) -> Dataset:
+    """The lazy Ray Data pipeline from archives to receipts.
+
+    Args:
+        groups: The planned archives, dealt to read tasks.
+        recipe: How members become rows.
+        package: The model, its files verified; it travels to the actors through the object store.
+        resources: What each stage asks for.
+
+    Returns:
+        A dataset of schema `RECEIPT`; each row is a JSON list of receipts, see `publish`.
+    """
+    context = DataContext.get_current()
+    # Each parcel is a block of its own: see source.py for why this must not depend on sizes.
+    context.target_max_block_size = 1
+    context.execution_options.preserve_order = False
+    parcels = ray.data.read_datasource(
+        ArchiveSource(groups, recipe),
+        override_num_blocks=len(groups),
+        num_cpus=resources.read_cpus,
+    )
+    pool = ActorPoolStrategy(min_size=resources.min_actors, max_size=resources.max_actors)
+    gpus = {"num_gpus": resources.gpus_per_actor} if resources.gpus_per_actor else {}
+    classified = parcels.map_batches(
+        ClassifyParcel,
+        fn_constructor_args=(ray.put(package), recipe.preprocessing.size_px, resources),
+        batch_size=1,
+        batch_format="pyarrow",
+        compute=pool,
+        num_cpus=resources.actor_cpus,
+        **gpus,
+    )
+    published: Dataset = classified.map_batches(
+        publish,
+        fn_args=(recipe,),
+        batch_size=1,
+        batch_format="pyarrow",
+        compute=TaskPoolStrategy(),
+        num_cpus=0,  # waits for the store; a share of a CPU would keep it from running on 2 cores
+    )
+    return published
+
+
+class ClassifyParcel:
+    """A classifier actor: fills the rows of a parcel and drops its pictures.
+
+    Args:
+        package: Reference to the `ModelPackage` in the object store.
+        size_px: Side of a parcel's pictures.
+        resources: Device and batch size.
+    """
+
+    def __init__(
+        self, package: "ray.ObjectRef[ModelPackage]", size_px: int, resources: Resources
+    ) -> None:
+        self._package: ModelPackage = ray.get(package)
+        self._size_px = size_px
+        self._batch_size = resources.batch_size
+        device = "cuda" if resources.gpus_per_actor else "cpu"
+        self._classifier = Classifier(self._package, device=device)
+        self._classifier.classify(np.zeros((1, size_px, size_px), np.uint8))  # warm before work
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Classifies the pictures of one parcel."""
+        pieces, rows, images_NHW = read_parcel(table, self._size_px)
+        if len(images_NHW):
+            predictions = self._classifier.classify(images_NHW, self._batch_size)
+            rows = fill_rows(rows, predictions, self._package)
+        return parcel_table(pieces, rows)
+
+
+def fill_rows(rows: pa.Table, predictions: Predictions, package: ModelPackage) -> pa.Table:
+    """Writes predictions into the rows that wait for one.
+
+    Args:
+        rows: Schema `PREDICTION_ROW`; N of them have no `outcome`.
+        predictions: N predictions, in the order of those rows.
+        package: Names the implants.
+
+    Returns:
+        The rows, each with an outcome.
+
+    Raises:
+        ValueError: There is not one prediction for each waiting row.
+    """
+    filled = rows.to_pylist()
+    waiting = [row for row in filled if row["outcome"] is None]
+    for i, row in zip(range(len(predictions.outcomes)), waiting, strict=True):
+        row.update(_prediction_columns(predictions, i, package))
+    return pa.Table.from_pylist(filled, schema=rows.schema)
+
+
+def _prediction_columns(predictions: Predictions, i: int, package: ModelPackage) -> dict[str, Any]:
+    implants = package.catalogue.implants
+    probability_C = predictions.probabilities_NC[i]
+    order = np.argsort(-probability_C, kind="stable")
+    best = implants[order[0]]
+    return {
+        "outcome": str(predictions.outcomes[i]),
+        "implant": best.name,
+        "manufacturer": best.manufacturer,
+        "product": best.product,
+        "joint": best.joint,
+        "probability": float(probability_C[order[0]]),
+        "candidates": [implants[c].name for c in predictions.candidates[i]],
+        "top": [
+            {"implant": implants[c].name, "probability": float(probability_C[c])}
+            for c in order[:TOP]
+        ],
+        "novelty": float(predictions.novelty_N[i]),
+    }
+
+
+def receipts(dataset: Dataset) -> Iterator[dict[str, Any]]:
+    """Runs the pipeline and yields its receipts as they come."""
+    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        for text in batch["receipts"].to_pylist():
+            yield from json.loads(text)

@@ -1,0 +1,111 @@
+"""What a run says at its begin and its end, and the exit code that follows from it."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
+
+from implant_model import storage
+from implant_model.errors import ArchiveReason, ArchiveStatus, Outcome
+from jobs.pipeline.command import INCOMPLETE, OK
+from jobs.pipeline.plan import Plan
+from jobs.pipeline.publish import ArchiveResult
+from jobs.pipeline.recipe import Recipe
+from jobs.pipeline.tables import ARCHIVES, PREDICTIONS
+
+MOST_LISTED = 20
+"""Incomplete archives that the log names; the table `archives` has all of them."""
+
+
+class Counted(Protocol):
+    """What the summary needs of an archive, be it done now or before."""
+
+    @property
+    def status(self) -> ArchiveStatus: ...  # noqa: D102
+    @property
+    def reason(self) -> ArchiveReason | None: ...  # noqa: D102
+    @property
+    def members(self) -> int: ...  # noqa: D102
+    @property
+    def outcomes(self) -> Mapping[str, int]: ...  # noqa: D102
+
+
+def describe_plan(plan: Plan, recipe: Recipe) -> str:
+    """Archives, bytes and units to do, and those already done."""
+    archives = len(plan.todo)
+    units = sum(-(-max(a.info.size, 1) // recipe.unit_bytes) for a in plan.todo)
+    members = sum(record.members for record in plan.done)
+    lines = [
+        f"Model {recipe.model}, identifiers: {recipe.protector.policy}.",
+        f"To do: {archives:,} archives, {_size(plan.num_bytes)}, at least {units:,} units "
+        f"of at most {recipe.unit_members:,} members.",
+        f"Already done: {len(plan.done):,} archives, {members:,} members.",
+    ]
+    if not plan.todo:
+        lines.append("Nothing to do.")
+    return "\n".join(lines)
+
+
+def summarise(plan: Plan, results: Sequence[ArchiveResult], output: str) -> str:
+    """Counts of this run, what is not whole, and where the tables are."""
+    lines = []
+    if results:
+        outcomes = _sum(result.outcomes for result in results)
+        counts = ", ".join(f"{outcomes[str(o)]:,} {o}" for o in Outcome)
+        lines.append(f"{outcomes.total():,} images in {len(results):,} archives: {counts}.")
+        reasons = _sum(result.reasons for result in results)
+        if reasons:
+            listed = ", ".join(f"{reason} {n:,}" for reason, n in reasons.most_common())
+            lines.append(f"Reasons: {listed}.")
+    lines += _incomplete(plan, results)
+    lines.append(f"Predictions: {storage.join(output, PREDICTIONS)}")
+    lines.append(f"Archives: {storage.join(output, ARCHIVES)}")
+    return "\n".join(lines)
+
+
+def exit_code(plan: Plan, results: Sequence[ArchiveResult], max_rejected: float) -> int:
+    """0 if every archive of the inputs is complete and few enough members were rejected, else 3.
+
+    Archives of earlier runs count: what was missing then is missing still. The share of rejected
+    members is that of this run, or of all if it had nothing to do.
+    """
+    everything: list[Counted] = [*results, *plan.done]
+    if any(archive.status is not ArchiveStatus.COMPLETE for archive in everything):
+        return INCOMPLETE
+    counted: Sequence[Counted] = results or plan.done
+    rejected = sum(archive.outcomes.get(Outcome.REJECTED, 0) for archive in counted)
+    members = sum(archive.members for archive in counted)
+    return INCOMPLETE if rejected > max_rejected * members else OK
+
+
+def _incomplete(plan: Plan, results: Sequence[ArchiveResult]) -> list[str]:
+    lines = [
+        f"{result.archive.name}: {result.status} ({result.reason}), {result.members:,} members. "
+        f"{result.message}".rstrip()
+        for result in results
+        if result.status is not ArchiveStatus.COMPLETE
+    ]
+    lines += [
+        f"{record.archive}: {record.status} ({record.reason}) in an earlier run, "
+        f"{record.members:,} members; --retry {record.reason} reads it again."
+        for record in plan.done
+        if record.status is not ArchiveStatus.COMPLETE
+    ]
+    if len(lines) > MOST_LISTED:
+        rest = len(lines) - MOST_LISTED
+        lines[MOST_LISTED:] = [f"... and {rest:,} more; see the table {ARCHIVES}."]
+    return lines
+
+
+def _sum(counts: Iterable[Mapping[str, int]]) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for each in counts:
+        total.update(each)
+    return total
+
+
+def _size(num_bytes: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:,.0f} {unit}" if unit == "bytes" else f"{num_bytes:,.1f} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:,.1f} TB"

@@ -1,0 +1,122 @@
+"""A unit's file: made whole, checked against the members that were read, put once.
+
+The name of a unit's file is the same in every run, so 'already there' means that another attempt
+has published it: it is read, checked and adopted, never overwritten.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from implant_model import storage
+from implant_model.errors import ImplantError, Outcome, StorageError
+from jobs.pipeline.parcels import End, Unit, dump_pieces, read_parcel
+from jobs.pipeline.recipe import Recipe
+from jobs.pipeline.tables import PREDICTION_ROW, PREDICTIONS
+
+RECEIPT: Final = pa.schema([pa.field("receipts", pa.string())])
+
+
+def publish(table: pa.Table, recipe: Recipe) -> pa.Table:
+    """Puts the units of a parcel, each once, and reports what stands.
+
+    A receipt is a JSON object: of a unit `position`, `unit` (path, first_member, members, bytes,
+    sha256), `outcomes` and `reasons` (counts); of an archive's end the fields of `End`; of a unit
+    that could not be published `position` and `error`.
+
+    Args:
+        table: One parcel, its rows classified.
+        recipe: Names the output.
+
+    Returns:
+        One row of schema `RECEIPT`.
+    """
+    pieces, rows, _ = read_parcel(table, 1)
+    receipts: list[dict[str, Any]] = []
+    start = 0
+    for piece in pieces:
+        if isinstance(piece, End):
+            receipts.append(json.loads(dump_pieces([piece]))[0][1])
+            continue
+        num_rows = 0 if piece.adopted else piece.members
+        receipts.append(_publish_unit(piece, rows.slice(start, num_rows), recipe))
+        start += num_rows
+    return pa.table({"receipts": [json.dumps(receipts)]}, schema=RECEIPT)
+
+
+def _publish_unit(unit: Unit, rows: pa.Table, recipe: Recipe) -> dict[str, Any]:
+    uri = storage.join(recipe.output, PREDICTIONS, unit.path)
+    try:
+        if unit.adopted:
+            data = storage.read_bytes(uri)
+            rows = _check_published(data, unit)
+        else:
+            check_unit(rows, unit)
+            data = encode(rows)
+            if not storage.put_if_absent(uri, data):
+                data = storage.read_bytes(uri)
+                rows = _check_published(data, unit)
+    except ImplantError as error:
+        return {"position": unit.position, "error": str(error)}
+    return _receipt(unit, rows, data)
+
+
+def _receipt(unit: Unit, rows: pa.Table, data: bytes) -> dict[str, Any]:
+    return {
+        "position": unit.position,
+        "unit": {
+            "path": unit.path,
+            "first_member": unit.first_member,
+            "members": unit.members,
+            "bytes": len(data),
+            "sha256": hashlib.sha256(data).hexdigest(),
+        },
+        "outcomes": Counter(rows["outcome"].to_pylist()),
+        "reasons": Counter(r for r in rows["reason"].to_pylist() if r is not None),
+    }
+
+
+def encode(rows: pa.Table) -> bytes:
+    """A unit's Parquet file; the same rows give the same bytes."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(rows, sink, compression="zstd", write_page_checksum=True)
+    return bytes(sink.getvalue())
+
+
+def _check_published(data: bytes, unit: Unit) -> pa.Table:
+    """Opens a file that another attempt published, and checks that it is this unit's."""
+    try:
+        rows = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as error:
+        raise StorageError(
+            f"The published file {unit.path} cannot be read ({type(error).__name__}); it is left "
+            "as it is. Move it away and run again."
+        ) from error
+    check_unit(rows, unit)
+    return rows
+
+
+def check_unit(rows: pa.Table, unit: Unit) -> None:
+    """Checks that `rows` are the unit's members, each once, in order, and each with an outcome.
+
+    Raises:
+        StorageError: They are not.
+    """
+    expected = list(range(unit.first_member, unit.first_member + unit.members))
+    outcomes = set(rows["outcome"].to_pylist())
+    whole = (
+        rows.schema.equals(PREDICTION_ROW)
+        and rows["member_index"].to_pylist() == expected
+        and set(rows["archive"].to_pylist()) == {unit.archive}
+        and set(rows["archive_version"].to_pylist()) == {unit.version}
+        and outcomes <= set(map(str, Outcome))
+    )
+    if not whole:
+        raise StorageError(
+            f"The rows of {unit.path} are not the members {expected[0]} to {expected[-1]} of "
+            f"{unit.archive!r}, each once; the unit is not published."
+        )

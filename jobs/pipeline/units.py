@@ -1,0 +1,165 @@
+"""One archive, member by member, into units of prediction rows and pictures.
+
+Here every member gets its row: a picture's row waits for the classifier, any other's says why there
+is none. Identifiers are dropped or replaced at this place; none goes further.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from implant_model import storage
+from implant_model.archives import Member, read_members
+from implant_model.decode import Header
+from implant_model.errors import (
+    ArchiveError,
+    ArchiveReason,
+    ArchiveStatus,
+    Outcome,
+    Reason,
+    StorageError,
+)
+from implant_model.sandbox import Prepared
+from jobs.pipeline.parcels import End, Piece, Unit
+from jobs.pipeline.plan import PlannedArchive
+from jobs.pipeline.recipe import Recipe
+from jobs.pipeline.tables import PREDICTION_ROW, PREDICTIONS, unit_id, unit_path
+
+Prepare = Callable[[bytes], Prepared]
+Read = tuple[Piece, pa.Table, list[np.ndarray]]
+
+_NOT_DECODED = Header()
+
+
+def read_archive(
+    position: int, archive: PlannedArchive, recipe: Recipe, prepare: Prepare
+) -> Iterator[Read]:
+    """Streams an archive's units, then its end.
+
+    What the archive's own bytes do wrong leaves the members before it in their units (`salvaged`).
+    What the store does wrong, or a new version, leaves none: `failed` or `changed`, and the next
+    run finds the full units that were published and reads on from there.
+
+    Args:
+        position: The archive's place in the plan.
+        archive: What to read, and in which version.
+        recipe: How members become rows.
+        prepare: Decodes and preprocesses one member; never raises for what its bytes hold.
+
+    Yields:
+        A unit with its rows (schema `PREDICTION_ROW`, `outcome` null where a picture waits) and
+        the uint8 pictures of these, and after the last of them one `End` with no rows.
+    """
+    started_at, members = time.time(), 0
+    reason, message = archive.unreachable, ""
+    draft: _Draft | None = None
+    try:
+        if reason is None:
+            draft = _open_draft(position, archive, recipe, 0)
+            with storage.open_object(archive.info) as reader:
+                for member in read_members(reader, archive.name, recipe.limits):
+                    draft.add(member, prepare)
+                    members += 1
+                    if draft.is_full:
+                        yield draft.close()
+                        draft = _open_draft(position, archive, recipe, members)
+    except ArchiveError as error:
+        reason, message = error.reason, str(error)
+    except StorageError as error:
+        reason, message, draft = error.reason, str(error), None
+    if draft is None:
+        members = 0
+    elif draft.members:
+        yield draft.close()
+    end = End(position, members, _status(reason, members), reason, message, started_at)
+    yield end, PREDICTION_ROW.empty_table(), []
+
+
+def _status(reason: ArchiveReason | None, members: int) -> ArchiveStatus:
+    if reason is None:
+        return ArchiveStatus.COMPLETE
+    if reason is ArchiveReason.CHANGED:
+        return ArchiveStatus.CHANGED
+    return ArchiveStatus.SALVAGED if members else ArchiveStatus.FAILED
+
+
+@dataclass
+class _Draft:
+    """A unit while its members are read."""
+
+    unit: Unit
+    recipe: Recipe
+    members: int = 0
+    num_bytes: int = 0
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    images_HW: list[np.ndarray] = field(default_factory=list)
+
+    @property
+    def is_full(self) -> bool:
+        return self.members >= self.recipe.unit_members or self.num_bytes >= self.recipe.unit_bytes
+
+    def add(self, member: Member, prepare: Prepare) -> None:
+        self.members += 1
+        self.num_bytes += member.size
+        if self.unit.adopted:
+            return
+        prepared = _prepare(member, prepare)
+        self.rows.append(_member_row(self.unit, member, prepared, self.recipe))
+        if prepared.image is not None:
+            self.images_HW.append(prepared.image)
+
+    def close(self) -> Read:
+        u = self.unit
+        unit = Unit(
+            u.position, u.archive, u.version, u.first_member, self.members, u.path, u.adopted
+        )
+        return unit, pa.Table.from_pylist(self.rows, schema=PREDICTION_ROW), self.images_HW
+
+
+def _open_draft(position: int, archive: PlannedArchive, recipe: Recipe, first: int) -> _Draft:
+    name, version = archive.name, archive.info.version
+    unit = unit_id(name, version, recipe.model, recipe.configuration_hash, archive.attempt, first)
+    path = unit_path(recipe.model, unit)
+    adopted = storage.exists(storage.join(recipe.output, PREDICTIONS, path)) is not None
+    return _Draft(Unit(position, name, version, first, 0, path, adopted), recipe)
+
+
+def _prepare(member: Member, prepare: Prepare) -> Prepared:
+    if member.data is None:
+        return Prepared(_NOT_DECODED, None, member.reason)
+    return prepare(member.data)
+
+
+def _member_row(unit: Unit, member: Member, prepared: Prepared, recipe: Recipe) -> dict[str, Any]:
+    """The row of a member as far as it is known before the classifier; see the tables' contract."""
+    header, protect = prepared.header, recipe.protector.identifier
+    identifiers = {
+        kind: protect(kind, getattr(header, kind))
+        for kind in ("patient", "study", "series", "instance", "accession")
+    }
+    terms = {name: getattr(header, name) for name in _TERMS}
+    data = member.data
+    return {
+        "archive": unit.archive,
+        "archive_version": unit.version,
+        "member_index": member.index,
+        "member": protect("member", member.name),
+        "outcome": _outcome(prepared),
+        "reason": None if prepared.reason is None else str(prepared.reason),
+        "content": None if data is None else recipe.protector.content(data),
+        **identifiers,
+        **terms,
+    }
+
+
+_TERMS = ("frame", "modality", "body_part", "view", "laterality", "rows", "columns")
+
+
+def _outcome(prepared: Prepared) -> str | None:
+    if prepared.reason is None:
+        return None
+    return str(Outcome.IGNORED if prepared.reason is Reason.CLUTTER else Outcome.REJECTED)
