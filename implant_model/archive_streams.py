@@ -1,0 +1,177 @@
+"""Bytes in order: the reader that archives are read from, and a source that hands them out.
+
+A source may end early: its bytes cut, damaged, or over a limit. It then behaves as at the end of a
+file and keeps the `ArchiveError` in `failure`, so that what reads from it can first hand out what
+it has. Errors of the storage are not kept: they pass through.
+"""
+
+import io
+from collections.abc import Generator, Iterator
+from typing import Protocol
+
+from implant_model.errors import ArchiveError
+from implant_model.limits import MIB
+
+# To skip more than this, a new request costs less than reading on.
+JUMP_BYTES = 32 * MIB
+
+
+class RandomReader(Protocol):
+    """What the archive readers need of a stored object; `storage.ObjectReader` is one."""
+
+    @property
+    def size(self) -> int:
+        """Size of the object in bytes."""
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Reads `size` bytes from `offset`, fewer only at the end of the object."""
+
+    def stream(self, start: int = 0) -> Iterator[bytes]:
+        """Yields all bytes from `start` on, in chunks of any size."""
+
+
+class BytesReader:
+    """A `RandomReader` of bytes in memory.
+
+    Args:
+        data: The bytes.
+        chunk_bytes: Size of the chunks that `stream` yields.
+    """
+
+    def __init__(self, data: bytes, chunk_bytes: int = 8 * MIB) -> None:
+        self._data = data
+        self._chunk_bytes = chunk_bytes
+
+    @property
+    def size(self) -> int:
+        """Size in bytes."""
+        return len(self._data)
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Returns `size` bytes from `offset`, fewer only at the end."""
+        return self._data[offset : offset + size]
+
+    def stream(self, start: int = 0) -> Iterator[bytes]:
+        """Yields all bytes from `start` on."""
+        for offset in range(start, len(self._data), self._chunk_bytes):
+            yield self._data[offset : offset + self._chunk_bytes]
+
+
+class Source:
+    """Reads chunks of bytes in order, holding one chunk at a time.
+
+    Args:
+        chunks: The bytes; an `ArchiveError` out of it ends them, see `failure`.
+        position: Offset of the first byte, for those who count from elsewhere.
+        stored: The reader whose bytes these are, unchanged and at the same offsets; with it,
+            long skips are jumps.
+
+    Attributes:
+        position: Offset of the next byte.
+        failure: Why the bytes ended early; None where they did not, or have not ended yet.
+    """
+
+    def __init__(
+        self, chunks: Iterator[bytes], position: int = 0, stored: RandomReader | None = None
+    ) -> None:
+        self.position = position
+        self.failure: ArchiveError | None = None
+        self._chunks = chunks
+        self._stored = stored
+        self._chunk = b""
+        self._used = 0
+
+    def read(self, size: int) -> bytes:
+        """Returns the next `size` bytes, fewer only at the end."""
+        end = self._used + size
+        if end <= len(self._chunk):
+            data = self._chunk[self._used : end]
+            self._used = end
+            self.position += size
+            return data
+        return self._read_across(size)
+
+    def peek(self, size: int) -> bytes:
+        """Returns the next `size` bytes, fewer only at the end, and leaves them there."""
+        held = len(self._chunk) - self._used
+        if held < size:
+            parts = [self._chunk[self._used :]]
+            while held < size and (chunk := self._pull()):
+                parts.append(chunk)
+                held += len(chunk)
+            self._chunk, self._used = b"".join(parts), 0
+        return self._chunk[self._used : self._used + size]
+
+    def skip(self, size: int) -> int:
+        """Passes over `size` bytes; returns how many there were, fewer only at the end."""
+        start, left = self.position, size
+        while left > 0:
+            held = min(left, len(self._chunk) - self._used)
+            self._used += held
+            self.position += held
+            left -= held
+            if left > JUMP_BYTES and self._stored is not None:
+                self._jump(self._stored, left)
+                break
+            if left and not self._next_chunk():
+                break
+        return self.position - start
+
+    def close(self) -> None:
+        """Ends what feeds this source, reads ahead included."""
+        close(self._chunks)
+
+    def _read_across(self, size: int) -> bytes:
+        # A BytesIO hands out its buffer without a copy, and grows only as bytes arrive.
+        parts = io.BytesIO()
+        left = size
+        while left > 0:
+            part = self._chunk[self._used : self._used + left]
+            parts.write(part)
+            self._used += len(part)
+            left -= len(part)
+            if left and not self._next_chunk():
+                break
+        self.position += size - left
+        return parts.getvalue()
+
+    def _jump(self, stored: RandomReader, size: int) -> None:
+        self.position = min(stored.size, self.position + size)
+        self._chunk, self._used = b"", 0
+        self.close()
+        self._chunks = stored.stream(self.position) if self.position < stored.size else iter(())
+
+    def _next_chunk(self) -> bool:
+        self._chunk, self._used = b"", 0
+        self._chunk = self._pull()
+        return bool(self._chunk)
+
+    def _pull(self) -> bytes:
+        try:
+            return next((chunk for chunk in self._chunks if chunk), b"")
+        except ArchiveError as error:
+            self.failure = error
+            self._chunks = iter(())
+            return b""
+
+
+def stored_source(reader: RandomReader, head: bytes = b"") -> Source:
+    """Returns all bytes of `reader`, whose first bytes, `head`, were read already."""
+    return Source(chunks_after(reader, head), stored=reader)
+
+
+def chunks_after(reader: RandomReader, head: bytes) -> Iterator[bytes]:
+    """Yields `head`, the first bytes of `reader`, which were read already, and then the others."""
+    yield head
+    if len(head) < reader.size:
+        rest = reader.stream(len(head))
+        try:
+            yield from rest
+        finally:
+            close(rest)
+
+
+def close(chunks: Iterator[bytes]) -> None:
+    """Ends a generator of chunks, and what it reads ahead; other iterators have nothing to end."""
+    if isinstance(chunks, Generator):
+        chunks.close()
