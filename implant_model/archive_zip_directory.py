@@ -21,7 +21,7 @@ from implant_model.archive_zip_entry import Entry, unicode_name, widen
 from implant_model.errors import ArchiveError, ArchiveReason
 from implant_model.limits import MIB
 
-_RECORD = struct.Struct("<4sBB4H4x3I5H2I")
+_RECORD = struct.Struct("<4sBB3H4x3I5H2I")
 _END = struct.Struct("<4s4H2IH")
 _END64_LOCATOR = struct.Struct("<4sIQI")
 _END64 = struct.Struct("<4sQ2H2I4Q")
@@ -236,7 +236,7 @@ def _parse_records(records: bytes, shift: int) -> Iterator[Entry]:
     while at < len(records):
         if len(records) - at < _RECORD.size or not records.startswith(_RECORD_SIGNATURE, at):
             raise ValueError("no record where one belongs")
-        (_, _, system, _, flags, method, _, crc, stored_bytes, size, name_bytes, extra_bytes,
+        (_, _, system, _, flags, method, crc, stored_bytes, size, name_bytes, extra_bytes,
          comment_bytes, _, _, attributes, offset) = _RECORD.unpack_from(records, at)  # fmt: skip
         at += _RECORD.size
         name = records[at : at + name_bytes]
