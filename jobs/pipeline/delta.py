@@ -165,8 +165,8 @@ def write_rows(table: DeltaTable, rows: pa.Table, predicate: str | None = None) 
 
 def read_rows(table: DeltaTable, model: str | None = None) -> list[dict[str, Any]]:
     """All rows of one model's partition, or of the table."""
-    partitions = None if model is None else [("model", "=", model)]
-    rows: list[dict[str, Any]] = table.to_pyarrow_table(partitions=partitions).to_pylist()
+    filters = None if model is None else [("model", "=", model)]
+    rows: list[dict[str, Any]] = table.to_pyarrow_table(filters=filters).to_pylist()
     return rows
 
 

@@ -125,7 +125,7 @@ def build(
     )
     published: Dataset = classified.map_batches(
         publish,
-        fn_args=(recipe,),
+        fn_args=(recipe.output,),
         batch_size=1,
         batch_format="pyarrow",
         compute=TaskPoolStrategy(),

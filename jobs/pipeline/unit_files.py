@@ -15,13 +15,12 @@ import pyarrow.parquet as pq
 from implant_model import storage
 from implant_model.errors import ImplantError, Outcome, StorageError
 from jobs.pipeline.parcels import End, Unit, dump_pieces, read_parcel
-from jobs.pipeline.recipe import Recipe
 from jobs.pipeline.tables import PREDICTION_ROW, PREDICTIONS
 
 RECEIPT: Final = pa.schema([pa.field("receipts", pa.string())])
 
 
-def publish(table: pa.Table, recipe: Recipe) -> pa.Table:
+def publish(table: pa.Table, output: str) -> pa.Table:
     """Puts the units of a parcel, each once, and reports what stands.
 
     A receipt is a JSON object: of a unit `position`, `unit` (path, first_member, members, bytes,
@@ -30,7 +29,7 @@ def publish(table: pa.Table, recipe: Recipe) -> pa.Table:
 
     Args:
         table: One parcel, its rows classified.
-        recipe: Names the output.
+        output: Normalised URI of the output.
 
     Returns:
         One row of schema `RECEIPT`.
@@ -43,13 +42,23 @@ def publish(table: pa.Table, recipe: Recipe) -> pa.Table:
             receipts.append(json.loads(dump_pieces([piece]))[0][1])
             continue
         num_rows = 0 if piece.adopted else piece.members
-        receipts.append(_publish_unit(piece, rows.slice(start, num_rows), recipe))
+        receipts.append(publish_unit(piece, rows.slice(start, num_rows), output))
         start += num_rows
     return pa.table({"receipts": [json.dumps(receipts)]}, schema=RECEIPT)
 
 
-def _publish_unit(unit: Unit, rows: pa.Table, recipe: Recipe) -> dict[str, Any]:
-    uri = storage.join(recipe.output, PREDICTIONS, unit.path)
+def publish_unit(unit: Unit, rows: pa.Table, output: str) -> dict[str, Any]:
+    """Puts one unit's file, or adopts the one that is there.
+
+    Args:
+        unit: What was read; its rows are not needed where it is adopted.
+        rows: Schema `PREDICTION_ROW`, one for each member.
+        output: Normalised URI of the output.
+
+    Returns:
+        The receipt, see `publish`.
+    """
+    uri = storage.join(output, PREDICTIONS, unit.path)
     try:
         if unit.adopted:
             data = storage.read_bytes(uri)
