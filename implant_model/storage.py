@@ -23,6 +23,7 @@ __all__ = [
     "list_objects",
     "normalise",
     "open_object",
+    "overwrite",
     "probe",
     "put_if_absent",
     "read_bytes",
@@ -97,6 +98,23 @@ def put_if_absent(uri: str, data: bytes) -> bool:
     if is_s3(uri):
         return storage_s3.put_if_absent(uri, data)
     return storage_disk.put_if_absent(uri, data)
+
+
+def overwrite(uri: str, data: bytes) -> None:
+    """Writes one object in the place of the one that may be there.
+
+    For what is no result and on which nothing rests, such as a lease: results are put once, by
+    `put_if_absent`.
+
+    Raises:
+        NotFoundError: There is no such bucket.
+        AccessDeniedError: It may not be written.
+        StorageError: The store does not answer, the disk is full, ...
+    """
+    if is_s3(uri):
+        storage_s3.overwrite(uri, data)
+    else:
+        storage_disk.overwrite(uri, data)
 
 
 def probe(output: str) -> None:

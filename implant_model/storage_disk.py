@@ -163,6 +163,21 @@ def put_if_absent(uri: str, data: bytes) -> bool:
     return created
 
 
+def overwrite(uri: str, data: bytes) -> None:
+    """Writes a file whole, in the place of the one that may be there; creates its folders."""
+    path = local_path(uri)
+    folder = os.path.dirname(path)
+    temporary = os.path.join(folder, f".{uuid.uuid4().hex}.tmp")
+    with _translated("write", uri):
+        os.makedirs(folder, exist_ok=True)
+        try:
+            _write_synced(temporary, data)
+            os.replace(temporary, path)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+
+
 def _write_synced(path: str, data: bytes) -> None:
     with open(path, "xb") as file:
         file.write(data)

@@ -175,6 +175,13 @@ def put_if_absent(uri: str, data: bytes) -> bool:
     raise StorageError(f"Cannot write {uri!r}: {ATTEMPTS} attempts met a conflict; try again.")
 
 
+def overwrite(uri: str, data: bytes) -> None:
+    """One unconditional PUT."""
+    bucket, key = s3_parts(uri)
+    with translated("write", uri):
+        client().put_object(Bucket=bucket, Key=key, Body=data)
+
+
 def check_bucket(uri: str) -> None:
     """Asks for the bucket, with few attempts: a wrong endpoint, key or name is told at once."""
     bucket, _ = s3_parts(uri)
