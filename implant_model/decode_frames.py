@@ -1,0 +1,290 @@
+"""Pixel data of one DICOM frame > stored values (PS3.5 section 8 and annexes A and G).
+
+Every size is checked against the stream's own header before a codec sees it. The codec follows from
+the stream, because transfer syntaxes lie: Pillow for JPEG and JPEG 2000, pyjpegls for JPEG-LS, GDCM
+for lossless JPEG, and OpenJPEG's own binding for what Pillow cannot hold. 12-bit lossy JPEG has no
+decoder with a permissive licence here (GDCM returns unset memory for it): unsupported_encoding.
+"""
+
+import io
+import struct
+from dataclasses import dataclass
+from typing import cast
+
+import gdcm
+import jpeg_ls
+import numpy as np
+from PIL import Image
+
+from implant_model.decode_elements import ITEM, SEQUENCE_END, UNDEFINED
+from implant_model.decode_markers import J2kFrame, JpegFrame, j2k_frame, jpeg_frame
+from implant_model.decode_rle import decode_rle
+from implant_model.errors import MemberError, Reason
+
+LARGEST_TILE_COUNT = 65535  # Isot of T.800 A.4.2 is 16 bits
+JPEG_DCT = frozenset({0xC0, 0xC1, 0xC2})
+
+
+@dataclass(frozen=True, slots=True)
+class PixelFormat:
+    """The image pixel description (PS3.3 C.7.6.3).
+
+    Attributes:
+        rows: Height in pixels.
+        columns: Width in pixels.
+        samples: Samples of a pixel, 1 or 3.
+        photometric: Photometric Interpretation, upper case.
+        planar: Samples are stored plane by plane.
+        allocated: Bits of a stored sample: 8, 16 or 32.
+        stored: Bits of it that hold the value.
+        high_bit: Position of the value's highest bit.
+        signed: Values are two's complement.
+        little: Native samples are little endian.
+    """
+
+    rows: int
+    columns: int
+    samples: int
+    photometric: str
+    planar: bool
+    allocated: int
+    stored: int
+    high_bit: int
+    signed: bool
+    little: bool
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of one native frame; YBR_FULL_422 shares its colours among two pixels."""
+        samples = 2 if self.photometric == "YBR_FULL_422" else self.samples
+        return self.rows * self.columns * samples * (self.allocated // 8)
+
+
+def native(data: memoryview, fmt: PixelFormat) -> np.ndarray:
+    """Stored values of a native frame.
+
+    Args:
+        data: The pixel data's value, or as much of it as there is.
+        fmt: Its description.
+
+    Returns:
+        (rows, columns) or (rows, columns, 3) of the allocated type. Only the luminance of
+        YBR_FULL_422 is returned.
+
+    Raises:
+        MemberError: truncated where there are fewer bytes than the description asks for.
+    """
+    if len(data) < fmt.frame_bytes:
+        raise MemberError(Reason.TRUNCATED, "The pixel data are shorter than rows x columns.")
+    order = "<" if fmt.little else ">"
+    kind = np.dtype(f"{order}u{fmt.allocated // 8}")
+    flat = np.frombuffer(data, kind, fmt.frame_bytes // kind.itemsize)
+    values: np.ndarray
+    if fmt.photometric == "YBR_FULL_422":
+        values = flat.reshape(-1, 4)[:, :2].reshape(fmt.rows, fmt.columns)
+    elif fmt.samples == 1:
+        values = flat.reshape(fmt.rows, fmt.columns)
+    elif fmt.planar:
+        values = flat.reshape(fmt.samples, fmt.rows, fmt.columns).transpose(1, 2, 0)
+    else:
+        values = flat.reshape(fmt.rows, fmt.columns, fmt.samples)
+    return stored_values(values.astype(kind.newbyteorder("="), copy=False), fmt)
+
+
+def stored_values(samples: np.ndarray, fmt: PixelFormat) -> np.ndarray:
+    """Masks what stands outside of Bits Stored (overlays, junk) and extends the sign."""
+    bits = 8 * samples.itemsize
+    stored = fmt.stored if 0 < fmt.stored < bits else bits
+    if stored < bits:
+        over = int(samples.max(initial=0)) >> stored
+        shift = fmt.high_bit + 1 - stored
+        if over and 0 < shift <= bits - stored:
+            samples = samples >> samples.dtype.type(shift)
+        if over:
+            samples = samples & samples.dtype.type((1 << stored) - 1)
+    if not fmt.signed:
+        return samples
+    gap = bits - stored
+    kind = np.dtype(f"i{samples.itemsize}").type
+    raised = (samples << samples.dtype.type(gap)) if gap else samples
+    return cast(np.ndarray, raised.view(kind) >> kind(gap))
+
+
+def encapsulated(data: bytes, position: int) -> bytes:
+    """Joins the fragments of the one frame of encapsulated pixel data (PS3.5 A.4).
+
+    The offset table is skipped: it is wrong in many files, and one frame needs none. A fragment is
+    taken by its length, so that a delimiter among its bytes ends nothing.
+
+    Raises:
+        MemberError: truncated where the data end inside a fragment, corrupt where there is none.
+    """
+    fragments: list[bytes] = []
+    items = 0
+    while position + 8 <= len(data):
+        group, number, length = struct.unpack_from("<HHI", data, position)
+        tag, position = group << 16 | number, position + 8
+        if tag != ITEM or length == UNDEFINED:
+            if tag != SEQUENCE_END and not fragments:
+                raise MemberError(Reason.CORRUPT, "The pixel data hold something that is no item.")
+            break
+        if position + length > len(data):
+            raise MemberError(Reason.TRUNCATED, "The file ends inside a fragment of pixel data.")
+        items += 1
+        if items > 1:
+            fragments.append(data[position : position + length])
+        position += length
+    if not any(fragments):
+        reason = Reason.TRUNCATED if position + 8 > len(data) else Reason.CORRUPT
+        raise MemberError(reason, "The pixel data hold no fragment.")
+    return fragments[0] if len(fragments) == 1 else b"".join(fragments)
+
+
+def compressed(stream: bytes, fmt: PixelFormat, size_px: int | None) -> np.ndarray:
+    """Stored values of a JPEG, JPEG-LS or JPEG 2000 stream, whichever it is.
+
+    Args:
+        stream: One frame.
+        fmt: What the dataset says of it; the stream's own header must agree in size.
+        size_px: No side under this is needed.
+
+    Raises:
+        MemberError: corrupt, truncated, or unsupported_encoding.
+    """
+    if stream.startswith(b"\xff\xd8"):
+        return _read_jpeg(stream, jpeg_frame(stream), fmt, size_px)
+    if stream.startswith(b"\xff\x4f\xff\x51") or stream[4:8] == b"jP  ":
+        frame = j2k_frame(stream)
+        return _read_j2k(stream[frame.start :], frame, fmt, size_px)
+    raise MemberError(Reason.UNSUPPORTED_ENCODING, "The frame is no JPEG, JPEG-LS or JPEG 2000.")
+
+
+def rle(stream: bytes, fmt: PixelFormat) -> np.ndarray:
+    """Stored values of an RLE frame (PS3.5 annex G).
+
+    Raises:
+        MemberError: corrupt or truncated.
+    """
+    planes = decode_rle(stream, fmt.rows * fmt.columns, fmt.samples * fmt.allocated // 8)
+    size = fmt.allocated // 8
+    joined = planes.reshape(fmt.samples, size, fmt.rows, fmt.columns)
+    bytes_last = np.ascontiguousarray(np.moveaxis(joined, 1, -1))  # most significant first
+    values = bytes_last.view(f">u{size}")[..., 0].astype(f"u{size}")
+    return stored_values(values[0] if fmt.samples == 1 else np.moveaxis(values, 0, -1), fmt)
+
+
+def _check_frame(frame: JpegFrame | J2kFrame, fmt: PixelFormat) -> None:
+    if (frame.rows, frame.columns) != (fmt.rows, fmt.columns):
+        raise MemberError(Reason.CORRUPT, "The compressed frame is not of rows x columns.")
+    if frame.components not in (1, 3):
+        raise MemberError(Reason.UNSUPPORTED_ENCODING, "Frames of 1 or 3 components are read.")
+    if not frame.whole:
+        raise MemberError(Reason.TRUNCATED, "The compressed frame ends before its end marker.")
+
+
+def _read_jpeg(
+    stream: bytes, frame: JpegFrame, fmt: PixelFormat, size_px: int | None
+) -> np.ndarray:
+    _check_frame(frame, fmt)
+    if frame.process == 0xF7:
+        return _signed_like(_read_jpeg_ls(stream, fmt), frame.bits, fmt)
+    if frame.process == 0xC3:
+        return _signed_like(_read_lossless(stream, frame, fmt), frame.bits, fmt)
+    if frame.process not in JPEG_DCT or frame.bits != 8:
+        raise MemberError(Reason.UNSUPPORTED_ENCODING, "JPEG: 8-bit DCT or lossless is read.")
+    image = Image.open(io.BytesIO(stream), formats=["JPEG"])
+    raw_colour = frame.components == 3 and fmt.photometric == "RGB" and frame.adobe is None
+    # Without Adobe's marker Pillow takes 3 components for YCbCr; asking for YCbCr leaves them.
+    image.draft("YCbCr" if raw_colour else None, (size_px, size_px) if size_px else image.size)
+    pixels = np.asarray(image if raw_colour or frame.components == 1 else image.convert("RGB"))
+    return _signed_like(pixels, 8, fmt)
+
+
+def _read_jpeg_ls(stream: bytes, fmt: PixelFormat) -> np.ndarray:
+    buffer, info = jpeg_ls.decode_pixel_data(stream)
+    kind = np.uint8 if info["bits_per_sample"] <= 8 else np.uint16
+    pixels = np.frombuffer(buffer, kind)
+    if info["components"] == 1:
+        return pixels.reshape(fmt.rows, fmt.columns)
+    if info["interleave_mode"] == 0:
+        return np.moveaxis(pixels.reshape(3, fmt.rows, fmt.columns), 0, -1)
+    return pixels.reshape(fmt.rows, fmt.columns, 3)
+
+
+def _read_lossless(stream: bytes, frame: JpegFrame, fmt: PixelFormat) -> np.ndarray:
+    """Lossless JPEG by GDCM, whose transcoder reports failure (its `GetBuffer` does not)."""
+    allocated = 8 if frame.bits <= 8 else 16
+    change = gdcm.ImageChangeTransferSyntax()
+    change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.ExplicitVRLittleEndian))
+    change.SetForce(True)
+    change.SetInput(_gdcm_image(stream, frame, allocated))
+    if not change.Change():
+        raise MemberError(Reason.CORRUPT, "GDCM could not decode the lossless JPEG frame.")
+    value = change.GetOutput().GetDataElement().GetByteValue()
+    raw = value.GetBuffer().encode("utf-8", "surrogateescape") if value is not None else b""
+    size = fmt.rows * fmt.columns * frame.components * allocated // 8
+    if len(raw) < size:
+        raise MemberError(Reason.CORRUPT, "GDCM returned fewer pixels than rows x columns.")
+    pixels = np.frombuffer(raw, f"<u{allocated // 8}", size // (allocated // 8))
+    shape = (fmt.rows, fmt.columns) if frame.components == 1 else (fmt.rows, fmt.columns, 3)
+    return pixels.reshape(shape)
+
+
+def _gdcm_image(stream: bytes, frame: JpegFrame, allocated: int) -> "gdcm.Image":
+    fragment = gdcm.Fragment()
+    fragment.SetByteStringValue(stream)
+    fragments = gdcm.SequenceOfFragments.New()
+    fragments.AddFragment(fragment)
+    element = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
+    element.SetValue(fragments.__ref__())
+    image = gdcm.Image()
+    image.SetNumberOfDimensions(2)
+    image.SetDimensions((frame.columns, frame.rows, 1))
+    image.SetDataElement(element)
+    kind = gdcm.PhotometricInterpretation
+    grey = frame.components == 1
+    image.SetPhotometricInterpretation(kind(kind.MONOCHROME2 if grey else kind.RGB))
+    image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
+    bits = frame.bits
+    image.SetPixelFormat(gdcm.PixelFormat(frame.components, allocated, bits, bits - 1, 0))
+    return image
+
+
+def _read_j2k(stream: bytes, frame: J2kFrame, fmt: PixelFormat, size_px: int | None) -> np.ndarray:
+    """JPEG 2000 and HTJ2K by Pillow (OpenJPEG), at a reduced size where that is enough.
+
+    Pillow returns signed samples with an offset and all samples scaled up to 8 or 16 bits; both are
+    taken back here, so that windows keep their meaning.
+    """
+    _check_frame(frame, fmt)
+    if frame.tiles > LARGEST_TILE_COUNT:
+        raise MemberError(Reason.CORRUPT, "The JPEG 2000 frame claims an impossible tile count.")
+    if frame.bits > (16 if frame.components == 1 else 8):
+        raise MemberError(Reason.UNSUPPORTED_ENCODING, "JPEG 2000 of this depth is not read.")
+    image = Image.open(io.BytesIO(stream), formats=["JPEG2000"])
+    image.reduce = _reduction(frame, size_px)  # type: ignore[method-assign,assignment]
+    pixels = np.asarray(image)
+    gap = 8 * pixels.itemsize - frame.bits
+    pixels = pixels >> pixels.dtype.type(gap) if gap else pixels
+    if frame.components == 1 and frame.signed:
+        return (pixels.astype(np.int32) - (1 << (frame.bits - 1))).astype(np.int16)
+    return _signed_like(pixels, frame.bits, fmt)
+
+
+def _reduction(frame: J2kFrame, size_px: int | None) -> int:
+    """Halvings that leave both sides at or over `size_px`, at most those that are stored."""
+    halvings = 0
+    while size_px and halvings < min(frame.levels, 3):
+        if min(frame.rows, frame.columns) >> (halvings + 1) < size_px:
+            break
+        halvings += 1
+    return halvings
+
+
+def _signed_like(pixels: np.ndarray, bits: int, fmt: PixelFormat) -> np.ndarray:
+    """Reads unsigned samples of `bits` bits as the two's complement that the dataset declares."""
+    if not fmt.signed or pixels.ndim == 3:
+        return pixels
+    gap = 8 * pixels.itemsize - bits
+    kind = np.dtype(f"i{pixels.itemsize}").type
+    return cast(np.ndarray, (pixels << pixels.dtype.type(gap)).view(kind) >> kind(gap))

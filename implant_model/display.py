@@ -1,0 +1,203 @@
+"""Stored values of a grey image > display-ready grey (PS3.3 C.11.1, C.11.2, C.11.6 and C.7.6.3).
+
+The whole chain (modality LUT, VOI LUT or window, inversion) is worked out once for each of the 256
+or 65,536 values that a pixel can have, and the picture then looked up: exact in float64 where it is
+cheap, and 16-bit pixels stay 16-bit. Pure numpy, and OpenCV for the look-up and the histogram
+(1.6 and 1.9 ms on 2500 x 2048 pixels, where numpy takes 6.7 and 13). Knows nothing of DICOM files.
+
+`Lut` and `Display` take the attributes as read; what makes no sense in them falls back to the full
+range of the pixels, because a wrong window must not cost the picture.
+"""
+
+from dataclasses import dataclass
+from typing import cast
+
+import cv2
+import numpy as np
+
+from implant_model.decoded import Pixels
+
+# A window is senseless if it shows more than half of the picture as pure white (a legitimate one
+# saturates the air around the patient, which is black), or hardly anything between black and white.
+LARGEST_WHITE = 0.5
+SMALLEST_INSIDE = 0.02
+Table = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+
+
+@dataclass(frozen=True, slots=True)
+class Lut:
+    """A look-up table (PS3.3 C.11.1.1 and C.11.2.1.1).
+
+    Attributes:
+        first: Input value that the first entry maps; lower inputs get the first entry.
+        entries: Outputs; inputs behind the last get the last entry.
+    """
+
+    first: int
+    entries: np.ndarray
+
+    def __call__(self, values: Table) -> Table:
+        """Maps values, rounded to whole numbers."""
+        index = np.rint(values - self.first)
+        places = np.clip(index, 0, len(self.entries) - 1).astype(np.int64)
+        return self.entries[places].astype(np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class Display:
+    """How stored values become grey.
+
+    Attributes:
+        slope: Rescale Slope.
+        intercept: Rescale Intercept.
+        modality_lut: Modality LUT; takes the place of slope and intercept.
+        voi_lut: VOI LUT; goes before the window.
+        center: Window Center; None where there is no window.
+        width: Window Width.
+        function: VOI LUT Function: `LINEAR`, `LINEAR_EXACT` or `SIGMOID`.
+        inverted: The lowest value is white (MONOCHROME1, or a presentation LUT shape of INVERSE).
+        padding: Lowest and highest stored value of pixels that are no part of the picture.
+    """
+
+    slope: float = 1.0
+    intercept: float = 0.0
+    modality_lut: Lut | None = None
+    voi_lut: Lut | None = None
+    center: float | None = None
+    width: float | None = None
+    function: str = "LINEAR"
+    inverted: bool = False
+    padding: tuple[int, int] | None = None
+
+
+def to_grey(stored_HW: np.ndarray, display: Display) -> Pixels:
+    """Applies the display chain.
+
+    Args:
+        stored_HW: Stored values, uint8, int8, uint16 or int16, of shape (height, width).
+        display: The chain.
+
+    Returns:
+        Grey of the same width in bits: 0 black, the type's maximum white. A constant picture is
+        returned constant.
+    """
+    unsigned, zero = _unsigned(stored_HW)
+    peak = np.iinfo(unsigned.dtype).max
+    histogram = _histogram(unsigned)
+    stored = np.arange(peak + 1, dtype=np.float64) - zero
+    padded = _is_padding(stored, display.padding, histogram)
+    histogram[padded] = 0
+    table = _grey_table(stored, histogram, display)
+    table[padded] = 0.0
+    levels = np.rint(table * peak).astype(unsigned.dtype)
+    return cast(Pixels, cv2.LUT(unsigned, levels))
+
+
+def shrink_to_16_bits(stored_HW: np.ndarray) -> np.ndarray:
+    """Scales pixels of 32 bits or of a float type to uint16 over their own finite range."""
+    low, high = float(np.min(stored_HW)), float(np.max(stored_HW))
+    span = high - low
+    if not np.isfinite(span) or span <= 0:
+        return np.zeros(stored_HW.shape, np.uint16)
+    return np.rint((stored_HW - low) * (65535.0 / span)).astype(np.uint16)
+
+
+def _unsigned(stored_HW: np.ndarray) -> tuple[np.ndarray, int]:
+    """The same order of values in an unsigned type, and where its zero lies."""
+    stored_HW = np.ascontiguousarray(stored_HW)
+    if stored_HW.dtype.kind == "u":
+        return stored_HW, 0
+    zero = 1 << (8 * stored_HW.itemsize - 1)
+    kind = np.dtype(f"u{stored_HW.itemsize}").type
+    return stored_HW.view(kind) ^ kind(zero), zero
+
+
+def _histogram(unsigned_HW: np.ndarray) -> np.ndarray:
+    """Count of each possible value (float32 of OpenCV: exact to 2**24 pixels, close above)."""
+    bins = int(np.iinfo(unsigned_HW.dtype).max) + 1
+    histogram = cv2.calcHist([unsigned_HW], [0], None, [bins], [0, bins])
+    return cast(np.ndarray, histogram.ravel())
+
+
+def _is_padding(
+    stored: Table, padding: tuple[int, int] | None, histogram: np.ndarray
+) -> np.ndarray:
+    """Which stored values are padding; none if that would leave no picture."""
+    if padding is None:
+        return np.zeros(len(stored), bool)
+    low, high = sorted(padding)
+    padded = (stored >= low) & (stored <= high)
+    left = np.count_nonzero(histogram[~padded])
+    return padded if left > 1 else np.zeros(len(stored), bool)
+
+
+def _grey_table(stored: Table, histogram: np.ndarray, display: Display) -> Table:
+    """Grey 0 to 1 of each stored value."""
+    present = np.flatnonzero(histogram)
+    values = _modality(stored, display)
+    for grey in _candidates(values, display):
+        grey = 1.0 - grey if display.inverted else grey
+        if _shows_the_picture(grey, histogram):
+            return grey
+    low, high = values[present].min(), values[present].max()
+    if not high > low:
+        return np.zeros(len(stored))
+    grey = np.clip((values - low) / (high - low), 0.0, 1.0)
+    return 1.0 - grey if display.inverted else grey
+
+
+def _modality(stored: Table, display: Display) -> Table:
+    if display.modality_lut is not None and len(display.modality_lut.entries):
+        return display.modality_lut(stored)
+    slope, intercept = display.slope, display.intercept
+    if not np.isfinite(slope) or not np.isfinite(intercept) or slope == 0:
+        return stored.copy()
+    return stored * slope + intercept
+
+
+def _candidates(values: Table, display: Display) -> list[Table]:
+    """Grey by the VOI LUT and by the window, as far as the file names them and they can work."""
+    found = []
+    lut = display.voi_lut
+    if lut is not None and len(lut.entries) and lut.entries.max() > lut.entries.min():
+        low, high = float(lut.entries.min()), float(lut.entries.max())
+        found.append((lut(values) - low) / (high - low))
+    if display.center is not None and display.width is not None:
+        window = apply_window(values, display.center, display.width, display.function)
+        found += [] if window is None else [window]
+    return found
+
+
+def apply_window(values: Table, center: float, width: float, function: str) -> Table | None:
+    """Grey 0 to 1 by a window (PS3.3 C.11.2.1.2 and C.11.2.1.3).
+
+    Args:
+        values: Output of the modality LUT.
+        center: Window Center.
+        width: Window Width; at least 1 for LINEAR, over 0 for the others.
+        function: `LINEAR`, `LINEAR_EXACT` or `SIGMOID`; anything else is taken as LINEAR.
+
+    Returns:
+        Grey of the shape of `values`, or None where center or width is senseless.
+    """
+    if not np.isfinite(center) or not np.isfinite(width) or width <= 0:
+        return None
+    if function == "SIGMOID":
+        return 1.0 / (1.0 + np.exp(np.clip(-4.0 * (values - center) / width, -700.0, 700.0)))
+    if function == "LINEAR_EXACT":
+        return np.clip((values - center) / width + 0.5, 0.0, 1.0)
+    if width < 1:
+        return None
+    if width == 1:
+        return (values > center - 0.5).astype(np.float64)
+    return np.clip((values - (center - 0.5)) / (width - 1.0) + 0.5, 0.0, 1.0)
+
+
+def _shows_the_picture(grey: Table, histogram: np.ndarray) -> bool:
+    """Whether this grey leaves enough of the picture between black and white."""
+    if not np.all(np.isfinite(grey)):
+        return False
+    total = float(histogram.sum(dtype=np.float64))
+    white = float(histogram[grey >= 1.0].sum(dtype=np.float64)) / total
+    inside = float(histogram[(grey > 0.0) & (grey < 1.0)].sum(dtype=np.float64)) / total
+    return white <= LARGEST_WHITE and inside >= SMALLEST_INSIDE

@@ -1,0 +1,196 @@
+"""A display-ready grey picture > the small 8-bit picture that the networks see.
+
+The one definition of preprocessing: training, evaluation and inference read a `Preprocessing` from
+the package and call `preprocess`. Borders that carry no picture are cut, the greys between two
+percentiles are stretched to 0..255 (so that the same picture as MONOCHROME1 or 2, in 8 or 16 bits,
+as DICOM or PNG, comes out the same), and the result is averaged down to a square.
+
+Clamping goes before the resize because the two do not commute at the ends of the range, and the
+resize is one area average, which is antialiased. OpenCV works on the calling thread alone.
+"""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, cast
+
+import cv2
+import numpy as np
+
+from implant_model.decoded import Pixels
+from implant_model.errors import MemberError, PackageError, Reason
+
+LARGEST_SIZE_PX = 4096
+# A border is even within 4 of 255 levels (JPEG leaves ripples of 3 beside an edge, the noise of a
+# detector is larger) and within a tenth of the range of black or white.
+EVEN = 4.0 / 255.0
+EXTREME = 0.1
+SMALLEST_REST = 0.1  # of a side; a cut that leaves less is no border
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a picture becomes a network's input; part of the model package.
+
+    Attributes:
+        size_px: Side of the square that comes out.
+        trim_borders: Cut even borders near black or white (collimators, padding, scanner lids).
+        fit: `squash` resizes both sides to `size_px`; `pad` keeps the aspect and fills with black.
+        low_percent: Percentile of the pixels that becomes black.
+        high_percent: Percentile of the pixels that becomes white.
+    """
+
+    size_px: int = 224
+    trim_borders: bool = True
+    fit: Literal["squash", "pad"] = "pad"
+    low_percent: float = 0.5
+    high_percent: float = 99.5
+
+    def __post_init__(self) -> None:
+        if type(self.size_px) is not int or not 16 <= self.size_px <= LARGEST_SIZE_PX:
+            raise PackageError(
+                f"Preprocessing.size_px is {self.size_px!r}; 16 to {LARGEST_SIZE_PX} is accepted."
+            )
+        if type(self.trim_borders) is not bool:
+            raise PackageError(
+                f"Preprocessing.trim_borders is {self.trim_borders!r}; true or false is accepted."
+            )
+        if self.fit not in ("squash", "pad"):
+            raise PackageError(f"Preprocessing.fit is {self.fit!r}; squash or pad is accepted.")
+        if not _are_percentiles(self.low_percent, self.high_percent):
+            raise PackageError(
+                f"Preprocessing stretches from percentile {self.low_percent!r} to"
+                f" {self.high_percent!r}; 0 <= low < high <= 100 is accepted."
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields by name, as `package.json` holds them."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: object) -> "Preprocessing":
+        """Reads what `to_json` wrote.
+
+        Raises:
+            PackageError: a field is missing, unknown or out of range.
+        """
+        names = {field.name for field in fields(cls)}
+        if not isinstance(values, dict) or set(values) != names:
+            found = sorted(values) if isinstance(values, dict) else type(values).__name__
+            raise PackageError(f"Preprocessing holds {found}; exactly {sorted(names)} is accepted.")
+        return cls(**values)
+
+
+def _are_percentiles(low: object, high: object) -> bool:
+    numbers = all(type(value) in (int, float) for value in (low, high))
+    return numbers and 0 <= cast(float, low) < cast(float, high) <= 100
+
+
+def preprocess(pixels_HW: np.ndarray, spec: Preprocessing) -> np.ndarray:
+    """Makes the networks' input.
+
+    Args:
+        pixels_HW: Display-ready grey, uint8 or uint16, of shape (height, width).
+        spec: What to do.
+
+    Returns:
+        uint8 of shape (size_px, size_px), 0 black.
+
+    Raises:
+        MemberError: bad_pixels where the picture is constant, empty or of another type.
+    """
+    if pixels_HW.ndim != 2 or not pixels_HW.size or pixels_HW.dtype not in (np.uint8, np.uint16):
+        raise MemberError(Reason.BAD_PIXELS, "The picture is no grey picture of 8 or 16 bits.")
+    if spec.trim_borders:
+        pixels_HW = trim(pixels_HW)
+    stretched = _stretch(np.ascontiguousarray(pixels_HW), spec.low_percent, spec.high_percent)
+    small = _fit(stretched, spec.size_px, spec.fit)
+    image = cv2.convertScaleAbs(small, alpha=255.0 / 65535.0)
+    if image.min() == image.max():
+        raise MemberError(Reason.BAD_PIXELS, "The picture is constant.")
+    return cast(np.ndarray, image)
+
+
+def trim(pixels_HW: Pixels | np.ndarray) -> np.ndarray:
+    """Cuts even rows and columns near black or white off the four sides.
+
+    Returns:
+        A view of the picture; the whole picture where less than a tenth of a side would be left.
+    """
+    low, high = int(pixels_HW.min()), int(pixels_HW.max())
+    rows = _rest(pixels_HW, low, high)
+    columns = _rest(pixels_HW[rows].T, low, high)
+    # Bars of black at the sides make rows uneven that a band of white crosses: look once more.
+    rows_again = _rest(pixels_HW[rows, columns], low, high)
+    rows = slice(rows.start + rows_again.start, rows.start + rows_again.stop)
+    rest = pixels_HW[rows, columns]
+    enough = all(
+        side >= max(1, SMALLEST_REST * whole)
+        for side, whole in zip(rest.shape, pixels_HW.shape, strict=True)
+    )
+    return rest if enough else pixels_HW
+
+
+def _rest(lines_NL: np.ndarray, low: int, high: int) -> slice:
+    """The lines between an even border before and one behind."""
+    count = len(lines_NL)
+    first = 0
+    while first < count and _is_border(lines_NL[first], low, high):
+        first += 1
+    last = count
+    while last > first and _is_border(lines_NL[last - 1], low, high):
+        last -= 1
+    return slice(first, last) if last > first else slice(0, count)
+
+
+def _is_border(line_L: np.ndarray, low: int, high: int) -> bool:
+    """Whether a line is even, and near the picture's lowest or highest grey."""
+    span = high - low
+    least, most = int(line_L.min()), int(line_L.max())
+    even = most - least <= EVEN * span
+    return even and (most <= low + EXTREME * span or least >= high - EXTREME * span)
+
+
+def _stretch(pixels_HW: np.ndarray, low_percent: float, high_percent: float) -> np.ndarray:
+    """Stretches the greys between two percentiles to the full range of uint16."""
+    bins = int(np.iinfo(pixels_HW.dtype).max) + 1
+    histogram = cv2.calcHist([pixels_HW], [0], None, [bins], [0, bins]).ravel()
+    low = _percentile(histogram, low_percent)
+    high = _percentile(histogram, high_percent)
+    if high - low < 1.0:  # hardly anything but one grey: its few other pixels decide
+        present = np.flatnonzero(histogram)
+        low, high = float(present[0]), float(present[-1])
+    if not high > low:
+        raise MemberError(Reason.BAD_PIXELS, "The picture is constant.")
+    grey = (np.arange(bins, dtype=np.float64) - low) / (high - low)
+    levels = np.rint(np.clip(grey, 0.0, 1.0) * 65535.0).astype(np.uint16)
+    return cast(np.ndarray, cv2.LUT(pixels_HW, levels))
+
+
+def _percentile(histogram: np.ndarray, percent: float) -> float:
+    """A percentile out of a histogram of whole greys, interpolated between greys."""
+    below = np.cumsum(histogram, dtype=np.float64)
+    wanted = below[-1] * percent / 100.0
+    grey = int(np.searchsorted(below, wanted))
+    grey = min(grey, len(histogram) - 1)
+    before = below[grey] - float(histogram[grey])
+    inside = (wanted - before) / max(float(histogram[grey]), 1.0)
+    return float(grey - 0.5 + min(max(inside, 0.0), 1.0))
+
+
+def _fit(pixels_HW: np.ndarray, size_px: int, fit: str) -> np.ndarray:
+    """Averages (or, of a smaller picture, interpolates) to a square."""
+    if fit == "squash":
+        return _resize(pixels_HW, size_px, size_px)
+    height, width = pixels_HW.shape
+    scale = size_px / max(height, width)
+    small = _resize(pixels_HW, max(1, round(height * scale)), max(1, round(width * scale)))
+    square = np.zeros((size_px, size_px), small.dtype)
+    top, left = (size_px - small.shape[0]) // 2, (size_px - small.shape[1]) // 2
+    square[top : top + small.shape[0], left : left + small.shape[1]] = small
+    return square
+
+
+def _resize(pixels_HW: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Area average downwards; bilinear where a side grows (an area average would show blocks)."""
+    grows = pixels_HW.shape[0] < height or pixels_HW.shape[1] < width
+    how = cv2.INTER_LINEAR if grows else cv2.INTER_AREA
+    return cast(np.ndarray, cv2.resize(pixels_HW, (width, height), interpolation=how))

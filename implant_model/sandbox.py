@@ -1,0 +1,354 @@
+"""Decodes members in a child process that may crash, hang or be fooled without harm to the caller.
+
+The child (`python -m implant_model.sandbox`) has none of the caller's environment but what Python
+needs, no standard streams, limits on memory, CPU time, files and core dumps, and no credentials. It
+outlives its members and is replaced when it dies. Members and pictures travel through one sealed
+memory file that both map, the rest as JSON over a socket pair: nothing that a child says is
+unpickled, and all of it is checked.
+
+Wire format, one message each way for a member, as `SOCK_SEQPACKET` JSON:
+    parent > child   {"size": bytes of the member, at offset 0, "room": bytes of the memory file}
+    child > parent   {"header": {...}, "reason": null or Reason, "shape": null or [rows, columns]}
+"""
+
+import contextlib
+import json
+import mmap
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from implant_model.decoded import Header
+from implant_model.errors import MemberError, Reason
+from implant_model.limits import MIB, Limits
+from implant_model.preprocess import Preprocessing
+
+START_SECONDS = 60.0  # a cold start from a network disk; 1 s is usual
+LARGEST_REPLY = 65536
+PACKAGE_ROOT = str(Path(__file__).resolve().parent.parent)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One member, ready for the networks.
+
+    Attributes:
+        header: What the file says of itself; identifiers are raw.
+        image: uint8 of shape (size_px, size_px); None where `reason` is set.
+        reason: Why there is no picture; None where there is one.
+    """
+
+    header: Header
+    image: np.ndarray | None
+    reason: Reason | None
+
+
+class DecodeProcess:
+    """A child process that decodes and preprocesses, one member at a time; use one per thread.
+
+    Args:
+        spec: The package's preprocessing.
+        limits: Bounds on what is read; `decode_seconds` and `decode_bytes` are kept by the system.
+    """
+
+    def __init__(self, spec: Preprocessing, limits: Limits) -> None:
+        self._spec = spec
+        self._limits = limits
+        self._child: _Child | None = None
+
+    def __enter__(self) -> "DecodeProcess":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the child; None while there is none."""
+        return None if self._child is None else self._child.pid
+
+    def start(self) -> None:
+        """Starts the child ahead of the first member."""
+        if self._child is None:
+            self._child = _Child(self._spec, self._limits)
+
+    def prepare(self, data: bytes) -> Prepared:
+        """Decodes and preprocesses one member.
+
+        Returns:
+            The picture or the reason; nothing that the bytes hold raises.
+
+        Raises:
+            RuntimeError: the child cannot even start.
+        """
+        if not data:
+            return Prepared(Header(), None, Reason.EMPTY)
+        if len(data) > self._limits.member_bytes:
+            return Prepared(Header(), None, Reason.TOO_LARGE)
+        self.start()
+        child = self._child
+        if child is None:
+            raise RuntimeError("The decoding process did not start.")
+        try:
+            return child.prepare(data)
+        except _ChildLost as lost:
+            self.close()
+            return Prepared(Header(), None, lost.reason)
+
+    def close(self) -> None:
+        """Ends the child; the next `prepare` starts another."""
+        child, self._child = self._child, None
+        if child is not None:
+            child.end()
+
+
+class _ChildLost(Exception):
+    """The child died, hung or said something impossible."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class _Child:
+    """One child process, its socket and the memory file that is shared with it."""
+
+    def __init__(self, spec: Preprocessing, limits: Limits) -> None:
+        self._limits = limits
+        self._size_px = spec.size_px
+        self._memory = os.memfd_create("member", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        self._room = 0
+        self._map: mmap.mmap | None = None
+        self._grow(max(MIB, spec.size_px**2))
+        _seal_against_shrinking(self._memory)
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = _spawn(theirs.fileno(), self._memory)
+        self.pid = self._process.pid
+        settings = {"spec": spec.to_json(), "limits": asdict(limits)}
+        try:
+            self._send(settings)
+            self._receive(START_SECONDS)
+        except _ChildLost as lost:
+            self.end()
+            raise RuntimeError("The decoding process ended before it was ready.") from lost
+
+    def prepare(self, data: bytes) -> Prepared:
+        """Has one member decoded; raises _ChildLost."""
+        if len(data) > self._room:
+            self._grow(len(data))
+        shared = self._shared
+        shared[: len(data)] = data
+        self._send({"size": len(data), "room": self._room})
+        return self._prepared(self._receive(float(self._limits.decode_seconds)))
+
+    def end(self) -> None:
+        """Kills the child and whatever it started, and gives everything back."""
+        self._socket.close()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait()
+        if self._map is not None:
+            self._map.close()
+        os.close(self._memory)
+
+    @property
+    def _shared(self) -> mmap.mmap:
+        if self._map is None:
+            raise _ChildLost(Reason.DECODER_CRASHED)
+        return self._map
+
+    def _grow(self, size: int) -> None:
+        """Makes room in whole steps of 8 MiB; the child maps anew when it hears of it."""
+        room = -(-size // (8 * MIB)) * 8 * MIB
+        os.ftruncate(self._memory, room)
+        if self._map is not None:
+            self._map.close()
+        self._map = mmap.mmap(self._memory, room)
+        self._room = room
+
+    def _send(self, message: dict[str, Any]) -> None:
+        try:
+            self._socket.send(json.dumps(message).encode())
+        except OSError as error:
+            raise _ChildLost(Reason.DECODER_CRASHED) from error
+
+    def _receive(self, timeout_s: float) -> Any:
+        self._socket.settimeout(timeout_s)
+        try:
+            reply = self._socket.recv(LARGEST_REPLY)
+        except TimeoutError as error:
+            raise _ChildLost(Reason.DECODER_TIMEOUT) from error
+        except OSError as error:
+            raise _ChildLost(Reason.DECODER_CRASHED) from error
+        if not reply:
+            raise _ChildLost(self._reason_of_death())
+        try:
+            return json.loads(reply)
+        except ValueError as error:
+            raise _ChildLost(Reason.DECODER_CRASHED) from error
+
+    def _reason_of_death(self) -> Reason:
+        """Out of CPU time is a timeout; any other death a crash."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=5)
+        out_of_time = self._process.returncode == -signal.SIGXCPU
+        return Reason.DECODER_TIMEOUT if out_of_time else Reason.DECODER_CRASHED
+
+    def _prepared(self, reply: Any) -> Prepared:
+        """Checks a reply: a child that was fooled may say anything."""
+        try:
+            header = _checked_header(reply["header"])
+            reason = None if reply["reason"] is None else Reason(reply["reason"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise _ChildLost(Reason.DECODER_CRASHED) from error
+        if reason is not None:
+            return Prepared(header, None, reason)
+        size = self._size_px
+        image = np.frombuffer(self._shared, np.uint8, size * size).reshape(size, size).copy()
+        return Prepared(header, image, None)
+
+
+def _checked_header(values: dict[str, Any]) -> Header:
+    header = Header(**values)
+    for field in fields(Header):
+        value = getattr(header, field.name)
+        if value is None and field.name != "frame":
+            continue
+        if field.name in ("rows", "columns", "frame"):
+            possible = type(value) is int and 0 <= value < 2**31
+        else:
+            possible = type(value) is str
+        if not possible:
+            raise ValueError(f"Header.{field.name} of the decoding process is impossible.")
+    return header
+
+
+def _seal_against_shrinking(memory: int) -> None:
+    """A child that cut the file would kill the parent by SIGBUS at its next access."""
+    import fcntl
+
+    fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+
+
+def _spawn(their_socket: int, memory: int) -> "subprocess.Popen[bytes]":
+    """Starts the child in a process group of its own."""
+    command = [sys.executable, "-P", "-s", "-m", "implant_model.sandbox"]
+    return subprocess.Popen(
+        [*command, str(their_socket), str(memory)],
+        env=_environment(),
+        cwd="/",
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        pass_fds=(their_socket, memory),
+        start_new_session=True,
+    )
+
+
+def _environment() -> dict[str, str]:
+    """What Python needs to find its modules, one thread a library, and nothing else."""
+    paths = [PACKAGE_ROOT, *(path for path in sys.path if os.path.isabs(path))]
+    threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    kept = ("LD_LIBRARY_PATH", "PYTHONHOME", "LANG", "LC_ALL")
+    environment = {name: os.environ[name] for name in kept if name in os.environ}
+    return environment | dict.fromkeys(threads, "1") | {
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "OPENCV_LOG_LEVEL": "SILENT",
+    }  # fmt: skip
+
+
+def main(arguments: list[str]) -> None:
+    """The child: serves members until the parent closes the socket.
+
+    Args:
+        arguments: File descriptors of the socket and of the memory file.
+    """
+    channel = socket.socket(fileno=int(arguments[0]))
+    memory = int(arguments[1])
+    settings = json.loads(channel.recv(LARGEST_REPLY))
+    spec, limits = Preprocessing.from_json(settings["spec"]), Limits(**settings["limits"])
+    work = _worker(spec, limits)
+    _limit_resources(limits)
+    channel.send(b"{}")
+    shared: mmap.mmap | None = None
+    while message := channel.recv(LARGEST_REPLY):
+        request = json.loads(message)
+        if shared is None or len(shared) != request["room"]:
+            if shared is not None:
+                shared.close()
+            shared = mmap.mmap(memory, request["room"])
+        _limit_cpu(limits.decode_seconds)
+        channel.send(json.dumps(work(shared, request["size"])).encode())
+
+
+def _worker(spec: Preprocessing, limits: Limits) -> Any:
+    """Imports the decoders, now that the parent waits, and returns what serves one member."""
+    import cv2
+
+    from implant_model.decode import decode
+    from implant_model.preprocess import preprocess
+
+    cv2.setNumThreads(1)
+    # Twice the network's size, so that a border may be cut and the rest is still not enlarged.
+    hint_px = 2 * spec.size_px
+
+    def work(shared: mmap.mmap, size: int) -> dict[str, Any]:
+        decoded = decode(shared[:size], limits, hint_px)
+        reason = decoded.reason
+        if decoded.pixels_HW is not None:
+            try:
+                image = preprocess(decoded.pixels_HW, spec)
+                shared[: image.size] = image.tobytes()
+            except MemberError as error:
+                reason = error.reason
+            except (MemoryError, cv2.error):
+                reason = Reason.TOO_LARGE
+        return {"header": asdict(decoded.header), "reason": reason}
+
+    return work
+
+
+def _limit_resources(limits: Limits) -> None:
+    """Bounds what the child may take from here on; it cannot raise them again."""
+    import resource
+
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    mapped = pages * resource.getpagesize() + limits.decode_bytes
+    for kind, bound in (
+        (resource.RLIMIT_AS, mapped),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_NOFILE, 32),
+    ):
+        hard = resource.getrlimit(kind)[1]
+        bound = bound if hard == resource.RLIM_INFINITY else min(bound, hard)
+        resource.setrlimit(kind, (bound, bound))
+
+
+def _limit_cpu(seconds: int) -> None:
+    """Gives the child CPU time for one more member: an orphan in an endless loop ends itself."""
+    import resource
+
+    used = int(time.process_time()) + 1
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    resource.setrlimit(resource.RLIMIT_CPU, (used + seconds, hard))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
