@@ -1,0 +1,111 @@
+from pathlib import Path
+
+import pytest
+
+from implant_model import storage
+from implant_model.errors import ArchiveReason, ArchiveStatus, UsageError
+from jobs.pipeline.plan import ArchiveRecord, check_reasons, make_plan
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("a.tar", "b.tar", "deep/er/c.zip"):
+        path = tmp_path / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    return tmp_path / "in"
+
+
+def uri(path: Path) -> str:
+    return storage.normalise(str(path))
+
+
+def record(
+    path: Path,
+    name: str,
+    status: ArchiveStatus = ArchiveStatus.COMPLETE,
+    reason: ArchiveReason | None = None,
+    member_reasons: dict[str, int] | None = None,
+) -> dict[str, dict[str, ArchiveRecord]]:
+    """The table `archives` after one archive, as it is on the disk now, was done."""
+    info = storage.stat(uri(path))
+    done = ArchiveRecord(
+        name, info.version, info.uri, status, reason, 0, 5, {}, member_reasons or {}
+    )
+    return {name: {info.version: done}}
+
+
+def test_names_are_relative_to_the_input(folder: Path) -> None:
+    plan = make_plan([uri(folder)], {})
+    assert [a.name for a in plan.todo] == ["a.tar", "b.tar", "deep/er/c.zip"]
+    assert [a.name for a in make_plan([uri(folder / "a.tar")], {}).todo] == ["a.tar"]
+
+
+def test_what_is_done_is_subtracted_until_its_version_changes(folder: Path) -> None:
+    records = record(folder / "a.tar", "a.tar")
+    plan = make_plan([uri(folder)], records)
+    assert [a.name for a in plan.todo] == ["b.tar", "deep/er/c.zip"]
+    assert [r.archive for r in plan.done] == ["a.tar"]
+    (folder / "a.tar").write_text("another version")
+    assert len(make_plan([uri(folder)], records).todo) == 3
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "attempt"),
+    [
+        (ArchiveStatus.FAILED, ArchiveReason.ACCESS_DENIED, 1),
+        (ArchiveStatus.FAILED, ArchiveReason.STORAGE_ERROR, 1),
+        (ArchiveStatus.CHANGED, ArchiveReason.CHANGED, 1),
+        (ArchiveStatus.SALVAGED, ArchiveReason.TRUNCATED, None),
+        (ArchiveStatus.FAILED, ArchiveReason.CORRUPT, None),
+    ],
+)
+def test_only_what_lies_outside_the_bytes_is_tried_again(
+    folder: Path, status: ArchiveStatus, reason: ArchiveReason, attempt: int | None
+) -> None:
+    plan = make_plan([uri(folder / "a.tar")], record(folder / "a.tar", "a.tar", status, reason))
+    assert [a.attempt for a in plan.todo] == ([] if attempt is None else [attempt])
+
+
+def test_retry_reads_again_what_has_the_reason(folder: Path) -> None:
+    records = record(folder / "a.tar", "a.tar", member_reasons={"decoder_timeout": 2})
+    again = frozenset({"decoder_timeout"})
+    assert len(make_plan([uri(folder / "a.tar")], records, again).todo) == 1
+    assert not make_plan([uri(folder / "a.tar")], records, frozenset({"truncated"})).todo
+
+
+def test_limit_counts_what_is_to_do(folder: Path) -> None:
+    plan = make_plan([uri(folder)], record(folder / "a.tar", "a.tar"), limit=1)
+    assert [a.name for a in plan.todo] == ["b.tar"]
+
+
+def test_missing_input_is_planned_as_unreachable(folder: Path) -> None:
+    plan = make_plan([uri(folder / "a.tar"), uri(folder / "none.tar")], {})
+    assert [(a.name, a.unreachable) for a in plan.todo] == [
+        ("a.tar", None),
+        ("none.tar", ArchiveReason.NOT_FOUND),
+    ]
+
+
+def test_one_object_listed_twice_is_read_once(folder: Path) -> None:
+    assert len(make_plan([uri(folder / "a.tar"), uri(folder / "a.tar")], {}).todo) == 1
+
+
+def test_two_archives_of_one_name_are_refused(folder: Path) -> None:
+    (folder / "other").mkdir()
+    (folder / "other" / "a.tar").write_text("other")
+    with pytest.raises(UsageError, match=r"Two inputs have the archive name 'a.tar'"):
+        make_plan([uri(folder / "a.tar"), uri(folder / "other" / "a.tar")], {})
+
+
+def test_archive_of_another_folder_does_not_replace_its_namesake(folder: Path) -> None:
+    records = record(folder / "a.tar", "a.tar")
+    (folder / "night2").mkdir()
+    (folder / "night2" / "a.tar").write_text("other content")
+    with pytest.raises(UsageError, match="would replace it"):
+        make_plan([uri(folder / "night2")], records)
+
+
+def test_unknown_reason_is_a_sentence() -> None:
+    with pytest.raises(UsageError, match=r"--retry: nonsense is not a reason; accepted are"):
+        check_reasons(["truncated", "nonsense"])

@@ -1,0 +1,45 @@
+import io
+from typing import Any
+
+from jobs.pipeline.progress import Progress
+
+
+def unit(position: int, members: int, outcome: str = "identified") -> dict[str, Any]:
+    return {"position": position, "unit": {"members": members}, "outcomes": {outcome: members}}
+
+
+def end(position: int) -> dict[str, Any]:
+    return {"position": position, "status": "complete"}
+
+
+def test_planned_images_are_estimated_from_bytes() -> None:
+    progress = Progress({0: 100, 1: 300}, io.StringIO())
+    for receipt in (unit(0, 10), end(0)):
+        progress.add(receipt)
+    line = progress.line(elapsed_s=5.0)
+    assert line.startswith("10 of ~40 images  1 of 2 archives  2.0 images/s  0:15 left")
+    assert line.endswith("10 identified")
+
+
+def test_estimate_is_never_below_what_is_done() -> None:
+    progress = Progress({0: 100, 1: 1}, io.StringIO())
+    for receipt in (unit(0, 10), end(0), unit(1, 90, "rejected")):
+        progress.add(receipt)
+    assert progress.line(10.0).startswith("100 of 100 images")
+
+
+def test_last_line_is_written_to_a_log() -> None:
+    log = io.StringIO()
+    progress = Progress({0: 100}, log)
+    for receipt in (unit(0, 1234), end(0)):
+        progress.add(receipt)
+    progress.close()
+    assert log.getvalue().startswith("1,234 of 1,234 images  1 of 1 archives")
+    assert log.getvalue().count("\n") == 1
+
+
+def test_hours_are_said_as_hours() -> None:
+    progress = Progress({0: 1, 1: 9999}, io.StringIO())
+    for receipt in (unit(0, 1), end(0)):
+        progress.add(receipt)
+    assert "2:46:39 left" in progress.line(elapsed_s=1.0)
