@@ -145,7 +145,7 @@ def relative(uri: str, root: str) -> str:
 
 def _below(name: str, root: str) -> str:
     if name.removesuffix("/") == root:
-        return root.rpartition("/")[2]
+        return root.rpartition("/")[2] + name[len(root) :]
     if not name.startswith(root + "/"):
         raise ValueError(f"{name!r} is not below {root!r}, so it has no name relative to it.")
     return name[len(root) + 1 :]

@@ -1,5 +1,6 @@
 """Fixtures that more than one test module uses."""
 
 from tests.fault_proxy import fault_proxy as fault_proxy
+from tests.fault_proxy import shared_fault_proxy as shared_fault_proxy
 from tests.object_store import bucket as bucket
 from tests.object_store import object_store as object_store

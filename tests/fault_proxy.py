@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -21,6 +22,7 @@ import pytest
 from tests.object_store import ObjectStore
 
 _HEAD_BYTES = 1 << 20
+_QUIET_S = 10
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,15 @@ class FaultProxy:
     def add(self, *faults: Fault) -> None:
         self._faults.extend(faults)
 
+    def reset(self) -> None:
+        """Forgets faults and requests, once nothing is under way any more."""
+        deadline = time.monotonic() + _QUIET_S
+        while self._under_way and time.monotonic() < deadline:
+            threading.Event().wait(0.01)  # some tests make time.sleep return at once
+        self._faults.clear()
+        self.requests.clear()
+        self.most_at_once = 0
+
     def unused(self) -> list[Fault]:
         """Faults that have not happened as often as they should."""
         return [fault for fault in self._faults if fault.times]
@@ -180,16 +191,16 @@ class FaultProxy:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._under_way += 1
         self.most_at_once = max(self.most_at_once, self._under_way)
-        # A client that goes away in the middle is nobody's error here.
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+        try:
             request = await _read_request(reader, writer)
             self.requests.append(request)
             writer.write(await self._reply(request))
             await writer.drain()
-        self._under_way -= 1
-        writer.close()
-        with contextlib.suppress(ConnectionError):
-            await writer.wait_closed()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass  # a client that goes away in the middle is nobody's error here
+        finally:
+            self._under_way -= 1
+            await _close(writer)
 
     async def _reply(self, request: Request) -> bytes:
         action = next((f.action for f in self._faults if f.takes(request)), None)
@@ -215,16 +226,20 @@ class FaultProxy:
             if request.method in ("PUT", "POST", "DELETE"):
                 await stack.enter_async_context(self._writes)
             reader, writer = await asyncio.open_connection("127.0.0.1", self._upstream_port)
+            stack.push_async_callback(_close, writer)
             headers = {**request.headers, "connection": "close"}
             headers.pop("expect", None)
             lines = [f"{request.method} {request.target} HTTP/1.1"]
             lines += [f"{name}: {value}" for name, value in headers.items()]
             writer.write("\r\n".join([*lines, "", ""]).encode("latin-1") + request.body)
             await writer.drain()
-            reply = await reader.read()
-            writer.close()
-            await writer.wait_closed()
-        return reply
+            return await reader.read()
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
 
 
 async def _read_request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Request:
@@ -274,9 +289,19 @@ def running_fault_proxy(upstream_port: int) -> Iterator[FaultProxy]:
         proxy.stop()
 
 
-@pytest.fixture
-def fault_proxy(object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
-    """A proxy in front of the session's object store; AWS_ENDPOINT_URL points at it."""
+@pytest.fixture(scope="session")
+def shared_fault_proxy(object_store: ObjectStore) -> Iterator[FaultProxy]:
+    """One proxy for the session: a client is made once for each endpoint, and takes 0.2 s."""
     with running_fault_proxy(object_store.port) as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
         yield proxy
+
+
+@pytest.fixture
+def fault_proxy(
+    shared_fault_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[FaultProxy]:
+    """A proxy without faults before the session's object store; AWS_ENDPOINT_URL points at it."""
+    shared_fault_proxy.reset()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", shared_fault_proxy.endpoint)
+    yield shared_fault_proxy
+    shared_fault_proxy.reset()

@@ -1,6 +1,7 @@
 """A real object store over HTTP for the tests: moto's server, a process of its own on loopback."""
 
 import contextlib
+import functools
 import itertools
 import os
 import socket
@@ -55,8 +56,8 @@ class ObjectStore:
         """What a process needs to reach it."""
         return {**CREDENTIALS, "AWS_ENDPOINT_URL": self.endpoint}
 
-    def client(self) -> "S3Client":
-        """A plain boto3 client that goes to the store past any fault proxy."""
+    @functools.cached_property
+    def _client(self) -> "S3Client":
         return boto3.Session().client(
             "s3",
             endpoint_url=self.endpoint,
@@ -64,6 +65,10 @@ class ObjectStore:
             aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
             region_name=CREDENTIALS["AWS_DEFAULT_REGION"],
         )
+
+    def client(self) -> "S3Client":
+        """A plain boto3 client that goes to the store past any fault proxy."""
+        return self._client
 
     def new_bucket(self) -> str:
         """Makes an empty bucket that nothing else uses; returns its name."""
