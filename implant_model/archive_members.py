@@ -108,7 +108,6 @@ def decode_name(raw: bytes, limits: Limits, fallback: str = "utf-8") -> str:
         limits: `name_bytes` is the most bytes of UTF-8 that are kept.
         fallback: Encoding of names that are not UTF-8; what it cannot decode is escaped.
     """
-    raw = raw[: limits.name_bytes]
     try:
         name = raw.decode("utf-8")
     except UnicodeDecodeError:

@@ -89,11 +89,11 @@ def parse_header(block: bytes) -> Header | None:
 
 
 def damaged_header(block: bytes) -> Header | None:
-    """Returns what a header with damaged bytes still says, its size left out.
+    """Returns what a damaged or cut header still says, its size left out.
 
     Its magic tells that a block was a header, or its numbers, all of them octal.
     """
-    if len(block) != BLOCK_BYTES:
+    if len(block) < BLOCK_BYTES and not block[_MAGIC].startswith(b"ustar"):
         return None
     numbers = (block[100:108], block[108:116], block[116:124], block[124:136], block[_CHECKSUM])
     octal = all(number.strip(b" \0") and _octal(number) is not None for number in numbers)
