@@ -18,7 +18,8 @@ from botocore.exceptions import BotoCoreError
 from urllib3.exceptions import HTTPError
 
 from implant_model.errors import ChangedError, StorageError
-from implant_model.storage_s3 import client, pause, translated
+from implant_model.storage_s3 import client, pause
+from implant_model.storage_s3_errors import translated
 from implant_model.storage_uri import ObjectInfo, s3_parts
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ class S3Reader:
         Read from 0 to the end, the bytes are checked against the checksum of the whole object,
         where the store holds a CRC32, SHA-1 or SHA-256: StorageError at the end if they differ.
         """
+        if start < 0:
+            raise ValueError(f"start {start} is to be 0 or more.")
         if start == 0 and self.size <= PART_BYTES:
             # Also for an empty object: whether it changed is to be asked even of that.
             yield from filter(None, [self._range(0, self.size)])

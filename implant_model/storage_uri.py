@@ -16,6 +16,7 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 from implant_model.errors import UsageError
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_ONE_SLASH = re.compile(r"(s3|file):(?!//)", re.IGNORECASE)
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _ACCEPTED = "a path, file:///path or s3://bucket/key is wanted"
 
@@ -68,6 +69,8 @@ def is_s3(uri: str) -> bool:
     """Whether the URI is one of object storage; UsageError for a scheme that is neither."""
     match = _SCHEME.match(uri)
     scheme = match[1].lower() if match else "file"
+    if _ONE_SLASH.match(uri):
+        raise UsageError(f"{uri!r} lacks the '//' after its scheme; {_ACCEPTED}.")
     if scheme not in ("file", "s3"):
         raise UsageError(f"{uri!r} has the scheme {scheme!r}; {_ACCEPTED}.")
     return scheme == "s3"

@@ -1,5 +1,4 @@
 import os
-import pickle
 import random
 import re
 import socket
@@ -203,11 +202,6 @@ def test_an_archived_object_is_access_denied_and_says_so(
     (info,) = list_objects(f"s3://{bucket}/old.tar")
     with pytest.raises(AccessDeniedError, match=r"archived \(Glacier\); restore it first"):
         open_object(info).read_at(0, 5)
-
-
-def test_an_object_info_pickles(bucket: str) -> None:
-    info = ObjectInfo(f"s3://{bucket}/a b.tar", 5, "abc-2")
-    assert pickle.loads(pickle.dumps(info)) == info
 
 
 def test_probe_accepts_a_bucket_again_and_again(bucket: str) -> None:

@@ -51,6 +51,8 @@ def test_normalise_makes_a_path_absolute(tmp_path: Path, monkeypatch: pytest.Mon
         ("gs://bucket/a", "scheme 'gs'; a path, file:///path or s3://bucket/key is wanted"),
         ("s3a://bucket/a", "scheme 's3a'"),
         ("https://host/a.tar", "scheme 'https'"),
+        ("s3:/bucket/a", "lacks the '//'"),
+        ("file:/data/a", "lacks the '//'"),
         ("s3://", "names no valid bucket"),
         ("s3:///a", "names no valid bucket"),
         ("s3://b/a", "names no valid bucket"),
