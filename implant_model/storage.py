@@ -1,7 +1,7 @@
 """Radiographs, archives, packages and results by URI: on disk and in object storage alike.
 
-The one door to stored bytes. What is read is one version to its last byte, or ChangedError; a result
-is put whole and once, and never over anything. Which store a URI means is decided here; how it is
+The one door to stored bytes. What is read is one version to its last byte, or ChangedError; results
+are put whole and once, and never over anything. Which store a URI means is decided here; how it is
 reached, in the modules `storage_*`. All errors are those of `errors`, as sentences that name the
 URI and no credentials.
 """
