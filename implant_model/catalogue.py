@@ -1,0 +1,191 @@
+"""The implants that a model tells apart, in the order of its outputs."""
+
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from implant_model.errors import UsageError
+from implant_model.json_fields import Fields
+
+MOST_IMPLANTS = 10_000
+MOST_NAME = 200
+MOST_NOTE = 2000
+MOST_SYNONYMS = 100
+
+
+@dataclass(frozen=True)
+class Implant:
+    """One implant, as it is named in the tables.
+
+    Attributes:
+        name: Unique in its catalogue, such as `depuy-corail-collared`.
+        joint: `hip`, `knee`, `shoulder`, ...
+        manufacturer: Who made it.
+        product: Trade name, where it differs from the name.
+        mr_safety: What the maker says of it in a magnetic field: shown, never inferred.
+        mr_safety_source: Where that stands; wanted wherever `mr_safety` is given.
+        synonyms: Other names that registries use for it.
+
+    Raises:
+        UsageError: From the constructor: an empty, overlong or unprintable text.
+    """
+
+    name: str
+    joint: str
+    manufacturer: str
+    product: str | None = None
+    mr_safety: str | None = None
+    mr_safety_source: str | None = None
+    synonyms: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for field in ("name", "joint", "manufacturer", "product"):
+            self._check(field, getattr(self, field), MOST_NAME)
+        for field in ("mr_safety", "mr_safety_source"):
+            self._check(field, getattr(self, field), MOST_NOTE)
+        for synonym in self.synonyms:
+            self._check("synonyms", synonym, MOST_NAME)
+        if self.mr_safety is not None and self.mr_safety_source is None:
+            raise UsageError(
+                f"The implant {self.name!r} has an MR-safety note without a source; "
+                "add mr_safety_source, or leave the note out."
+            )
+
+    def _check(self, field: str, value: object, most: int) -> None:
+        if value is None and field not in ("name", "joint", "manufacturer"):
+            return
+        whole = isinstance(value, str) and 1 <= len(value) <= most and value == value.strip()
+        if not whole or not str(value).isprintable():
+            raise UsageError(
+                f"The implant {str(self.name)[:MOST_NAME]!r} has {field} {str(value)[:80]!r}; "
+                f"1 to {most} printable characters without blanks around them are accepted."
+            )
+
+    def to_json(self) -> dict[str, object]:
+        """Returns the fields as they stand in `package.json`, empty ones left out."""
+        document: dict[str, object] = {
+            "name": self.name,
+            "joint": self.joint,
+            "manufacturer": self.manufacturer,
+            "product": self.product,
+            "mr_safety": self.mr_safety,
+            "mr_safety_source": self.mr_safety_source,
+            "synonyms": list(self.synonyms) or None,
+        }
+        return {name: value for name, value in document.items() if value is not None}
+
+    @classmethod
+    def from_json(cls, document: object, where: str = "implant") -> "Implant":
+        """Reads what `to_json` wrote.
+
+        Raises:
+            PackageError: A field is missing, unknown or of the wrong type.
+            UsageError: A text is not acceptable.
+        """
+        fields = Fields(document, where)
+        synonyms = fields.items("synonyms", 0, MOST_SYNONYMS) if fields.has("synonyms") else ()
+        implant = cls(
+            name=fields.text("name", MOST_NAME),
+            joint=fields.text("joint", MOST_NAME),
+            manufacturer=fields.text("manufacturer", MOST_NAME),
+            product=fields.text_or_none("product", MOST_NAME),
+            mr_safety=fields.text_or_none("mr_safety", MOST_NOTE),
+            mr_safety_source=fields.text_or_none("mr_safety_source", MOST_NOTE),
+            synonyms=tuple(synonyms),  # type: ignore[arg-type]  # checked by the constructor
+        )
+        fields.close()
+        return implant
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Implants in the order of a model's outputs.
+
+    Raises:
+        UsageError: From the constructor: no implant, too many, or a name or synonym that stands for
+            two of them (case, blanks, `-` and `_` make no difference).
+    """
+
+    implants: tuple[Implant, ...]
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.implants) <= MOST_IMPLANTS:
+            raise UsageError(
+                f"The catalogue has {len(self.implants)} implants; "
+                f"1 to {MOST_IMPLANTS} are accepted."
+            )
+        owners: dict[str, str] = {}
+        for implant in self.implants:
+            for text in {folded(name) for name in (implant.name, *implant.synonyms)}:
+                if text in owners:
+                    raise UsageError(
+                        f"The catalogue's name or synonym {text!r} stands for two implants, "
+                        f"{owners[text]!r} and {implant.name!r}; each must be unique."
+                    )
+                owners[text] = implant.name
+
+    def __len__(self) -> int:
+        return len(self.implants)
+
+    def __iter__(self) -> Iterator[Implant]:
+        return iter(self.implants)
+
+    def __getitem__(self, index: int) -> Implant:
+        return self.implants[index]
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The names, in the order of the model's outputs."""
+        return tuple(implant.name for implant in self.implants)
+
+    @cached_property
+    def _indices(self) -> dict[str, int]:
+        return {
+            folded(text): index
+            for index, implant in enumerate(self.implants)
+            for text in (implant.name, *implant.synonyms)
+        }
+
+    def index(self, name: str) -> int:
+        """Returns the place of an implant by its exact name.
+
+        Raises:
+            UsageError: There is no such implant.
+        """
+        if name not in self.names:
+            raise UsageError(
+                f"The catalogue has no implant {name[:MOST_NAME]!r}; it has "
+                f"{', '.join(self.names[:20])}{', ...' if len(self) > 20 else ''}."
+            )
+        return self.names.index(name)
+
+    def find(self, text: str) -> int | None:
+        """Returns the place of the implant with this name or synonym, or None.
+
+        Case, blanks, `-` and `_` make no difference: registries write `Corail  collared`.
+        """
+        return self._indices.get(folded(text))
+
+    def to_json(self) -> list[dict[str, object]]:
+        """Returns the implants as they stand in `package.json`."""
+        return [implant.to_json() for implant in self.implants]
+
+    @classmethod
+    def from_json(cls, document: object, where: str = "implants") -> "Catalogue":
+        """Reads what `to_json` wrote.
+
+        Raises:
+            PackageError: A field is missing, unknown or of the wrong type.
+            UsageError: Names are not unique or not acceptable.
+        """
+        items = Fields({"implants": document}, where).items("implants", 1, MOST_IMPLANTS)
+        return cls(
+            tuple(Implant.from_json(item, f"{where}[{place}]") for place, item in enumerate(items))
+        )
+
+
+def folded(text: str) -> str:
+    """Returns a name with what registries write differently taken away: case, blanks, - and _."""
+    plain = unicodedata.normalize("NFKC", text).casefold()
+    return " ".join(plain.replace("-", " ").replace("_", " ").split())

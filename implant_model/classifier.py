@@ -1,0 +1,172 @@
+"""Preprocessed radiographs in, calibrated identifications out: a package at work on one device.
+
+Letters: N images, B batch, C classes (implants), F features, H height, W width.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from implant_model.calibration import prediction_set, softmax
+from implant_model.errors import Outcome, PackageError
+from implant_model.networks import Ensemble
+from implant_model.package import ModelPackage
+from implant_model.weights import load_networks
+
+Array = npt.NDArray[np.float32]
+Images = npt.NDArray[np.uint8]
+Precision = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a classifier says of N images, in their order.
+
+    Attributes:
+        probabilities_NC: Calibrated probabilities, float32; each row adds up to one.
+        novelty_N: Novelty scores, float32, higher is stranger.
+        candidates: Conformal prediction set of each image, best first; may be empty.
+        outcomes: `identified`, `ambiguous` or `unknown`.
+    """
+
+    probabilities_NC: Array
+    novelty_N: Array
+    candidates: list[list[int]]
+    outcomes: list[Outcome]
+
+
+class Classifier:
+    """Names the implant on preprocessed radiographs.
+
+    Args:
+        package: A package as `load_package` returned it.
+        device: `cpu`, `cuda`, `cuda:1`, ...
+        precision: `bfloat16` runs convolutions in bfloat16: faster where the processor has it, with
+            probabilities that differ in the second digit and may depend on the batch. Calibration
+            and thresholds are those of float32.
+
+    Raises:
+        PackageError: The weights do not fit the package.
+    """
+
+    def __init__(
+        self, package: ModelPackage, device: str = "cpu", precision: Precision = "float32"
+    ) -> None:
+        self.package = package
+        self.device = torch.device(device)
+        self.precision: Precision = precision
+        ensemble = load_networks(package.networks, len(package.catalogue), package.files)
+        self.networks = ensemble.to(self.device).to(memory_format=torch.channels_last)
+        self._reference = package.novelty_reference()
+
+    def classify(self, images_NHW: Images, batch_size: int = 32) -> Predictions:
+        """Identifies images; what is said of one does not depend on the others.
+
+        Args:
+            images_NHW: uint8, of the size that the package's preprocessing makes; N may be 0.
+            batch_size: Images that go through the networks at a time.
+
+        Raises:
+            ValueError: Images of another dtype or size, or a batch size below 1.
+            PackageError: The networks gave a value that is not finite.
+        """
+        size_px = self.package.preprocessing.size_px
+        if images_NHW.shape[1:] != (size_px, size_px):
+            raise ValueError(
+                f"Images of shape {images_NHW.shape} do not fit; (N, {size_px}, {size_px}) as "
+                "made by the package's preprocessing is wanted."
+            )
+        logs_NC, features_NF = measure(
+            self.networks, images_NHW, batch_size, self.device, self.precision
+        )
+        probabilities_NC = softmax(logs_NC, self.package.temperature).astype(np.float32)
+        novelty_N = self._reference.score(features_NF)
+        if not (np.isfinite(probabilities_NC).all() and np.isfinite(novelty_N).all()):
+            raise PackageError(
+                f"The networks of {self.package.id} gave a value that is not finite; the weights "
+                "are not usable."
+            )
+        return self._decided(probabilities_NC, novelty_N)
+
+    def _decided(self, probabilities_NC: Array, novelty_N: Array) -> Predictions:
+        package = self.package
+        candidates = [prediction_set(row, package.conformal_quantile) for row in probabilities_NC]
+        outcomes = [
+            decide(len(chosen), float(novelty), package.novelty.threshold)
+            for chosen, novelty in zip(candidates, novelty_N, strict=True)
+        ]
+        return Predictions(probabilities_NC, novelty_N, candidates, outcomes)
+
+
+def decide(num_candidates: int, novelty: float, threshold: float) -> Outcome:
+    """Returns the outcome of an image with so many candidates and this novelty."""
+    if novelty > threshold or num_candidates == 0:
+        return Outcome.UNKNOWN
+    return Outcome.IDENTIFIED if num_candidates == 1 else Outcome.AMBIGUOUS
+
+
+def measure(
+    networks: Ensemble,
+    images_NHW: Images,
+    batch_size: int = 32,
+    device: str | torch.device = "cpu",
+    precision: Precision = "float32",
+) -> tuple[Array, Array]:
+    """Runs networks over images, as a classifier does before calibration; training uses it, too.
+
+    Args:
+        networks: In evaluation mode, on `device`.
+        images_NHW: Preprocessed images, uint8; N may be 0.
+        batch_size: Images that go through the networks at a time.
+        device: Where the networks are.
+        precision: See `Classifier`.
+
+    Returns:
+        Logs of the averaged probabilities, NC, and embeddings, NF, both float32.
+
+    Raises:
+        ValueError: Images of another dtype or number of dimensions, or a batch size below 1.
+    """
+    if images_NHW.dtype != np.uint8 or images_NHW.ndim != 3:
+        raise ValueError(
+            f"Images are {images_NHW.dtype} with {images_NHW.ndim} dimensions; uint8, (N, H, W) "
+            "is wanted."
+        )
+    place = torch.device(device)
+    pairs = list(_batches(networks, images_NHW, batch_size, place, precision))
+    logs = np.concatenate([pair[0] for pair in pairs])
+    features = np.concatenate([pair[1] for pair in pairs])
+    return logs[: len(images_NHW)], features[: len(images_NHW)]
+
+
+def _batches(
+    networks: Ensemble,
+    images_NHW: Images,
+    batch_size: int,
+    device: torch.device,
+    precision: Precision,
+) -> Iterator[tuple[Array, Array]]:
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; at least 1 is wanted.")
+    for start in range(0, max(len(images_NHW), 1), batch_size):
+        part = images_NHW[start : start + batch_size]
+        # A GPU chooses another algorithm, and other roundings, for another batch size.
+        fill = batch_size - len(part) if device.type == "cuda" else int(not len(part))
+        part = np.concatenate((part, np.zeros((fill, *part.shape[1:]), np.uint8)))
+        yield _run(networks, part, device, precision)
+
+
+def _run(
+    networks: Ensemble, images_BHW: Images, device: torch.device, precision: Precision
+) -> tuple[Array, Array]:
+    bytes_BHW = torch.from_numpy(np.ascontiguousarray(images_BHW)).to(device)
+    images_B1HW = bytes_BHW[:, None].to(memory_format=torch.channels_last).float() / 255
+    reduced = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+    # TF32, cuDNN's default for float32, keeps 10 bits: labels would differ between GPU and CPU.
+    with torch.inference_mode(), reduced, torch.backends.cudnn.flags(allow_tf32=False):
+        logs_BC, features_BF = networks(images_B1HW)
+    return logs_BC.float().cpu().numpy(), features_BF.float().cpu().numpy()

@@ -1,0 +1,213 @@
+"""How far an image's embedding lies from every known implant: Mahalanobis distance. numpy only.
+
+Letters: N images, F features, C classes (implants), K axes.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import safetensors
+import safetensors.numpy
+
+from implant_model.errors import PackageError
+
+Array = npt.NDArray[np.float32]
+Array64 = npt.NDArray[np.float64]
+Method = Literal["mahalanobis", "relative_mahalanobis"]
+
+METHODS = ("mahalanobis", "relative_mahalanobis")
+MOST_AXES = 128  # 128 x 2,048 float32 is 1 MB; later axes of an embedding are noise
+
+
+@dataclass(frozen=True, eq=False)
+class Gaussian:
+    """A covariance as its main axes and one variance for all that is left.
+
+    Attributes:
+        axes_KF: Orthonormal directions of most variance.
+        variances_K: Variance along each, after shrinkage.
+        rest: Variance along every other direction.
+    """
+
+    axes_KF: Array
+    variances_K: Array
+    rest: float
+
+    def distance(self, offsets_NF: Array64) -> Array64:
+        """Returns squared Mahalanobis distances, N, of offsets from a centre."""
+        along_NK = offsets_NF @ self.axes_KF.T.astype(np.float64)
+        total_N = (offsets_NF**2).sum(axis=1)
+        outside_N = np.maximum(total_N - (along_NK**2).sum(axis=1), 0)
+        within_N = (along_NK**2 / self.variances_K).sum(axis=1)
+        return np.asarray(within_N + outside_N / self.rest, np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class NoveltyReference:
+    """What is remembered of the training embeddings.
+
+    Attributes:
+        centres_CF: Mean embedding of each implant.
+        within: Covariance around the own implant's centre, one for all implants.
+        mean_F: Mean of all embeddings.
+        background: Covariance around that mean.
+        method: `mahalanobis`: squared distance to the nearest implant (Lee et al. 2018);
+            `relative_mahalanobis`: less that to the mean of all (Ren et al. 2021, which takes away
+            the directions that vary in every image).
+    """
+
+    centres_CF: Array
+    within: Gaussian
+    mean_F: Array
+    background: Gaussian
+    method: Method
+
+    def score(self, features_NF: npt.ArrayLike) -> Array:
+        """Returns the novelty, N float32, of embeddings; higher is stranger."""
+        features = np.asarray(features_NF, np.float64)
+        nearest = np.full(len(features), np.inf)
+        for centre_F in self.centres_CF:
+            nearest = np.minimum(nearest, self.within.distance(features - centre_F))
+        if self.method == "relative_mahalanobis":
+            nearest = nearest - self.background.distance(features - self.mean_F)
+        return nearest.astype(np.float32)
+
+    def to_bytes(self) -> bytes:
+        """Returns the reference as a safetensors file."""
+        return safetensors.numpy.save(
+            {
+                "centres": self.centres_CF,
+                "mean": self.mean_F,
+                "within.axes": self.within.axes_KF,
+                "within.variances": self.within.variances_K,
+                "within.rest": np.array([self.within.rest], np.float32),
+                "background.axes": self.background.axes_KF,
+                "background.variances": self.background.variances_K,
+                "background.rest": np.array([self.background.rest], np.float32),
+            }
+        )
+
+    @classmethod
+    def from_bytes(cls, data: bytes, method: Method, num_classes: int) -> "NoveltyReference":
+        """Reads what `to_bytes` wrote.
+
+        Raises:
+            PackageError: Not safetensors, or tensors missing, of wrong shape, or not finite.
+        """
+        try:
+            tensors = safetensors.numpy.load(data)
+        except (safetensors.SafetensorError, KeyError, ValueError, TypeError) as error:
+            raise PackageError(f"The novelty reference is not safetensors: {error}.") from error
+        _check(tensors, num_classes)
+        return cls(
+            tensors["centres"],
+            _gaussian(tensors, "within"),
+            tensors["mean"],
+            _gaussian(tensors, "background"),
+            method,
+        )
+
+
+def fit_novelty(
+    features_NF: npt.ArrayLike,
+    labels_N: npt.ArrayLike,
+    num_classes: int,
+    method: Method = "relative_mahalanobis",
+) -> NoveltyReference:
+    """Describes the embeddings of the training images.
+
+    Args:
+        features_NF: Embeddings, finite; more images than classes.
+        labels_N: Index of each image's implant; every implant occurs.
+        num_classes: Implants of the catalogue.
+        method: Which distance `score` gives.
+
+    Returns:
+        The reference, covariances shrunk by Ledoit and Wolf's rule and cut to 128 axes.
+
+    Raises:
+        ValueError: An implant without an image, or values that are not finite.
+    """
+    features = np.asarray(features_NF, np.float64)
+    labels = np.asarray(labels_N)
+    counts = np.bincount(labels, minlength=num_classes)
+    if len(counts) > num_classes or not counts.all() or len(features) <= num_classes:
+        raise ValueError(
+            f"{len(features)} embeddings of {int((counts > 0).sum())} implants do not describe "
+            f"{num_classes} implants; more images than implants and each implant are needed."
+        )
+    if not np.isfinite(features).all():
+        raise ValueError("An embedding is not finite.")
+    centres = np.stack([features[labels == index].mean(axis=0) for index in range(num_classes)])
+    mean = features.mean(axis=0)
+    return NoveltyReference(
+        centres.astype(np.float32),
+        shrunk_covariance(features - centres[labels]),
+        mean.astype(np.float32),
+        shrunk_covariance(features - mean),
+        method,
+    )
+
+
+def shrunk_covariance(offsets_NF: Array64, most_axes: int = MOST_AXES) -> Gaussian:
+    """Estimates a covariance from centred vectors, shrunk towards a ball.
+
+    Ledoit and Wolf 2004: (1 - a) S + a m I, m the mean variance and a the share that minimises the
+    expected squared error, from the data alone. It keeps the axes of S, so only the variances
+    change; axes beyond `most_axes` are replaced by their mean variance.
+    """
+    num_images, num_features = offsets_NF.shape
+    _, singular, axes = np.linalg.svd(offsets_NF, full_matrices=False)
+    variances = singular**2 / num_images
+    mean = float(variances.sum()) / num_features
+    share = _shrinkage(offsets_NF, variances, mean)
+    kept = min(most_axes, int((variances > 1e-12 * variances[0]).sum()), num_features)
+    left = num_features - kept
+    rest = float(variances[kept:].sum()) / left if left else mean
+    floor = max(1e-6 * mean, 1e-12)  # embeddings that are all the same still have a distance
+    return Gaussian(
+        axes[:kept].astype(np.float32),
+        np.maximum((1 - share) * variances[:kept] + share * mean, floor).astype(np.float32),
+        max((1 - share) * rest + share * mean, floor),
+    )
+
+
+def _shrinkage(offsets_NF: Array64, variances: Array64, mean: float) -> float:
+    num_images, num_features = offsets_NF.shape
+    square = float((variances**2).sum())
+    spread = square - num_features * mean**2  # squared distance of S from the ball
+    fourth = float(((offsets_NF**2).sum(axis=1) ** 2).sum())
+    noise = (fourth / num_images - square) / num_images  # of S from the true covariance
+    return min(max(noise / spread, 0.0), 1.0) if spread > 0 else 1.0
+
+
+def _gaussian(tensors: dict[str, Array], name: str) -> Gaussian:
+    return Gaussian(
+        tensors[f"{name}.axes"], tensors[f"{name}.variances"], float(tensors[f"{name}.rest"][0])
+    )
+
+
+def _check(tensors: dict[str, Array], num_classes: int) -> None:
+    centres = tensors.get("centres")
+    if centres is None or centres.ndim != 2 or len(centres) != num_classes:
+        raise PackageError(
+            f"The novelty reference does not hold the centres of {num_classes} implants."
+        )
+    shapes: dict[str, tuple[int, ...]] = {"centres": centres.shape, "mean": (centres.shape[1],)}
+    for name in ("within", "background"):
+        variances = tensors.get(f"{name}.variances", np.zeros(0, np.float32))
+        shapes[f"{name}.axes"] = (variances.size, centres.shape[1])
+        shapes[f"{name}.variances"] = (variances.size,)
+        shapes[f"{name}.rest"] = (1,)
+    if tensors.keys() != shapes.keys():
+        raise PackageError("The novelty reference holds other tensors than it should.")
+    for name, tensor in tensors.items():
+        positive = not name.endswith((".variances", ".rest")) or bool((tensor > 0).all())
+        whole = tensor.dtype == np.float32 and tensor.shape == shapes[name]
+        if not whole or not np.isfinite(tensor).all() or not positive:
+            raise PackageError(
+                f"The novelty reference's {name} is {tensor.dtype} of shape {tensor.shape}; finite "
+                f"float32 of shape {shapes[name]}, variances above 0, is wanted."
+            )
