@@ -91,9 +91,11 @@ def _read_to_descriptor(
 
 def _inflate(inflater: "zlib._Decompress", source: Source) -> Iterator[bytes]:
     """Yields inflated pieces; leaves `source` behind the last deflated byte."""
-    while not inflater.eof and (piece := source.peek(PIECE_BYTES)):
+    while piece := source.peek(PIECE_BYTES):
         yield inflater.decompress(piece, EXPANDED_BYTES)
-        source.skip(len(piece) - len(inflater.unconsumed_tail) - len(inflater.unused_data))
+        source.skip(len(piece) - len(inflater.unused_data or inflater.unconsumed_tail))
+        if inflater.eof:
+            return
 
 
 def _descriptor_agrees(source: Source, crc: int, stored_bytes: int, size: int) -> bool:
