@@ -47,12 +47,16 @@ class Attributes:
         return first.decode("ascii", "replace").strip("\0 \t\r\n")
 
     def integer(self, tag: int) -> int | None:
-        """A whole number, in binary (US, UL) or in text (IS)."""
+        """A binary whole number (US or UL); of another length, what it says as text."""
         raw = self.raw(tag)
-        if len(raw) == 2 and not raw.strip(b"\0 ").isdigit():
+        if len(raw) == 2:
             return int(struct.unpack(self._order + "H", raw)[0])
-        if len(raw) == 4 and not raw.strip(b"\0 ").isdigit():
+        if len(raw) == 4:
             return int(struct.unpack(self._order + "I", raw)[0])
+        return self.written_integer(tag)
+
+    def written_integer(self, tag: int) -> int | None:
+        """A whole number in text (IS)."""
         number = _number(self.text(tag))
         return int(number) if number is not None and abs(number) < 2**63 else None
 

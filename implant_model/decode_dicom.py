@@ -20,7 +20,7 @@ from implant_model.decode_elements import (
     IMPLICIT,
     read_file,
 )
-from implant_model.decode_frames import PixelFormat, compressed, encapsulated, native, rle
+from implant_model.decode_frames import PixelFormat, compressed, encapsulated, native, rle, swapped_words
 from implant_model.decode_kinds import VIDEO_SYNTAXES, refusal
 from implant_model.decode_raster import check_size, grey_of
 from implant_model.decoded import Header, Pixels
@@ -120,7 +120,7 @@ class DicomSource:
             raise MemberError(Reason.UNSUPPORTED_ENCODING, "Float pixel data are not read.")
 
     def _check_format(self, fmt: PixelFormat) -> None:
-        frames = self._attributes.integer(0x00280008) or 1
+        frames = self._attributes.written_integer(0x00280008) or 1
         check_size(fmt.rows, fmt.columns, self.limits)
         if frames > self.limits.frames:
             raise MemberError(Reason.TOO_LARGE, "The object claims more than limits.frames frames.")
@@ -144,7 +144,10 @@ class DicomSource:
         if pixel.length is not None:
             if syntax is not None and syntax not in NATIVE:
                 raise MemberError(Reason.CORRUPT, "Compressed pixel data are not encapsulated.")
-            return native(memoryview(data)[pixel.start : pixel.start + pixel.length], fmt)
+            value = data[pixel.start : pixel.start + pixel.length]
+            if not fmt.little and fmt.allocated == 8 and pixel.vr == b"OW":
+                value = swapped_words(value)
+            return native(memoryview(value), fmt)
         stream = encapsulated(data, pixel.start)
         if syntax == RLE:
             return rle(stream, fmt)
@@ -152,10 +155,18 @@ class DicomSource:
             return native(memoryview(stream), fmt)
         return compressed(stream, fmt, size_px)
 
+    def _is_jpeg(self) -> bool:
+        """Whether Pillow decoded the frame, which turns YCbCr into RGB."""
+        pixel = self._elements.pixel
+        native_or_rle = self._elements.transfer_syntax in {RLE, ENCAPSULATED_NATIVE}
+        return pixel is not None and pixel.length is None and not native_or_rle
+
     def _grey(self, stored: np.ndarray, fmt: PixelFormat) -> Pixels:
         attributes = self._attributes
         if fmt.photometric == "PALETTE COLOR":
             return palette_grey(stored, attributes)
+        if stored.ndim == 3 and fmt.photometric == "YBR_FULL" and not self._is_jpeg():
+            stored = stored[..., 0]  # Y is the luminance already
         if stored.ndim == 3:
             return _grey_of_colour(stored, fmt, unnamed=not attributes.text(0x00080060))
         if stored.itemsize > 2:

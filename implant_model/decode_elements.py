@@ -31,11 +31,13 @@ class PixelElement:
 
     Attributes:
         tag: 0x7FE00010, or one of the float tags.
+        vr: Its value representation; None in an implicit dataset.
         start: First byte of the value.
         length: Declared length of the value in bytes; None for encapsulated frames.
     """
 
     tag: int
+    vr: bytes | None
     start: int
     length: int | None
 
@@ -113,7 +115,7 @@ def read_dataset(
         if start - first > limits.header_bytes:
             raise MemberError(Reason.TOO_LARGE, "The header exceeds limits.header_bytes.")
         if tag in PIXEL_TAGS:
-            elements.pixel = PixelElement(tag, start, None if length == UNDEFINED else length)
+            elements.pixel = PixelElement(tag, vr, start, None if length == UNDEFINED else length)
             if ROWS in elements.values or length == UNDEFINED:
                 return
         if length == UNDEFINED:

@@ -14,6 +14,7 @@ from typing import cast
 import gdcm
 import jpeg_ls
 import numpy as np
+import openjpeg
 from PIL import Image
 
 from implant_model.decode_elements import ITEM, SEQUENCE_END, UNDEFINED
@@ -91,6 +92,11 @@ def native(data: memoryview, fmt: PixelFormat) -> np.ndarray:
     return stored_values(values.astype(kind.newbyteorder("="), copy=False), fmt)
 
 
+def swapped_words(data: bytes) -> bytes:
+    """Bytes in their order out of the 16-bit words of a big-endian OW (PS3.5 section 8.1.1)."""
+    return np.frombuffer(data, np.uint16, len(data) // 2).byteswap().tobytes()
+
+
 def stored_values(samples: np.ndarray, fmt: PixelFormat) -> np.ndarray:
     """Masks what stands outside of Bits Stored (overlays, junk) and extends the sign."""
     bits = 8 * samples.itemsize
@@ -155,7 +161,7 @@ def compressed(stream: bytes, fmt: PixelFormat, size_px: int | None) -> np.ndarr
         return _read_jpeg(stream, jpeg_frame(stream), fmt, size_px)
     if stream.startswith(b"\xff\x4f\xff\x51") or stream[4:8] == b"jP  ":
         frame = j2k_frame(stream)
-        return _read_j2k(stream[frame.start :], frame, fmt, size_px)
+        return _read_j2k(stream, frame, fmt, size_px)
     raise MemberError(Reason.UNSUPPORTED_ENCODING, "The frame is no JPEG, JPEG-LS or JPEG 2000.")
 
 
@@ -214,10 +220,12 @@ def _read_jpeg_ls(stream: bytes, fmt: PixelFormat) -> np.ndarray:
 def _read_lossless(stream: bytes, frame: JpegFrame, fmt: PixelFormat) -> np.ndarray:
     """Lossless JPEG by GDCM, whose transcoder reports failure (its `GetBuffer` does not)."""
     allocated = 8 if frame.bits <= 8 else 16
+    image = _gdcm_image(stream, frame, allocated)
     change = gdcm.ImageChangeTransferSyntax()
     change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.ExplicitVRLittleEndian))
     change.SetForce(True)
-    change.SetInput(_gdcm_image(stream, frame, allocated))
+    change.SetInput(image)
+    image.this.disown()  # `change` counts it as its own and frees it; twice would abort the process
     if not change.Change():
         raise MemberError(Reason.CORRUPT, "GDCM could not decode the lossless JPEG frame.")
     value = change.GetOutput().GetDataElement().GetByteValue()
@@ -263,7 +271,13 @@ def _read_j2k(stream: bytes, frame: J2kFrame, fmt: PixelFormat, size_px: int | N
         raise MemberError(Reason.UNSUPPORTED_ENCODING, "JPEG 2000 of this depth is not read.")
     image = Image.open(io.BytesIO(stream), formats=["JPEG2000"])
     image.reduce = _reduction(frame, size_px)  # type: ignore[method-assign,assignment]
-    pixels = np.asarray(image)
+    try:
+        pixels = np.asarray(image)
+    except OSError:
+        if frame.components == 1:
+            raise
+        # Colour spaces that Pillow does not know.
+        pixels = openjpeg.decode(io.BytesIO(stream))  # type: ignore[attr-defined]
     gap = 8 * pixels.itemsize - frame.bits
     pixels = pixels >> pixels.dtype.type(gap) if gap else pixels
     if frame.components == 1 and frame.signed:

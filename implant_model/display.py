@@ -40,7 +40,7 @@ class Lut:
         """Maps values, rounded to whole numbers."""
         index = np.rint(values - self.first)
         places = np.clip(index, 0, len(self.entries) - 1).astype(np.int64)
-        return self.entries[places].astype(np.float64)
+        return cast(Table, self.entries[places].astype(np.float64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ def _grey_table(stored: Table, histogram: np.ndarray, display: Display) -> Table
         grey = 1.0 - grey if display.inverted else grey
         if _shows_the_picture(grey, histogram):
             return grey
-    low, high = values[present].min(), values[present].max()
+    low, high = float(values[present].min()), float(values[present].max())
     if not high > low:
         return np.zeros(len(stored))
     grey = np.clip((values - low) / (high - low), 0.0, 1.0)
