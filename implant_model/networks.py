@@ -5,9 +5,9 @@ F features. Images are grey in 0..1, bone bright; each network normalises them i
 """
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.error import URLError
 
 import torch
 from torch import nn
@@ -139,17 +139,30 @@ def build(spec: NetworkSpec, num_classes: int, *, pretrained: bool = False) -> n
 
 
 def _backbone(architecture: str, pretrained: bool) -> nn.Module:
+    backbone: nn.Module = models.get_model(architecture)
+    if pretrained:
+        backbone.load_state_dict(_pretrained(architecture))
+    return backbone
+
+
+def _pretrained(architecture: str) -> dict[str, torch.Tensor]:
+    """Returns torchvision's weights; read by torch without unpickling anything but tensors."""
+    weights = models.get_model_weights(architecture).DEFAULT
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
     try:
-        backbone: nn.Module = models.get_model(
-            architecture, weights="DEFAULT" if pretrained else None
+        state = weights.get_state_dict(
+            check_hash=True, weights_only=True, progress=False, map_location="cpu"
         )
-    except (URLError, OSError) as error:
-        folder = Path(torch.hub.get_dir()) / "checkpoints"
+    except OSError as error:  # no network is a URLError, and that an OSError
         raise UsageError(
             f"The pretrained weights of {architecture} are not in {folder} and could not be "
-            f"fetched ({error}); put them there, or train without pretrained weights."
+            f"fetched from {weights.url} ({error}); put them there, or train without them."
         ) from error
-    return backbone
+    # DenseNet's are older than its layers' names: `denselayer1.norm.1` is now `denselayer1.norm1`.
+    return {
+        re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", name): tensor
+        for name, tensor in state.items()
+    }
 
 
 def _replace_entry(backbone: nn.Module, channels: int) -> None:
@@ -209,17 +222,11 @@ class Ensemble(nn.Module):
         check_specs([net.spec for net in networks if isinstance(net, _Normalised)])
 
     def inputs(self, images_B1HW: torch.Tensor) -> list[torch.Tensor]:
-        """Returns what each classifier sees: B1HW or B2HW; the mask is made once."""
-        both = None
-        inputs = []
-        for network in self.members:
-            if network.spec.channels == 1:
-                inputs.append(images_B1HW)
-                continue
-            if both is None and self.segmenter is not None:
-                both = self.segmenter.with_cut_out(images_B1HW)
-            inputs.append(images_B1HW if both is None else both)
-        return inputs
+        """Returns what each classifier sees, B1HW or B2HW; the mask is made once."""
+        both = images_B1HW
+        if self.segmenter is not None and any(net.spec.channels == 2 for net in self.members):
+            both = self.segmenter.with_cut_out(images_B1HW)
+        return [both if net.spec.channels == 2 else images_B1HW for net in self.members]
 
     def forward(self, images_B1HW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Runs all networks.

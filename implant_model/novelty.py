@@ -35,13 +35,13 @@ class Gaussian:
     variances_K: Array
     rest: float
 
-    def distance(self, offsets_NF: Array64) -> Array64:
-        """Returns squared Mahalanobis distances, N, of offsets from a centre."""
-        along_NK = offsets_NF @ self.axes_KF.T.astype(np.float64)
-        total_N = (offsets_NF**2).sum(axis=1)
-        outside_N = np.maximum(total_N - (along_NK**2).sum(axis=1), 0)
-        within_N = (along_NK**2 / self.variances_K).sum(axis=1)
-        return np.asarray(within_N + outside_N / self.rest, np.float64)
+    def whitened(self, vectors_NF: npt.ArrayLike) -> Array64:
+        """Returns vectors whose Euclidean distances are the Mahalanobis distances of the given."""
+        vectors = np.asarray(vectors_NF, np.float64)
+        axes_KF = self.axes_KF.astype(np.float64)
+        ball = 1 / np.sqrt(self.rest)
+        gains_K = 1 / np.sqrt(self.variances_K.astype(np.float64)) - ball
+        return np.asarray(ball * vectors + ((vectors @ axes_KF.T) * gains_K) @ axes_KF, np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,11 +67,12 @@ class NoveltyReference:
     def score(self, features_NF: npt.ArrayLike) -> Array:
         """Returns the novelty, N float32, of embeddings; higher is stranger."""
         features = np.asarray(features_NF, np.float64)
+        whitened = self.within.whitened(features)
         nearest = np.full(len(features), np.inf)
-        for centre_F in self.centres_CF:
-            nearest = np.minimum(nearest, self.within.distance(features - centre_F))
+        for centre_F in self.within.whitened(self.centres_CF):
+            nearest = np.minimum(nearest, _squared(whitened - centre_F))
         if self.method == "relative_mahalanobis":
-            nearest = nearest - self.background.distance(features - self.mean_F)
+            nearest = nearest - _squared(self.background.whitened(features - self.mean_F))
         return nearest.astype(np.float32)
 
     def to_bytes(self) -> bytes:
@@ -172,6 +173,10 @@ def shrunk_covariance(offsets_NF: Array64, most_axes: int = MOST_AXES) -> Gaussi
         np.maximum((1 - share) * variances[:kept] + share * mean, floor).astype(np.float32),
         max((1 - share) * rest + share * mean, floor),
     )
+
+
+def _squared(vectors_NF: Array64) -> Array64:
+    return np.asarray((vectors_NF**2).sum(axis=1), np.float64)
 
 
 def _shrinkage(offsets_NF: Array64, variances: Array64, mean: float) -> float:

@@ -45,6 +45,7 @@ __all__ = [
     "save_package",
 ]
 
+NOTICE = "not a medical device"
 NOVELTY_FILE = "novelty.safetensors"
 
 
@@ -183,15 +184,18 @@ def save_package(
         known_pass_rate: Share of known implants that the threshold lets pass.
         metrics: JSON values.
         provenance: JSON values.
-        card: Text of MODEL_CARD.md.
+        card: Text of MODEL_CARD.md; it must say that this is not a medical device.
 
     Returns:
         The package, as `load_package` gives it.
 
     Raises:
         PackageError: It could not be read back; nothing is left behind.
-        UsageError: The fields do not fit each other, or the folder holds something else.
+        UsageError: The fields do not fit each other, the card lacks its notice, or the folder
+            holds something else.
     """
+    if NOTICE not in " ".join(card.lower().split()):
+        raise UsageError(f"The model card must say that the model is {NOTICE}.")
     files = {spec.file: data for spec, data in networks.items()}
     files |= {NOVELTY_FILE: novelty.to_bytes(), CARD: card.encode()}
     manifest = Manifest(

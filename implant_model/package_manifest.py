@@ -21,7 +21,7 @@ FORMAT_VERSION = 1
 MANIFEST = "package.json"
 CARD = "MODEL_CARD.md"
 MOST_MANIFEST = 16 << 20
-MOST_WEIGHTS = 1 << 30
+MOST_WEIGHTS = 1 << 30  # of all files together: they are held in memory
 MOST_CARD = 4 << 20
 MOST_NETWORKS = 16
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -157,7 +157,7 @@ class Manifest:
         """Refuses a list of files that are not exactly those of the package.
 
         Raises:
-            PackageError: One is missing or too many.
+            PackageError: One is missing or too many, or they are too large.
         """
         wanted = {*self.weight_files, CARD}
         if odd := sorted(wanted ^ self.files.keys()):
@@ -165,6 +165,8 @@ class Manifest:
                 f"{MANIFEST}: files must list {', '.join(sorted(wanted))[:400]} and no other; "
                 f"{odd[0][:80]!r} is missing or too many."
             )
+        if sum(facts.size for facts in self.files.values()) > MOST_WEIGHTS:
+            raise PackageError(f"{MANIFEST}: files have more than {MOST_WEIGHTS} bytes together.")
 
 
 def _check_file_names(names: tuple[str, ...]) -> None:
