@@ -1,0 +1,156 @@
+r"""Fits a network to labelled radiographs and writes a model package.
+
+    python -m jobs.train --images archives/ --labels labels.csv --output models/mine \
+        [--config train.toml] [--workers 2] [--resume]
+    ray job submit --address http://HEAD:8265 --working-dir . -- \
+        python -m jobs.train --images s3://bucket/archives --labels s3://bucket/labels.csv \
+        --output /shared/models/mine --workers 8
+
+--labels is CSV or Parquet with the columns archive, member, label and, where known, patient;
+without it, each image's folder is its label. The prepared images, the checkpoints and the list of
+what was left out are kept in OUTPUT.work, from which --resume goes on; every worker must reach it.
+Exit codes: 0 done; 2 the call or its set-up is wrong; 3 the training broke off, --resume goes on.
+"""
+
+import csv
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import ray
+
+from implant_model.errors import UsageError
+from implant_model.limits import Limits
+from implant_model.preprocess import Preprocessing
+from jobs.pipeline.command import OK, Parser, run_command, start_ray
+from training.config import TrainConfig, load_config
+from training.dataset import LabelledSet, load_set
+from training.divide import Division, divide
+from training.fitting import Fitted, Workplace, fit_split
+from training.labels import read_labels
+from training.packaging import Figures, make_package
+
+
+@dataclass(frozen=True)
+class Call:
+    """The command line, checked."""
+
+    images: tuple[str, ...]
+    labels: str | None
+    output: Path
+    config: TrainConfig
+    workers: int
+    resume: bool
+
+    @property
+    def work(self) -> Path:
+        """What a resumed training needs."""
+        return self.output.with_name(f"{self.output.name}.work")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse, chain, summary; returns the exit code."""
+    call = parse(arguments)
+    preprocessing = Preprocessing.from_json(
+        {**Preprocessing().to_json(), **call.config.preprocessing}
+    )
+    labels = read_labels(call.labels) if call.labels else None
+    labelled = load_set(call.images, labels, preprocessing, Limits(), call.work / "images")
+    division = divide(labelled, call.config.split)
+    call.config.catalogue(labelled.names)  # a fault in it is found before hours of training
+    list_excluded(labelled, call.work / "excluded.csv")
+    start_ray()
+    place = workplace(call)
+    shipped, folds = fit(labelled, division, call, place)
+    command = ["python", "-m", "jobs.train", *(sys.argv[1:] if arguments is None else arguments)]
+    package, figures = make_package(
+        call.output, call.config, preprocessing, labelled, division, shipped, folds, place, command
+    )
+    summarise(call, labelled, package.id, figures)
+    return OK
+
+
+def parse(arguments: Sequence[str] | None) -> Call:
+    """Reads the command line and the settings file."""
+    parser = Parser("train", __doc__)
+    parser.add_argument("--images", nargs="+", required=True, metavar="URI")
+    parser.add_argument("--labels", metavar="FILE")
+    parser.add_argument("--output", required=True, metavar="DIR")
+    parser.add_argument("--config", metavar="FILE")
+    parser.add_argument("--workers", type=int, default=1, metavar="N")
+    parser.add_argument("--resume", action="store_true")
+    options = parser.parse_args(arguments)
+    config = load_config(options.config)
+    if not 1 <= options.workers <= config.fit.batch_size:
+        raise UsageError(
+            f"--workers is {options.workers}; 1 to fit.batch_size ({config.fit.batch_size}) are "
+            "accepted, since every worker takes its share of each batch."
+        )
+    output = Path(options.output).absolute()
+    call = Call(
+        tuple(options.images), options.labels, output, config, options.workers, options.resume
+    )
+    check_folders(call)
+    return call
+
+
+def check_folders(call: Call) -> None:
+    """Refuses to write over a package or, without --resume, over a training that was begun."""
+    if call.output.exists() and (not call.output.is_dir() or any(call.output.iterdir())):
+        raise UsageError(f"--output {call.output} is there already; choose another folder.")
+    if not call.resume and (call.work / "checkpoints").exists():
+        raise UsageError(
+            f"{call.work} holds a training that was begun; go on with --resume, or remove it."
+        )
+
+
+def workplace(call: Call) -> Workplace:
+    """Where the trainings run: on GPUs where the cluster has one for each worker."""
+    call.work.mkdir(parents=True, exist_ok=True)
+    return Workplace(call.work, call.workers, ray.cluster_resources().get("GPU", 0) >= call.workers)
+
+
+def fit(
+    labelled: LabelledSet, division: Division, call: Call, place: Workplace
+) -> tuple[Fitted, list[Fitted]]:
+    """Fits the folds' networks, if there are folds, and the one that is shipped.
+
+    A training is named by all that decides it, so that --resume never mixes two.
+    """
+    facts = [labelled.fingerprint, call.config.to_json(), call.workers]
+    name = sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+    folds = []
+    for number, split in enumerate(division.folds):
+        print(
+            f"Fold {number + 1} of {len(division.folds)}: {len(split.train_N)} images", flush=True
+        )
+        folds.append(fit_split(labelled, split, call.config, f"{name}-fold-{number}", place))
+    print(f"The network to ship: {len(division.shipped.train_N)} images", flush=True)
+    return fit_split(labelled, division.shipped, call.config, f"{name}-shipped", place), folds
+
+
+def list_excluded(labelled: LabelledSet, file: Path) -> None:
+    """Writes what could not be used, one row an image."""
+    with file.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["archive", "member", "reason"])
+        writer.writerows([item.archive, item.member, item.reason] for item in labelled.excluded)
+
+
+def summarise(call: Call, labelled: LabelledSet, package: str, figures: Figures) -> None:
+    """Prints what was made, from what, and how well it did."""
+    print(f"{len(labelled):,} images of {len(labelled.names)} classes", end="; ")
+    print(f"{len(labelled.excluded):,} left out, listed in {call.work / 'excluded.csv'}")
+    for name, figure in figures.items():
+        print(f"  {name:<40} {figure}")
+    synthetic = " Its figures are of phantoms: no evidence about patients." * (
+        call.config.card.synthetic
+    )
+    print(f"Package {package} in {call.output}, with its MODEL_CARD.md.{synthetic}")
+
+
+if __name__ == "__main__":
+    run_command("train", main)

@@ -1,0 +1,157 @@
+"""MODEL_CARD.md: what a package is, where it comes from, how well it did and on what."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from implant_model.catalogue import Catalogue
+from training.config import TrainConfig
+from training.cues import CueReport
+from training.dataset import Excluded
+from training.evaluation import Figure
+
+WARNING = (
+    "**For registry audit and research. Not a medical device: not for diagnosis, and not for "
+    "identifying an implant before surgery.**"
+)
+PHANTOM_WARNING = (
+    "**The images are synthetic phantoms. Figures on them show that the software works; they are "
+    "no evidence about patients.**"
+)
+TITLES = {
+    "top_1": "Top-1 accuracy",
+    "top_3": "Top-3 accuracy",
+    "macro_f1": "Macro F1",
+    "mean_auroc": "Mean AUROC, one class against the rest",
+    "calibration_error": "Expected calibration error (10 bins of equal count)",
+    "coverage": "Realised coverage of the candidate sets",
+    "set_size": "Mean size of the candidate sets",
+    "flagged": "Known implants called unknown",
+}
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What the card reports.
+
+    Attributes:
+        counts: Images of each class in training, calibration and test (of the shipped network).
+        figures: Measured figures by name, see `training.evaluation.evaluate`.
+        controls: The same figures on subsets that a cue cannot help, by the subset's description.
+        measured_on: One sentence that names the data and the design of the measurement.
+        cues: What file facts alone give away; None where it was not looked at.
+        groups: Number of groups of patients and near duplicates.
+        duplicates: Images that are near duplicates of another.
+        patients_known: Images of which the patient is known.
+        excluded: Images that could not be used.
+        command: The command line that made the package.
+        environment: Versions and machine.
+    """
+
+    counts: Mapping[str, tuple[int, int, int]]
+    figures: Mapping[str, Figure]
+    controls: Mapping[str, Mapping[str, Figure]]
+    measured_on: str
+    cues: CueReport | None
+    groups: int
+    duplicates: int
+    patients_known: int
+    excluded: tuple[Excluded, ...]
+    command: str
+    environment: str
+
+
+def write_card(config: TrainConfig, catalogue: Catalogue, facts: CardFacts) -> str:
+    """Writes the whole card as Markdown."""
+    parts = [
+        [f"# {config.name}", WARNING],
+        [PHANTOM_WARNING] if config.card.synthetic else [],
+        ["## What it tells apart", _catalogue_table(catalogue, facts)],
+        ["## Data", *_data(config, facts)],
+        ["## Figures", facts.measured_on, _figure_table(facts.figures)],
+        ["Intervals are 95 %: Wilson's for shares, bootstrap over groups for the others."],
+        *[[f"### Control: {name}", _figure_table(f)] for name, f in facts.controls.items()],
+        ["## Cues", *_cues(facts.cues)] if facts.cues else [],
+        ["## Training", *_training(config, facts)],
+        ["## Limits", *_limits(config)],
+    ]
+    return "\n\n".join(paragraph for part in parts for paragraph in part) + "\n"
+
+
+def _catalogue_table(catalogue: Catalogue, facts: CardFacts) -> str:
+    rows = ["| implant | joint | manufacturer | product | training | calibration | test |"]
+    rows.append("|---|---|---|---|---|---|---|")
+    for implant in catalogue:
+        train, calibration, test = facts.counts[implant.name]
+        product = implant.product or "not told apart"
+        texts = (implant.name, implant.joint, implant.manufacturer, product)
+        counts = (str(train), str(calibration), str(test))
+        rows.append("| " + " | ".join([*map(_cell, texts), *counts]) + " |")
+    return "\n".join(rows)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+
+
+def _figure_table(figures: Mapping[str, Figure]) -> str:
+    rows = ["| figure | value | 95 % interval | images |", "|---|---|---|---|"]
+    for name, figure in figures.items():
+        title = TITLES.get(name, name[:1].upper() + name[1:])
+        interval = f"{figure.low:.3f} to {figure.high:.3f}"
+        rows.append(f"| {_cell(title)} | {figure.value:.3f} | {interval} | {figure.count} |")
+    return "\n".join(rows)
+
+
+def _data(config: TrainConfig, facts: CardFacts) -> list[str]:
+    images = sum(sum(counts) for counts in facts.counts.values())
+    text = [
+        f"Source: {config.card.source}",
+        f"Licence: {config.card.licence}",
+        f"{images} images in {facts.groups} groups; no group is on two sides of a split. A group "
+        f"is a patient with all near duplicates; {facts.duplicates} images are near duplicates of "
+        f"an earlier one, and of {facts.patients_known} the patient is known. Where no patient is "
+        "known, images of one patient may be on both sides, and the figures are then too good.",
+    ]
+    if facts.excluded:
+        reasons = [item.reason for item in facts.excluded]
+        counts = ", ".join(f"{reasons.count(reason)} {reason}" for reason in sorted(set(reasons)))
+        text.append(f"{len(reasons)} members were left out: {counts}.")
+    return text
+
+
+def _cues(cues: CueReport) -> list[str]:
+    return [
+        "What facts of the file alone give away, by a vote of the five nearest neighbours outside "
+        "the image's own group:",
+        _figure_table(
+            {
+                "always the commonest class": cues.majority,
+                "stored size alone (the network never sees it)": cues.native,
+                "black border and sharpness after preprocessing": cues.seen,
+            }
+        ),
+    ]
+
+
+def _training(config: TrainConfig, facts: CardFacts) -> list[str]:
+    network, fit = config.network, config.fit
+    start = "from scratch"
+    if network.pretrained:
+        start = "from torchvision's ImageNet weights"
+    elif network.start_from:
+        start = f"from the weights of the package `{network.start_from}`"
+    return [
+        f"{network.architecture}, one grey channel, {start}; {fit.epochs} epochs, batches of "
+        f"{fit.batch_size}, AdamW at {fit.learning_rate:g}, seed {fit.seed}. {facts.environment}",
+        f"```\n{facts.command}\n```",
+        "The calibration part set temperature, candidates and novelty threshold; it neither "
+        "trained nor tested.",
+    ]
+
+
+def _limits(config: TrainConfig) -> list[str]:
+    limits = [
+        "It knows the implants above and no other. Candidates hold the right one at the stated "
+        "rate only for radiographs like those it was calibrated on, all classes taken together.",
+    ]
+    return [*limits, config.card.notes] if config.card.notes else limits

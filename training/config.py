@@ -1,0 +1,261 @@
+"""What a training is told: frozen settings, read from one TOML or JSON file.
+
+Sections: `preprocessing`, `split`, `augment`, `network`, `fit`, `calibration`, `card`, and one
+table `implants.LABEL` for each class with its joint, manufacturer and product. Everything has a
+value of its own, so that a file holds only what differs. Library functions take plain arguments;
+this module is for the edge.
+"""
+
+import json
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+from implant_model.catalogue import Catalogue, Implant
+from implant_model.errors import UsageError
+from training.augment import Augmentation
+
+Section = TypeVar("Section")
+
+
+def _wanted(holds: bool, name: str, value: object, wanted: str) -> None:
+    if not holds:
+        raise ValueError(f"{name} is {value!r}; {wanted} is wanted.")
+
+
+@dataclass(frozen=True)
+class SplitSettings:
+    """How the set is divided.
+
+    Attributes:
+        calibration: Share kept for calibration; it neither trains nor tests.
+        test: Share kept for the test.
+        folds: 0, or the number of cross-validation folds, at least 3. With folds the shares above
+            are not used: the figures are those of the folds' networks, and the network that is
+            shipped trains on all folds but one, which calibrates it.
+        duplicate_bits: Most differing bits of two perceptual hashes (of 256) of near duplicates.
+        seed: Order in which groups are dealt.
+    """
+
+    calibration: float = 0.2
+    test: float = 0.2
+    folds: int = 0
+    duplicate_bits: int = 20
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _wanted(0 < self.calibration < 1, "split.calibration", self.calibration, "0 < share < 1")
+        _wanted(0 < self.test < 1, "split.test", self.test, "0 < share < 1")
+        total = self.calibration + self.test
+        _wanted(total < 1, "split.calibration + split.test", total, "less than 1")
+        _wanted(self.folds == 0 or self.folds >= 3, "split.folds", self.folds, "0, or 3 or more,")
+        _wanted(
+            0 <= self.duplicate_bits < 256, "split.duplicate_bits", self.duplicate_bits, "0-255"
+        )
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """Which network is fitted.
+
+    Attributes:
+        architecture: A backbone that `implant_model.networks` builds.
+        pretrained: Whether to start from torchvision's ImageNet weights (downloaded by torch).
+        start_from: A model package whose network of the same architecture gives the first weights
+            of all but the last layer; "" for none.
+        mean: Grey subtracted, in 0..1.
+        std: Grey divided by.
+    """
+
+    architecture: str = "regnet_y_400mf"
+    pretrained: bool = False
+    start_from: str = ""
+    mean: float = 0.449
+    std: float = 0.226
+
+    def __post_init__(self) -> None:
+        both = self.pretrained and bool(self.start_from)
+        _wanted(not both, "network.start_from", self.start_from, "nothing beside pretrained")
+        _wanted(self.std > 0, "network.std", self.std, "more than 0")
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How it is fitted.
+
+    Attributes:
+        epochs: Passes over the training part.
+        batch_size: Images of one step, over all workers together.
+        learning_rate: AdamW's, at its highest.
+        weight_decay: AdamW's.
+        warmup: Part of the steps in which the rate climbs; it then falls as a cosine to 0.
+        label_smoothing: Share of the target given to all classes alike.
+        ema: Decay of the average of the weights that is kept as the result; 0 keeps the last.
+        class_balance: 0 draws images alike, 1 draws classes alike, between them in proportion to
+            the class's count to the power of its negative.
+        mixed_precision: bfloat16 where torch's autocast deems it safe.
+        checkpoint_epochs: A checkpoint is written after so many epochs.
+        max_failures: Restarts after lost workers.
+        threads: Threads of each CPU worker.
+        seed: Of weights, batches and augmentation.
+    """
+
+    epochs: int = 60
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    warmup: float = 0.05
+    label_smoothing: float = 0.1
+    ema: float = 0.99
+    class_balance: float = 0.5
+    mixed_precision: bool = True
+    checkpoint_epochs: int = 5
+    max_failures: int = 2
+    threads: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "checkpoint_epochs", "threads"):
+            value = getattr(self, name)
+            _wanted(value >= 1, f"fit.{name}", value, "a whole number >= 1")
+        for name in ("warmup", "label_smoothing", "ema"):
+            value = getattr(self, name)
+            _wanted(0 <= value < 1, f"fit.{name}", value, "0 <= share < 1")
+        _wanted(self.learning_rate > 0, "fit.learning_rate", self.learning_rate, "more than 0")
+        _wanted(self.weight_decay >= 0, "fit.weight_decay", self.weight_decay, "0 or more")
+        _wanted(0 <= self.class_balance <= 1, "fit.class_balance", self.class_balance, "0 to 1")
+        _wanted(self.max_failures >= 0, "fit.max_failures", self.max_failures, "0 or more")
+
+
+@dataclass(frozen=True)
+class CalibrationSettings:
+    """What the package promises.
+
+    Attributes:
+        coverage: Share of known implants whose candidates hold the right one.
+        known_pass: Share of known implants that the novelty threshold lets pass.
+    """
+
+    coverage: float = 0.9
+    known_pass: float = 0.98
+
+    def __post_init__(self) -> None:
+        for name in ("coverage", "known_pass"):
+            value = getattr(self, name)
+            _wanted(0.5 <= value < 1, f"calibration.{name}", value, "0.5 <= share < 1")
+
+
+@dataclass(frozen=True)
+class CardSettings:
+    """What the model card says of the data, in whole sentences.
+
+    Attributes:
+        source: Where the images come from.
+        licence: Their licence.
+        synthetic: Whether they are phantoms, of which the card then says what they cannot show.
+        notes: Anything else a user must know.
+    """
+
+    source: str = "Not stated."
+    licence: str = "Not stated."
+    synthetic: bool = False
+    notes: str = ""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """All settings of one training.
+
+    Attributes:
+        name: The package's name.
+        preprocessing: Fields of `implant_model.preprocess.Preprocessing`, as in `package.json`.
+        implants: For each label its joint, manufacturer and product; a label that is missing here
+            gets itself as manufacturer and `unspecified` as joint.
+    """
+
+    name: str = "implants"
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    split: SplitSettings = field(default_factory=SplitSettings)
+    augment: Augmentation = field(default_factory=Augmentation)
+    network: NetworkSettings = field(default_factory=NetworkSettings)
+    fit: FitSettings = field(default_factory=FitSettings)
+    calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
+    card: CardSettings = field(default_factory=CardSettings)
+    implants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def catalogue(self, labels: tuple[str, ...]) -> Catalogue:
+        """The implants of the given labels, in their order.
+
+        Raises:
+            UsageError: A table `implants.LABEL` has no images, or holds what an implant has not.
+        """
+        strange = sorted(set(self.implants) - set(labels))
+        if strange:
+            raise UsageError(
+                f"The settings describe the implant {strange[0]!r}, of which there is no image; "
+                f"the labels are {', '.join(labels)}."
+            )
+        return Catalogue(tuple(self._implant(label) for label in labels))
+
+    def _implant(self, label: str) -> Implant:
+        facts = {"joint": "unspecified", "manufacturer": label, **self.implants.get(label, {})}
+        return Implant.from_json({"name": label, **facts}, f"the settings' implants.{label}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, as `from_document` reads them."""
+        return asdict(self)
+
+
+def load_config(path: str | None) -> TrainConfig:
+    """Reads a settings file; without one, all settings have their own values.
+
+    Raises:
+        UsageError: Not there, neither TOML nor JSON, an unknown setting, or a value out of range.
+    """
+    if path is None:
+        return TrainConfig()
+    try:
+        data = Path(path).read_bytes()
+        text = data.decode()
+        document = json.loads(text) if path.endswith(".json") else tomllib.loads(text)
+    except OSError as error:
+        raise UsageError(f"The settings file {path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise UsageError(f"The settings file {path} is not valid: {error}.") from error
+    return from_document(document, path)
+
+
+def from_document(document: object, where: str) -> TrainConfig:
+    """Checks plain values and makes settings of them; errors are as of `load_config`."""
+    try:
+        return _section(TrainConfig, document, "")
+    except ValueError as error:
+        raise UsageError(f"The settings in {where} cannot be used: {error}") from error
+
+
+def _section(kind: type[Section], document: object, prefix: str) -> Section:
+    if not isinstance(document, dict):
+        raise ValueError(f"{prefix or 'the file'} is {document!r}; a table is wanted.")
+    hints = get_type_hints(kind)
+    names = [item.name for item in fields(kind)]  # type: ignore[arg-type]  # always a dataclass
+    for name in document:
+        if name not in names:
+            raise ValueError(f"{prefix}{name} is no setting; accepted are {', '.join(names)}.")
+    values = {key: _value(hints[key], item, prefix + key) for key, item in document.items()}
+    return kind(**values)
+
+
+def _value(hint: Any, value: object, name: str) -> object:
+    if is_dataclass(hint) and isinstance(hint, type):
+        return _section(hint, value, f"{name}.")
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is float and isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name} is {value!r}; a finite number is wanted.")
+    plain = hint if isinstance(hint, type) else dict
+    if type(value) is not plain:
+        raise ValueError(f"{name} is {value!r}; a value of type {plain.__name__} is wanted.")
+    return value

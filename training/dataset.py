@@ -1,0 +1,276 @@
+"""Labelled radiographs as one tensor set, read by the very code that the main job reads with.
+
+Archives -> members -> child process that decodes and preprocesses -> uint8 (N, S, S), kept in one
+`.npz` file under a hash of all that made it: archive versions, labels, preprocessing, limits. What
+cannot be used is in `excluded`, image by image with its reason: nothing is left out unseen.
+Patients are kept as numbers that mean nothing outside the set.
+
+Shapes: N images, S side of the preprocessed image.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from implant_model import storage
+from implant_model.archives import Member, read_members
+from implant_model.errors import ArchiveError, Reason, StorageError, UsageError
+from implant_model.limits import Limits
+from implant_model.preprocess import Preprocessing
+from implant_model.sandbox import DecodeProcess, Prepared
+from implant_model.storage import ObjectInfo
+from training.labels import Label, Labels, folder_label, match_archives
+
+CACHE_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Excluded:
+    """One image that is not in the set.
+
+    Attributes:
+        archive: The archive's path below --images.
+        member: Name inside; "" for the archive itself.
+        reason: A member's or archive's reason, or `no_label`, `not_in_archive`, `name_twice`.
+    """
+
+    archive: str
+    member: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """Images with what is known of them.
+
+    Attributes:
+        images_NSS: Preprocessed, uint8.
+        labels_N: Class of each, int64, an index into `names`.
+        patients_N: Number of each image's patient, int64; -1 where unknown.
+        sizes_N2: Rows and columns as stored, int64; 0 where unknown.
+        names: The classes, sorted.
+        excluded: What could not be used, and why.
+        fingerprint: SHA-256 of all that made the set, hexadecimal.
+    """
+
+    images_NSS: NDArray[np.uint8]
+    labels_N: NDArray[np.int64]
+    patients_N: NDArray[np.int64]
+    sizes_N2: NDArray[np.int64]
+    names: tuple[str, ...]
+    excluded: tuple[Excluded, ...]
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.labels_N)
+
+
+@dataclass
+class _Gathered:
+    """Rows as they come; becomes a LabelledSet."""
+
+    images: list[NDArray[np.uint8]] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    patients: list[str | None] = field(default_factory=list)
+    sizes: list[tuple[int, int]] = field(default_factory=list)
+    excluded: list[Excluded] = field(default_factory=list)
+
+
+def load_set(
+    roots: Sequence[str],
+    labels: Labels | None,
+    spec: Preprocessing,
+    limits: Limits,
+    cache: Path,
+) -> LabelledSet:
+    """Reads a labelled set, or takes it from the cache where nothing has changed.
+
+    Args:
+        roots: Archives, radiographs, folders or prefixes.
+        labels: Rows of a labels file; None: the folders are the classes.
+        spec: How pixels are prepared; the package's own.
+        limits: Bounds on what is read.
+        cache: Folder for the prepared set; made if it is not there.
+
+    Raises:
+        UsageError: No image, an archive that is not there, or a class without a readable image.
+        StorageError: An archive that is there cannot be listed.
+    """
+    objects = [(info, storage.relative(info.uri, root)) for root, info in _listed(roots)]
+    if not objects:
+        raise UsageError(f"There is nothing at {', '.join(roots)} to train on.")
+    by_uri = {info.uri: name for info, name in objects}
+    wanted = match_archives(labels, by_uri) if labels is not None else None
+    fingerprint = _fingerprint(objects, labels, spec, limits)
+    file = cache / f"{fingerprint[:32]}.npz"
+    if file.is_file():
+        return _from_cache(file, fingerprint)
+    gathered = _Gathered()
+    with DecodeProcess(spec, limits) as decoder:
+        for info, name in objects:
+            rows = None if wanted is None else wanted.get(info.uri, {})
+            _gather(gathered, info, name, rows, decoder, limits)
+    known = labels.names if labels is not None else tuple(sorted(set(gathered.labels)))
+    labelled = _assemble(gathered, known, fingerprint)
+    _to_cache(file, labelled)
+    return labelled
+
+
+def _listed(roots: Sequence[str]) -> Iterator[tuple[str, ObjectInfo]]:
+    seen: set[str] = set()
+    for root in map(storage.normalise, roots):
+        for info in storage.list_objects(root):
+            if info.uri not in seen:
+                seen.add(info.uri)
+                yield root, info
+
+
+def _fingerprint(
+    objects: Sequence[tuple[ObjectInfo, str]],
+    labels: Labels | None,
+    spec: Preprocessing,
+    limits: Limits,
+) -> str:
+    rows = (
+        None
+        if labels is None
+        else [
+            [row.archive, row.member, row.label, row.patient]
+            for members in labels.by_archive.values()
+            for row in members.values()
+        ]
+    )
+    document = {
+        "format": CACHE_FORMAT,
+        "objects": [[info.uri, info.version, name] for info, name in objects],
+        "labels": rows,
+        "preprocessing": spec.to_json(),
+        "limits": asdict(limits),
+    }
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+def _gather(
+    gathered: _Gathered,
+    info: ObjectInfo,
+    name: str,
+    rows: Mapping[str, Label] | None,
+    decoder: DecodeProcess,
+    limits: Limits,
+) -> None:
+    """Adds the images of one archive or loose radiograph, and lists what it cannot add."""
+    seen: set[str] = set()
+    try:
+        with storage.open_object(info) as reader:
+            for member in read_members(reader, name.rsplit("/", 1)[-1], limits):
+                key = "" if rows is not None and "" in rows else member.name
+                label = _label_of(rows, name, key)
+                reason = _unusable(member, label, key in seen)
+                seen.add(key)
+                if reason is not None or label is None or member.data is None:
+                    gathered.excluded.append(Excluded(name, member.name, str(reason)))
+                    continue
+                patient = rows[key].patient if rows is not None else None
+                _add(gathered, name, member.name, label, patient, decoder.prepare(member.data))
+    except (ArchiveError, StorageError) as error:
+        gathered.excluded.append(Excluded(name, "", str(error.reason)))
+    missing = sorted(set(rows) - seen) if rows is not None else []
+    gathered.excluded.extend(Excluded(name, member, "not_in_archive") for member in missing)
+
+
+def _unusable(member: Member, label: str | None, seen_before: bool) -> str | None:
+    """Why a member is not decoded: it has no label, no content, or the name of one before it."""
+    if label is None:
+        return str(member.reason) if member.reason is Reason.CLUTTER else "no_label"
+    if seen_before:
+        return "name_twice"
+    return None if member.reason is None else str(member.reason)
+
+
+def _label_of(rows: Mapping[str, Label] | None, name: str, key: str) -> str | None:
+    if rows is None:
+        return folder_label(name, key)
+    return rows[key].label if key in rows else None
+
+
+def _add(
+    gathered: _Gathered,
+    archive: str,
+    member: str,
+    label: str,
+    patient: str | None,
+    prepared: Prepared,
+) -> None:
+    if prepared.image is None:
+        gathered.excluded.append(Excluded(archive, member, str(prepared.reason)))
+        return
+    header = prepared.header
+    gathered.images.append(prepared.image)
+    gathered.labels.append(label)
+    gathered.patients.append(patient or header.patient)
+    gathered.sizes.append((header.rows or 0, header.columns or 0))
+
+
+def _assemble(gathered: _Gathered, names: tuple[str, ...], fingerprint: str) -> LabelledSet:
+    counts = {name: gathered.labels.count(name) for name in names}
+    empty = [name for name, count in counts.items() if count == 0]
+    if len(names) < 2 or empty:
+        fault = f"the class {empty[0]!r} has no readable image" if empty else "fewer than two"
+        first = gathered.excluded[0] if gathered.excluded else None
+        hint = f"; {first.archive} {first.member}: {first.reason}" if first else ""
+        raise UsageError(
+            f"A training needs two classes or more with readable images, here {fault} "
+            f"({len(gathered.labels)} images were read, {len(gathered.excluded)} left out{hint})."
+        )
+    index = {name: place for place, name in enumerate(names)}
+    numbers: dict[str, int] = {}
+    patients = [
+        -1 if patient is None else numbers.setdefault(patient, len(numbers))
+        for patient in gathered.patients
+    ]
+    return LabelledSet(
+        np.stack(gathered.images),
+        np.array([index[label] for label in gathered.labels], dtype=np.int64),
+        np.array(patients, dtype=np.int64),
+        np.array(gathered.sizes, dtype=np.int64).reshape(-1, 2),
+        names,
+        tuple(gathered.excluded),
+        fingerprint,
+    )
+
+
+def _to_cache(file: Path, labelled: LabelledSet) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    facts = {"names": labelled.names, "excluded": [asdict(item) for item in labelled.excluded]}
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        images=labelled.images_NSS,
+        labels=labelled.labels_N,
+        patients=labelled.patients_N,
+        sizes=labelled.sizes_N2,
+        facts=np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8),
+    )
+    part = file.with_suffix(".part")
+    part.write_bytes(buffer.getvalue())
+    part.replace(file)
+
+
+def _from_cache(file: Path, fingerprint: str) -> LabelledSet:
+    with np.load(file, allow_pickle=False) as arrays:
+        facts = json.loads(arrays["facts"].tobytes())
+        return LabelledSet(
+            arrays["images"],
+            arrays["labels"],
+            arrays["patients"],
+            arrays["sizes"],
+            tuple(facts["names"]),
+            tuple(Excluded(**item) for item in facts["excluded"]),
+            fingerprint,
+        )

@@ -1,0 +1,186 @@
+"""Metrics as pure functions: labels and probabilities in, named numbers with intervals out.
+
+Intervals are 95 %: Wilson's for shares of independent images (Wilson 1927; sound for small counts
+and for shares near 0 and 1), and percentile bootstrap over *groups* for what is no plain share
+(macro F1, calibration error, areas), since images of one patient are not independent.
+
+Shapes: N images, K classes.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating]
+Indices = NDArray[np.int64]
+Z_95 = 1.959963984540054
+"""The standard normal's 97.5 % quantile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One measured number.
+
+    Attributes:
+        value: The estimate; NaN where the data cannot give one.
+        low: Lower end of its 95 % interval.
+        high: Upper end.
+        count: Number of images that it rests on.
+    """
+
+    value: float
+    low: float
+    high: float
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+
+    def to_json(self) -> dict[str, float | int | None]:
+        """Plain numbers for JSON, None in the place of NaN."""
+        return {k: None if math.isnan(v) else round(v, 6) for k, v in asdict(self).items()}
+
+
+def wilson(hits: int, count: int) -> Figure:
+    """A share with Wilson's score interval; (NaN, 0, 1) of nothing."""
+    if count == 0:
+        return Figure(math.nan, 0.0, 1.0, 0)
+    share, squared = hits / count, Z_95**2
+    centre = (share + squared / (2 * count)) / (1 + squared / count)
+    spread = math.sqrt(share * (1 - share) / count + squared / (4 * count**2))
+    half = Z_95 * spread / (1 + squared / count)
+    return Figure(share, max(0.0, centre - half), min(1.0, centre + half), count)
+
+
+def bootstrap(
+    statistic: Callable[[Indices], float], groups_N: Indices, rounds: int = 1000, seed: int = 0
+) -> Figure:
+    """A statistic with its percentile interval over resampled groups.
+
+    Args:
+        statistic: From positions of images, with repetitions, to a number; NaN where undefined.
+        groups_N: Group of each image; groups are drawn whole.
+        rounds: Number of resamplings.
+        seed: The same seed gives the same interval.
+    """
+    members = [np.flatnonzero(groups_N == group) for group in np.unique(groups_N)]
+    rng = np.random.default_rng(seed)
+    values = []
+    for _ in range(rounds if members else 0):
+        drawn = rng.integers(len(members), size=len(members))
+        values.append(statistic(np.concatenate([members[group] for group in drawn])))
+    finite = [value for value in values if not math.isnan(value)]
+    low, high = np.quantile(finite, [0.025, 0.975]).tolist() if finite else (math.nan, math.nan)
+    everything = np.arange(len(groups_N))
+    value = statistic(everything) if len(everything) else math.nan
+    return Figure(value, low, high, len(groups_N))
+
+
+def top_k_hits(labels_N: Indices, probabilities_NK: Floats, k: int) -> NDArray[np.bool_]:
+    """Whether the label is among the k most probable classes; ties go to the lower class."""
+    order_NK = np.argsort(-probabilities_NK, axis=1, kind="stable")[:, :k]
+    hits_N: NDArray[np.bool_] = (order_NK == labels_N[:, None]).any(axis=1)
+    return hits_N
+
+
+def confusion(labels_N: Indices, predicted_N: Indices, num_classes: int) -> Indices:
+    """Counts int64 (K, K): row the true class, column the predicted one."""
+    matrix_KK = np.zeros((num_classes, num_classes), dtype=np.int64)
+    np.add.at(matrix_KK, (labels_N, predicted_N), 1)
+    return matrix_KK
+
+
+def macro_f1(labels_N: Indices, predicted_N: Indices) -> float:
+    """Mean over the classes among the labels of 2 TP / (2 TP + FP + FN)."""
+    scores = []
+    for label in np.unique(labels_N):
+        truth, claim = labels_N == label, predicted_N == label
+        scores.append(2 * (truth & claim).sum() / (truth.sum() + claim.sum()))
+    return float(np.mean(scores)) if scores else math.nan
+
+
+def calibration_error(labels_N: Indices, probabilities_NK: Floats, bins: int = 10) -> float:
+    """Expected calibration error of the best candidate's probability, equal-count bins.
+
+    The count-weighted mean of |share right - mean probability| (Naeini et al. 2015) over bins of
+    equal count, which do not leave almost empty bins at the low end as bins of equal width do.
+    """
+    if not len(labels_N):
+        return math.nan
+    confidence_N = probabilities_NK.max(axis=1).astype(np.float64)
+    right_N = probabilities_NK.argmax(axis=1) == labels_N
+    order_N = np.argsort(confidence_N, kind="stable")
+    gaps = [
+        abs(float(right_N[part].sum() - confidence_N[part].sum()))
+        for part in np.array_split(order_N, min(bins, len(order_N)))
+    ]
+    return sum(gaps) / len(labels_N)
+
+
+def auroc(scores_N: Floats, positive_N: NDArray[np.bool_]) -> float:
+    """Area under the ROC curve: how often a positive scores above a negative, ties half."""
+    positives, negatives = int(positive_N.sum()), int((~positive_N).sum())
+    if not positives or not negatives:
+        return math.nan
+    _, inverse_N, counts = np.unique(scores_N, return_inverse=True, return_counts=True)
+    ranks = np.cumsum(counts) - (counts - 1) / 2
+    rank_sum = float(ranks[inverse_N][positive_N].sum())
+    return (rank_sum - positives * (positives + 1) / 2) / (positives * negatives)
+
+
+def mean_auroc(labels_N: Indices, probabilities_NK: Floats) -> float:
+    """Mean over the classes among the labels of each class against the rest."""
+    areas = [auroc(probabilities_NK[:, k], labels_N == k) for k in np.unique(labels_N)]
+    return float(np.mean(areas)) if areas else math.nan
+
+
+def covered(labels_N: Indices, candidates: list[list[int]]) -> NDArray[np.bool_]:
+    """Whether each label is in its candidate set."""
+    pairs = zip(labels_N.tolist(), candidates, strict=True)
+    return np.array([label in members for label, members in pairs], dtype=bool)
+
+
+def evaluate(
+    labels_N: Indices,
+    probabilities_NK: Floats,
+    candidates: list[list[int]],
+    groups_N: Indices,
+    names: tuple[str, ...],
+) -> dict[str, Figure]:
+    """All figures of one test set.
+
+    Args:
+        labels_N: True classes.
+        probabilities_NK: Calibrated probabilities.
+        candidates: Conformal set of each image.
+        groups_N: Patient and duplicate group of each image.
+        names: Class names, in order.
+
+    Returns:
+        top_1, top_3, macro_f1, mean_auroc, calibration_error, coverage, set_size and
+        `sensitivity: NAME` of each class.
+    """
+    predicted_N = probabilities_NK.argmax(axis=1).astype(np.int64)
+    count = len(labels_N)
+    sizes_N = np.array([len(members) for members in candidates], dtype=np.float64)
+
+    def of(statistic: Callable[[Indices], float]) -> Figure:
+        return bootstrap(statistic, groups_N)
+
+    figures = {
+        f"top_{k}": wilson(int(top_k_hits(labels_N, probabilities_NK, k).sum()), count)
+        for k in (1, 3)
+    }
+    figures["macro_f1"] = of(lambda i: macro_f1(labels_N[i], predicted_N[i]))
+    figures["mean_auroc"] = of(lambda i: mean_auroc(labels_N[i], probabilities_NK[i]))
+    figures["calibration_error"] = of(lambda i: calibration_error(labels_N[i], probabilities_NK[i]))
+    figures["coverage"] = wilson(int(covered(labels_N, candidates).sum()), count)
+    figures["set_size"] = of(lambda i: float(sizes_N[i].mean()))
+    for label, name in enumerate(names):
+        truth_N = labels_N == label
+        hits = int((predicted_N[truth_N] == label).sum())
+        figures[f"sensitivity: {name}"] = wilson(hits, int(truth_N.sum()))
+    return figures

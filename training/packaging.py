@@ -1,0 +1,189 @@
+"""Figures, provenance and card of a training, and the package that they go into."""
+
+import platform
+import shlex
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from implant_model import __version__
+from implant_model.package import ModelPackage, save_package
+from implant_model.package_manifest import Calibration
+from implant_model.preprocess import Preprocessing
+from training.card import CardFacts, write_card
+from training.config import TrainConfig
+from training.cues import probe_cues
+from training.dataset import LabelledSet
+from training.divide import Division
+from training.evaluation import Figure, evaluate, wilson
+from training.fitting import Fitted, Workplace, class_counts
+from training.measure import Measured, pool
+
+Figures = dict[str, Figure]
+LEAST_CONTROL = 0.5
+"""A subset of one stored size is a control where it is at least this share of the test images."""
+
+
+def measured_parts(shipped: Fitted, folds: Sequence[Fitted]) -> Measured:
+    """What the figures rest on: the folds' test parts together, or the one test part."""
+    return pool([fold.measured for fold in folds]) if folds else shipped.measured
+
+
+def figures_of(labelled: LabelledSet, division: Division, measured: Measured) -> Figures:
+    """All figures of a test set, the share of known implants called unknown among them."""
+    indices_N = measured.indices_N
+    figures = evaluate(
+        labelled.labels_N[indices_N],
+        measured.probabilities_NK,
+        measured.candidates,
+        division.groups_N[indices_N],
+        labelled.names,
+    )
+    figures["flagged"] = wilson(int(measured.flagged_N.sum()), len(indices_N))
+    return figures
+
+
+def subset(measured: Measured, chosen_N: NDArray[np.bool_]) -> Measured:
+    """The rows of a measurement that are chosen."""
+    return Measured(
+        measured.indices_N[chosen_N],
+        measured.probabilities_NK[chosen_N],
+        [members for members, keep in zip(measured.candidates, chosen_N, strict=True) if keep],
+        measured.novelty_N[chosen_N],
+        measured.flagged_N[chosen_N],
+    )
+
+
+def size_control(
+    labelled: LabelledSet, division: Division, measured: Measured
+) -> dict[str, Figures]:
+    """Figures on the images of the commonest stored size alone, which size cannot help.
+
+    Returns:
+        By description; empty where all images have one size, or no size is common.
+    """
+    sizes_N2 = labelled.sizes_N2[measured.indices_N]
+    sizes, inverse_N, counts = np.unique(sizes_N2, axis=0, return_inverse=True, return_counts=True)
+    commonest = int(counts.argmax())
+    share = counts[commonest] / len(sizes_N2)
+    if not LEAST_CONTROL <= share < 1:
+        return {}
+    rows, columns = sizes[commonest].tolist()
+    chosen = subset(measured, inverse_N.reshape(-1) == commonest)
+    name = f"only images stored as {rows} x {columns}"
+    return {name: figures_of(labelled, division, chosen)}
+
+
+def make_package(
+    folder: Path,
+    config: TrainConfig,
+    preprocessing: Preprocessing,
+    labelled: LabelledSet,
+    division: Division,
+    shipped: Fitted,
+    folds: Sequence[Fitted],
+    place: Workplace,
+    command: Sequence[str],
+) -> tuple[ModelPackage, Figures]:
+    """Measures, writes the card and saves the package; returns it with its figures."""
+    measured = measured_parts(shipped, folds)
+    figures = figures_of(labelled, division, measured)
+    controls = size_control(labelled, division, measured)
+    catalogue = config.catalogue(labelled.names)
+    measured_on = describe_measurement(config, division, measured, bool(folds))
+    facts = CardFacts(
+        counts=class_counts(labelled, division.shipped),
+        figures=figures,
+        controls=controls,
+        measured_on=measured_on,
+        cues=probe_cues(
+            labelled.images_NSS, labelled.sizes_N2, labelled.labels_N, division.groups_N
+        ),
+        groups=len(np.unique(division.groups_N)),
+        duplicates=division.duplicates,
+        patients_known=int((labelled.patients_N >= 0).sum()),
+        excluded=labelled.excluded,
+        command=shlex.join(command),
+        environment=environment(place),
+    )
+    package = save_package(
+        folder,
+        name=config.name,
+        catalogue=catalogue,
+        preprocessing=preprocessing,
+        networks={shipped.spec: shipped.weights},
+        calibration=Calibration(
+            shipped.calibrated.temperature,
+            shipped.calibrated.quantile,
+            config.calibration.coverage,
+        ),
+        novelty=shipped.calibrated.reference,
+        novelty_threshold=shipped.calibrated.threshold,
+        known_pass_rate=config.calibration.known_pass,
+        metrics=_metrics(measured_on, figures, controls),
+        provenance=_provenance(config, labelled, facts),
+        card=write_card(config, catalogue, facts),
+    )
+    return package, figures
+
+
+def describe_measurement(
+    config: TrainConfig, division: Division, measured: Measured, folded: bool
+) -> str:
+    """One sentence that names the data and the design of the measurement."""
+    data = "Synthetic phantoms" if config.card.synthetic else "The data named above"
+    count = len(measured.indices_N)
+    if not folded:
+        return (
+            f"{data}: {count} held-out images, grouped by patient and near duplicate, stratified "
+            "by class, measured on the very network that is shipped."
+        )
+    return (
+        f"{data}: {count} images by grouped stratified {len(division.folds)}-fold "
+        "cross-validation; in each fold one part tests, one calibrates and the others train. The "
+        f"network that is shipped trained on {len(division.shipped.train_N)} images by the same "
+        "recipe and has no test set of its own."
+    )
+
+
+def environment(place: Workplace) -> str:
+    """Where and with what it was trained, in one sentence."""
+    device = "GPU" if place.use_gpu else "CPU"
+    return (
+        f"Trained on {place.num_workers} {device} worker{'s' if place.num_workers > 1 else ''} "
+        f"with torch {torch.__version__}, Python {platform.python_version()}."
+    )
+
+
+def _metrics(
+    measured_on: str, figures: Figures, controls: Mapping[str, Figures]
+) -> dict[str, object]:
+    return {
+        "measured_on": measured_on,
+        "figures": {name: figure.to_json() for name, figure in figures.items()},
+        "controls": {
+            description: {name: figure.to_json() for name, figure in subset_figures.items()}
+            for description, subset_figures in controls.items()
+        },
+    }
+
+
+def _provenance(config: TrainConfig, labelled: LabelledSet, facts: CardFacts) -> dict[str, object]:
+    return {
+        "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "software": __version__,
+        "environment": facts.environment,
+        "command": facts.command,
+        "data": {
+            "source": config.card.source,
+            "licence": config.card.licence,
+            "fingerprint": labelled.fingerprint,
+            "images": len(labelled),
+            "excluded": len(labelled.excluded),
+        },
+        "settings": config.to_json(),
+    }

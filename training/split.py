@@ -1,0 +1,156 @@
+"""Splits a labelled set so that nothing that is known to belong together lands on two sides.
+
+The grain is the *group*: all images of a patient, and all near duplicates of each other, joined as
+far as such links reach. Groups are dealt whole, largest first, each to the part that lacks its
+classes most, so that every part's classes keep the set's proportions as nearly as whole groups can.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from implant_model.errors import UsageError
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Split:
+    """One division of a set: positions of its images, ascending; no two parts share a group.
+
+    Attributes:
+        train_N: What the network is fitted to.
+        calibration_N: What temperature, candidates and novelty threshold are set on.
+        test_N: What the metrics are measured on.
+    """
+
+    train_N: Indices
+    calibration_N: Indices
+    test_N: Indices
+
+
+def join_groups(*keys: Sequence[object]) -> Indices:
+    """Joins images that share any key into groups.
+
+    Args:
+        keys: One or more sequences of the same length N; two images with an equal entry in the
+            same sequence belong together. None means that nothing is known and joins nothing.
+
+    Returns:
+        Group numbers int64 (N,), counted from 0 in the order of their first image.
+    """
+    count = len(keys[0])
+    parents = list(range(count))
+
+    def root(index: int) -> int:
+        while parents[index] != index:
+            parents[index] = parents[parents[index]]
+            index = parents[index]
+        return index
+
+    for sequence in keys:
+        first: dict[object, int] = {}
+        for index, key in enumerate(sequence):
+            if key is not None:
+                other, here = root(first.setdefault(key, index)), root(index)
+                parents[max(other, here)] = min(other, here)
+    return renumber([root(index) for index in range(count)])
+
+
+def renumber(keys: Sequence[int]) -> Indices:
+    """Numbers distinct keys from 0 in the order of their first appearance."""
+    numbers: dict[int, int] = {}
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+
+
+def deal(
+    labels_N: Indices, groups_N: Indices, shares: Sequence[float], seed: int
+) -> NDArray[np.int64]:
+    """Deals whole groups to parts of the given shares, each class in proportion.
+
+    Args:
+        labels_N: Class of each image, from 0.
+        groups_N: Group of each image.
+        shares: Wanted share of each part; together 1. A part of share 0 gets nothing.
+        seed: Order of groups of equal size; the same seed gives the same parts.
+
+    Returns:
+        Part of each image, int64 (N,).
+    """
+    num_classes = int(labels_N.max()) + 1
+    counts_GK = np.zeros((int(groups_N.max()) + 1, num_classes))
+    np.add.at(counts_GK, (groups_N, labels_N), 1)
+    lacking_PK = np.outer(np.asarray(shares), counts_GK.sum(axis=0))
+    closed_P = np.where(np.asarray(shares) > 0, 0.0, -np.inf)
+    shuffled = np.random.default_rng(seed).permutation(len(counts_GK))
+    part_of_group = np.empty(len(counts_GK), dtype=np.int64)
+    for group in shuffled[np.argsort(-counts_GK[shuffled].sum(axis=1), kind="stable")]:
+        wanted_P = lacking_PK @ counts_GK[group] / counts_GK[group].sum()
+        part = int(np.argmax(wanted_P + 1e-6 * lacking_PK.sum(axis=1) + closed_P))
+        part_of_group[group] = part
+        lacking_PK[part] -= counts_GK[group]
+    return part_of_group[groups_N]
+
+
+def split_fractions(
+    labels_N: Indices, groups_N: Indices, calibration: float, test: float, seed: int
+) -> Split:
+    """Divides once: the given shares for calibration and test, the rest to train on."""
+    parts_N = deal(labels_N, groups_N, [1 - calibration - test, calibration, test], seed)
+    return Split(*(np.flatnonzero(parts_N == part) for part in range(3)))
+
+
+def split_folds(
+    labels_N: Indices, groups_N: Indices, folds: int, seed: int, calibrate: bool = True
+) -> list[Split]:
+    """Divides into k folds: each is the test part once and the calibration part once.
+
+    In split f fold f tests, fold f + 1 calibrates and the k - 2 others train, so that figures
+    pooled over the test parts cover every image once, none by a network or threshold that saw it.
+
+    Args:
+        labels_N: Class of each image.
+        groups_N: Group of each image.
+        folds: k, at least 3 (2 without calibration).
+        seed: As of `deal`.
+        calibrate: Whether a fold is kept for calibration; without, k - 1 folds train.
+    """
+    parts_N = deal(labels_N, groups_N, [1 / folds] * folds, seed)
+    splits = []
+    for fold in range(folds):
+        test_N = parts_N == fold
+        calibration_N = (parts_N == (fold + 1) % folds) & calibrate
+        train_N = ~test_N & ~calibration_N
+        splits.append(Split(*(np.flatnonzero(x) for x in (train_N, calibration_N, test_N))))
+    return splits
+
+
+def check_split(split: Split, labels_N: Indices, groups_N: Indices, names: Sequence[str]) -> None:
+    """Proves that no group is on two sides and that every class can be trained and measured.
+
+    Raises:
+        UsageError: A class has no image in a part that is not empty as a whole: it has too few
+            patients or groups.
+        ValueError: A group is on two sides; no input may cause that.
+    """
+    parts = {
+        "training": split.train_N,
+        "calibration": split.calibration_N,
+        "test": split.test_N,
+    }
+    owners: dict[int, str] = {}
+    for part, indices_N in parts.items():
+        for group in np.unique(groups_N[indices_N]).tolist():
+            if owners.setdefault(group, part) != part:
+                raise ValueError(f"Group {group} is in {owners[group]} and in {part}.")
+        missing = sorted(set(range(len(names))) - set(labels_N[indices_N].tolist()))
+        if len(indices_N) and missing:
+            name = names[missing[0]]
+            groups = len(np.unique(groups_N[labels_N == missing[0]]))
+            raise UsageError(
+                f"Class {name!r} has no image in the {part} part: its images form {groups} groups "
+                "of patients or near duplicates, which may not be divided. Add images of other "
+                "patients, leave the class out, or use fewer folds."
+            )
