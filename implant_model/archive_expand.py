@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from implant_model.archive_streams import RandomReader, Source, chunks_after, close
+from implant_model.archive_streams import Source
 from implant_model.errors import ArchiveError, ArchiveReason
 from implant_model.limits import MIB, Limits
 
@@ -29,18 +29,18 @@ ZSTD_WINDOW_LOG = 27
 FREE_EXPANSION_BYTES = 64 * MIB
 
 
-def expanded_source(kind: str, reader: RandomReader, head: bytes, limits: Limits) -> Source:
+def expanded_source(kind: str, stored: Source, stored_bytes: int, limits: Limits) -> Source:
     """Returns the expanded bytes of a gzip or zstandard object.
 
     Args:
         kind: "gzip" or "zstd".
-        reader: The stored bytes.
-        head: The first of them, which were read already.
+        stored: The stored bytes.
+        stored_bytes: How many there are.
         limits: `archive_bytes` and `archive_expansion` bound the expanded size.
     """
     frame: Callable[[], _Frame] = _GzipMember if kind == "gzip" else _ZstdFrame
-    pieces = _expand(chunks_after(reader, head), frame)
-    return Source(_within(pieces, expansion_budget(reader.size, limits)))
+    pieces = _expand(stored.chunks(), frame)
+    return Source(_within(pieces, expansion_budget(stored_bytes, limits)))
 
 
 def expansion_budget(stored_bytes: int, limits: Limits) -> int:
@@ -143,12 +143,9 @@ def _expand(chunks: Iterator[bytes], new_frame: Callable[[], _Frame]) -> Iterato
 
 
 def _pieces(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    try:
-        for chunk in chunks:
-            for offset in range(0, len(chunk), PIECE_BYTES):
-                yield chunk[offset : offset + PIECE_BYTES]
-    finally:
-        close(chunks)
+    for chunk in chunks:
+        for offset in range(0, len(chunk), PIECE_BYTES):
+            yield chunk[offset : offset + PIECE_BYTES]
 
 
 def _within(pieces: Iterator[bytes], budget_bytes: int) -> Iterator[bytes]:

@@ -117,9 +117,18 @@ class Source:
                 break
         return self.position - start
 
+    def chunks(self) -> Iterator[bytes]:
+        """Yields all that is left, in the chunks in which it comes."""
+        while self._used < len(self._chunk) or self._next_chunk():
+            chunk = self._chunk[self._used :] if self._used else self._chunk
+            self.position += len(chunk)
+            self._used = len(self._chunk)
+            yield chunk
+
     def close(self) -> None:
-        """Ends what feeds this source, reads ahead included."""
-        close(self._chunks)
+        """Ends what feeds this source, and what it reads ahead."""
+        if isinstance(self._chunks, Generator):
+            self._chunks.close()
 
     def _read_across(self, size: int) -> bytes:
         # A BytesIO hands out its buffer without a copy, and grows only as bytes arrive.
@@ -153,25 +162,3 @@ class Source:
             self.failure = error
             self._chunks = iter(())
             return b""
-
-
-def stored_source(reader: RandomReader, head: bytes = b"") -> Source:
-    """Returns all bytes of `reader`, whose first bytes, `head`, were read already."""
-    return Source(chunks_after(reader, head), stored=reader)
-
-
-def chunks_after(reader: RandomReader, head: bytes) -> Iterator[bytes]:
-    """Yields `head`, the first bytes of `reader`, which were read already, and then the others."""
-    yield head
-    if len(head) < reader.size:
-        rest = reader.stream(len(head))
-        try:
-            yield from rest
-        finally:
-            close(rest)
-
-
-def close(chunks: Iterator[bytes]) -> None:
-    """Ends a generator of chunks, and what it reads ahead; other iterators have nothing to end."""
-    if isinstance(chunks, Generator):
-        chunks.close()

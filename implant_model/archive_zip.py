@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from implant_model.archive_expand import expansion_budget
 from implant_model.archive_members import Member, decode_name
-from implant_model.archive_streams import RandomReader, Source, stored_source
+from implant_model.archive_streams import RandomReader, Source
 from implant_model.archive_zip_directory import Directory, read_directory
 from implant_model.archive_zip_entry import LOCAL_BYTES, Entry, entry_reason, read_entry
 from implant_model.archive_zip_salvage import read_local_entries
@@ -25,13 +25,13 @@ _SPARE_BYTES = 256
 _REQUEST_BYTES = 16 * MIB
 
 
-def read_zip(reader: RandomReader, head: bytes, limits: Limits) -> Iterator[Member]:
+def read_zip(reader: RandomReader, source: Source, limits: Limits) -> Iterator[Member]:
     """Yields the members of a zip, directories left out.
 
     Args:
         reader: The zip. Its directory takes one or two requests; entries that follow each other
             are read as a stream, others each with a request of their own.
-        head: Its first bytes, which were read already.
+        source: All of it, from its first byte on, as far as it is not read otherwise.
         limits: `member_bytes`, `name_bytes` and those on the archive's expansion apply: entries
             that declare more get reason `too_large`, those that hold more `corrupt`.
 
@@ -39,8 +39,8 @@ def read_zip(reader: RandomReader, head: bytes, limits: Limits) -> Iterator[Memb
         ArchiveError: After the last member, where the zip is not whole, holds something that its
             directory does not tell of, or is encrypted throughout.
     """
-    directory = read_directory(reader, head)
-    cursor = _Cursor(reader, head)
+    directory = read_directory(reader, source)
+    cursor = _Cursor(reader, source)
     try:
         if isinstance(directory, Directory):
             yield from _read_entries(directory, cursor, reader.size, limits)
@@ -100,9 +100,9 @@ class _Cursor:
     entry follows that one.
     """
 
-    def __init__(self, reader: RandomReader, head: bytes) -> None:
+    def __init__(self, reader: RandomReader, stream: Source) -> None:
         self._reader = reader
-        self._stream = stored_source(reader, head)
+        self._stream = stream
         self._single = Source(iter(()), reader.size)
 
     def at(self, offset: int, size: int) -> Source:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from implant_model.archive_streams import RandomReader
+from implant_model.archive_streams import RandomReader, Source
 from implant_model.archive_zip_entry import Entry, unicode_name, widen
 from implant_model.errors import ArchiveError, ArchiveReason
 from implant_model.limits import MIB
@@ -31,6 +31,8 @@ _FULL_2, _FULL_4 = 0xFFFF, 0xFFFF_FFFF
 
 # The end record, its longest comment, and the directory of some 10,000 entries.
 TAIL_BYTES = MIB
+# A zip up to this size comes whole with the first chunk of a stream.
+SMALL_ZIP_BYTES = 8 * MIB
 # 5 million entries of 100 bytes each.
 LONGEST_DIRECTORY_BYTES = 512 * MIB
 _REQUEST_BYTES = 16 * MIB
@@ -72,19 +74,21 @@ class _End:
     agrees: bool
 
 
-def read_directory(reader: RandomReader, head: bytes) -> Directory | ArchiveReason:
+def read_directory(reader: RandomReader, source: Source) -> Directory | ArchiveReason:
     """Returns the central directory, or why there is none that can be parsed whole.
 
     Args:
         reader: The zip.
-        head: Its first bytes, which were read already.
+        source: The zip from its first byte on; if it is small, its end is looked for there.
 
     Raises:
         ArchiveError: The zip is split over several files, or its directory is too large.
     """
-    tail_start = max(0, reader.size - TAIL_BYTES)
-    tail = head if len(head) == reader.size else reader.read_at(tail_start, TAIL_BYTES)
-    tail_start = reader.size - len(tail)
+    if reader.size <= SMALL_ZIP_BYTES:
+        tail_start, tail = 0, source.peek(reader.size)
+    else:
+        tail_start = reader.size - TAIL_BYTES
+        tail = reader.read_at(tail_start, TAIL_BYTES)
     file = _Parts(reader, tail_start, tail)
     end = _find_end(file, reader.size)
     if end is None:

@@ -28,17 +28,13 @@ from implant_model.archive_streams import (
     BytesReader,
     RandomReader,
     Source,
-    stored_source,
 )
 from implant_model.archive_tar import cut_reason, read_tar
 from implant_model.archive_zip import read_zip
 from implant_model.errors import ArchiveError, ArchiveReason, Reason
-from implant_model.limits import MIB, Limits
+from implant_model.limits import Limits
 
 __all__ = ["BytesReader", "Member", "RandomReader", "is_clutter", "read_members"]
-
-# The first request. Most loose radiographs come whole with it; of an archive nothing is read twice.
-HEAD_BYTES = 4 * MIB
 
 
 def read_members(reader: RandomReader, name: str, limits: Limits) -> Iterator[Member]:
@@ -66,27 +62,29 @@ def read_members(reader: RandomReader, name: str, limits: Limits) -> Iterator[Me
 
 
 def _members(reader: RandomReader, name: str, limits: Limits) -> Iterator[Member]:
-    head = reader.read_at(0, min(reader.size, HEAD_BYTES))
-    content = sniff(head)
-    if content is Content.ZIP:
-        yield from read_zip(reader, head, limits)
-        return
-    compressed = content in (Content.GZIP, Content.ZSTD)
-    if compressed:
-        source = expanded_source(content, reader, head, limits)
-    else:
-        source = stored_source(reader, head)
+    source = Source(reader.stream(), stored=reader)
     try:
-        if compressed:
-            content = _expanded_content(source)
-        if content is Content.TAR:
+        content = sniff(source.peek(SNIFF_BYTES))
+        if content is Content.ZIP:
+            yield from read_zip(reader, source, limits)
+        elif content is Content.TAR:
             yield from read_tar(source, limits)
+        elif content in (Content.GZIP, Content.ZSTD):
+            expanded = expanded_source(content, source, reader.size, limits)
+            yield from _expanded(expanded, name, limits)
         elif content is Content.OTHER_ARCHIVE:
             raise _unsupported("a compressed file or an archive")
         else:
-            yield from _single(source, None if compressed else reader.size, name, limits)
+            yield from _single(source, reader.size, name, limits)
     finally:
         source.close()
+
+
+def _expanded(source: Source, name: str, limits: Limits) -> Iterator[Member]:
+    if _expanded_content(source) is Content.TAR:
+        yield from read_tar(source, limits)
+    else:
+        yield from _single(source, None, name, limits)
 
 
 def _expanded_content(source: Source) -> Content:

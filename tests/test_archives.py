@@ -152,7 +152,7 @@ def test_names_of_single_radiographs_are_fit_for_a_table() -> None:
 
 class _FailingReader(BytesReader):
     def stream(self, start: int = 0) -> Iterator[bytes]:
-        yield from list(super().stream(start))[:1]
+        yield from list(super().stream(start))[:5]
         raise ChangedError("The object was replaced.")
 
 
@@ -183,10 +183,10 @@ def test_a_tar_is_read_once_from_its_start() -> None:
     files = [(f"{i}", random.Random(i).randbytes(MIB)) for i in range(12)]
     reader = CountingReader(tar_of(files))
     assert read(reader).contents == files
-    assert (reader.reads, reader.streams) == ([(0, 4 * MIB)], [4 * MIB])
+    assert (reader.reads, reader.streams) == ([], [0])
     small = CountingReader(PNG)
     assert read(small).contents == [("object", PNG)]
-    assert (len(small.reads), small.streams) == (1, [])
+    assert (small.reads, small.streams) == ([], [0])
 
 
 def test_empty_archives() -> None:
