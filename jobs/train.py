@@ -25,7 +25,8 @@ import ray
 from implant_model.errors import UsageError
 from implant_model.limits import Limits
 from implant_model.preprocess import Preprocessing
-from jobs.pipeline.command import OK, Parser, run_command, start_ray
+from jobs.pipeline.cluster import start_ray
+from jobs.pipeline.command import OK, Parser, run_command
 from training.config import TrainConfig, load_config
 from training.dataset import LabelledSet, load_set
 from training.divide import Division, divide

@@ -1,0 +1,125 @@
+"""Metrics against values worked out by hand or published."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from training.evaluation import (
+    auroc,
+    bootstrap,
+    calibration_error,
+    confusion,
+    covered,
+    evaluate,
+    macro_f1,
+    mean_auroc,
+    top_k_hits,
+    wilson,
+)
+
+LABELS_N = np.array([0, 0, 1, 1, 2, 2])
+PROBABILITIES_NK = np.array(
+    [
+        [0.7, 0.2, 0.1],
+        [0.3, 0.6, 0.1],
+        [0.2, 0.5, 0.3],
+        [0.1, 0.8, 0.1],
+        [0.4, 0.5, 0.1],
+        [0.1, 0.2, 0.7],
+    ]
+)
+
+
+def test_wilson_matches_published_intervals() -> None:
+    # Newcombe 1998 (Statistics in Medicine 17:857), table I, method 3: 81/263, 15/148, 0/20, 1/29.
+    for hits, count, low, high in [
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ]:
+        figure = wilson(hits, count)
+        assert (figure.low, figure.high) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_wilson_of_nothing_says_so() -> None:
+    figure = wilson(0, 0)
+    assert math.isnan(figure.value)
+    assert (figure.low, figure.high, figure.count) == (0.0, 1.0, 0)
+    assert figure.to_json()["value"] is None
+
+
+@given(st.integers(0, 200), st.integers(1, 200))
+def test_wilson_holds_its_estimate(hits: int, more: int) -> None:
+    figure = wilson(hits, hits + more)
+    assert 0 <= figure.low <= figure.value <= figure.high <= 1
+
+
+def test_top_k() -> None:
+    assert top_k_hits(LABELS_N, PROBABILITIES_NK, 1).tolist() == [1, 0, 1, 1, 0, 1]
+    assert top_k_hits(LABELS_N, PROBABILITIES_NK, 2).tolist() == [1, 1, 1, 1, 0, 1]
+    assert top_k_hits(LABELS_N, PROBABILITIES_NK, 3).all()
+
+
+def test_confusion_and_macro_f1() -> None:
+    predicted_N = PROBABILITIES_NK.argmax(axis=1)
+    assert confusion(LABELS_N, predicted_N, 3).tolist() == [[1, 1, 0], [0, 2, 0], [0, 1, 1]]
+    # class 0: 2 / (2 + 1) = 2/3; class 1: 4 / (2 + 4) = 2/3; class 2: 2 / (2 + 1) = 2/3
+    assert macro_f1(LABELS_N, predicted_N) == pytest.approx(2 / 3)
+
+
+def test_calibration_error_of_a_known_set() -> None:
+    probabilities_NK = np.array([[0.9, 0.1]] * 10 + [[0.6, 0.4]] * 10)
+    labels_N = np.array([0] * 8 + [1] * 2 + [0] * 6 + [1] * 4)
+    # Bins of 10: |8 - 9| and |6 - 6|, over 20 images.
+    assert calibration_error(labels_N, probabilities_NK, bins=2) == pytest.approx(1 / 20)
+
+
+def test_auroc_counts_ties_as_half() -> None:
+    scores_N = np.array([1.0, 2.0, 2.0, 3.0])
+    assert auroc(scores_N, np.array([False, True, False, True])) == pytest.approx(3.5 / 4)
+    assert math.isnan(auroc(scores_N, np.ones(4, dtype=bool)))
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.booleans()), min_size=2, max_size=40))
+def test_auroc_is_the_share_of_ordered_pairs(pairs: list[tuple[int, bool]]) -> None:
+    high = [score for score, positive in pairs if positive]
+    low = [score for score, positive in pairs if not positive]
+    area = auroc(np.array([p[0] for p in pairs], float), np.array([p[1] for p in pairs]))
+    if not high or not low:
+        assert math.isnan(area)
+        return
+    wins = sum((h > x) + 0.5 * (h == x) for h in high for x in low)
+    assert area == pytest.approx(wins / (len(high) * len(low)))
+
+
+def test_mean_auroc_of_perfect_order() -> None:
+    assert mean_auroc(np.array([0, 1]), np.array([[0.6, 0.4], [0.1, 0.9]])) == 1.0
+
+
+def test_coverage() -> None:
+    assert covered(np.array([0, 1, 2]), [[0], [], [1, 2]]).tolist() == [True, False, True]
+
+
+def test_bootstrap_draws_whole_groups() -> None:
+    values_N = np.array([0.0] * 50 + [1.0] * 50)
+    alone = bootstrap(lambda i: float(values_N[i].mean()), np.arange(100), rounds=300)
+    pairs = bootstrap(lambda i: float(values_N[i].mean()), np.arange(100) // 10, rounds=300)
+    assert alone.value == pairs.value == 0.5
+    assert pairs.high - pairs.low > 1.8 * (alone.high - alone.low)  # sqrt(10) in the limit
+
+
+def test_evaluate_names_every_figure() -> None:
+    candidates = [[0], [1, 0], [1], [1], [1, 0], [2]]
+    figures = evaluate(LABELS_N, PROBABILITIES_NK, candidates, np.arange(6), ("a", "b", "c"))
+    assert figures["top_1"].value == pytest.approx(4 / 6)
+    assert figures["top_3"].value == 1.0
+    assert figures["coverage"].value == pytest.approx(5 / 6)
+    assert figures["set_size"].value == pytest.approx(8 / 6)
+    assert figures["sensitivity: b"].value == 1.0
+    assert figures["sensitivity: c"].count == 2
+    for name in ("macro_f1", "mean_auroc", "calibration_error"):
+        assert figures[name].low <= figures[name].value <= figures[name].high
