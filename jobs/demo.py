@@ -1,0 +1,158 @@
+"""Shows the main job at work on sample archives that it makes.
+
+    python -m jobs.demo
+    python -m jobs.demo --output demo-output
+
+It writes archives of synthetic radiographs (phantoms) and of what else archives hold, runs
+`jobs.classify` and `jobs.verify` on them as a user would, compares the predictions with what the
+archives are known to hold, and writes a report. A second run finds nothing to do. Phantoms are no
+evidence about patients. Exit codes: 0 everything went as it should; 2 the call is wrong; 3
+something did not, and a line says what; 75 another run holds the output.
+"""
+
+import os
+import secrets
+import sys
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from implant_model import storage
+from implant_model.errors import Outcome, UsageError
+from implant_model.package import ModelPackage, load_package
+from jobs import classify, verify
+from jobs.pipeline.command import DISCLAIMER, INCOMPLETE, OK, Parser, run_command
+from jobs.pipeline.tables import ARCHIVES, PREDICTIONS
+from jobs.report.comparison import Comparison, compare
+from jobs.report.facts import RunFacts, read_facts
+from jobs.report.page import render_run
+from jobs.samples.archives import CUT, Samples, make_samples
+from jobs.samples.check import find_faults, judge, read_predictions
+from training.evaluation import Figure
+
+MODEL: Final = Path(__file__).parents[1] / "models" / "phantom"
+NUM_EACH: Final = 10
+"""Phantoms of each implant of the catalogue."""
+NO_EVIDENCE: Final = (
+    "All pictures are phantoms, synthetic radiographs: they show the pipeline at work and are no "
+    "evidence about patients."
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse, chain, summary; returns the exit code."""
+    parser = Parser("demo", __doc__)
+    parser.add_argument("--output", default="demo-output", metavar="DIR", help="where to write")
+    return run(local_folder(parser.parse_args(arguments).output))
+
+
+def run(folder: Path, model: Path = MODEL, num_each: int = NUM_EACH) -> int:
+    """Makes samples, classifies and verifies them, writes the report and says what was seen."""
+    package = load_package(str(model))
+    samples = make_samples(folder, num_each)
+    print(describe(samples), flush=True)
+    output = storage.normalise(str(folder / "tables"))
+    key = make_key(folder / "pseudonyms.key")
+    call = [str(samples.archives), "--output", output, "--model", str(model), "--key-file", key]
+    code = classify.main(call)
+    findings = verify.main([output])
+    rows = read_predictions(output, package.id)
+    facts = read_facts(output, package.id)
+    comparison = compare(judge(rows, samples.truths), package.catalogue.names)
+    page = write_report(folder / "report.html", facts, comparison, package, findings == OK)
+    faults = find_faults(rows, samples.truths, facts, code, findings)
+    print(summarise(facts, comparison, faults, page), flush=True)
+    return INCOMPLETE if faults else OK
+
+
+def local_folder(output: str) -> Path:
+    """The folder to write to.
+
+    Raises:
+        UsageError: It is no folder of this machine, or cannot be made.
+    """
+    if "://" in output:
+        raise UsageError(f"--output is {output}; the demo writes to a folder of this machine.")
+    folder = Path(output).absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--output {folder} cannot be made: {error.strerror}.") from error
+    return folder
+
+
+def make_key(path: Path) -> str:
+    """The file of a random key, made on the first run; only its owner may read it."""
+    if not path.exists():
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_hex(32))
+    return str(path)
+
+
+def describe(samples: Samples) -> str:
+    """What there is to classify."""
+    made = "Made" if samples.are_new else "Found"
+    phantoms = sum(bool(truth.label) for truth in samples.truths)
+    return (
+        f"{made} {samples.num_archives} sample archives and loose radiographs with "
+        f"{len(samples.truths):,} members, {phantoms:,} of them readable phantoms: "
+        f"{samples.archives}"
+    )
+
+
+def write_report(
+    path: Path, facts: RunFacts, comparison: Comparison, package: ModelPackage, is_whole: bool
+) -> Path:
+    """Writes the page of the run, in place of an older one."""
+    verified = "Every published row is whole and accounted for (jobs.verify)."
+    page = render_run(
+        facts,
+        title="Demo: implants named on phantoms",
+        notes=[NO_EVIDENCE],
+        novelty_threshold=package.novelty.threshold,
+        comparison=comparison,
+        verified=verified if is_whole else "jobs.verify found rows that are not whole.",
+    )
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.write_text(page, encoding="utf-8")
+    part.replace(path)
+    return path
+
+
+def summarise(facts: RunFacts, comparison: Comparison, faults: Sequence[str], report: Path) -> str:
+    """One paragraph of what was seen, what went wrong, and where everything lies."""
+    left_out = sum(facts.outcomes.get(o, 0) for o in (Outcome.REJECTED, Outcome.IGNORED))
+    seen = [
+        f"What was seen: {facts.members:,} members, one row each.",
+        f"The best candidate is right on {_share(comparison.top_1)} of the phantoms whose implant "
+        "is in the catalogue,",
+        f"and {_share(comparison.unknown_found)} of those whose implant is not are found to be "
+        "unknown.",
+        f"{left_out} members are no whole radiographs and were rejected or ignored, each with its "
+        "reason.",
+        f"{CUT} is cut on purpose: its whole members were read, its status is salvaged, and so "
+        "classify ends with exit code 3.",
+        NO_EVIDENCE,
+        DISCLAIMER,
+    ]
+    lines = ["", *textwrap.wrap(" ".join(seen), 100), ""]
+    lines += [f"Not as it should be: {fault}" for fault in faults]
+    lines += [
+        f"Predictions: {storage.join(facts.output, PREDICTIONS)}",
+        f"Archives: {storage.join(facts.output, ARCHIVES)}",
+        f"Report: {report}",
+    ]
+    return "\n".join(lines)
+
+
+def _share(figure: Figure) -> str:
+    return (
+        f"{round(figure.value * figure.count)} of {figure.count} "
+        f"({100 * figure.value:.1f} %, 95 % interval {100 * figure.low:.1f} to "
+        f"{100 * figure.high:.1f} %)"
+    )
+
+
+if __name__ == "__main__":
+    run_command("demo", lambda: main(sys.argv[1:]))

@@ -1,0 +1,51 @@
+"""What outcomes, reasons and statuses mean, in plain words: one sentence for each of the sets."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from implant_model.errors import ArchiveReason, ArchiveStatus, Outcome, Reason
+
+OUTCOMES: Final[Mapping[Outcome, str]] = {
+    Outcome.IDENTIFIED: "One candidate is left.",
+    Outcome.AMBIGUOUS: "More than one candidate is left.",
+    Outcome.UNKNOWN: "It looks like none of the model's implants.",
+    Outcome.REJECTED: "It is no picture that the model may see; the reasons are below.",
+    Outcome.IGNORED: "A file that archives carry by habit, such as DICOMDIR or .DS_Store.",
+}
+
+REASONS: Final[Mapping[Reason, str]] = {
+    Reason.EMPTY: "It has no bytes.",
+    Reason.NOT_AN_IMAGE: "It is neither DICOM nor PNG nor JPEG.",
+    Reason.NON_IMAGE_OBJECT: "A DICOM object without a picture of its own, such as a report.",
+    Reason.NOT_A_RADIOGRAPH: "A picture of another kind, such as a CT slice.",
+    Reason.UNSUPPORTED_ENCODING: "Its compression or image format is not read.",
+    Reason.TRUNCATED: "It ends too early.",
+    Reason.CORRUPT: "Its bytes are damaged.",
+    Reason.TOO_LARGE: "It is beyond the limits on size and memory.",
+    Reason.BAD_PIXELS: "Its pixels show nothing: constant, or senseless.",
+    Reason.MULTI_FRAME: "It has several frames.",
+    Reason.DECODER_CRASHED: "The decoding process died of it.",
+    Reason.DECODER_TIMEOUT: "Decoding took too long.",
+    Reason.NESTED_ARCHIVE: "An archive inside the archive; it is not opened.",
+    Reason.NOT_REGULAR: "A link or a device, not a file.",
+    Reason.ENCRYPTED: "It is encrypted.",
+    Reason.CLUTTER: "A file that archives carry by habit.",
+}
+
+STATUSES: Final[Mapping[ArchiveStatus, str]] = {
+    ArchiveStatus.COMPLETE: "Read to its proven end.",
+    ArchiveStatus.SALVAGED: "Not whole; the members that could be read have rows.",
+    ArchiveStatus.FAILED: "Nothing of it could be read.",
+    ArchiveStatus.CHANGED: "Replaced while it was read; the next run reads the new version.",
+}
+
+ARCHIVE_REASONS: Final[Mapping[ArchiveReason, str]] = {
+    ArchiveReason.TRUNCATED: "It ends too early: copy it again from its source.",
+    ArchiveReason.CORRUPT: "Its bytes are damaged: copy it again from its source.",
+    ArchiveReason.ENCRYPTED: "It is encrypted: store it without a password.",
+    ArchiveReason.UNSUPPORTED: "An archive of a kind that is not read, or beyond the limits.",
+    ArchiveReason.ACCESS_DENIED: "The credentials at hand do not give access to it.",
+    ArchiveReason.NOT_FOUND: "It was not there.",
+    ArchiveReason.CHANGED: "It was replaced while it was read: run again.",
+    ArchiveReason.STORAGE_ERROR: "The store did not answer: run again.",
+}

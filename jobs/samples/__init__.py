@@ -1,0 +1,5 @@
+"""Sample archives for the demo: phantoms, and what else archives hold; no evidence about patients.
+
+members.py   phantoms and oddities as bytes, each with what must become of it
+archives.py  deals them to archives of every kind, and remembers what is where
+"""
