@@ -80,6 +80,14 @@ class Ignore:
 
 
 @dataclass(frozen=True)
+class Replace:
+    """The store sees another value of this header of the request (small letters)."""
+
+    header: str
+    value: str
+
+
+@dataclass(frozen=True)
 class First:
     """Something happens before the request reaches the store."""
 
@@ -93,7 +101,7 @@ class Delay:
     seconds: float
 
 
-Action = Answer | Lose | Cut | Shorten | Flip | Ignore | First | Delay
+Action = Answer | Lose | Cut | Shorten | Flip | Ignore | Replace | First | Delay
 
 
 @dataclass
@@ -213,6 +221,8 @@ class FaultProxy:
                 await asyncio.sleep(seconds)
             case Ignore(header):
                 request.headers.pop(header, None)
+            case Replace(header, value):
+                request.headers[header] = value
         reply = await self._forward(request)
         match action:
             case Answer() | Lose():

@@ -34,6 +34,7 @@ from tests.fault_proxy import (
     Flip,
     Ignore,
     Lose,
+    Replace,
     Shorten,
 )
 from tests.object_store import ObjectStore
@@ -190,6 +191,13 @@ def test_a_small_read_that_fails_is_read_again(
     with open_object(stat(large)) as reader:
         fault_proxy.add(Fault("GET", "a.tar", action, times=3))
         assert reader.read_at(77, 5000) == _DATA[77:5077]
+    assert fault_proxy.unused() == []
+
+
+def test_as_many_bytes_from_elsewhere_are_not_taken(large: str, fault_proxy: FaultProxy) -> None:
+    fault_proxy.add(Fault("GET", "a.tar", Replace("range", "bytes=105-149"), times=2))
+    with open_object(stat(large)) as reader:
+        assert reader.read_at(5, 45) == _DATA[5:50]
     assert fault_proxy.unused() == []
 
 
