@@ -137,11 +137,13 @@ class _Tar:
         self._ended = False
         body = self._source.read(header.size)
         self._source.skip(-header.size % BLOCK_BYTES)
-        if header.kind == ord("g"):
-            self._globals = replace(parse_pax(body, self._globals), sound=True)
         extension = parse_extension(header.kind, body, before)
         if not extension.sound:
             self._note("An extended header of the tar is not in the form of pax")
+        if header.kind == ord("g"):
+            has_own = before is not self._globals
+            self._globals = replace(parse_pax(body, self._globals), sound=True)
+            return extension if has_own else self._globals
         return extension
 
     def _pass_body(self, header: Header) -> None:

@@ -108,10 +108,14 @@ def is_next_header(block: bytes) -> bool:
 
 
 def parse_extension(kind: int, body: bytes, before: Extension) -> Extension:
-    """Adds what an extended header of a type in `EXTENSION_KINDS` says to what is known."""
+    """Adds what an extended header of a type in `EXTENSION_KINDS` says to what is known.
+
+    Returns:
+        Always a new object: that there was an extended header tells that a member has to come.
+    """
     if kind == ord("L"):
         return replace(before, name=body.partition(b"\0")[0])
-    return before if kind == ord("K") else parse_pax(body, before)
+    return replace(before) if kind == ord("K") else parse_pax(body, before)
 
 
 def parse_pax(body: bytes, before: Extension) -> Extension:
@@ -121,7 +125,7 @@ def parse_pax(body: bytes, before: Extension) -> Extension:
     empty value takes a key back. Keys other than path, size and those of sparse files are passed
     over. A record out of this form makes the result unsound: it may have held the size.
     """
-    extension, offset = before, 0
+    extension, offset = replace(before), 0
     named_by_sparse = False
     body = body.rstrip(b"\0")
     while offset < len(body):

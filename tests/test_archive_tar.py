@@ -258,6 +258,20 @@ def test_extended_header_without_its_member_is_told() -> None:
     assert read(entry(b"one") + pax((b"path", b"lost"))).reason is TRUNCATED
 
 
+def test_any_extended_header_of_a_member_announces_one() -> None:
+    for extension in (pax((b"mtime", b"1")), pax(), header(b"l", 4, b"K") + padded(b"goal")):
+        assert read(entry(b"one") + extension + END).reason is CORRUPT
+    for_all = pax((b"comment", b"0123abcd"), kind=b"g")
+    assert read(for_all + END).error is None
+    assert read(entry(b"one") + for_all + for_all + END).contents == [("x.dcm", b"one")]
+
+
+def test_bad_global_record_is_told_and_costs_no_member() -> None:
+    reading = read(pax(b"rubbish", kind=b"g") + entry(b"one") + entry(b"two") + END)
+    assert [reason for _, reason in reading.rows] == [None, None]
+    assert reading.reason is CORRUPT
+
+
 def test_gnu_long_names() -> None:
     name = b"long/" * 60 + b"x.dcm"
     long_name = header(b"././@LongLink", len(name) + 1, b"L", b"ustar  \0") + padded(name + b"\0")

@@ -27,6 +27,7 @@ from tests.archive_samples import (
     tar_of,
     zip_of,
 )
+from tests.object_store import ObjectStore
 
 UNSUPPORTED = ArchiveReason.UNSUPPORTED
 FILES = some_files(3)
@@ -243,6 +244,23 @@ def test_archives_from_the_storage(tmp_path: Path) -> None:
             reading = read(reader, name=info.uri)
         assert reading.error is None
         assert reading.contents == ([(info.uri, DICOM)] if info.uri.endswith("dcm") else files)
+
+
+def test_archives_from_object_storage(object_store: ObjectStore, bucket: str) -> None:
+    files = [(f"{i:03}.dcm", random.Random(i).randbytes(300_000)) for i in range(60)]
+    uri = f"s3://{bucket}/archives"
+    for name, archive in (
+        ("a.tar", tar_of(files)),
+        ("b.tar.zst", zstd.compress(tar_of(files))),
+        ("c.zip", zip_of(files)),
+        ("d.dcm", DICOM),
+    ):
+        object_store.client().put_object(Bucket=bucket, Key=f"archives/{name}", Body=archive)
+    for info in storage.list_objects(uri):
+        with storage.open_object(info) as reader:
+            reading = read(reader, name="d.dcm")
+        assert reading.error is None
+        assert reading.contents == ([("d.dcm", DICOM)] if info.uri.endswith("dcm") else files)
 
 
 def test_an_object_that_is_replaced_while_it_is_read(tmp_path: Path) -> None:
