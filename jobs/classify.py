@@ -21,15 +21,13 @@ from collections.abc import Sequence
 
 from implant_model import __version__, storage
 from implant_model.package import ModelPackage, load_package
-from jobs.pipeline.command import OK, run_command, start_ray
+from jobs.pipeline.command import OK, run_command
 from jobs.pipeline.lease import Lease
 from jobs.pipeline.options import ClassifyOptions, parse_classify
 from jobs.pipeline.plan import Plan, make_plan
 from jobs.pipeline.publish import ArchiveResult, RunIdentity, Tables
 from jobs.pipeline.recipe import Recipe
 from jobs.pipeline.run import settle
-from jobs.pipeline.source import group_archives
-from jobs.pipeline.stages import build, choose_resources, receipts
 from jobs.pipeline.summary import describe_plan, exit_code, summarise
 
 
@@ -63,6 +61,12 @@ def classify(
     Returns:
         One result for each planned archive, as its tables have it.
     """
+    # Ray and torch take some ten seconds of CPU to import: a mistake in the call, a dry run and a
+    # night with nothing new need neither.
+    from jobs.pipeline.cluster import start_ray
+    from jobs.pipeline.source import group_archives
+    from jobs.pipeline.stages import build, choose_resources, receipts
+
     storage.probe(options.output)
     with Lease(options.output, run):
         tables.create()

@@ -20,7 +20,7 @@ from jobs.pipeline.unit_files import publish_unit
 
 MODEL = "shoulder@0123456789ab"
 NOW = datetime(2026, 1, 31, tzinfo=UTC)
-ODD_NAME = "it's \"2026\"/Röntgen 100% + \\x.tar"
+ODD_NAME = 'it\'s "2026"/Röntgen 100% + \\x.tar'
 
 
 class Output:
@@ -53,15 +53,11 @@ class Output:
             first += size
         reasons = {"empty": first} if first else {}
         outcomes = Counter({"rejected": first}) if first else Counter[str]()
-        return ArchiveResult(
-            archive, status, reason, "", tuple(units), outcomes, reasons, NOW, NOW
-        )
+        return ArchiveResult(archive, status, reason, "", tuple(units), outcomes, reasons, NOW, NOW)
 
     def _publish_unit(self, archive: PlannedArchive, first: int, size: int) -> dict[str, object]:
         version = archive.info.version
-        path = unit_path(
-            MODEL, unit_id(archive.name, version, MODEL, "c0", archive.attempt, first)
-        )
+        path = unit_path(MODEL, unit_id(archive.name, version, MODEL, "c0", archive.attempt, first))
         unit = Unit(0, archive.name, version, first, size, path)
         rows = PREDICTION_ROW.empty_table().from_pylist(
             [

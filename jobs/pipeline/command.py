@@ -1,15 +1,11 @@
-"""What every job does at its edges: exit codes, errors of one sentence, a Ray cluster."""
+"""What every job does at its edges: a command line, exit codes, errors of one sentence."""
 
 import argparse
-import logging
-import os
 import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
 from typing import Final, NoReturn
-
-import ray
 
 from implant_model.errors import BusyError, ImplantError, UsageError
 
@@ -78,21 +74,3 @@ def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
 def _complain(name: str, error: object, code: int) -> int:
     sys.stderr.write(f"{name}: {error}\n")
     return code
-
-
-def start_ray() -> None:
-    """Joins the cluster of `RAY_ADDRESS` (`ray job submit` sets it), or starts a local one."""
-    if ray.is_initialized():
-        return
-    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(logging_level=logging.WARNING, log_to_driver=False)
-    else:
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            logging_level=logging.WARNING,
-            log_to_driver=False,
-        )
-    logging.getLogger("ray.data").setLevel(logging.WARNING)

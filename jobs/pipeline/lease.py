@@ -91,7 +91,7 @@ class Lease:
             "host": os.uname().nodename,
             "pid": os.getpid(),
         }
-        storage.put(self._uri, json.dumps(lease).encode())
+        storage.overwrite(self._uri, json.dumps(lease).encode())
 
     def _renew(self) -> None:
         while not self._stop.wait(RENEW_S):

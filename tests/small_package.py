@@ -1,0 +1,51 @@
+"""A model package with untrained weights: small and quick, for tests of what surrounds a model."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from implant_model.catalogue import Catalogue, Implant
+from implant_model.network_spec import NetworkSpec
+from implant_model.networks import build
+from implant_model.novelty import fit_novelty
+from implant_model.package import ModelPackage, save_package
+from implant_model.package_manifest import Calibration
+from implant_model.preprocess import Preprocessing
+from implant_model.weights import weights_bytes
+
+MAKERS = ("Cofield", "DePuy", "Tornier", "Zimmer")
+
+
+def save_small_package(folder: Path, name: str = "small", seed: int = 0) -> ModelPackage:
+    """Saves a package of four shoulder implants; the same seed gives the same package."""
+    torch.manual_seed(seed)
+    spec = NetworkSpec("net.safetensors", "classifier", "mobilenet_v3_small")
+    network = build(spec, len(MAKERS)).eval()
+    images_B1HW = torch.rand(32, 1, 64, 64)
+    with torch.inference_mode():
+        features_NF = network.features(images_B1HW).numpy()  # type: ignore[operator]
+    labels_N = np.arange(32) % len(MAKERS)
+    return save_package(
+        folder,
+        name=name,
+        catalogue=Catalogue(tuple(Implant(m.lower(), "shoulder", m, None) for m in MAKERS)),
+        preprocessing=Preprocessing(size_px=64),
+        networks={spec: weights_bytes(network)},
+        calibration=Calibration(temperature=1.0, conformal_quantile=0.74, coverage=0.9),
+        novelty=fit_novelty(features_NF, labels_N, len(MAKERS)),
+        novelty_threshold=1e6,
+        known_pass_rate=0.95,
+        metrics={},
+        provenance={"made": "untrained, for tests"},
+        card="# Untrained\n\nFor tests. Not a medical device.\n",
+    )
+
+
+@pytest.fixture(scope="session")
+def small_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small package."""
+    folder = tmp_path_factory.mktemp("package") / "small"
+    save_small_package(folder)
+    return folder
