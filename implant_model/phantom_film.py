@@ -11,6 +11,7 @@ Shape letters: H rows, W columns.
 """
 
 from dataclasses import dataclass
+from typing import cast
 
 import cv2
 import numpy as np
@@ -85,9 +86,18 @@ def smooth_noise(
     for octave in range(octaves):
         side = cells << octave
         coarse = rng.standard_normal((side, side), dtype=np.float32)
-        fine_HW = cv2.resize(coarse, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR)
-        total_HW += fine_HW * np.float32(1.4 * 0.7**octave)
+        total_HW += _resized(coarse, shape) * np.float32(1.4 * 0.7**octave)
     return total_HW
+
+
+def _resized(image_HW: Map, shape: tuple[int, int]) -> Map:
+    """The image at another size: averaged where that is smaller, interpolated where larger."""
+    how = cv2.INTER_AREA if shape[0] < image_HW.shape[0] else cv2.INTER_LINEAR
+    return cast(Map, cv2.resize(image_HW, (shape[1], shape[0]), interpolation=how))
+
+
+def _blurred(image_HW: Map, sigma_px: float) -> Map:
+    return cast(Map, cv2.GaussianBlur(image_HW, (0, 0), sigma_px))
 
 
 def expose(scene: Scene, rng: np.random.Generator, letter: str) -> NDArray[np.uint16]:
@@ -109,7 +119,7 @@ def expose(scene: Scene, rng: np.random.Generator, letter: str) -> NDArray[np.ui
     depth_HW += np.maximum(scene.implant_HW, 0)
     if letter:
         _add_marker(depth_HW, rng, letter)
-    passed_HW = cv2.exp(-depth_HW)
+    passed_HW = np.exp(-depth_HW)
     window_HW = _collimation(rng, shape)
     if window_HW is not None:
         passed_HW *= window_HW
@@ -126,9 +136,7 @@ def _add_marker(depth_HW: Map, rng: np.random.Generator, letter: str) -> None:
     cover_HW = np.zeros(depth_HW.shape, np.uint8)
     thick = max(round(size / 8), 1)
     place = (round(column - size / 3), round(row))
-    cv2.putText(
-        cover_HW, letter, place, cv2.FONT_HERSHEY_SIMPLEX, scale, 255, thick, cv2.LINE_AA
-    )
+    cv2.putText(cover_HW, letter, place, cv2.FONT_HERSHEY_SIMPLEX, scale, 255, thick, cv2.LINE_AA)
     if rng.random() < 0.3:
         centre = (place[0] + round(size * 0.42), place[1] - round(size * 0.5))
         cv2.circle(cover_HW, centre, round(size * 0.85), 200, max(thick // 2, 1), cv2.LINE_AA)
@@ -143,7 +151,12 @@ def _collimation(rng: np.random.Generator, shape: tuple[int, int]) -> Map | None
     inset = rng.uniform(-0.05, 0.07, size=4).clip(0) * (width, height, width, height)
     left, top, right, bottom = inset
     corners = np.array(
-        [[left, top], [width - right, top], [width - right, height - bottom], [left, height - bottom]]
+        [
+            [left, top],
+            [width - right, top],
+            [width - right, height - bottom],
+            [left, height - bottom],
+        ]
     )
     turn = np.radians(rng.uniform(-1.5, 1.5))
     spin = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
@@ -157,18 +170,17 @@ def _collimation(rng: np.random.Generator, shape: tuple[int, int]) -> Map | None
 def _detect(passed_HW: Map, scene: Scene, rng: np.random.Generator) -> Map:
     """Adds scatter, blur and noise to the transmitted fraction, (H, W)."""
     height, width = passed_HW.shape
-    small = cv2.resize(passed_HW, (width // 8, height // 8), interpolation=cv2.INTER_AREA)
+    small = _resized(passed_HW, (height // 8, width // 8))
     spread_px = rng.uniform(15.0, 30.0) * scene.frame.px_per_mm / 8
-    small = cv2.GaussianBlur(small, (0, 0), spread_px)
-    scatter_HW = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+    scatter_HW = _resized(_blurred(small, spread_px), (height, width))
     blur_px = max(rng.uniform(0.15, 0.45) * scene.frame.px_per_mm, 0.45)
-    signal_HW = cv2.GaussianBlur(passed_HW, (0, 0), blur_px)
+    signal_HW = _blurred(passed_HW, blur_px)
     signal_HW += scatter_HW * np.float32(rng.uniform(0.08, 0.35))
     # Photons for each pixel behind the typical body: enough for noise of 0.7 to 3 %.
     typical = float(np.median(signal_HW[::8, ::8]))
     photons = np.exp(rng.uniform(np.log(1.2e3), np.log(2e4))) / max(typical, 1e-6)
     noise_HW = rng.standard_normal(signal_HW.shape, dtype=np.float32)
-    noise_HW *= cv2.sqrt(signal_HW * np.float32(1 / photons) + np.float32((3 / photons) ** 2))
+    noise_HW *= np.sqrt(signal_HW * np.float32(1 / photons) + np.float32((3 / photons) ** 2))
     signal_HW += noise_HW
     return np.maximum(signal_HW, np.float32(0.5 / photons))
 
@@ -177,23 +189,22 @@ def _process(
     signal_HW: Map, window_HW: Map | None, scene: Scene, rng: np.random.Generator
 ) -> NDArray[np.uint16]:
     """Log, dynamic-range compression, edge enhancement and window of a digital system."""
-    log_HW = -cv2.log(signal_HW)
+    log_HW = -np.log(signal_HW)
     height, width = log_HW.shape
     inside = slice(None) if window_HW is None else window_HW[::8, ::8] > 0.9
     floor, ceiling = np.percentile(log_HW[::8, ::8][inside], (1.0, 99.0))
-    small = cv2.resize(log_HW, (width // 8, height // 8), interpolation=cv2.INTER_AREA)
-    small = np.clip(small, floor, ceiling)
+    small = np.clip(_resized(log_HW, (height // 8, width // 8)), floor, ceiling)
     spread_px = rng.uniform(25.0, 45.0) * scene.frame.px_per_mm / 8
-    broad = cv2.GaussianBlur(small, (0, 0), spread_px)
-    broad_HW = cv2.resize(broad, (width, height), interpolation=cv2.INTER_LINEAR)
-    edges_HW = log_HW - cv2.GaussianBlur(log_HW, (0, 0), 1.0 + scene.frame.px_per_mm * 0.6)
+    broad_HW = _resized(_blurred(small, spread_px), (height, width))
+    edges_HW = log_HW - _blurred(log_HW, 1.0 + scene.frame.px_per_mm * 0.6)
     log_HW -= broad_HW * np.float32(rng.uniform(0.25, 0.6))
     log_HW += edges_HW * np.float32(rng.uniform(0.0, 0.5))
     low, high = np.percentile(log_HW[::8, ::8][inside], (rng.uniform(0.5, 4.0), 99.5))
     high += rng.uniform(-0.05, 0.15) * (high - low)
     grey_HW = np.clip((log_HW - low) * np.float32(1 / max(high - low, 1e-3)), 0, 1)
-    grey_HW = cv2.pow(grey_HW, rng.uniform(0.8, 1.35))
+    grey_HW **= np.float32(rng.uniform(0.8, 1.35))
     if window_HW is not None and rng.random() < 0.75:
         grey_HW *= window_HW > 0.5  # the digital shutter blackens what the collimator hid
     top = rng.uniform(0.9, 1.0) * WHITE
-    return np.round(grey_HW * np.float32(top)).astype(np.uint16)
+    grey_HW *= np.float32(top)
+    return cast(NDArray[np.uint16], np.rint(grey_HW).astype(np.uint16))

@@ -1,9 +1,9 @@
-"""The eight hip stems of OrthoNet, with heads and cups.
+"""The eight hip stems of OrthoNet, by shape.
 
 Each stem is drawn from what is publicly known of its shape (makers' brochures and published
-radiographs): outline, cross-section, length, neck, collar, tip, surface. Measures are rounded and of
-a middle size; they are drawings, not the makers' data. They show the pipeline at work, they are no
-evidence about patients.
+radiographs): outline, cross-section, length, neck, collar, tip, surface. Measures are rounded and
+of a middle size; they are drawings, not the makers' data. They show the pipeline at work, they are
+no evidence about patients.
 
 A stem's frame: y down the stem's axis in mm, y = 0 at the calcar, x medial; see `phantom_anatomy`.
 """
@@ -13,20 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from implant_model import phantom_film as film
-from implant_model.phantom_film import Scene
-from implant_model.phantom_solids import (
-    Frame,
-    Loft,
-    Points,
-    add_ball,
-    add_bowl,
-    add_loft,
-    add_prism,
-    add_wire,
-    loft,
-    rod,
-    rounded,
-)
+from implant_model.phantom_shapes import Loft, Points, loft, rounded
 
 
 @dataclass(frozen=True)
@@ -86,7 +73,9 @@ _FURLONG = loft(
     ],
     exponent=2, smooth_mm=3,
 )  # fmt: skip
-_FURLONG_COLLAR = rounded([(8, -3.5), (22, -4.5), (26.5, -2), (26.5, 1.8), (22, 3.2), (8, 4)], passes=2)
+_FURLONG_COLLAR = rounded(
+    [(8, -3.5), (22, -4.5), (26.5, -2), (26.5, 1.8), (22, 3.2), (8, 4)], passes=2
+)
 
 # Anthology: a flat wedge, thin from front to back, its lateral shoulder cut away, a porous sleeve
 # that ends in a step, narrow pointed end.
@@ -111,8 +100,8 @@ _POLARSTEM = loft(
 )  # fmt: skip
 _POLARSTEM_RIBS = tuple((x, -4.0, 34.0, 2.0, 3.4) for x in (-5.2, -0.6, 4.0))
 
-# Accolade II: a flat wedge with a square lateral shoulder that carries the insertion hole, a strongly
-# curved medial side that follows the calcar, a coating that ends in a step, and a broad short end.
+# Accolade II: a flat wedge with a square lateral shoulder that carries the insertion hole, a
+# strongly curved medial side that follows the calcar, a coating that ends in a step, a broad end.
 _ACCOLADE = loft(
     [
         (-16, -13, 4, 8), (-14, -14.6, 9, 9), (-6, -15.2, 16, 10.5), (2, -14.6, 19, 10.5),
@@ -123,9 +112,9 @@ _ACCOLADE = loft(
     exponent=8, smooth_mm=2.5,
 )  # fmt: skip
 
-# Exeter: polished steel, a smooth collarless double taper without a step or a groove, in cement that
-# shows a hollow below the tip (the centraliser's) and a plug.
-_EXETER = loft(
+# Exeter: polished steel, a smooth collarless double taper without a step or a groove, in cement
+# that shows a hollow below the tip (the centraliser's).
+EXETER = loft(
     [
         (-19, -4, 5, 9), (-14, -8, 10, 10), (-6, -9.8, 13.2, 10.5), (6, -9.8, 11.6, 10.5),
         (30, -8.6, 8.8, 9.5), (60, -7.0, 7.2, 8.5), (90, -5.4, 5.6, 7), (120, -3.9, 4.1, 5.6),
@@ -133,7 +122,7 @@ _EXETER = loft(
     ],
     exponent=4, smooth_mm=8,
 )  # fmt: skip
-_MANTLE = loft(
+MANTLE = loft(
     [
         (-4, -12, 15, 15), (6, -13.5, 15.5, 17), (30, -12, 12.4, 17), (60, -10.2, 10.4, 15),
         (100, -8.6, 8.6, 13.5), (150, -7.4, 7.4, 13), (176, -7.2, 7.2, 13), (182, -5.5, 5.5, 9),
@@ -141,9 +130,7 @@ _MANTLE = loft(
     smooth_mm=9,
 )  # fmt: skip
 
-_CORAIL_STEM = Stem(
-    _CORAIL, 135, 55, (15, 11.5), ridges=(-4, 40, 4.4, 1.5), ribs=_CORAIL_RIBS
-)
+_CORAIL_STEM = Stem(_CORAIL, 135, 55, (15, 11.5), ridges=(-4, 40, 4.4, 1.5), ribs=_CORAIL_RIBS)
 _FURLONG_STEM = Stem(_FURLONG, 132, 54, (17, 13))
 
 STEMS: dict[str, Stem] = {
@@ -157,107 +144,5 @@ STEMS: dict[str, Stem] = {
     "smith-nephew-anthology": Stem(_ANTHOLOGY, 131, 54, (13, 11)),
     "smith-nephew-polarstem": Stem(_POLARSTEM, 135, 56, (14, 12), ribs=_POLARSTEM_RIBS),
     "stryker-accolade-ii": Stem(_ACCOLADE, 129, 53, (15, 10.5), hole=(-8.2, -7.5, 2.6)),
-    "stryker-exeter": Stem(_EXETER, 126, 54, (14, 10.5), metal=film.STEEL, cemented=True),
+    "stryker-exeter": Stem(EXETER, 126, 54, (14, 10.5), metal=film.STEEL, cemented=True),
 }  # fmt: skip
-
-
-def add_stem(scene: Scene, frame: Frame, stem: Stem, turn_degrees: float) -> Frame:
-    """Adds stem, neck, collar and cement.
-
-    Args:
-        scene: Its maps are changed in place.
-        frame: The stem's.
-        stem: What to draw.
-        turn_degrees: Anteversion left over in the picture.
-
-    Returns:
-        The frame of the head: its centre, y towards the stem along the neck.
-    """
-    target_HW = scene.implant_HW
-    squeeze = float(np.cos(np.radians(turn_degrees)))
-    if stem.cemented:
-        _add_cement(scene, frame)
-    add_loft(target_HW, frame, stem.body, stem.metal, turn_degrees)
-    flat = frame.at(0, 0, scale=(squeeze, 1.0))
-    _add_surface(scene, flat, stem)
-    if stem.collar is not None:
-        add_prism(target_HW, flat, stem.collar, stem.metal * 18, bevel_mm=1.5)
-    x, y = stem.head()
-    head = frame.at(x * squeeze, y, float(np.degrees(np.arctan2(x * squeeze, 4 - y))))
-    root, taper = stem.neck_widths
-    length = stem.neck_mm - 14
-    neck = [(0, -taper / 2, taper / 2), (14, -taper / 2, taper / 2), (length * 0.75, -root * 0.42, root * 0.42)]
-    neck += [(length, -root / 2, root / 2), (length + 7, -root * 0.45, root * 0.45)]
-    add_loft(target_HW, head, loft(neck, exponent=2, smooth_mm=6), stem.metal)
-    return head
-
-
-def _add_surface(scene: Scene, frame: Frame, stem: Stem) -> None:
-    """Carves grooves and the insertion hole; what is carved never exceeds the body there."""
-    target_HW = scene.implant_HW
-    if stem.ridges is not None:
-        first, last, pitch, depth = stem.ridges
-        stations = np.array(stem.body.stations)
-        for y in np.arange(first, last, pitch):
-            left, right = (float(np.interp(y, stations[:, 0], stations[:, k])) for k in (1, 2))
-            slot = np.array([(left, y), (right, y), (right, y + pitch * 0.4), (left, y + pitch * 0.4)])
-            add_prism(target_HW, frame, slot, -stem.metal * depth)
-    for x, first, last, width, depth in stem.ribs:
-        slot = np.array([(x - width / 2, first), (x + width / 2, first), (x + width / 3, last), (x - width / 3, last)])
-        add_prism(target_HW, frame, slot, -stem.metal * depth)
-    if stem.hole is not None:
-        x, y, radius = stem.hole
-        depth = float(np.interp(y, [s[0] for s in stem.body.stations], [s[3] for s in stem.body.stations]))
-        ring = np.linspace(0, 2 * np.pi, 24, endpoint=False)
-        circle = np.stack([x + radius * np.cos(ring), y + radius * np.sin(ring)], axis=1)
-        add_prism(target_HW, frame, circle, -stem.metal * depth * 0.85)
-
-
-def _add_cement(scene: Scene, frame: Frame) -> None:
-    """Adds the mantle, and the hollow that the centraliser leaves below the tip."""
-    add_loft(scene.cement_HW, frame, _MANTLE, film.CEMENT)
-    add_loft(scene.cement_HW, frame, _EXETER, -film.CEMENT)
-    add_loft(scene.cement_HW, frame, rod(148, 159, 6.5), -film.CEMENT)
-
-
-def add_bearing(
-    scene: Scene, head: Frame, socket: Frame, rng: np.random.Generator, cemented_cup: float
-) -> None:
-    """Adds a head of metal or ceramic and a cup of random make: they do not betray the stem.
-
-    Args:
-        scene: Its maps are changed in place.
-        head: The head's frame.
-        socket: Upright frame at the same centre, medial to the right.
-        rng: Draws sizes, materials, inclination, anteversion, screws.
-        cemented_cup: Probability of an all-polyethylene cup with a wire marker.
-    """
-    radius = rng.choice([14.0, 16.0, 16.0, 18.0])
-    metal = rng.choice([film.COBALT_CHROME, film.CERAMIC, film.CERAMIC * 1.6])
-    add_ball(scene.implant_HW, socket, radius, metal)
-    add_loft(scene.implant_HW, head, rod(1, radius * 0.98, 11), -metal)  # the bore for the taper
-    outer = radius + rng.uniform(9.0, 13.0)
-    bowl = socket.at(0, 0, rng.uniform(35, 52))
-    tilt = rng.uniform(6, 24)
-    if rng.random() < cemented_cup:
-        add_bowl(scene.cement_HW, bowl, (outer + 2.5, outer), tilt, film.CEMENT)
-        flat = float(np.sin(np.radians(tilt)))
-        angles = np.linspace(0, 2 * np.pi, 33)
-        ring = [(outer * np.cos(a), outer * flat * np.sin(a)) for a in angles]
-        add_wire(scene.implant_HW, bowl, [(float(x), float(y)) for x, y in ring], 1.2, film.STEEL)
-        return
-    wall = rng.uniform(3.0, 5.0)
-    add_bowl(scene.implant_HW, bowl, (outer, outer - wall), tilt, film.TITANIUM)
-    add_bowl(scene.cement_HW, bowl, (outer - wall, radius + 0.3), tilt, film.POLYETHYLENE)
-    for _ in range(int(rng.choice([0, 0, 1, 2]))):
-        add_screw(scene, bowl.at(rng.uniform(-9, 5), -outer + 2, rng.uniform(155, 200)), rng)
-
-
-def add_screw(scene: Scene, frame: Frame, rng: np.random.Generator, length: float = 0.0) -> None:
-    """Adds a cancellous screw: its head at the frame's origin, its shaft along +y, in mm."""
-    reach = length or rng.uniform(18, 34)
-    turns = np.arange(3.0, reach, 1.3)
-    thread = [(float(y), -2.4 - 0.5 * (k % 2), 2.4 + 0.5 * (k % 2)) for k, y in enumerate(turns)]
-    thread = [(3.0, -2.0, 2.0), *thread[1:], (reach + 2, -0.4, 0.4)]
-    add_loft(scene.implant_HW, frame, loft(thread, smooth_mm=0.0), film.TITANIUM)
-    add_loft(scene.implant_HW, frame, rod(0, 3.2, 7.5), film.TITANIUM)

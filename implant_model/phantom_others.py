@@ -9,16 +9,14 @@ import numpy as np
 
 from implant_model import phantom_film as film
 from implant_model.phantom_film import Scene
-from implant_model.phantom_hips import add_screw
+from implant_model.phantom_hip_parts import add_screw
+from implant_model.phantom_shapes import loft, rod, rounded
 from implant_model.phantom_solids import (
     Frame,
     add_ball,
     add_bowl,
     add_loft,
     add_prism,
-    loft,
-    rod,
-    rounded,
 )
 
 
@@ -26,7 +24,14 @@ def add_humeral_stem(scene: Scene, humerus: Frame, rng: np.random.Generator) -> 
     """Adds an anatomical shoulder prosthesis; the origin is the middle of the head."""
     metal = film.COBALT_CHROME if rng.random() < 0.6 else film.TITANIUM
     end = rng.uniform(75, 120)
-    body = [(-4, -8, 6), (10, -9, 9), (30, -6.5, 6.5), (60, -5, 5), (end, -4.2, 4.2), (end + 5, -2, 2)]
+    body = [
+        (-4, -8, 6),
+        (10, -9, 9),
+        (30, -6.5, 6.5),
+        (60, -5, 5),
+        (end, -4.2, 4.2),
+        (end + 5, -2, 2),
+    ]
     add_loft(scene.implant_HW, humerus, loft(body, 4, smooth_mm=5), metal)
     cup = humerus.at(5, -3, rng.uniform(42, 55))
     add_bowl(scene.implant_HW, cup, (rng.uniform(20, 25), 0.0), 8, metal)
@@ -61,11 +66,24 @@ def add_plate(scene: Scene, bone: Frame, rng: np.random.Generator) -> None:
 def add_nail(scene: Scene, femur: Frame, rng: np.random.Generator) -> None:
     """Adds a cephalomedullary nail with a lag screw that ends in the head; origin as a stem's."""
     width = rng.uniform(10, 12.5)
-    body = [(-26, -8, 6), (-18, -8.5, 8), (30, -7.5, 7.5), (60, -width / 2, width / 2), (330, -width / 2, width / 2)]
+    body = [
+        (-26, -8, 6),
+        (-18, -8.5, 8),
+        (30, -7.5, 7.5),
+        (60, -width / 2, width / 2),
+        (330, -width / 2, width / 2),
+    ]
     add_loft(scene.implant_HW, femur, loft(body, 2, smooth_mm=12), film.TITANIUM)
     lag = femur.at(42, -34, rng.uniform(48, 52))
-    thread = [(float(y), -4.0 - (k % 2), 4.0 + (k % 2)) for k, y in enumerate(np.arange(-6, 22, 2.0))]
-    add_loft(scene.implant_HW, lag, loft([*thread, (24, -4.6, 4.6), (92, -4.6, 4.6)], smooth_mm=0), film.TITANIUM)
+    thread = [
+        (float(y), -4.0 - (k % 2), 4.0 + (k % 2)) for k, y in enumerate(np.arange(-6, 22, 2.0))
+    ]
+    add_loft(
+        scene.implant_HW,
+        lag,
+        loft([*thread, (24, -4.6, 4.6), (92, -4.6, 4.6)], smooth_mm=0),
+        film.TITANIUM,
+    )
     if rng.random() < 0.5:
         add_screw(scene, femur.at(-20, rng.uniform(100, 130), -90), rng, 40)
 
@@ -73,14 +91,22 @@ def add_nail(scene: Scene, femur: Frame, rng: np.random.Generator) -> None:
 def add_hip_screw(scene: Scene, femur: Frame, rng: np.random.Generator) -> None:
     """Adds a dynamic hip screw: lag screw, barrel and a side plate."""
     lag = femur.at(42, -34, 45)
-    thread = [(float(y), -5.0 - (k % 2), 5.0 + (k % 2)) for k, y in enumerate(np.arange(-6, 18, 2.2))]
-    add_loft(scene.implant_HW, lag, loft([*thread, (20, -4, 4), (50, -4, 4)], smooth_mm=0), film.STEEL)
+    thread = [
+        (float(y), -5.0 - (k % 2), 5.0 + (k % 2)) for k, y in enumerate(np.arange(-6, 18, 2.2))
+    ]
+    add_loft(
+        scene.implant_HW, lag, loft([*thread, (20, -4, 4), (50, -4, 4)], smooth_mm=0), film.STEEL
+    )
     add_loft(scene.implant_HW, lag, rod(45, 84, 12.5), film.STEEL * 0.8)
     holes = int(rng.integers(3, 6))
     side = femur.at(-18.5, 10)
     last = 18 + 16.0 * holes
     add_prism(
-        scene.implant_HW, side, rounded([(-3, 0), (3, 4), (3, last), (-3, last)], 1), film.STEEL * 15, 1.2
+        scene.implant_HW,
+        side,
+        rounded([(-3, 0), (3, 4), (3, last), (-3, last)], 1),
+        film.STEEL * 15,
+        1.2,
     )
     for hole in range(holes):
         add_screw(scene, side.at(-2, 26 + 16.0 * hole, -90), rng, 38)
@@ -89,7 +115,9 @@ def add_hip_screw(scene: Scene, femur: Frame, rng: np.random.Generator) -> None:
 def add_clips(scene: Scene, rng: np.random.Generator) -> None:
     """Adds a row of skin staples anywhere: metal that is no implant, and not in the mask."""
     height, width = scene.size_mm
-    row = scene.frame.at(rng.uniform(0.1, 0.5) * width, rng.uniform(0.1, 0.4) * height, rng.uniform(-15, 15))
+    row = scene.frame.at(
+        rng.uniform(0.1, 0.5) * width, rng.uniform(0.1, 0.4) * height, rng.uniform(-15, 15)
+    )
     for staple in range(int(rng.integers(6, 14))):
         bar = row.at(rng.uniform(-1, 1), staple * 8.0, rng.uniform(-12, 12))
         add_loft(scene.cement_HW, bar.at(0, 0, 90), rod(-3, 3, 0.7), film.STEEL)

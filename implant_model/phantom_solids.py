@@ -9,7 +9,7 @@ negative gain carves a cavity.
 The bodies serve synthetic radiographs: they show the pipeline at work, they are no evidence about
 patients.
 
-Shape letters: H rows, W columns, N points, S stations.
+Shape letters: H rows, W columns, N points, S table entries.
 """
 
 from collections.abc import Sequence
@@ -19,9 +19,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from implant_model.phantom_shapes import Loft, Points
+
 Map = NDArray[np.float32]
-Points = NDArray[np.float64]
-Station = tuple[float, float, float, float]
 
 _LUT_PER_MM = 4  # a loft's outline is tabulated four times a millimetre
 _SUBPIXEL_BITS = 4  # cv2's fixed-point shift: 1/16 px
@@ -65,40 +65,9 @@ class Frame:
         return points_N2 @ self.matrix[:, :2].T + self.matrix[:, 2]
 
 
-@dataclass(frozen=True)
-class Loft:
-    """A long body: superelliptic cross-sections strung along the y axis.
-
-    Attributes:
-        stations: (y, left, right, depth) in mm, y ascending; left < right are the outline's x.
-        exponent: Of the superellipse: 2 round, 4 rounded square, 8 nearly rectangular.
-        smooth_mm: Length over which the outline between the stations is rounded off.
-    """
-
-    stations: tuple[Station, ...]
-    exponent: int = 2
-    smooth_mm: float = 4.0
-
-
-def loft(
-    stations: Sequence[Sequence[float]], exponent: int = 2, smooth_mm: float = 4.0
-) -> Loft:
-    """A `Loft` from stations of (y, left, right[, depth]); depth defaults to the width."""
-    rows = [(*row, row[2] - row[1])[:4] for row in stations]
-    return Loft(tuple((r[0], r[1], r[2], r[3]) for r in rows), exponent, smooth_mm)
-
-
-def rod(top: float, bottom: float, diameter: float, exponent: int = 2) -> Loft:
-    """A cylinder from y = top to y = bottom with slightly rounded ends, in mm."""
-    half, soft = diameter / 2, min(diameter, bottom - top) / 5
-    rows = [(top, -half + soft, half - soft), (top + soft, -half, half)]
-    rows += [(bottom - soft, -half, half), (bottom, -half + soft, half - soft)]
-    return loft(rows, exponent, smooth_mm=0.0)
-
-
-def _patch(shape: tuple[int, int], frame: Frame, box: tuple[float, float, float, float]) -> (
-    tuple[slice, slice, Map, Map] | None
-):
+def _patch(
+    shape: tuple[int, int], frame: Frame, box: tuple[float, float, float, float]
+) -> tuple[slice, slice, Map, Map] | None:
     """Rows, columns and body coordinates (H, W) of the pixels that a box in mm can cover."""
     left, top, right, bottom = box
     corners = np.array([[left, top], [right, top], [left, bottom], [right, bottom]])
@@ -176,20 +145,10 @@ def add_loft(
     target_HW[rows, columns] += chord_HW * depth[index_HW] * inside_HW * np.float32(gain)
 
 
-def rounded(points: Sequence[tuple[float, float]], passes: int = 3) -> Points:
-    """A closed outline with its corners cut `passes` times (Chaikin 1974), (N, 2) in mm."""
-    outline = np.asarray(points, dtype=np.float64)
-    for _ in range(passes):
-        after = np.roll(outline, -1, axis=0)
-        outline = np.stack([0.75 * outline + 0.25 * after, 0.25 * outline + 0.75 * after], axis=1)
-        outline = outline.reshape(-1, 2)
-    return outline
-
-
 def add_prism(
     target_HW: Map, frame: Frame, outline_N2: Points, gain: float, bevel_mm: float = 0.0
 ) -> None:
-    """Adds a body of constant depth with the given outline.
+    """Adds a body of constant depth with the given outline, which cv2 widens by half a pixel.
 
     Args:
         target_HW: The map, changed in place.
@@ -255,7 +214,11 @@ def add_bowl(
 
 
 def add_wire(
-    target_HW: Map, frame: Frame, points: Sequence[tuple[float, float]], diameter: float, gain: float
+    target_HW: Map,
+    frame: Frame,
+    points: Sequence[tuple[float, float]],
+    diameter: float,
+    gain: float,
 ) -> None:
     """Adds a thin wire along a polyline; `diameter` in mm, `gain` per millimetre of chord."""
     px = frame.to_px(np.asarray(points, dtype=np.float64))
