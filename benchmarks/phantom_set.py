@@ -1,4 +1,4 @@
-"""Makes the labelled phantom archives that `models/phantom` is trained on: tar, tar.gz, tar.zst, zip.
+"""Makes the labelled phantom archives that `models/phantom` is trained on, in four kinds of archive.
 
     python -m benchmarks.phantom_set FOLDER --images 3000 --seed 1
 

@@ -1,0 +1,190 @@
+"""Labelled sets: read by the main job's own code, nothing dropped unseen, faults in a sentence."""
+
+import io
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from implant_model.errors import UsageError
+from implant_model.limits import Limits
+from implant_model.preprocess import Preprocessing
+from training.dataset import Excluded, LabelledSet, load_set
+from training.duplicates import duplicate_groups, near_pairs, perceptual_hashes
+from training.labels import folder_label, read_labels
+
+SPEC = Preprocessing(size_px=32)
+
+
+def picture(seed: int, side: int = 48, detail: int = 6) -> bytes:
+    """A PNG with a random pattern of its own."""
+    coarse = np.random.default_rng(seed).integers(20, 235, (detail, detail), dtype=np.uint8)
+    image = Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def tar_of(path: Path, members: list[tuple[str, bytes]]) -> None:
+    with tarfile.open(path, "w") as archive:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+
+
+def labels_file(folder: Path, *rows: str, header: str = "archive,member,label,patient") -> str:
+    path = folder / "labels.csv"
+    path.write_text("\n".join([header, *rows]) + "\n")
+    return str(path)
+
+
+@pytest.fixture
+def archives(tmp_path: Path) -> Path:
+    """A tar with a broken picture, clutter and an unlabelled one, and a zip one folder deeper."""
+    folder = tmp_path / "archives"
+    (folder / "deep").mkdir(parents=True)
+    tar_of(
+        folder / "first.tar",
+        [
+            ("a.png", picture(1)),
+            ("broken.png", picture(2)[:200]),
+            ("b.png", picture(3)),
+            ("extra.png", picture(4)),
+            (".DS_Store", b"\0\0\0\1Bud1"),
+        ],
+    )
+    with zipfile.ZipFile(folder / "deep" / "second.zip", "w") as archive:
+        archive.writestr("a.png", picture(5, side=64))
+    return folder
+
+
+def load(folder: Path, labels: str | None, tmp_path: Path) -> LabelledSet:
+    checked = read_labels(labels) if labels else None
+    return load_set([str(folder)], checked, SPEC, Limits(), tmp_path / "cache")
+
+
+ROWS = (
+    "first.tar,a.png,stem,p1",
+    "first.tar,broken.png,stem,p2",
+    "first.tar,b.png,cup,p3",
+    "first.tar,gone.png,cup,p4",
+    "deep/second.zip,a.png,stem,p1",
+)
+
+
+def test_images_with_their_labels_and_all_that_is_left_out(archives: Path, tmp_path: Path) -> None:
+    labelled = load(archives, labels_file(tmp_path, *ROWS), tmp_path)
+    assert labelled.names == ("cup", "stem")
+    assert labelled.images_NSS.shape == (3, 32, 32)
+    assert labelled.images_NSS.dtype == np.uint8
+    assert sorted(labelled.labels_N.tolist()) == [0, 1, 1]
+    stems = labelled.labels_N == 1
+    assert len(set(labelled.patients_N[stems].tolist())) == 1
+    assert labelled.patients_N[~stems][0] not in labelled.patients_N[stems]
+    assert sorted(labelled.sizes_N2.tolist()) == [[48, 48], [48, 48], [64, 64]]
+    assert set(labelled.excluded) == {
+        Excluded("first.tar", "broken.png", "truncated"),
+        Excluded("first.tar", "extra.png", "no_label"),
+        Excluded("first.tar", ".DS_Store", "clutter"),
+        Excluded("first.tar", "gone.png", "not_in_archive"),
+    }
+
+
+def test_the_cache_is_used_until_something_changes(archives: Path, tmp_path: Path) -> None:
+    labels = labels_file(tmp_path, *ROWS)
+    first = load(archives, labels, tmp_path)
+    again = load(archives, labels, tmp_path)
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+    for name in ("images_NSS", "labels_N", "patients_N", "sizes_N2"):
+        assert np.array_equal(getattr(first, name), getattr(again, name))
+    assert (first.names, first.excluded) == (again.names, again.excluded)
+    other = load(archives, labels_file(tmp_path, *ROWS[:3]), tmp_path)
+    assert other.fingerprint != first.fingerprint
+
+
+def test_no_patient_reaches_the_cache(archives: Path, tmp_path: Path) -> None:
+    load(archives, labels_file(tmp_path, *[row.replace(",p", ",MRN-") for row in ROWS]), tmp_path)
+    assert all(b"MRN-" not in file.read_bytes() for file in (tmp_path / "cache").iterdir())
+
+
+def test_parquet_labels(archives: Path, tmp_path: Path) -> None:
+    path = tmp_path / "labels.parquet"
+    rows = [dict(zip(("archive", "member", "label"), row.split(","), strict=False)) for row in ROWS]
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    labelled = load(archives, str(path), tmp_path)
+    assert len(labelled) == 3
+    assert labelled.patients_N.tolist() == [-1, -1, -1]
+
+
+def test_a_folder_a_class_loose_and_in_an_archive(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    for name, seed in [("cup/1.png", 1), ("cup/2.png", 2), ("stem/1.png", 3)]:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(picture(seed))
+    tar_of(folder / "more.tar", [("x/stem/9.png", picture(9)), ("loose.png", picture(8))])
+    labelled = load(folder, None, tmp_path)
+    assert labelled.names == ("cup", "stem")
+    assert labelled.labels_N.tolist() == [0, 0, 1, 1] or len(labelled) == 4
+    assert labelled.excluded == (Excluded("more.tar", "loose.png", "no_label"),)
+
+
+@pytest.mark.parametrize(
+    ("name", "member", "label"),
+    [
+        ("more.tar", "x/stem/9.png", "stem"),
+        ("stem/9.png", "9.png", "stem"),
+        ("9.png", "9.png", None),
+        ("hospital/more.tar", "9.png", None),
+    ],
+)
+def test_the_folder_that_counts(name: str, member: str, label: str | None) -> None:
+    assert folder_label(name, member) == label
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (("first.tar,a.png,stem,", "first.tar,a.png,cup,"), r"Rows 1 and 2 .* the same image"),
+        (("first.tar,a.png,stem,P7", "first.tar,b.png,cup,P7"), r"one patient in two classes"),
+        (("first.tar,a.png,,",), r"Row 1 .* has no label"),
+        (("third.tar,a.png,stem,",), r"'third.tar' of the labels file's row 1 is not among"),
+        ((), r"has no rows"),
+        ((ROWS[0], ROWS[2], "first.tar,broken.png,screw,"), r"'screw' has no readable image"),
+        ((ROWS[0],), r"fewer than two"),
+    ],
+)
+def test_a_fault_is_one_sentence(
+    archives: Path, tmp_path: Path, rows: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        load(archives, labels_file(tmp_path, *rows), tmp_path)
+    assert "P7" not in str(caught.value)
+
+
+def test_a_missing_column_is_named(tmp_path: Path) -> None:
+    path = labels_file(tmp_path, "x,y", header="archive,label")
+    with pytest.raises(UsageError, match="no column 'member'"):
+        read_labels(path)
+
+
+def test_a_binary_labels_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UsageError, match="neither Parquet nor CSV"):
+        read_labels(str(path))
+
+
+def test_near_duplicates_survive_rescaling_and_jpeg() -> None:
+    pictures = [Image.open(io.BytesIO(picture(seed, 200, detail=24))) for seed in range(20)]
+    buffer = io.BytesIO()
+    pictures[3].resize((150, 150)).save(buffer, "JPEG", quality=40)
+    pictures.append(Image.open(buffer))
+    images = np.stack([np.asarray(item.convert("L").resize((96, 96))) for item in pictures])
+    assert near_pairs(perceptual_hashes(images), 20) == [(3, 20)]
+    assert duplicate_groups(images, 20).tolist() == [*range(20), 3]

@@ -1,0 +1,205 @@
+"""The training job: settings, its call, its parts, and one whole run on two workers."""
+
+import csv
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from implant_model.classifier import Classifier
+from implant_model.errors import UsageError
+from implant_model.limits import Limits
+from implant_model.network_spec import NetworkSpec
+from implant_model.networks import build
+from implant_model.package import load_package
+from implant_model.phantom import ORTHONET
+from implant_model.phantom_files import Sample, sample_archives
+from jobs.train import main
+from training.config import FitSettings, from_document, load_config
+from training.cues import probe_cues
+from training.dataset import load_set
+from training.labels import read_labels
+from training.loop import draw_order, learning_rate, parameter_groups, take_weights
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_settings_are_read_from_toml_and_json_alike(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text('name = "x"\n[fit]\nepochs = 3\n[implants.a]\njoint = "hip"\n')
+    document = {"name": "x", "fit": {"epochs": 3}, "implants": {"a": {"joint": "hip"}}}
+    (tmp_path / "a.json").write_text(json.dumps(document))
+    config = load_config(str(tmp_path / "a.toml"))
+    assert config == load_config(str(tmp_path / "a.json"))
+    assert config.fit.epochs == 3
+    assert from_document(json.loads(json.dumps(config.to_json())), "a copy") == config
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({"fitt": {}}, "fitt is no setting; accepted are name"),
+        ({"fit": {"epoch": 3}}, "fit.epoch is no setting"),
+        ({"fit": {"epochs": 2.5}}, "fit.epochs is 2.5; a value of type int"),
+        ({"fit": {"epochs": 0}}, "fit.epochs is 0; a whole number >= 1"),
+        ({"fit": {"learning_rate": math.nan}}, "fit.learning_rate is nan"),
+        ({"split": {"folds": 2}}, "split.folds is 2"),
+        ({"split": {"calibration": 0.6, "test": 0.4}}, "less than 1"),
+        ({"augment": {"flip": 2}}, "augment.flip is 2"),
+        ({"network": {"pretrained": True, "start_from": "models/phantom"}}, "start_from"),
+        ([], "the file is"),
+    ],
+)
+def test_a_senseless_setting_is_named(document: object, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        from_document(document, "train.toml")
+
+
+@pytest.mark.parametrize(("name", "text"), [("a.toml", "x = ["), ("a.json", "{"), ("b.toml", None)])
+def test_a_settings_file_that_cannot_be_read(tmp_path: Path, name: str, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(UsageError, match=f"The settings file .*{name}"):
+        load_config(str(tmp_path / name))
+
+
+def test_the_settings_that_ship_are_valid() -> None:
+    files = sorted((ROOT / "benchmarks" / "configs").glob("*.toml"))
+    assert {file.stem for file in files} >= {"phantom", "shoulder"}
+    for file in files:
+        config = load_config(str(file))
+        assert len(config.catalogue(tuple(sorted(config.implants)))) == len(config.implants)
+
+
+def test_an_implant_without_images_is_refused() -> None:
+    config = from_document({"implants": {"stem": {"joint": "hip"}}}, "train.toml")
+    with pytest.raises(UsageError, match="'stem', of which there is no image"):
+        config.catalogue(("cup", "screw"))
+
+
+def test_a_package_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "package.json").write_text("{}")
+    call = ["--images", str(tmp_path), "--labels", "x.csv", "--output", str(tmp_path / "model")]
+    with pytest.raises(UsageError, match="is there already"):
+        main(call)
+
+
+def test_a_training_that_was_begun_needs_resume(tmp_path: Path) -> None:
+    (tmp_path / "model.work" / "checkpoints").mkdir(parents=True)
+    call = ["--images", str(tmp_path), "--labels", "x.csv", "--output", str(tmp_path / "model")]
+    with pytest.raises(UsageError, match="go on with --resume"):
+        main(call)
+    with pytest.raises(UsageError, match="--workers is 99"):
+        main([*call, "--workers", "99"])
+
+
+def test_the_rate_climbs_and_falls() -> None:
+    fit = FitSettings(learning_rate=1.0, warmup=0.1)
+    rates = [learning_rate(done, fit) for done in (0.0, 0.05, 0.1, 0.55, 1.0)]
+    assert rates == pytest.approx([0.01, 0.5, 1.0, 0.5, 0.0])
+
+
+@pytest.mark.parametrize(("balance", "share"), [(0.0, 0.1), (0.5, 0.25), (1.0, 0.5)])
+def test_balance_draws_rare_classes_as_told(balance: float, share: float) -> None:
+    labels_N = torch.tensor([0] * 9000 + [1] * 1000)
+    order_N = draw_order(labels_N, balance, torch.Generator().manual_seed(0))
+    assert float((labels_N[order_N] == 1).double().mean()) == pytest.approx(share, abs=0.02)
+    if balance == 0:
+        assert len(set(order_N.tolist())) == len(labels_N)
+
+
+def test_weights_are_taken_where_they_fit() -> None:
+    spec = NetworkSpec("a.safetensors", "classifier", "shufflenet_v2_x0_5")
+    source, target = build(spec, 3), build(spec, 5)
+    taken = take_weights(target, source.state_dict())
+    assert taken == len(source.state_dict()) - 2  # all but the head's weight and bias
+    first = next(name for name in source.state_dict() if name.endswith("weight"))
+    assert torch.equal(target.state_dict()[first], source.state_dict()[first])
+
+
+def test_decay_spares_biases_and_scales() -> None:
+    network = build(NetworkSpec("a.safetensors", "classifier", "shufflenet_v2_x0_5"), 3)
+    decayed, spared = parameter_groups(network, 0.1)
+    assert all(p.ndim > 1 for p in decayed["params"])
+    assert all(p.ndim == 1 for p in spared["params"])
+    assert spared["weight_decay"] == 0
+    assert len(decayed["params"]) + len(spared["params"]) == len(list(network.parameters()))
+
+
+def test_a_cue_that_tells_the_class_is_found() -> None:
+    rng = np.random.default_rng(0)
+    labels_N = np.arange(80) % 2
+    images_NSS = rng.integers(60, 200, (80, 16, 16), dtype=np.uint8)
+    sizes_N2 = np.where(labels_N[:, None] == 1, rng.integers(300, 900, (80, 1)), 250)
+    report = probe_cues(images_NSS, np.repeat(sizes_N2, 2, axis=1)[:, :2], labels_N, np.arange(80))
+    assert report.native.value > 0.95
+    assert report.seen.high < 0.8
+    assert report.majority.value == 0.5
+
+
+CONFIG = """
+name = "trial"
+[preprocessing]
+size_px = 48
+[split]
+calibration = 0.3
+test = 0.3
+duplicate_bits = 4
+[network]
+architecture = "shufflenet_v2_x0_5"
+[fit]
+epochs = 2
+batch_size = 16
+mixed_precision = false
+[card]
+source = "Phantoms of this test."
+licence = "Apache-2.0"
+synthetic = true
+"""
+
+
+@pytest.mark.cluster
+def test_two_workers_make_a_package_that_classifies(tmp_path: Path) -> None:
+    sample = Sample(implants=ORTHONET.implants[7:9], height_px=96, images_per_patient=2)
+    archives = tmp_path / "archives"
+    sample_archives(archives, 64, 5, sample)
+    (archives / "labels.csv").rename(tmp_path / "labels.csv")
+    (tmp_path / "train.toml").write_text(CONFIG)
+    output = tmp_path / "model"
+    done = subprocess.run(
+        [sys.executable, "-m", "jobs.train", "--images", str(archives), "--workers", "2"]
+        + ["--labels", str(tmp_path / "labels.csv"), "--config", str(tmp_path / "train.toml")]
+        + ["--output", str(output)],
+        cwd=ROOT,
+        env={**os.environ, "RAY_AUTH_MODE": "disabled"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.strip().splitlines()[-1] == "train: exit code 0"
+    assert "64 images of 2 classes; 0 left out" in done.stdout
+    package = load_package(str(output))
+    assert package.id in done.stdout
+    assert "no evidence about patients" in package.card
+    assert "Not a medical device" in package.card
+
+    labels = read_labels(str(tmp_path / "labels.csv"))
+    labelled = load_set(
+        [str(archives)], labels, package.preprocessing, Limits(), tmp_path / "again"
+    )
+    predictions = Classifier(package).classify(labelled.images_NSS)
+    right_N = predictions.probabilities_NC.argmax(axis=1) == labelled.labels_N
+    assert right_N.mean() > 0.8  # a hip from a knee, after two epochs
+
+    with (tmp_path / "model.work" / "excluded.csv").open() as file:
+        assert list(csv.reader(file)) == [["archive", "member", "reason"]]
+    with pytest.raises(UsageError, match="is there already"):
+        main(["--images", str(archives), "--output", str(output), "--resume"])
