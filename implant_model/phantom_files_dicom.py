@@ -118,10 +118,6 @@ def write_dicom(
     _describe_study(dataset, rng, study_date)
     _describe_view(dataset, phantom, rng, modality)
     _describe_pixels(dataset, phantom, stored_HW, photometric)
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = UID(transfer_syntax)
-    dataset.file_meta.ImplementationClassUID = UID(_IMPLEMENTATION)
-    dataset.file_meta.ImplementationVersionName = "PHANTOM_1"
     _encode(dataset, stored_HW, transfer_syntax)
     file = io.BytesIO()
     dcmwrite(file, dataset, enforce_file_format=True)
@@ -227,7 +223,11 @@ def _describe_pixels(
 
 
 def _encode(dataset: Dataset, stored_HW: NDArray[np.uint16], transfer_syntax: str) -> None:
-    """Puts the pixel data in, compressed as the transfer syntax says."""
+    """Puts the pixel data in, compressed as the transfer syntax says, and the file meta."""
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = UID(transfer_syntax)
+    dataset.file_meta.ImplementationClassUID = UID(_IMPLEMENTATION)
+    dataset.file_meta.ImplementationVersionName = "PHANTOM_1"
     if transfer_syntax == JPEG2000Lossless:
         frame = openjpeg.utils.encode_array(stored_HW, bits_stored=12, photometric_interpretation=2)
         dataset.PixelData = encapsulate([frame])

@@ -173,7 +173,7 @@ def _detect(passed_HW: Map, scene: Scene, rng: np.random.Generator) -> Map:
     small = _resized(passed_HW, (height // 8, width // 8))
     spread_px = rng.uniform(15.0, 30.0) * scene.frame.px_per_mm / 8
     scatter_HW = _resized(_blurred(small, spread_px), (height, width))
-    blur_px = max(rng.uniform(0.15, 0.45) * scene.frame.px_per_mm, 0.45)
+    blur_px = max(rng.uniform(0.15, 0.45) * scene.frame.px_per_mm, 0.6)
     signal_HW = _blurred(passed_HW, blur_px)
     signal_HW += scatter_HW * np.float32(rng.uniform(0.08, 0.35))
     # Photons for each pixel behind the typical body: enough for noise of 0.7 to 3 %.

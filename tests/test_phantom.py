@@ -125,7 +125,7 @@ def test_prism_covers_its_outline_and_its_bevel_thins_the_edge() -> None:
     bevelled, _ = plane()
     add_prism(bevelled, frame, square, 3.0, bevel_mm=4.0)
     assert bevelled[200, 200] == pytest.approx(3.0)
-    assert 0 < bevelled[200, 200 - 76] < 2.0 < plain[200, 200 - 76]
+    assert 0 < bevelled[200, 200 - 78] < 2.0 < plain[200, 200 - 78]
 
 
 def test_mirrored_part_lies_on_the_other_side() -> None:
