@@ -208,7 +208,9 @@ def _directory_start(file: _Parts, end: _End) -> int:
 def _directory(records: bytes, start: int, shift: int, end: _End) -> Directory:
     """Parses all records once; raises ValueError where one is damaged."""
     # 8 bytes an entry; an offset behind the directory is as wrong as one at its start.
-    offsets = array("q", (min(entry.offset, start) for entry in _parse_records(records, shift)))
+    offsets = array(
+        "q", (max(-1, min(entry.offset, start)) for entry in _parse_records(records, shift))
+    )
     if len(records) != end.num_bytes or min(offsets, default=0) < 0:
         raise ValueError("the directory is cut, or its offsets lie before the file")
     problem = _problem(len(offsets), min(offsets, default=start), shift, end)

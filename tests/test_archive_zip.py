@@ -128,6 +128,16 @@ def test_more_entries_than_16_bits_count(wide: bool) -> None:
     assert {m.reason for m in reading.members} == {Reason.EMPTY}
 
 
+def test_offsets_beyond_any_file_are_damage() -> None:
+    for offset in (1 << 63, (1 << 64) - 1, 1 << 40):
+        stored = bytearray(raw_zip(RawEntry(), wide=True))
+        at = stored.index(b"PK\6\6") + 48
+        stored[at : at + 8] = struct.pack("<Q", offset)
+        reading = read(bytes(stored))
+        assert reading.contents == [("x.dcm", b"content")]
+        assert reading.reason is CORRUPT
+
+
 def test_counts_that_lie_are_told() -> None:
     for count in (1, 3):
         reading = read(raw_zip(RawEntry(b"a"), RawEntry(b"b"), count=count))
