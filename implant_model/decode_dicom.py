@@ -20,7 +20,14 @@ from implant_model.decode_elements import (
     IMPLICIT,
     read_file,
 )
-from implant_model.decode_frames import PixelFormat, compressed, encapsulated, native, rle, swapped_words
+from implant_model.decode_frames import (
+    PixelFormat,
+    compressed,
+    encapsulated,
+    native,
+    rle,
+    swapped_words,
+)
 from implant_model.decode_kinds import VIDEO_SYNTAXES, refusal
 from implant_model.decode_raster import check_size, grey_of
 from implant_model.decoded import Header, Pixels

@@ -11,11 +11,13 @@ import struct
 from dataclasses import dataclass
 from typing import cast
 
+import cv2
 import gdcm
 import jpeg_ls
 import numpy as np
 import openjpeg
-from PIL import Image
+from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
+from PIL.JpegImagePlugin import JpegImageFile
 
 from implant_model.decode_elements import ITEM, SEQUENCE_END, UNDEFINED
 from implant_model.decode_markers import J2kFrame, JpegFrame, j2k_frame, jpeg_frame
@@ -126,13 +128,14 @@ def encapsulated(data: bytes, position: int) -> bytes:
         MemberError: truncated where the data end inside a fragment, corrupt where there is none.
     """
     fragments: list[bytes] = []
-    items = 0
+    items, ended = 0, False
     while position + 8 <= len(data):
         group, number, length = struct.unpack_from("<HHI", data, position)
         tag, position = group << 16 | number, position + 8
         if tag != ITEM or length == UNDEFINED:
             if tag != SEQUENCE_END and not fragments:
                 raise MemberError(Reason.CORRUPT, "The pixel data hold something that is no item.")
+            ended = True
             break
         if position + length > len(data):
             raise MemberError(Reason.TRUNCATED, "The file ends inside a fragment of pixel data.")
@@ -141,7 +144,7 @@ def encapsulated(data: bytes, position: int) -> bytes:
             fragments.append(data[position : position + length])
         position += length
     if not any(fragments):
-        reason = Reason.TRUNCATED if position + 8 > len(data) else Reason.CORRUPT
+        reason = Reason.CORRUPT if ended else Reason.TRUNCATED
         raise MemberError(reason, "The pixel data hold no fragment.")
     return fragments[0] if len(fragments) == 1 else b"".join(fragments)
 
@@ -198,7 +201,7 @@ def _read_jpeg(
         return _signed_like(_read_lossless(stream, frame, fmt), frame.bits, fmt)
     if frame.process not in JPEG_DCT or frame.bits != 8:
         raise MemberError(Reason.UNSUPPORTED_ENCODING, "JPEG: 8-bit DCT or lossless is read.")
-    image = Image.open(io.BytesIO(stream), formats=["JPEG"])
+    image = JpegImageFile(io.BytesIO(stream))
     raw_colour = frame.components == 3 and fmt.photometric == "RGB" and frame.adobe is None
     # Without Adobe's marker Pillow takes 3 components for YCbCr; asking for YCbCr leaves them.
     image.draft("YCbCr" if raw_colour else None, (size_px, size_px) if size_px else image.size)
@@ -269,8 +272,9 @@ def _read_j2k(stream: bytes, frame: J2kFrame, fmt: PixelFormat, size_px: int | N
         raise MemberError(Reason.CORRUPT, "The JPEG 2000 frame claims an impossible tile count.")
     if frame.bits > (16 if frame.components == 1 else 8):
         raise MemberError(Reason.UNSUPPORTED_ENCODING, "JPEG 2000 of this depth is not read.")
-    image = Image.open(io.BytesIO(stream), formats=["JPEG2000"])
-    image.reduce = _reduction(frame, size_px)  # type: ignore[method-assign,assignment]
+    image = Jpeg2KImageFile(io.BytesIO(stream))
+    halvings = _reduction(frame, size_px)
+    image.reduce = halvings
     try:
         pixels = np.asarray(image)
     except OSError:
@@ -278,6 +282,7 @@ def _read_j2k(stream: bytes, frame: J2kFrame, fmt: PixelFormat, size_px: int | N
             raise
         # Colour spaces that Pillow does not know.
         pixels = openjpeg.decode(io.BytesIO(stream))  # type: ignore[attr-defined]
+    pixels = _centred(pixels, halvings)
     gap = 8 * pixels.itemsize - frame.bits
     pixels = pixels >> pixels.dtype.type(gap) if gap else pixels
     if frame.components == 1 and frame.signed:
@@ -293,6 +298,24 @@ def _reduction(frame: J2kFrame, size_px: int | None) -> int:
             break
         halvings += 1
     return halvings
+
+
+def _centred(pixels: np.ndarray, halvings: int) -> np.ndarray:
+    """Moves the samples of a wavelet's low-resolution image to the middle of what they stand for.
+
+    Sample j of it stands at pixel j * 2**halvings of the full image, not in the middle of its
+    2**halvings pixels: without this, edges of the networks' input are up to 8 levels off.
+    """
+    if not halvings:
+        return pixels
+    shift = 0.5 - 0.5 ** (halvings + 1)
+    moved = np.array([[1.0, 0.0, shift], [0.0, 1.0, shift]])
+    size = pixels.shape[1], pixels.shape[0]
+    how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cast(
+        np.ndarray,
+        cv2.warpAffine(pixels, moved, size, flags=how, borderMode=cv2.BORDER_REPLICATE),
+    )
 
 
 def _signed_like(pixels: np.ndarray, bits: int, fmt: PixelFormat) -> np.ndarray:

@@ -47,7 +47,7 @@ NON_IMAGE_MODALITIES = frozenset((
 RADIOGRAPHS = frozenset({"CR", "DX", "RG"})
 RADIOGRAPHS_MISNAMED = frozenset({"DR", "XR"})
 UNSPECIFIC = frozenset({"", "OT", "HC"})
-PAPER = frozenset({"SD", "DRW", "SYN"})  # scanned document, drawing, synthetic image
+PAPER = frozenset({"SD", "DRW"})  # scanned document, drawing
 
 
 def refusal(

@@ -11,7 +11,10 @@ from typing import cast
 
 import cv2
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import Image
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
 
 from implant_model.decode_markers import JpegFrame, PngFrame, jpeg_frame, png_frame
 from implant_model.decoded import Header, Pixels
@@ -89,7 +92,7 @@ def _read_png(data: bytes, frame: PngFrame) -> Pixels:
         raise MemberError(Reason.MULTI_FRAME, "The PNG is animated.")
     if not frame.whole:
         raise MemberError(Reason.TRUNCATED, "The PNG ends before its IEND chunk.")
-    image = _load(data, "PNG")
+    image = _load(data, PngImageFile)
     if frame.bits == 16 and image.mode not in ("I;16", "I;16B", "I"):
         # Pillow keeps 8 of 16 bits of colour; it has proven the file whole, so OpenCV may read it.
         return _turned(grey_of(_read_with_opencv(data)), _orientation(image))
@@ -101,18 +104,18 @@ def _read_jpeg(data: bytes, frame: JpegFrame, size_px: int | None) -> Pixels:
         raise MemberError(Reason.UNSUPPORTED_ENCODING, "JPEG: 8-bit DCT processes are read.")
     if not frame.whole:
         raise MemberError(Reason.TRUNCATED, "The JPEG ends before its end-of-image marker.")
-    image = _load(data, "JPEG", size_px)
+    image = _load(data, JpegImageFile, size_px)
     return _turned(grey_of_image(image), _orientation(image))
 
 
-def _load(data: bytes, file_format: str, size_px: int | None = None) -> ImageFile.ImageFile:
-    """Decodes with Pillow.
+def _load(data: bytes, reader: type[ImageFile], size_px: int | None = None) -> ImageFile:
+    """Decodes with one of Pillow's readers; `Image.open` would first load all of them.
 
     Raises:
         MemberError: truncated, corrupt or too_large (a compressed text or profile that explodes).
     """
     try:
-        image = Image.open(io.BytesIO(data), formats=[file_format])
+        image = reader(io.BytesIO(data))
         if size_px is not None:
             image.draft(None, (size_px, size_px))  # a JPEG keeps both sides at or over size_px
         image.load()

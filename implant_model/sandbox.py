@@ -8,7 +8,7 @@ unpickled, and all of it is checked.
 
 Wire format, one message each way for a member, as `SOCK_SEQPACKET` JSON:
     parent > child   {"size": bytes of the member, at offset 0, "room": bytes of the memory file}
-    child > parent   {"header": {...}, "reason": null or Reason, "shape": null or [rows, columns]}
+    child > parent   {"header": {...}, "reason": null or Reason}; the picture is at offset 0
 """
 
 import contextlib
@@ -83,6 +83,8 @@ class DecodeProcess:
 
     def start(self) -> None:
         """Starts the child ahead of the first member."""
+        if self._child is not None and self._child.is_dead():
+            self.close()  # it died between two members, and neither is to blame
         if self._child is None:
             self._child = _Child(self._spec, self._limits)
 
@@ -155,6 +157,10 @@ class _Child:
         shared[: len(data)] = data
         self._send({"size": len(data), "room": self._room})
         return self._prepared(self._receive(float(self._limits.decode_seconds)))
+
+    def is_dead(self) -> bool:
+        """Whether the process has ended."""
+        return self._process.poll() is not None
 
     def end(self) -> None:
         """Kills the child and whatever it started, and gives everything back."""
@@ -309,17 +315,18 @@ def _worker(spec: Preprocessing, limits: Limits) -> Any:
     hint_px = 2 * spec.size_px
 
     def work(shared: mmap.mmap, size: int) -> dict[str, Any]:
-        decoded = decode(shared[:size], limits, hint_px)
-        reason = decoded.reason
-        if decoded.pixels_HW is not None:
-            try:
+        header, reason = Header(), None
+        try:
+            decoded = decode(shared[:size], limits, hint_px)
+            header, reason = decoded.header, decoded.reason
+            if decoded.pixels_HW is not None:
                 image = preprocess(decoded.pixels_HW, spec)
                 shared[: image.size] = image.tobytes()
-            except MemberError as error:
-                reason = error.reason
-            except (MemoryError, cv2.error):
-                reason = Reason.TOO_LARGE
-        return {"header": asdict(decoded.header), "reason": reason}
+        except MemberError as error:
+            reason = error.reason
+        except (MemoryError, cv2.error):
+            reason = Reason.TOO_LARGE
+        return {"header": asdict(header), "reason": reason}
 
     return work
 
