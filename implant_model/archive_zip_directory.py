@@ -44,14 +44,12 @@ class Directory:
 
     Attributes:
         records: Its bytes.
-        start: Where it begins in the file.
         shift: What is to be added to its offsets.
         bounds_N: Where each entry has to end: where the next one or the directory begins.
         problem: What does not agree with it; None where all does.
     """
 
     records: bytes
-    start: int
     shift: int
     bounds_N: npt.NDArray[np.int64]
     problem: str | None
@@ -214,7 +212,7 @@ def _directory(records: bytes, start: int, shift: int, end: _End) -> Directory:
     if len(records) != end.num_bytes or min(offsets, default=0) < 0:
         raise ValueError("the directory is cut, or its offsets lie before the file")
     problem = _problem(len(offsets), min(offsets, default=start), shift, end)
-    return Directory(records, start, shift, _bounds(offsets, start), problem)
+    return Directory(records, shift, _bounds(offsets, start), problem)
 
 
 def _problem(num_entries: int, first_offset: int, shift: int, end: _End) -> str | None:

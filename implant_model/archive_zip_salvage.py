@@ -55,8 +55,7 @@ def _read(index: int, entry: Entry, source: Source, budget_bytes: int, limits: L
     reason = entry_reason(entry, name, budget_bytes, limits)
     if entry.flags & SIZES_FOLLOW and not entry.stored_bytes:
         if entry.method == DEFLATED and not entry.is_encrypted:
-            most_bytes = min(budget_bytes, limits.member_bytes)
-            return _read_to_descriptor(index, name, reason, source, most_bytes)
+            return _read_to_descriptor(index, name, reason, source, budget_bytes, limits)
         # The end of the content cannot be told, so this is the last one: no header comes next.
         return Member(index, name, entry.size, None, reason or Reason.CORRUPT)
     if reason is None:
@@ -66,9 +65,15 @@ def _read(index: int, entry: Entry, source: Source, budget_bytes: int, limits: L
 
 
 def _read_to_descriptor(
-    index: int, name: str, reason: Reason | None, source: Source, most_bytes: int
+    index: int,
+    name: str,
+    reason: Reason | None,
+    source: Source,
+    budget_bytes: int,
+    limits: Limits,
 ) -> Member:
-    """Reads deflated content whose sizes stand behind it."""
+    """Reads deflated content whose sizes stand behind it; over the budget, it is the last one."""
+    most_bytes = min(budget_bytes, limits.member_bytes)
     start = source.position
     inflater = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
     parts: list[bytes] = []
@@ -76,6 +81,8 @@ def _read_to_descriptor(
     try:
         for part in _inflate(inflater, source):
             crc, size = zlib.crc32(part, crc), size + len(part)
+            if size > budget_bytes:
+                return Member(index, name, size, None, reason or Reason.TOO_LARGE)
             if size <= most_bytes and reason is None:
                 parts.append(part)
     except zlib.error:

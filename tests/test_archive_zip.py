@@ -330,6 +330,8 @@ def test_streamed_zip_without_directory() -> None:
     assert reading.reason is TRUNCATED
     assert reading.contents == [("big.dcm", content), ("empty.dcm", None), ("last.dcm", b"content")]
     assert read(cut, Limits(member_bytes=MIB)).rows[0] == ("big.dcm", "too_large")
+    over = Limits(archive_bytes=2 * MIB)
+    assert read(cut, over).rows == [("big.dcm", "too_large")]
     flipped = bytearray(cut)
     flipped[1000] ^= 1
     assert read(bytes(flipped)).rows[0] == ("big.dcm", "corrupt")
