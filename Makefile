@@ -2,8 +2,6 @@
 PYTHON ?= python3
 UV_VERSION := 0.13.9
 BIN := .venv/bin
-# One BLAS or OpenMP thread for each process: the jobs run many processes.
-export RAY_AUTH_MODE ?= disabled
 
 .PHONY: demo test check lint test-slow test-gpu bench lock clean
 

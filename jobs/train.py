@@ -7,8 +7,9 @@ r"""Fits a network to labelled radiographs and writes a model package.
         --output /shared/models/mine --workers 8
 
 --labels is CSV or Parquet with the columns archive, member, label and, where known, patient;
-without it, each image's folder is its label. The prepared images, the checkpoints and the list of
-what was left out are kept in OUTPUT.work, from which --resume goes on; every worker must reach it.
+without it, each image's folder is its label. The prepared images, the list of what was left out,
+the checkpoints and the losses of each epoch (*.jsonl, as it goes) are kept in OUTPUT.work, from
+which --resume goes on; every worker must reach it.
 Exit codes: 0 done; 2 the call or its set-up is wrong; 3 the training broke off, --resume goes on.
 """
 

@@ -15,7 +15,8 @@ import pydicom.data
 import pytest
 from PIL import Image
 
-from implant_model.errors import Outcome, Reason
+from implant_model.errors import Outcome, Reason, UsageError
+from jobs.classify import main
 from jobs.pipeline.tables import PREDICTION_ROW
 from tests.object_store import ObjectStore
 from tests.ray_cluster import ROOT, RayCluster
@@ -42,12 +43,12 @@ def png(seed: int) -> bytes:
     return file.getvalue()
 
 
-def without_cluster(*command: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+def without_cluster(*command: str) -> "subprocess.CompletedProcess[str]":
     """A command whose mistake is to be found before any cluster is needed."""
     return subprocess.run(
         [sys.executable, "-m", *command],
         cwd=ROOT,
-        env={**os.environ, "RAY_ADDRESS": "127.0.0.1:1", **variables},
+        env={**os.environ, "RAY_ADDRESS": "127.0.0.1:1"},
         capture_output=True,
         text=True,
         timeout=120,
@@ -216,48 +217,70 @@ def encrypted_zip() -> bytes:
     return bytes(data)
 
 
-def test_mistakes_are_one_sentence_and_exit_code_2(tmp_path: Path, small_package: Path) -> None:
+@pytest.fixture
+def call(tmp_path: Path, small_package: Path) -> dict[str, str]:
+    """A call without a mistake, by flag."""
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.tar").write_bytes(tar_of({"a.png": png(1)}))
-    (tmp_path / "file").write_bytes(b"")
-    good = {
+    return {
         "INPUT": str(tmp_path / "in"),
         "--output": str(tmp_path / "out"),
         "--model": str(small_package),
     }
-    wrong: list[tuple[dict[str, str], str]] = [
-        ({"--model": str(tmp_path / "none")}, "model package"),
-        ({"--output": str(tmp_path / "file" / "out")}, "not usable"),
-        ({"--output": str(tmp_path / "in" / "out")}, "lies in the INPUT"),
-        ({"--output": "ftp://host/out"}, "ftp"),
-        ({"--actors": "3:1"}, "--actors"),
-        ({"--max-rejected": "2"}, "--max-rejected"),
-        ({"--retry": "bad_luck"}, "bad_luck"),
-        ({"--identifiers": "pseudonymise"}, "needs a key"),
-        ({"--key-file": str(tmp_path / "none.key")}, "none.key"),
-        ({"--colour": "blue"}, "--colour"),
-    ]
-    for changes, words in wrong:
-        flags = {**good, **changes}
-        positional = flags.pop("INPUT")
-        arguments = [part for flag in flags.items() for part in flag]
-        done = without_cluster("jobs.classify", positional, *arguments)
-        sentence, last = done.stderr.strip().splitlines()
-        assert done.returncode == 2, done.stderr
-        assert words in sentence
-        assert last == "classify: exit code 2"
+
+
+def arguments(call: dict[str, str], **changes: str) -> list[str]:
+    flags = {**call, **{f"--{name.replace('_', '-')}": value for name, value in changes.items()}}
+    positional = flags.pop("INPUT")
+    return [positional, *(part for flag in flags.items() for part in flag)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model": "{folder}/none"}, "model package"),
+        ({"output": "{folder}/in/out"}, "lies in the INPUT"),
+        ({"output": "ftp://host/out"}, "ftp"),
+        ({"actors": "3:1"}, "--actors is '3:1'"),
+        ({"batch_size": "0"}, "--batch-size is 0"),
+        ({"limit": "0"}, "--limit is 0"),
+        ({"max_rejected": "2"}, "--max-rejected is 2.0"),
+        ({"retry": "bad_luck"}, "bad_luck is not a reason"),
+        ({"identifiers": "pseudonymise"}, "needs a key"),
+        ({"identifiers": "publish"}, "publish"),
+        ({"key_file": "{folder}/none.key"}, "none.key"),
+        ({"colour": "blue"}, "--colour"),
+    ],
+)
+def test_mistake_is_a_sentence(
+    call: dict[str, str], tmp_path: Path, changes: dict[str, str], words: str
+) -> None:
+    changes = {name: value.format(folder=tmp_path) for name, value in changes.items()}
+    with pytest.raises(UsageError) as caught:
+        main(arguments(call, **changes))
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
 
 
+def test_mistake_ends_with_exit_code_2(call: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    output = str(tmp_path / "file" / "out")
+    done = without_cluster("jobs.classify", *arguments(call, output=output))
+    assert done.returncode == 2, done.stderr
+    sentence, last = done.stderr.strip().splitlines()
+    assert sentence.startswith("classify: The output")
+    assert "is not usable" in sentence
+    assert last == "classify: exit code 2"
+
+
 def test_dry_run_says_what_would_be_done_and_writes_nothing(
-    tmp_path: Path, small_package: Path
+    call: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "a.tar").write_bytes(tar_of({"a.png": png(1)}))
-    arguments = ["--output", str(tmp_path / "out"), "--model", str(small_package), "--dry-run"]
-    done = without_cluster("jobs.classify", str(tmp_path / "a.tar"), *arguments)
-    assert done.returncode == 0, done.stderr
-    assert "To do: 1 archives, 10.2 kB, at least 1 units" in done.stdout
-    assert "Already done: 0 archives" in done.stdout
+    assert main([*arguments(call), "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "To do: 1 archives, 10.2 kB, at least 1 units of at most 1,000 members." in said
+    assert "Already done: 0 archives, 0 members." in said
     assert not (tmp_path / "out").exists()
 
 

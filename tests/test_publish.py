@@ -58,7 +58,7 @@ class Output:
     def _publish_unit(self, archive: PlannedArchive, first: int, size: int) -> dict[str, object]:
         version = archive.info.version
         path = unit_path(MODEL, unit_id(archive.name, version, MODEL, "c0", archive.attempt, first))
-        unit = Unit(0, archive.name, version, first, size, path)
+        unit = Unit(0, archive.name, version, first, size, 0, path)
         rows = PREDICTION_ROW.empty_table().from_pylist(
             [
                 {
@@ -189,7 +189,7 @@ def test_unit_is_never_overwritten(output: Output) -> None:
     archive = output.archive("one")
     result = output.result(archive, sizes=(3,))
     path = result.units[0]["path"]
-    unit = Unit(0, archive.name, archive.info.version, 0, 4, path)
+    unit = Unit(0, archive.name, archive.info.version, 0, 4, 0, path)
     receipt = publish_unit(unit, PREDICTION_ROW.empty_table(), output.root)
     assert "members 0 to 3" in receipt["error"]
 

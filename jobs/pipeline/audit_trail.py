@@ -121,6 +121,7 @@ def _read_unit(uri: str, unit: Mapping[str, Any], row: Mapping[str, Any]) -> pa.
         version=row["archive_version"],
         first_member=unit["first_member"],
         members=unit["members"],
+        num_bytes=0,
         path=unit["path"],
     )
     check_unit(table, wanted)

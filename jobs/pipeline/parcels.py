@@ -35,6 +35,7 @@ class Unit:
         version: Its version.
         first_member: Index of the unit's first member.
         members: How many members were read.
+        num_bytes: Their size in the archive, expanded.
         path: The unit's file, below the predictions table.
         adopted: The output has that file already; the parcel has no rows of this unit.
     """
@@ -44,6 +45,7 @@ class Unit:
     version: str
     first_member: int
     members: int
+    num_bytes: int
     path: str
     adopted: bool = False
 

@@ -1,7 +1,7 @@
 """Progress in images while a run goes on: a line that is rewritten on a terminal, else log lines.
 
 How many images an archive holds is known only when it has been read, so the planned number is
-estimated from the bytes that have been read of the planned bytes, and said with a tilde.
+estimated from the share of the planned bytes that has been read, and said with a tilde.
 """
 
 import sys
@@ -31,7 +31,7 @@ class Progress:
         self._is_terminal = self._stream.isatty()
         self._started = self._spoken = time.monotonic()
         self._outcomes: Counter[str] = Counter()
-        self._members_of: Counter[int] = Counter()
+        self._bytes_of: Counter[int] = Counter()
         self._ended: set[int] = set()
 
     @property
@@ -44,7 +44,7 @@ class Progress:
         position = receipt["position"]
         if "unit" in receipt:
             self._outcomes.update(receipt["outcomes"])
-            self._members_of[position] += receipt["unit"]["members"]
+            self._bytes_of[position] += receipt["read_bytes"]
         elif "status" in receipt:
             self._ended.add(position)
         now = time.monotonic()
@@ -71,12 +71,17 @@ class Progress:
         return "  ".join(parts)
 
     def _estimate_images(self) -> int:
-        """Images in all archives, if the unread ones hold as many for a byte as the read ones."""
-        read_bytes = sum(self._sizes[p] for p in self._ended)
-        read = sum(self._members_of[p] for p in self._ended)
-        left = sum(self._sizes.values()) - read_bytes
-        estimate = read + (round(left * read / read_bytes) if read_bytes else 0)
-        return max(estimate, self.num_images)
+        """Images in all archives, if the unread bytes hold as many as the read ones.
+
+        Of an archive that is still being read, its members' bytes stand for its own: exact for a
+        plain tar, too many for a compressed one, and put right when it ends.
+        """
+        total = sum(self._sizes.values())
+        read = sum(
+            size if position in self._ended else min(self._bytes_of[position], size)
+            for position, size in self._sizes.items()
+        )
+        return round(self.num_images * total / read) if read else self.num_images
 
     def _write(self, text: str) -> None:
         if self._is_terminal:

@@ -24,8 +24,8 @@ def publish(table: pa.Table, output: str) -> pa.Table:
     """Puts the units of a parcel, each once, and reports what stands.
 
     A receipt is a JSON object: of a unit `position`, `unit` (path, first_member, members, bytes,
-    sha256), `outcomes` and `reasons` (counts); of an archive's end the fields of `End`; of a unit
-    that could not be published `position` and `error`.
+    sha256), `read_bytes`, `outcomes` and `reasons` (counts); of an archive's end the fields of
+    `End`; of a unit that could not be published `position` and `error`.
 
     Args:
         table: One parcel, its rows classified.
@@ -84,6 +84,7 @@ def _receipt(unit: Unit, rows: pa.Table, data: bytes) -> dict[str, Any]:
             "bytes": len(data),
             "sha256": hashlib.sha256(data).hexdigest(),
         },
+        "read_bytes": unit.num_bytes,
         "outcomes": Counter(rows["outcome"].to_pylist()),
         "reasons": Counter(r for r in rows["reason"].to_pylist() if r is not None),
     }

@@ -6,7 +6,7 @@ is none. Identifiers are dropped or replaced at this place; none goes further.
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -113,10 +113,7 @@ class _Draft:
             self.images_HW.append(prepared.image)
 
     def close(self) -> Read:
-        u = self.unit
-        unit = Unit(
-            u.position, u.archive, u.version, u.first_member, self.members, u.path, u.adopted
-        )
+        unit = replace(self.unit, members=self.members, num_bytes=self.num_bytes)
         return unit, pa.Table.from_pylist(self.rows, schema=PREDICTION_ROW), self.images_HW
 
 
@@ -125,7 +122,7 @@ def _open_draft(position: int, archive: PlannedArchive, recipe: Recipe, first: i
     unit = unit_id(name, version, recipe.model, recipe.configuration_hash, archive.attempt, first)
     path = unit_path(recipe.model, unit)
     adopted = storage.exists(storage.join(recipe.output, PREDICTIONS, path)) is not None
-    return _Draft(Unit(position, name, version, first, 0, path, adopted), recipe)
+    return _Draft(Unit(position, name, version, first, 0, 0, path, adopted), recipe)
 
 
 def _prepare(member: Member, prepare: Prepare) -> Prepared:

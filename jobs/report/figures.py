@@ -6,6 +6,7 @@ Lengths are in units of the figure's view box, y downwards.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -74,7 +75,6 @@ def histogram(
     limits: tuple[float, float] | None = None,
     num_bins: int = 20,
     mark: float | None = None,
-    digits: int = 2,
 ) -> Histogram | None:
     """Stacks the values of several outcomes.
 
@@ -84,7 +84,6 @@ def histogram(
             counted in the outermost bins.
         num_bins: Bins of equal width.
         mark: Where to draw a vertical line.
-        digits: Digits after the point on the horizontal axis.
 
     Returns:
         None where there is no value.
@@ -92,22 +91,20 @@ def histogram(
     everything = np.concatenate([np.empty(0, np.float32), *values.values()]).astype(np.float64)
     if not everything.size:
         return None
-    is_open = limits is None
     low, high = _spread(everything, mark) if limits is None else limits
     edges = np.linspace(low, high, num_bins + 1)
     counts_KB = np.array(
         [np.histogram(np.clip(v, low, high), edges)[0] for v in values.values()], dtype=np.int64
     )
     most = _round_up(int(counts_KB.sum(axis=0).max()))
-    labels = [f"{a:.{digits}f} to {b:.{digits}f}" for a, b in zip(edges, edges[1:], strict=False)]
-    if is_open:
-        labels[0], labels[-1] = f"under {edges[1]:.{digits}f}", f"{edges[-2]:.{digits}f} and over"
+    digits = _digits(high - low)
+    labels = _bin_labels([_text(edge, digits) for edge in edges], is_open=limits is None)
     return Histogram(
         tuple(values),
         _stack(counts_KB, tuple(values), most),
-        [Tick(_x(v, low, high), f"{v:.{digits}f}") for v in np.linspace(low, high, 5)],
+        [Tick(_x(v, low, high), _text(v, digits)) for v in np.linspace(low, high, 5)],
         [Tick(_y(v, most), f"{v:,.0f}") for v in (0, most / 2, most)],
-        None if mark is None else Tick(_x(mark, low, high), f"{mark:.{digits}f}"),
+        None if mark is None else Tick(_x(mark, low, high), _text(mark, digits)),
         [Bin(label, counts_KB[:, b].tolist()) for b, label in enumerate(labels)],
     )
 
@@ -131,6 +128,23 @@ def _spread(values: npt.NDArray[np.float64], mark: float | None) -> tuple[float,
     if mark is not None:
         low, high = min(low, mark), max(high, mark)
     return (low, high) if high > low else (low - 0.5, high + 0.5)
+
+
+def _bin_labels(edges: Sequence[str], *, is_open: bool) -> list[str]:
+    labels = [f"{low} to {high}" for low, high in pairwise(edges)]
+    if is_open:
+        labels[0], labels[-1] = f"under {edges[1]}", f"{edges[-2]} and over"
+    return labels
+
+
+def _digits(spread: float) -> int:
+    """Digits after the point by which twenty bins of a spread can be told apart."""
+    return min(max(2 - math.floor(math.log10(spread)), 0), 6) if spread < 100 else 0
+
+
+def _text(value: float, digits: int) -> str:
+    """A number of an axis, short enough that five stand side by side."""
+    return f"{value:.2g}" if abs(value) >= 1e5 else f"{value:,.{digits}f}"
 
 
 def _round_up(count: int) -> int:

@@ -136,7 +136,7 @@ def _histograms(facts: RunFacts, threshold: float | None) -> dict[str, object]:
     return {
         "box": _BOX,
         "probability": figures.histogram(facts.probability, limits=(0.0, 1.0)),
-        "novelty": figures.histogram(facts.novelty, mark=threshold, digits=0),
+        "novelty": figures.histogram(facts.novelty, mark=threshold),
     }
 
 
