@@ -455,7 +455,7 @@ def test_the_directory_takes_little_memory() -> None:
     stored = local * number + records + end
     last, peak = peak_bytes(BytesReader(stored))
     assert last.members[0].index == number - 1
-    # Its bytes (51 an entry), the offsets and what sorts them; zipfile takes 700 an entry.
+    # Its bytes (51 an entry), the offsets and what sorts them; zipfile takes 500 an entry.
     assert peak < 3 * len(records) + 40 * number
 
 
