@@ -28,7 +28,7 @@ from implant_model.package_manifest import (
     Manifest,
     Novelty,
 )
-from implant_model.package_reader import ModelPackage, load_package, sha256
+from implant_model.package_reader import ModelPackage, check_weights, load_package, sha256
 from implant_model.preprocess import Preprocessing
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "Calibration",
     "ModelPackage",
     "Novelty",
+    "check_weights",
     "load_package",
     "save_package",
 ]

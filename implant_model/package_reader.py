@@ -104,11 +104,13 @@ class ModelPackage:
         return NoveltyReference.from_bytes(data, self.novelty.method, len(self.catalogue))
 
 
-def load_package(uri: str) -> ModelPackage:
+def load_package(uri: str, *, weights: bool = True) -> ModelPackage:
     """Reads a package and checks all of it: hashes, fields, weights.
 
     Args:
         uri: Folder or prefix: a path, `file://` or `s3://`.
+        weights: Also check that the networks take the weights, which needs torch and so some
+            seconds; without it, call `check_weights` before the package is used.
 
     Raises:
         PackageError: Not there, not a package, damaged, or of a version that is not understood.
@@ -119,10 +121,11 @@ def load_package(uri: str) -> ModelPackage:
         data = _read(root, MANIFEST, MOST_MANIFEST)
         manifest = Manifest.from_bytes(data)
         files = {name: _read_checked(root, name, facts) for name, facts in manifest.files.items()}
-        package = ModelPackage(manifest, sha256(data), files)
-        _check_weights(package)
     except UsageError as error:
         raise PackageError(f"The model package {root} cannot be used: {error}") from error
+    package = ModelPackage(manifest, sha256(data), files)
+    if weights:
+        check_weights(package)
     return package
 
 
@@ -162,7 +165,19 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _check_weights(package: ModelPackage) -> None:
+def check_weights(package: ModelPackage) -> None:
+    """Checks that the networks take their weights, and that the novelty reference fits them.
+
+    Raises:
+        PackageError: They do not.
+    """
+    try:
+        _check_networks(package)
+    except UsageError as error:
+        raise PackageError(f"The model package {package.id} cannot be used: {error}") from error
+
+
+def _check_networks(package: ModelPackage) -> None:
     # Imported here: torch takes seconds, and tasks that only carry a package do without.
     from implant_model.weights import load_networks
 

@@ -20,7 +20,7 @@ import uuid
 from collections.abc import Sequence
 
 from implant_model import __version__, storage
-from implant_model.package import ModelPackage, load_package
+from implant_model.package import ModelPackage, check_weights, load_package
 from jobs.pipeline.command import OK, run_command
 from jobs.pipeline.lease import Lease
 from jobs.pipeline.options import ClassifyOptions, parse_classify
@@ -34,7 +34,7 @@ from jobs.pipeline.summary import describe_plan, exit_code, summarise
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, chain, summary; returns the exit code."""
     options = parse_classify(arguments, __doc__)
-    package = load_package(options.model)
+    package = load_package(options.model, weights=False)
     recipe = options.recipe(package)
     run = uuid.uuid4().hex
     identity = RunIdentity(package.id, recipe.configuration_hash, __version__, run)
@@ -67,6 +67,7 @@ def classify(
     from jobs.pipeline.source import group_archives
     from jobs.pipeline.stages import build, choose_resources, receipts
 
+    check_weights(package)
     storage.probe(options.output)
     with Lease(options.output, run):
         tables.create()

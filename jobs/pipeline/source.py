@@ -42,7 +42,7 @@ class ArchiveSource(Datasource):
     """
 
     def __init__(self, groups: Sequence[Group], recipe: Recipe) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._groups = list(groups)
         self._recipe = recipe
 

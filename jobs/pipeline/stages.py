@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -207,5 +207,5 @@ def _prediction_columns(predictions: Predictions, i: int, package: ModelPackage)
 def receipts(dataset: Dataset) -> Iterator[dict[str, Any]]:
     """Runs the pipeline and yields its receipts as they come."""
     for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        for text in batch["receipts"].to_pylist():
+        for text in cast(pa.Table, batch)["receipts"].to_pylist():
             yield from json.loads(text)

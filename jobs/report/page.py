@@ -97,6 +97,7 @@ def _tables(facts: RunFacts) -> dict[str, object]:
         "statuses": _most_first(facts.archives),
         "incomplete": facts.incomplete[:MOST_LISTED],
         "num_unlisted": max(len(facts.incomplete) - MOST_LISTED, 0),
+        "archive_statuses": wording.STATUSES,
         "archive_reasons": wording.ARCHIVE_REASONS,
         "outcomes": _lines([(o, facts.outcomes.get(o, 0)) for o in Outcome], None, _OUTCOMES),
         "reasons": _lines(reasons, Outcome.REJECTED, _REASONS),
