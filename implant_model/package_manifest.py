@@ -103,7 +103,11 @@ class Manifest:
         return (*(spec.file for spec in self.networks), self.novelty.file)
 
     def to_bytes(self) -> bytes:
-        """Returns `package.json`; the same content gives the same bytes."""
+        """Returns `package.json`; the same content gives the same bytes.
+
+        Raises:
+            UsageError: A value that JSON cannot hold, such as a NaN among the metrics.
+        """
         document = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
@@ -120,8 +124,11 @@ class Manifest:
                 for name, facts in self.files.items()
             },
         }
-        text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
-        return f"{text}\n".encode()
+        try:
+            text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+            return f"{text}\n".encode()
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"{MANIFEST} cannot hold a value of the model: {error}.") from error
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Manifest":
@@ -209,7 +216,7 @@ def _novelty(fields: Fields) -> Novelty:
     novelty = Novelty(
         fields.text("file"),
         "mahalanobis" if method == "mahalanobis" else "relative_mahalanobis",
-        fields.number("threshold", -1e30, 1e30),
+        fields.number("threshold", -1e12, 1e12),
         fields.number("known_pass_rate", 0, 1),
     )
     fields.close()
