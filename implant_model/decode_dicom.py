@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from implant_model.decode_attributes import Attributes, header_of
+from implant_model.decode_codecs import compressed
 from implant_model.decode_display import display_of, palette_grey, pixel_aspect
 from implant_model.decode_elements import (
     BIG_ENDIAN,
@@ -22,7 +23,6 @@ from implant_model.decode_elements import (
 )
 from implant_model.decode_frames import (
     PixelFormat,
-    compressed,
     encapsulated,
     native,
     rle,

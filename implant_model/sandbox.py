@@ -1,14 +1,10 @@
 """Decodes members in a child process that may crash, hang or be fooled without harm to the caller.
 
-The child (`python -m implant_model.sandbox`) has none of the caller's environment but what Python
+The child (`implant_model.sandbox_child`) has none of the caller's environment but what Python
 needs, no standard streams, limits on memory, CPU time, files and core dumps, and no credentials. It
 outlives its members and is replaced when it dies. Members and pictures travel through one sealed
 memory file that both map, the rest as JSON over a socket pair: nothing that a child says is
 unpickled, and all of it is checked.
-
-Wire format, one message each way for a member, as `SOCK_SEQPACKET` JSON:
-    parent > child   {"size": bytes of the member, at offset 0, "room": bytes of the memory file}
-    child > parent   {"header": {...}, "reason": null or Reason}; the picture is at offset 0
 """
 
 import contextlib
@@ -19,7 +15,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import TracebackType
@@ -28,12 +23,12 @@ from typing import Any
 import numpy as np
 
 from implant_model.decoded import Header
-from implant_model.errors import MemberError, Reason
+from implant_model.errors import Reason
 from implant_model.limits import MIB, Limits
 from implant_model.preprocess import Preprocessing
+from implant_model.sandbox_child import LARGEST_MESSAGE
 
 START_SECONDS = 60.0  # a cold start from a network disk; 1 s is usual
-LARGEST_REPLY = 65536
 PACKAGE_ROOT = str(Path(__file__).resolve().parent.parent)
 
 
@@ -196,7 +191,7 @@ class _Child:
     def _receive(self, timeout_s: float) -> Any:
         self._socket.settimeout(timeout_s)
         try:
-            reply = self._socket.recv(LARGEST_REPLY)
+            reply = self._socket.recv(LARGEST_MESSAGE)
         except TimeoutError as error:
             raise _ChildLost(Reason.DECODER_TIMEOUT) from error
         except OSError as error:
@@ -253,7 +248,7 @@ def _seal_against_shrinking(memory: int) -> None:
 
 def _spawn(their_socket: int, memory: int) -> "subprocess.Popen[bytes]":
     """Starts the child in a process group of its own."""
-    command = [sys.executable, "-P", "-s", "-m", "implant_model.sandbox"]
+    command = [sys.executable, "-P", "-s", "-m", "implant_model.sandbox_child"]
     return subprocess.Popen(
         [*command, str(their_socket), str(memory)],
         env=_environment(),
@@ -277,85 +272,3 @@ def _environment() -> dict[str, str]:
         "PYTHONDONTWRITEBYTECODE": "1",
         "OPENCV_LOG_LEVEL": "SILENT",
     }  # fmt: skip
-
-
-def main(arguments: list[str]) -> None:
-    """The child: serves members until the parent closes the socket.
-
-    Args:
-        arguments: File descriptors of the socket and of the memory file.
-    """
-    channel = socket.socket(fileno=int(arguments[0]))
-    memory = int(arguments[1])
-    settings = json.loads(channel.recv(LARGEST_REPLY))
-    spec, limits = Preprocessing.from_json(settings["spec"]), Limits(**settings["limits"])
-    work = _worker(spec, limits)
-    _limit_resources(limits)
-    channel.send(b"{}")
-    shared: mmap.mmap | None = None
-    while message := channel.recv(LARGEST_REPLY):
-        request = json.loads(message)
-        if shared is None or len(shared) != request["room"]:
-            if shared is not None:
-                shared.close()
-            shared = mmap.mmap(memory, request["room"])
-        _limit_cpu(limits.decode_seconds)
-        channel.send(json.dumps(work(shared, request["size"])).encode())
-
-
-def _worker(spec: Preprocessing, limits: Limits) -> Any:
-    """Imports the decoders, now that the parent waits, and returns what serves one member."""
-    import cv2
-
-    from implant_model.decode import decode
-    from implant_model.preprocess import preprocess
-
-    cv2.setNumThreads(1)
-    # Twice the network's size, so that a border may be cut and the rest is still not enlarged.
-    hint_px = 2 * spec.size_px
-
-    def work(shared: mmap.mmap, size: int) -> dict[str, Any]:
-        header, reason = Header(), None
-        try:
-            decoded = decode(shared[:size], limits, hint_px)
-            header, reason = decoded.header, decoded.reason
-            if decoded.pixels_HW is not None:
-                image = preprocess(decoded.pixels_HW, spec)
-                shared[: image.size] = image.tobytes()
-        except MemberError as error:
-            reason = error.reason
-        except (MemoryError, cv2.error):
-            reason = Reason.TOO_LARGE
-        return {"header": asdict(header), "reason": reason}
-
-    return work
-
-
-def _limit_resources(limits: Limits) -> None:
-    """Bounds what the child may take from here on; it cannot raise them again."""
-    import resource
-
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    mapped = pages * resource.getpagesize() + limits.decode_bytes
-    for kind, bound in (
-        (resource.RLIMIT_AS, mapped),
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_NOFILE, 32),
-    ):
-        hard = resource.getrlimit(kind)[1]
-        bound = bound if hard == resource.RLIM_INFINITY else min(bound, hard)
-        resource.setrlimit(kind, (bound, bound))
-
-
-def _limit_cpu(seconds: int) -> None:
-    """Gives the child CPU time for one more member: an orphan in an endless loop ends itself."""
-    import resource
-
-    used = int(time.process_time()) + 1
-    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
-    resource.setrlimit(resource.RLIMIT_CPU, (used + seconds, hard))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

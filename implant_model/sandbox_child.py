@@ -1,0 +1,101 @@
+"""The child process of `implant_model.sandbox`: decodes members until its parent lets go of it.
+
+Wire format, one message each way for a member, as `SOCK_SEQPACKET` JSON:
+    parent > child   {"size": bytes of the member, at offset 0, "room": bytes of the memory file}
+    child > parent   {"header": {...}, "reason": null or Reason}; the picture is at offset 0
+"""
+
+import json
+import mmap
+import resource
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from implant_model.decoded import Header
+from implant_model.errors import MemberError, Reason
+from implant_model.limits import Limits
+from implant_model.preprocess import Preprocessing, preprocess
+
+LARGEST_MESSAGE = 65536
+
+
+def main(arguments: list[str]) -> None:
+    """The child: serves members until the parent closes the socket.
+
+    Args:
+        arguments: File descriptors of the socket and of the memory file.
+    """
+    channel = socket.socket(fileno=int(arguments[0]))
+    memory = int(arguments[1])
+    settings = json.loads(channel.recv(LARGEST_MESSAGE))
+    spec, limits = Preprocessing.from_json(settings["spec"]), Limits(**settings["limits"])
+    work = _worker(spec, limits)
+    _limit_resources(limits)
+    channel.send(b"{}")
+    shared: mmap.mmap | None = None
+    while message := channel.recv(LARGEST_MESSAGE):
+        request = json.loads(message)
+        if shared is None or len(shared) != request["room"]:
+            if shared is not None:
+                shared.close()
+            shared = mmap.mmap(memory, request["room"])
+        _limit_cpu(limits.decode_seconds)
+        channel.send(json.dumps(work(shared, request["size"])).encode())
+
+
+def _worker(spec: Preprocessing, limits: Limits) -> Callable[[mmap.mmap, int], dict[str, Any]]:
+    """Returns what serves one member; the decoders are imported here, and never by the parent."""
+    import cv2
+
+    from implant_model.decode import decode
+
+    cv2.setNumThreads(1)
+    # Twice the network's size, so that a border may be cut and the rest is still not enlarged.
+    hint_px = 2 * spec.size_px
+
+    def work(shared: mmap.mmap, size: int) -> dict[str, Any]:
+        header, reason = Header(), None
+        try:
+            decoded = decode(shared[:size], limits, hint_px)
+            header, reason = decoded.header, decoded.reason
+            if decoded.pixels_HW is not None:
+                image = preprocess(decoded.pixels_HW, spec)
+                shared[: image.size] = image.tobytes()
+        except MemberError as error:
+            reason = error.reason
+        except (MemoryError, cv2.error):
+            reason = Reason.TOO_LARGE
+        return {"header": asdict(header), "reason": reason}
+
+    return work
+
+
+def _limit_resources(limits: Limits) -> None:
+    """Bounds what the child may take from here on; it cannot raise them again."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    mapped = pages * resource.getpagesize() + limits.decode_bytes
+    for kind, bound in (
+        (resource.RLIMIT_AS, mapped),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_NOFILE, 32),
+    ):
+        hard = resource.getrlimit(kind)[1]
+        bound = bound if hard == resource.RLIM_INFINITY else min(bound, hard)
+        resource.setrlimit(kind, (bound, bound))
+
+
+def _limit_cpu(seconds: int) -> None:
+    """Gives the child CPU time for one more member: an orphan in an endless loop ends itself."""
+    used = int(time.process_time()) + 1
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    resource.setrlimit(resource.RLIMIT_CPU, (used + seconds, hard))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
