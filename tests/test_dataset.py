@@ -97,7 +97,7 @@ def test_images_with_their_labels_and_all_that_is_left_out(archives: Path, tmp_p
 
 
 def test_the_cache_is_used_until_something_changes(archives: Path, tmp_path: Path) -> None:
-    labels = labels_file(tmp_path, *ROWS)
+    labels = labels_file(archives, *ROWS)  # beside the archives, and yet no image
     first = load(archives, labels, tmp_path)
     again = load(archives, labels, tmp_path)
     assert len(list((tmp_path / "cache").iterdir())) == 1

@@ -109,9 +109,13 @@ def _data(config: TrainConfig, facts: CardFacts) -> list[str]:
         f"Licence: {config.card.licence}",
         f"{images} images in {facts.groups} groups; no group is on two sides of a split. A group "
         f"is a patient with all near duplicates; {facts.duplicates} images are near duplicates of "
-        f"an earlier one, and of {facts.patients_known} the patient is known. Where no patient is "
-        "known, images of one patient may be on both sides, and the figures are then too good.",
+        f"an earlier one, and of {facts.patients_known} the patient is known.",
     ]
+    if facts.patients_known < images:
+        text.append(
+            "Where no patient is known, images of one patient may be on both sides of a split, "
+            "and the figures are then too good."
+        )
     if facts.excluded:
         reasons = [item.reason for item in facts.excluded]
         counts = ", ".join(f"{reasons.count(reason)} {reason}" for reason in sorted(set(reasons)))

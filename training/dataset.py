@@ -102,7 +102,11 @@ def load_set(
         UsageError: No image, an archive that is not there, or a class without a readable image.
         StorageError: An archive that is there cannot be listed.
     """
-    objects = [(info, storage.relative(info.uri, root)) for root, info in _listed(roots)]
+    objects = [
+        (info, storage.relative(info.uri, root))
+        for root, info in _listed(roots)
+        if labels is None or info.uri != labels.uri
+    ]
     if not objects:
         raise UsageError(f"There is nothing at {', '.join(roots)} to train on.")
     by_uri = {info.uri: name for info, name in objects}

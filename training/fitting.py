@@ -104,6 +104,7 @@ def _fit(
         first_weights(config.network.start_from, spec),
         name,
         str(place.folder / "checkpoints"),
+        place.folder / f"{name}.jsonl",
         place.num_workers,
         place.use_gpu,
     )

@@ -47,8 +47,14 @@ class Label:
 
 @dataclass(frozen=True)
 class Labels:
-    """All rows of a labels file, checked, by archive and member."""
+    """All rows of a labels file, checked.
 
+    Attributes:
+        uri: Of the file; it may lie among the images and is not one of them.
+        by_archive: The rows by archive and member.
+    """
+
+    uri: str
     by_archive: Mapping[str, Mapping[str, Label]]
 
     @property
@@ -65,7 +71,8 @@ def read_labels(uri: str) -> Labels:
         UsageError: Not readable, a column missing, an empty label, an image that is named twice,
             or a patient in two classes.
     """
-    data = storage.read_bytes(storage.normalise(uri))
+    uri = storage.normalise(uri)
+    data = storage.read_bytes(uri)
     rows = _parquet_rows(data, uri) if data[:4] == b"PAR1" else _csv_rows(data, uri)
     return check_labels(rows, uri)
 
@@ -119,7 +126,7 @@ def check_labels(rows: list[dict[str, str]], uri: str) -> Labels:
         by_archive.setdefault(here.archive, {})[here.member] = here
         if patient is not None:
             patients.setdefault(patient, here)
-    return Labels(by_archive)
+    return Labels(uri, by_archive)
 
 
 def _check_against(same: Label | None, patients: dict[str, Label], here: Label, uri: str) -> None:

@@ -9,6 +9,7 @@ Shapes: N images, S side, B batch, K classes.
 """
 
 import io
+import json
 import math
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -65,6 +66,7 @@ def fit_network(
     first_weights: State | None,
     name: str,
     storage_path: str,
+    curve: Path,
     num_workers: int,
     use_gpu: bool,
 ) -> State:
@@ -78,6 +80,7 @@ def fit_network(
         name: Of this training: the same name under the same storage path goes on from its last
             checkpoint.
         storage_path: Folder or URI that every worker reaches.
+        curve: File that gets a line of JSON for each epoch: epoch, loss, learning_rate.
         num_workers: Processes, one GPU each where `use_gpu`.
         use_gpu: Whether workers hold a GPU.
 
@@ -87,7 +90,7 @@ def fit_network(
     shared = ray.put((images_NSS, labels_N, first_weights))
     trainer = TorchTrainer(
         train_worker,
-        train_loop_config={"recipe": recipe, "shared": [shared]},
+        train_loop_config={"recipe": recipe, "shared": [shared], "curve": str(curve)},
         scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=use_gpu),
         run_config=RunConfig(
             name=name,
@@ -116,15 +119,22 @@ def train_worker(config: Mapping[str, Any]) -> None:
     recipe: Recipe = config["recipe"]
     images_NSS, labels_N, first_weights = ray.get(config["shared"][0])
     torch.set_num_threads(recipe.fit.threads)
-    Training(recipe, torch.tensor(images_NSS), torch.tensor(labels_N), first_weights).run()
+    curve = Path(config["curve"])
+    Training(recipe, torch.tensor(images_NSS), torch.tensor(labels_N), first_weights, curve).run()
 
 
 class Training:
     """One worker's side of a training."""
 
     def __init__(
-        self, recipe: Recipe, images_NSS: Tensor, labels_N: Tensor, first_weights: State | None
+        self,
+        recipe: Recipe,
+        images_NSS: Tensor,
+        labels_N: Tensor,
+        first_weights: State | None,
+        curve: Path,
     ) -> None:
+        self.curve = curve
         self.recipe, self.fit = recipe, recipe.fit
         context = ray.train.get_context()
         self.rank, self.num_workers = context.get_world_rank(), context.get_world_size()
@@ -216,6 +226,9 @@ class Training:
     def report(self, epoch: int, metrics: dict[str, float], keep: bool) -> None:
         """Reports an epoch, with a checkpoint where `keep`; every worker must call it."""
         facts = {"epoch": epoch, **metrics}
+        if self.rank == 0 and metrics:
+            with self.curve.open("a") as file:
+                file.write(json.dumps(facts) + "\n")
         if not (keep and self.rank == 0):
             ray.train.report(facts)
             return
