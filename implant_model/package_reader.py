@@ -121,11 +121,11 @@ def load_package(uri: str, *, weights: bool = True) -> ModelPackage:
         data = _read(root, MANIFEST, MOST_MANIFEST)
         manifest = Manifest.from_bytes(data)
         files = {name: _read_checked(root, name, facts) for name, facts in manifest.files.items()}
+        package = ModelPackage(manifest, sha256(data), files)
+        if weights:
+            _check_networks(package)
     except UsageError as error:
         raise PackageError(f"The model package {root} cannot be used: {error}") from error
-    package = ModelPackage(manifest, sha256(data), files)
-    if weights:
-        check_weights(package)
     return package
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from implant_model import storage
 from implant_model.errors import PackageError, UsageError
 from implant_model.novelty import fit_novelty
-from implant_model.package import Calibration, load_package
+from implant_model.package import Calibration, check_weights, load_package
 from implant_model.package_manifest import Manifest
 from tests.object_store import ObjectStore
 from tests.package_samples import CARD, NAMES, SIZE_PX, SPECS, save_sample
@@ -338,6 +338,13 @@ def test_weights_that_are_not_finite_are_refused(folder: Path, value: float) -> 
 def test_a_file_of_another_kind_is_refused(folder: Path, name: str) -> None:
     replace(folder, name, b"\x80\x04K\x01.")
     refused(folder, "not .*safetensors")
+
+
+def test_weights_can_be_checked_later(folder: Path) -> None:
+    replace(folder, "both.safetensors", b"x")
+    package = load_package(str(folder), weights=False)
+    with pytest.raises(PackageError, match=f"{package.id} cannot be used: both.safetensors is not"):
+        check_weights(package)
 
 
 def test_a_catalogue_that_the_networks_do_not_know_is_refused(folder: Path) -> None:
