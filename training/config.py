@@ -71,7 +71,7 @@ class NetworkSettings:
         std: Grey divided by.
     """
 
-    architecture: str = "regnet_y_400mf"
+    architecture: str = "resnet18"
     pretrained: bool = False
     start_from: str = ""
     mean: float = 0.449

@@ -1,0 +1,134 @@
+"""A package and its card from fitted weights: figures, controls, cues, what was left out."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from implant_model.network_spec import NetworkSpec
+from implant_model.networks import build
+from implant_model.package import load_package
+from implant_model.preprocess import Preprocessing
+from implant_model.weights import weights_bytes
+from training.config import CardSettings, SplitSettings, TrainConfig, from_document
+from training.dataset import Excluded, LabelledSet
+from training.divide import Division, divide
+from training.fitting import Fitted, Workplace, class_counts, first_weights, fit_split
+from training.packaging import figures_of, make_package, measured_parts, size_control
+
+SPEC = NetworkSpec("classifier.safetensors", "classifier", "shufflenet_v2_x0_5")
+
+
+@pytest.fixture(scope="module")
+def labelled() -> LabelledSet:
+    """90 noise pictures of two classes; every ninth is stored in another size."""
+    rng = np.random.default_rng(0)
+    sizes_N2 = np.full((90, 2), 250)
+    sizes_N2[::9] = 400
+    return LabelledSet(
+        rng.integers(0, 255, (90, 32, 32), dtype=np.uint8),
+        np.arange(90) % 2,
+        np.arange(90) // 4 * np.where(np.arange(90) % 10 == 0, 0, 1) - (np.arange(90) % 10 == 0),
+        sizes_N2,
+        ("cup", "stem"),
+        (Excluded("a.tar", "x|y.png", "truncated"), Excluded("a.tar", "z.png", "no_label")),
+        "f" * 64,
+    )
+
+
+def fitted(
+    labelled: LabelledSet, config: TrainConfig, folder: Path
+) -> tuple[Division, Fitted, list[Fitted], Workplace]:
+    """Takes untrained weights through everything that follows a training."""
+    place = Workplace(folder, 1, use_gpu=False)
+    division = divide(labelled, config.split)
+    weights = weights_bytes(build(SPEC, 2).eval())
+    names = ["shipped", *[f"fold-{number}" for number in range(len(division.folds))]]
+    for name in names:
+        place.weights_file(name).write_bytes(weights)
+    shipped, *folds = (
+        fit_split(labelled, split, config, name, place)
+        for split, name in zip((division.shipped, *division.folds), names, strict=True)
+    )
+    return division, shipped, folds, place
+
+
+def config_of(folds: int, synthetic: bool) -> TrainConfig:
+    plain = from_document(
+        {"network": {"architecture": SPEC.architecture}, "implants": {"stem": {"joint": "hip"}}},
+        "a test",
+    )
+    card = CardSettings("Noise of a test.", "Public domain.", synthetic, "Of no use.")
+    return replace(plain, split=SplitSettings(folds=folds), card=card)
+
+
+@pytest.mark.parametrize(("folds", "synthetic"), [(0, True), (3, False)])
+def test_a_package_with_all_that_its_card_must_say(
+    labelled: LabelledSet, tmp_path: Path, folds: int, synthetic: bool
+) -> None:
+    config = config_of(folds, synthetic)
+    division, shipped, fold_parts, place = fitted(labelled, config, tmp_path)
+    made, figures = make_package(
+        tmp_path / "model", config, Preprocessing(size_px=32), labelled, division, shipped,
+        fold_parts, place, ["python", "-m", "jobs.train", "--labels", "my file.csv"],
+    )  # fmt: skip
+    package = load_package(str(tmp_path / "model"))
+    assert package.id == made.id
+    assert package.catalogue.names == ("cup", "stem")
+    assert figures["top_1"].count == (90 if folds else len(division.shipped.test_N))
+    card = package.card
+    assert "Not a medical device" in card
+    assert ("no evidence about patients" in card) == synthetic
+    assert f"| Top-1 accuracy | {figures['top_1'].value:.3f} |" in card
+    assert "Control: only images stored as 250 x 250" in card
+    assert "2 members were left out: 1 no_label, 1 truncated." in card
+    assert "images of one patient may be on both sides" in card
+    assert "python -m jobs.train --labels 'my file.csv'" in card
+    assert "Licence: Public domain." in card
+    assert package.provenance["data"] == {
+        "source": "Noise of a test.",
+        "licence": "Public domain.",
+        "fingerprint": "f" * 64,
+        "images": 90,
+        "excluded": 2,
+    }
+
+
+def test_folds_measure_every_image_once_and_calibrate_on_others(
+    labelled: LabelledSet, tmp_path: Path
+) -> None:
+    division, shipped, folds, _ = fitted(labelled, config_of(3, False), tmp_path)
+    measured = measured_parts(shipped, folds)
+    assert sorted(measured.indices_N.tolist()) == list(range(90))
+    assert len(division.shipped.test_N) == 0
+    assert sum(map(sum, class_counts(labelled, division.shipped).values())) == 90
+    figures = figures_of(labelled, division, measured)
+    assert figures["coverage"].low <= 0.9 <= figures["coverage"].high
+
+
+def test_a_control_needs_a_common_size(labelled: LabelledSet, tmp_path: Path) -> None:
+    division, shipped, folds, _ = fitted(labelled, config_of(0, False), tmp_path)
+    measured = measured_parts(shipped, folds)
+    one_size = replace(labelled, sizes_N2=np.full((90, 2), 250))
+    no_size = replace(labelled, sizes_N2=np.arange(180).reshape(90, 2))
+    assert size_control(one_size, division, measured) == {}
+    assert size_control(no_size, division, measured) == {}
+    (figures,) = size_control(labelled, division, measured).values()
+    assert figures["top_1"].count < len(measured.indices_N)
+
+
+def test_a_start_from_a_package_leaves_its_head(labelled: LabelledSet, tmp_path: Path) -> None:
+    config = config_of(0, False)
+    division, shipped, folds, place = fitted(labelled, config, tmp_path)
+    make_package(
+        tmp_path / "model", config, Preprocessing(size_px=32), labelled, division, shipped, folds,
+        place, ["python"],
+    )  # fmt: skip
+    weights = first_weights(str(tmp_path / "model"), SPEC)
+    assert weights is not None
+    assert not [name for name in weights if name.startswith("head.")]
+    assert first_weights("", SPEC) is None
+    other = NetworkSpec("a.safetensors", "classifier", "resnet18")
+    with pytest.raises(Exception, match="holds no resnet18 with 1 channel"):
+        first_weights(str(tmp_path / "model"), other)
