@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from implant_model import storage
 from implant_model.errors import ArchiveReason, ArchiveStatus, Outcome, Reason, UsageError
@@ -100,8 +101,8 @@ def read_facts(output: str, model: str) -> RunFacts:
         raise UsageError(f"{output} holds no tables; name the --output of classify.")
     rows = delta.read_rows(archives, model)
     tally = Tally()
-    scan = predictions.to_pyarrow_dataset(partitions=[("model", "=", model)])
-    for batch in scan.to_batches(columns=_COLUMNS):
+    of_model = pc.field("model") == model  # the partition column: other files are not opened
+    for batch in predictions.to_pyarrow_dataset().to_batches(columns=_COLUMNS, filter=of_model):
         tally.add(batch)
     return RunFacts(
         output=output,
