@@ -77,18 +77,20 @@ def running_cluster(
         *("--object-store-memory", str(500_000_000)),
     ]
     variables = {**environment, "RAY_AUTH_MODE": "disabled"}
+    patience = {"RAY_raylet_start_wait_time_s": str(_START_S)}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
             cwd=log.parent,
-            env={**os.environ, **variables, "PATH": path},
+            env={**os.environ, **variables, **patience, "PATH": path},
             stdout=output,
             stderr=subprocess.STDOUT,
         )
     try:
         url = f"http://127.0.0.1:{dashboard}"
         _wait_until_it_answers(process, f"{url}/api/version", log)
+        _wait_until_it_says(process, "Ray runtime started", log)
         yield RayCluster(f"127.0.0.1:{port}", url, variables)
     finally:
         process.terminate()
@@ -108,6 +110,16 @@ def _wait_until_it_answers(process: "subprocess.Popen[bytes]", url: str, log: Pa
         except OSError:
             time.sleep(0.2)
     raise RuntimeError(f"Ray did not come up at {url}: {log.read_text()[-2000:]}")
+
+
+def _wait_until_it_says(process: "subprocess.Popen[bytes]", words: str, log: Path) -> None:
+    """The job server answers before the node has a raylet, or has failed to start one."""
+    deadline = time.monotonic() + _START_S
+    while time.monotonic() < deadline and process.poll() is None:
+        if words in log.read_text():
+            return
+        time.sleep(0.2)
+    raise RuntimeError(f"Ray did not start: {log.read_text()[-2000:]}")
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,8 @@
 """What every job does at its edges: a command line, exit codes, errors of one sentence."""
 
 import argparse
+import logging
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -58,9 +60,20 @@ def run_command(name: str, work: Callable[[], int]) -> NoReturn:
         code = _complain(name, error, INCOMPLETE)
     except (KeyboardInterrupt, Terminated):
         code = _complain(name, "Stopped before the end; the same command goes on.", INCOMPLETE)
-    sys.stdout.flush()
+    _end_ray()
     sys.stderr.write(f"{name}: exit code {code}\n")
-    sys.exit(code)
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Not sys.exit: a native library's thread that outlives the interpreter aborts the process, and
+    # with it the code ("terminate called without an active exception", seen on a busy machine).
+    os._exit(code)
+
+
+def _end_ray() -> None:
+    """Leaves the cluster, or ends the local one, if this process has one."""
+    if "ray" in sys.modules:
+        sys.modules["ray"].shutdown()
 
 
 class Terminated(BaseException):
