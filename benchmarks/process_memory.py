@@ -1,0 +1,104 @@
+"""Memory of a job's processes while it runs, from Linux's /proc: private bytes, and shared ones.
+
+The unique set (private clean and dirty pages of `smaps_rollup`) is what would be free if a process
+ended; libraries and Ray's object store, which processes share, are no part of it. The object store
+is counted by the shared pages of the raylet, which maps it: pages that were once used, so that it
+only ever grows, and never less than what is in use.
+"""
+
+import contextlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+PROC: Final = Path("/proc")
+ROLES: Final = ("driver", "worker", "decoder", "store")
+_PRIVATE: Final = re.compile(rb"^Private_(?:Clean|Dirty): +(\d+) kB$", re.MULTILINE)
+_SHARED: Final = re.compile(rb"^RssShmem:\s+(\d+) kB$", re.MULTILINE)
+_KIB: Final = 1024
+
+
+@dataclass
+class Peaks:
+    """Largest values seen, in bytes.
+
+    Attributes:
+        total: Sum over the workers and decoding processes at one moment.
+        largest: One worker or decoding process.
+        by_role: Sum over the processes of each role at one moment; `store` is the object store.
+        processes: Workers and decoding processes at one moment.
+        samples: How often was looked.
+    """
+
+    total: int = 0
+    largest: int = 0
+    by_role: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ROLES, 0))
+    processes: int = 0
+    samples: int = 0
+
+    def add(self, sample: dict[str, list[int]]) -> None:
+        """Takes in one look at all processes: bytes of each, by role."""
+        tasks = [*sample["worker"], *sample["decoder"]]
+        self.total = max(self.total, sum(tasks))
+        self.largest = max([self.largest, *tasks])
+        self.processes = max(self.processes, len(tasks))
+        self.samples += 1
+        for role, values in sample.items():
+            self.by_role[role] = max(self.by_role[role], sum(values))
+
+
+def look(driver: int) -> dict[str, list[int]]:
+    """Bytes of a job's processes at this moment, by role.
+
+    Args:
+        driver: Process id of the job; its Ray cluster is below it.
+    """
+    sample: dict[str, list[int]] = {role: [] for role in ROLES}
+    for pid in descendants(driver):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            role = (
+                "driver" if pid == driver else role_of((PROC / str(pid) / "cmdline").read_bytes())
+            )
+            if role is not None:
+                measure = _shared if role == "store" else _private
+                sample[role].append(measure(pid))
+    return sample
+
+
+def role_of(command: bytes) -> str | None:
+    """What a process of the job is by its command line; None for Ray's own services."""
+    if command.startswith(b"ray::"):
+        return "worker"
+    if b"implant_model.sandbox" in command:
+        return "decoder"
+    if command.split(b"\0")[0].endswith(b"/raylet"):
+        return "store"
+    # A worker before its first task still bears the name of the script that it was started by.
+    return "worker" if b"default_worker.py" in command else None
+
+
+def descendants(root: int) -> Iterator[int]:
+    """The process and all below it."""
+    children: dict[int, list[int]] = {}
+    for entry in PROC.iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                # "pid (name) state ppid ...", and the name may hold anything.
+                after_name = (entry / "stat").read_bytes().rpartition(b")")[2]
+                children.setdefault(int(after_name.split()[1]), []).append(int(entry.name))
+    waiting = [root]
+    while waiting:
+        pid = waiting.pop()
+        yield pid
+        waiting += children.get(pid, [])
+
+
+def _private(pid: int) -> int:
+    rollup = (PROC / str(pid) / "smaps_rollup").read_bytes()
+    return _KIB * sum(map(int, _PRIVATE.findall(rollup)))
+
+
+def _shared(pid: int) -> int:
+    return _KIB * sum(map(int, _SHARED.findall((PROC / str(pid) / "status").read_bytes())))
