@@ -1,0 +1,1 @@
+"""What reproduces each figure that the README or a model card states."""

@@ -10,7 +10,7 @@ GIB = 1 << 30
 class Limits:
     """Bounds on what is read; every one of them is part of a run's configuration hash.
 
-    The values come from what public corpora and security advisories hold (decompression bombs, lying
+    The values come from what public corpora and advisories hold (decompression bombs, lying
     headers, runaway decoders) against the largest radiographs that archives hold: 16-bit detector
     images of 43 x 43 cm at 100 micrometres are 37 MB.
 
