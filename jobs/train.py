@@ -13,8 +13,8 @@ which --resume goes on; every worker must reach it.
 Exit codes: 0 done; 2 the call or its set-up is wrong; 3 the training broke off, --resume goes on.
 """
 
-import csv
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ from implant_model.preprocess import Preprocessing
 from jobs.pipeline.cluster import start_ray
 from jobs.pipeline.command import OK, Parser, run_command
 from training.config import TrainConfig, load_config
-from training.dataset import LabelledSet, load_set
+from training.dataset import LabelledSet, load_set, write_excluded
 from training.divide import Division, divide
 from training.fitting import Fitted, Workplace, fit_split
 from training.labels import read_labels
@@ -63,7 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     labelled = load_set(call.images, labels, preprocessing, Limits(), call.work / "images")
     division = divide(labelled, call.config.split)
     call.config.catalogue(labelled.names)  # a fault in it is found before hours of training
-    list_excluded(labelled, call.work / "excluded.csv")
+    write_excluded(labelled, call.work / "excluded.csv")
+    # The default of 60 s is over before torch is imported on a busy machine, and the start is
+    # begun again without end.
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
     start_ray()
     place = workplace(call)
     shipped, folds = fit(labelled, division, call, place)
@@ -132,14 +135,6 @@ def fit(
         folds.append(fit_split(labelled, split, call.config, f"{name}-fold-{number}", place))
     print(f"The network to ship: {len(division.shipped.train_N)} images", flush=True)
     return fit_split(labelled, division.shipped, call.config, f"{name}-shipped", place), folds
-
-
-def list_excluded(labelled: LabelledSet, file: Path) -> None:
-    """Writes what could not be used, one row an image."""
-    with file.open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["archive", "member", "reason"])
-        writer.writerows([item.archive, item.member, item.reason] for item in labelled.excluded)
 
 
 def summarise(call: Call, labelled: LabelledSet, package: str, figures: Figures) -> None:

@@ -8,6 +8,7 @@ Patients are kept as numbers that mean nothing outside the set.
 Shapes: N images, S side of the preprocessed image.
 """
 
+import csv
 import hashlib
 import io
 import json
@@ -247,6 +248,14 @@ def _assemble(gathered: _Gathered, names: tuple[str, ...], fingerprint: str) -> 
         tuple(gathered.excluded),
         fingerprint,
     )
+
+
+def write_excluded(labelled: LabelledSet, file: Path) -> None:
+    """Writes what could not be used as CSV, one row an image: archive, member, reason."""
+    with file.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["archive", "member", "reason"])
+        writer.writerows([item.archive, item.member, item.reason] for item in labelled.excluded)
 
 
 def _to_cache(file: Path, labelled: LabelledSet) -> None:
