@@ -29,9 +29,10 @@ from implant_model.preprocess import Preprocessing
 from jobs.pipeline.cluster import start_ray
 from jobs.pipeline.command import OK, Parser, run_command
 from training.config import TrainConfig, load_config
-from training.dataset import LabelledSet, load_set, write_excluded
+from training.dataset import load_set
 from training.divide import Division, divide
 from training.fitting import Fitted, Workplace, fit_split
+from training.labelled import LabelledSet, write_excluded
 from training.labels import read_labels
 from training.packaging import Figures, make_package
 

@@ -14,8 +14,9 @@ from PIL import Image
 from implant_model.errors import UsageError
 from implant_model.limits import Limits
 from implant_model.preprocess import Preprocessing
-from training.dataset import Excluded, LabelledSet, load_set
+from training.dataset import load_set
 from training.duplicates import duplicate_groups, near_pairs, perceptual_hashes
+from training.labelled import Excluded, LabelledSet
 from training.labels import folder_label, read_labels
 
 SPEC = Preprocessing(size_px=32)

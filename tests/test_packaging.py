@@ -12,9 +12,9 @@ from implant_model.package import load_package
 from implant_model.preprocess import Preprocessing
 from implant_model.weights import weights_bytes
 from training.config import CardSettings, SplitSettings, TrainConfig, from_document
-from training.dataset import Excluded, LabelledSet
 from training.divide import Division, divide
 from training.fitting import Fitted, Workplace, class_counts, first_weights, fit_split
+from training.labelled import Excluded, LabelledSet
 from training.packaging import figures_of, make_package, measured_parts, size_control
 
 SPEC = NetworkSpec("classifier.safetensors", "classifier", "shufflenet_v2_x0_5")

@@ -26,7 +26,7 @@ from training.cues import probe_cues
 from training.dataset import load_set
 from training.divide import divide
 from training.labels import read_labels
-from training.loop import draw_order, learning_rate, parameter_groups, take_weights
+from training.schedule import draw_order, learning_rate, parameter_groups, take_weights
 
 ROOT = Path(__file__).parents[1]
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from implant_model.catalogue import Catalogue
 from training.config import TrainConfig
 from training.cues import CueReport
-from training.dataset import Excluded
 from training.evaluation import Figure
+from training.labelled import Excluded
 
 WARNING = (
     "**For registry audit and research. Not a medical device: not for diagnosis, and not for "

@@ -8,9 +8,7 @@ Patients are kept as numbers that mean nothing outside the set.
 Shapes: N images, S side of the preprocessed image.
 """
 
-import csv
 import hashlib
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -26,50 +24,10 @@ from implant_model.limits import Limits
 from implant_model.preprocess import Preprocessing
 from implant_model.sandbox import DecodeProcess, Prepared
 from implant_model.storage import ObjectInfo
+from training.labelled import Excluded, LabelledSet, from_file, to_file
 from training.labels import Label, Labels, folder_label, match_archives
 
 CACHE_FORMAT = 1
-
-
-@dataclass(frozen=True)
-class Excluded:
-    """One image that is not in the set.
-
-    Attributes:
-        archive: The archive's path below --images.
-        member: Name inside; "" for the archive itself.
-        reason: A member's or archive's reason, or `no_label`, `not_in_archive`, `name_twice`.
-    """
-
-    archive: str
-    member: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class LabelledSet:
-    """Images with what is known of them.
-
-    Attributes:
-        images_NSS: Preprocessed, uint8.
-        labels_N: Class of each, int64, an index into `names`.
-        patients_N: Number of each image's patient, int64; -1 where unknown.
-        sizes_N2: Rows and columns as stored, int64; 0 where unknown.
-        names: The classes, sorted.
-        excluded: What could not be used, and why.
-        fingerprint: SHA-256 of all that made the set, hexadecimal.
-    """
-
-    images_NSS: NDArray[np.uint8]
-    labels_N: NDArray[np.int64]
-    patients_N: NDArray[np.int64]
-    sizes_N2: NDArray[np.int64]
-    names: tuple[str, ...]
-    excluded: tuple[Excluded, ...]
-    fingerprint: str
-
-    def __len__(self) -> int:
-        return len(self.labels_N)
 
 
 @dataclass
@@ -115,7 +73,7 @@ def load_set(
     fingerprint = _fingerprint(objects, labels, spec, limits)
     file = cache / f"{fingerprint[:32]}.npz"
     if file.is_file():
-        return _from_cache(file, fingerprint)
+        return from_file(file, fingerprint)
     gathered = _Gathered()
     with DecodeProcess(spec, limits) as decoder:
         for info, name in objects:
@@ -123,7 +81,7 @@ def load_set(
             _gather(gathered, info, name, rows, decoder, limits)
     known = labels.names if labels is not None else tuple(sorted(set(gathered.labels)))
     labelled = _assemble(gathered, known, fingerprint)
-    _to_cache(file, labelled)
+    to_file(file, labelled)
     return labelled
 
 
@@ -248,42 +206,3 @@ def _assemble(gathered: _Gathered, names: tuple[str, ...], fingerprint: str) -> 
         tuple(gathered.excluded),
         fingerprint,
     )
-
-
-def write_excluded(labelled: LabelledSet, file: Path) -> None:
-    """Writes what could not be used as CSV, one row an image: archive, member, reason."""
-    with file.open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["archive", "member", "reason"])
-        writer.writerows([item.archive, item.member, item.reason] for item in labelled.excluded)
-
-
-def _to_cache(file: Path, labelled: LabelledSet) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    facts = {"names": labelled.names, "excluded": [asdict(item) for item in labelled.excluded]}
-    buffer = io.BytesIO()
-    np.savez(
-        buffer,
-        images=labelled.images_NSS,
-        labels=labelled.labels_N,
-        patients=labelled.patients_N,
-        sizes=labelled.sizes_N2,
-        facts=np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8),
-    )
-    part = file.with_suffix(".part")
-    part.write_bytes(buffer.getvalue())
-    part.replace(file)
-
-
-def _from_cache(file: Path, fingerprint: str) -> LabelledSet:
-    with np.load(file, allow_pickle=False) as arrays:
-        facts = json.loads(arrays["facts"].tobytes())
-        return LabelledSet(
-            arrays["images"],
-            arrays["labels"],
-            arrays["patients"],
-            arrays["sizes"],
-            tuple(facts["names"]),
-            tuple(Excluded(**item) for item in facts["excluded"]),
-            fingerprint,
-        )

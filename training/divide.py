@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.config import SplitSettings
-from training.dataset import LabelledSet
 from training.duplicates import duplicate_groups
+from training.labelled import LabelledSet
 from training.split import Split, check_split, join_groups, split_folds, split_fractions
 
 

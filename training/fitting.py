@@ -12,7 +12,7 @@ from implant_model.networks import build
 from implant_model.package import load_package
 from implant_model.weights import load_network, weights_bytes
 from training.config import TrainConfig
-from training.dataset import LabelledSet
+from training.labelled import LabelledSet
 from training.loop import Recipe, State, fit_network
 from training.measure import Calibrated, Measured, calibrate, measure, run_networks
 from training.split import Split

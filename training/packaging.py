@@ -17,10 +17,10 @@ from implant_model.preprocess import Preprocessing
 from training.card import CardFacts, write_card
 from training.config import TrainConfig
 from training.cues import probe_cues
-from training.dataset import LabelledSet
 from training.divide import Division
 from training.evaluation import Figure, evaluate, wilson
 from training.fitting import Fitted, Workplace, class_counts
+from training.labelled import LabelledSet
 from training.measure import Measured, pool
 
 Figures = dict[str, Figure]

@@ -1,0 +1,97 @@
+"""A labelled tensor set, and the one file that keeps it.
+
+Nothing in the file is executed when it is read, and no patient is named in it.
+
+Shapes: N images, S side of the preprocessed image.
+"""
+
+import csv
+import io
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Excluded:
+    """One image that is not in the set.
+
+    Attributes:
+        archive: The archive's path below --images.
+        member: Name inside; "" for the archive itself.
+        reason: A member's or archive's reason, or `no_label`, `not_in_archive`, `name_twice`.
+    """
+
+    archive: str
+    member: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """Images with what is known of them.
+
+    Attributes:
+        images_NSS: Preprocessed, uint8.
+        labels_N: Class of each, int64, an index into `names`.
+        patients_N: Number of each image's patient, int64; -1 where unknown.
+        sizes_N2: Rows and columns as stored, int64; 0 where unknown.
+        names: The classes, sorted.
+        excluded: What could not be used, and why.
+        fingerprint: SHA-256 of all that made the set, hexadecimal.
+    """
+
+    images_NSS: NDArray[np.uint8]
+    labels_N: NDArray[np.int64]
+    patients_N: NDArray[np.int64]
+    sizes_N2: NDArray[np.int64]
+    names: tuple[str, ...]
+    excluded: tuple[Excluded, ...]
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.labels_N)
+
+
+def write_excluded(labelled: LabelledSet, file: Path) -> None:
+    """Writes what could not be used as CSV, one row an image: archive, member, reason."""
+    with file.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["archive", "member", "reason"])
+        writer.writerows([item.archive, item.member, item.reason] for item in labelled.excluded)
+
+
+def to_file(file: Path, labelled: LabelledSet) -> None:
+    """Writes a set whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    facts = {"names": labelled.names, "excluded": [asdict(item) for item in labelled.excluded]}
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        images=labelled.images_NSS,
+        labels=labelled.labels_N,
+        patients=labelled.patients_N,
+        sizes=labelled.sizes_N2,
+        facts=np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8),
+    )
+    part = file.with_suffix(".part")
+    part.write_bytes(buffer.getvalue())
+    part.replace(file)
+
+
+def from_file(file: Path, fingerprint: str) -> LabelledSet:
+    """Reads what `to_file` wrote under this fingerprint."""
+    with np.load(file, allow_pickle=False) as arrays:
+        facts = json.loads(arrays["facts"].tobytes())
+        return LabelledSet(
+            arrays["images"],
+            arrays["labels"],
+            arrays["patients"],
+            arrays["sizes"],
+            tuple(facts["names"]),
+            tuple(Excluded(**item) for item in facts["excluded"]),
+            fingerprint,
+        )
