@@ -14,6 +14,8 @@ from jobs.pipeline.plan import check_reasons
 from jobs.pipeline.recipe import Recipe
 
 KEY_VARIABLE = "IMPLANT_KEY_FILE"
+_MAX_REJECTED = "share of rejected members above which the exit code is 3; default 1"
+_RETRY = "read again the archives that have, or whose members have, one of these reasons"
 
 
 @dataclass(frozen=True)
@@ -74,18 +76,20 @@ def parse_classify(arguments: Sequence[str] | None, description: str | None) -> 
         UsageError: It is not of the contract's form; one sentence says why.
     """
     parser = Parser("classify", description)
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="archive, radiograph or folder")
-    parser.add_argument("--output", required=True, metavar="URI", help="where the tables are")
-    parser.add_argument("--model", required=True, metavar="URI", help="a model package")
-    parser.add_argument("--identifiers", choices=[str(p) for p in IdentifierPolicy])
-    parser.add_argument("--key-file", metavar="PATH", help=f"or the variable {KEY_VARIABLE}")
-    parser.add_argument("--actors", type=_actors, metavar="MIN[:MAX]")
-    parser.add_argument("--gpus-per-actor", type=float, metavar="F")
-    parser.add_argument("--batch-size", type=int, default=32, metavar="N")
-    parser.add_argument("--max-rejected", type=float, default=1.0, metavar="RATE")
-    parser.add_argument("--retry", type=_reasons, default=frozenset(), metavar="REASON[,REASON]")
-    parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
-    parser.add_argument("--limit", type=int, metavar="ARCHIVES")
+    add = parser.add_argument
+    add("inputs", nargs="+", metavar="INPUT", help="archive, radiograph, folder or s3:// prefix")
+    add("--output", required=True, metavar="URI", help="where the tables are, or will be")
+    add("--model", required=True, metavar="URI", help="folder or prefix of a model package")
+    policies = [str(policy) for policy in IdentifierPolicy]
+    add("--identifiers", choices=policies, help="default: pseudonymise with a key, else drop")
+    add("--key-file", metavar="PATH", help=f"key of the pseudonyms; or the variable {KEY_VARIABLE}")
+    add("--actors", type=_actors, metavar="MIN[:MAX]", help="classifier actors; default: to fit")
+    add("--gpus-per-actor", type=float, metavar="F", help="0 for CPUs; a fraction shares a GPU")
+    add("--batch-size", type=int, default=32, metavar="N", help="images in one pass; default 32")
+    add("--max-rejected", type=float, default=1.0, metavar="RATE", help=_MAX_REJECTED)
+    add("--retry", type=_reasons, default=frozenset(), metavar="REASON[,REASON]", help=_RETRY)
+    add("--dry-run", action="store_true", help="only say what would be done; writes nothing")
+    add("--limit", type=int, metavar="ARCHIVES", help="read at most so many archives")
     values = vars(parser.parse_args(arguments))
     protector = choose_protector(values.pop("identifiers"), values.pop("key_file"))
     inputs = tuple(storage.normalise(uri) for uri in values.pop("inputs"))
