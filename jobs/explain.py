@@ -1,0 +1,127 @@
+r"""Says what a model sees on one radiograph, and shows where it looks.
+
+    python -m jobs.explain --model models/phantom radiograph.dcm
+    ray job submit --address http://HEAD:8265 --working-dir . -- \
+        python -m jobs.explain --model s3://models/hips s3://pacs/one.png --output explanation.png
+
+Prints outcome, candidates with calibrated probabilities and novelty, and draws the radiograph as
+the networks see it, the segmenter's cut-out (where the package has a segmenter) and a saliency
+picture. Neither holds the file's name or anything of its header; what is burned into the pixels is
+in the picture. IMAGE is DICOM, PNG or JPEG, a path or s3://.
+Exit codes: 0 done; 2 the call is wrong; 3 the image is rejected, and its reason is printed.
+"""
+
+import sys
+from collections.abc import Sequence
+from itertools import islice
+
+import numpy as np
+
+from implant_model import storage
+from implant_model.archives import Member, read_members
+from implant_model.catalogue import Implant
+from implant_model.classifier import Classifier, Predictions
+from implant_model.errors import MemberError, NotFoundError, Reason, UsageError
+from implant_model.explanation import explain
+from implant_model.limits import Limits
+from implant_model.package import ModelPackage, load_package
+from implant_model.preprocess import Preprocessing
+from implant_model.sandbox import DecodeProcess
+from jobs.pipeline.command import DISCLAIMER, OK, Parser, run_command
+from jobs.report import wording
+from jobs.report.page import plain
+from jobs.report.picture import checked_path, explanation_picture, write_picture
+
+SHOWN = 3
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse, chain, summary; returns the exit code."""
+    parser = Parser("explain", __doc__)
+    parser.add_argument("image", metavar="IMAGE", help="one radiograph")
+    parser.add_argument("--model", required=True, metavar="URI", help="a model package")
+    parser.add_argument("--output", default="explanation.png", metavar="PNG")
+    call = parser.parse_args(arguments)
+    output = checked_path(call.output)
+    package = load_package(call.model, weights=False)
+    image_HW = prepare(read_radiograph(call.image), package.preprocessing)
+    classifier = Classifier(package)
+    says = classifier.classify(image_HW[None])
+    best = int(says.probabilities_NC[0].argmax())
+    title, lines = describe(package, says)
+    name = plain(package.catalogue[best].name)
+    picture = explanation_picture(explain(classifier, image_HW, best), title, lines, name)
+    write_picture(output, picture)
+    print("\n".join([title, *lines, f"Picture: {output}", DISCLAIMER]))
+    return OK
+
+
+def read_radiograph(uri: str) -> Member:
+    """Reads the one radiograph that a file holds, as the main job reads it.
+
+    Raises:
+        UsageError: It is not there, or holds several members.
+        ArchiveError: It is an archive or a compressed file that cannot be read.
+    """
+    limits = Limits()
+    try:
+        info = storage.stat(storage.normalise(uri))
+    except NotFoundError as error:
+        raise UsageError(f"IMAGE cannot be read: {error}") from error
+    with storage.open_object(info) as reader:
+        members = list(islice(read_members(reader, "radiograph", limits), 2))
+    if len(members) != 1:
+        count = "an empty archive" if not members else "an archive of several members"
+        raise UsageError(f"IMAGE {uri} is {count}; one radiograph is wanted, so unpack it first.")
+    return members[0]
+
+
+def prepare(member: Member, spec: Preprocessing) -> np.ndarray:
+    """Decodes and preprocesses in a child process.
+
+    Raises:
+        MemberError: There is no picture that the model may see.
+    """
+    if member.data is None:
+        raise rejected(member.reason)
+    with DecodeProcess(spec, Limits()) as decoder:
+        prepared = decoder.prepare(member.data)
+    if prepared.image is None:
+        raise rejected(prepared.reason)
+    return prepared.image
+
+
+def rejected(reason: Reason | None) -> MemberError:
+    """The reason as one sentence, without the file's name."""
+    known = Reason.CORRUPT if reason is None else reason
+    why = wording.REASONS[known]
+    return MemberError(known, f"The image is rejected as {known}: {why[:1].lower()}{why[1:]}")
+
+
+def describe(package: ModelPackage, says: Predictions) -> tuple[str, list[str]]:
+    """Title and lines for people: outcome, the best three and all candidates, novelty."""
+    outcome, candidates = says.outcomes[0], says.candidates[0]
+    probabilities_C, novelty = says.probabilities_NC[0], float(says.novelty_N[0])
+    ranked = [int(index) for index in np.argsort(-probabilities_C, kind="stable")]
+    lines = [f"{wording.OUTCOMES[outcome]} Model {package.id}."]
+    for index in ranked[: max(SHOWN, len(candidates))]:
+        mark = "candidate" if index in candidates else "no candidate"
+        lines.append(f"{probabilities_C[index]:.3f}  {name_of(package.catalogue[index])}, {mark}")
+    side = "above" if novelty > package.novelty.threshold else "not above"
+    lines.append(
+        f"Novelty {novelty:.1f}, {side} the threshold {package.novelty.threshold:.1f}. Candidates "
+        f"are made to hold the right implant in {100 * package.coverage:.0f} % of radiographs like "
+        "those that the model was calibrated on."
+    )
+    return f"Outcome: {outcome}", lines
+
+
+def name_of(implant: Implant) -> str:
+    """An implant with its maker and what the catalogue notes of it."""
+    product = f" {implant.product}" if implant.product else ""
+    note = f"; MR: {implant.mr_safety} ({implant.mr_safety_source})" if implant.mr_safety else ""
+    return plain(f"{implant.name} ({implant.manufacturer}{product}{note})")
+
+
+if __name__ == "__main__":
+    run_command("explain", lambda: main(sys.argv[1:]))
