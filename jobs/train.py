@@ -71,7 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     start_ray()
     place = workplace(call)
     shipped, folds = fit(labelled, division, call, place)
-    command = ["python", "-m", "jobs.train", *(sys.argv[1:] if arguments is None else arguments)]
+    words = sys.argv[1:] if arguments is None else arguments
+    command = ["python", "-m", "jobs.train", *(word for word in words if word != "--resume")]
     package, figures = make_package(
         call.output, call.config, preprocessing, labelled, division, shipped, folds, place, command
     )

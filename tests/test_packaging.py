@@ -86,6 +86,7 @@ def test_a_package_with_all_that_its_card_must_say(
     assert "images of one patient may be on both sides" in card
     assert "python -m jobs.train --labels 'my file.csv'" in card
     assert "Licence: Public domain." in card
+    assert "not shown to be better than always naming the commonest class" in card
     assert package.provenance["data"] == {
         "source": "Noise of a test.",
         "licence": "Public domain.",
@@ -114,8 +115,9 @@ def test_a_control_needs_a_common_size(labelled: LabelledSet, tmp_path: Path) ->
     no_size = replace(labelled, sizes_N2=np.arange(180).reshape(90, 2))
     assert size_control(one_size, division, measured) == {}
     assert size_control(no_size, division, measured) == {}
-    (figures,) = size_control(labelled, division, measured).values()
-    assert figures["top_1"].count < len(measured.indices_N)
+    common, others = size_control(labelled, division, measured).values()
+    assert others["top_1"].count == int((labelled.sizes_N2[measured.indices_N, 0] == 400).sum()) > 0
+    assert common["top_1"].count + others["top_1"].count == len(measured.indices_N)
 
 
 def test_a_start_from_a_package_leaves_its_head(labelled: LabelledSet, tmp_path: Path) -> None:

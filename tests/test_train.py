@@ -144,6 +144,13 @@ def test_a_cue_that_tells_the_class_is_found() -> None:
     assert report.majority.value == 0.5
 
 
+def test_equal_cues_vote_together_and_not_by_the_order_of_files() -> None:
+    labels_N = np.array([0] * 20 + [1] * 60)  # sorted by class, all of one size
+    images_NSS = np.random.default_rng(0).integers(0, 255, (80, 16, 16), dtype=np.uint8)
+    report = probe_cues(images_NSS, np.full((80, 2), 250), labels_N, np.arange(80))
+    assert report.native.value == report.majority.value == 0.75
+
+
 CONFIG = """
 name = "trial"
 [preprocessing]

@@ -69,6 +69,7 @@ def write_card(config: TrainConfig, catalogue: Catalogue, facts: CardFacts) -> s
         ["## Data", *_data(config, facts)],
         ["## Figures", facts.measured_on, _figure_table(facts.figures)],
         ["Intervals are 95 %: Wilson's for shares, bootstrap over groups for the others."],
+        _comparison(facts),
         *[[f"### Control: {name}", _figure_table(f)] for name, f in facts.controls.items()],
         ["## Cues", *_cues(facts.cues)] if facts.cues else [],
         ["## Training", *_training(config, facts)],
@@ -121,6 +122,17 @@ def _data(config: TrainConfig, facts: CardFacts) -> list[str]:
         counts = ", ".join(f"{reasons.count(reason)} {reason}" for reason in sorted(set(reasons)))
         text.append(f"{len(reasons)} members were left out: {counts}.")
     return text
+
+
+def _comparison(facts: CardFacts) -> list[str]:
+    """Says it plainly where a model is not shown to be better than no model."""
+    if facts.cues is None or facts.figures["top_1"].low > facts.cues.majority.value:
+        return []
+    return [
+        "**Top-1 accuracy is not shown to be better than always naming the commonest class, which "
+        f"is right in {facts.cues.majority.value:.3f} of the images.** Judge it by macro F1, mean "
+        "AUROC and the candidate sets."
+    ]
 
 
 def _cues(cues: CueReport) -> list[str]:

@@ -61,7 +61,9 @@ def subset(measured: Measured, chosen_N: NDArray[np.bool_]) -> Measured:
 def size_control(
     labelled: LabelledSet, division: Division, measured: Measured
 ) -> dict[str, Figures]:
-    """Figures on the images of the commonest stored size alone, which size cannot help.
+    """Figures on the images of the commonest stored size, which size cannot help, and the others.
+
+    A class that does much better among the others than among the first is told by its size.
 
     Returns:
         By description; empty where all images have one size, or no size is common.
@@ -73,9 +75,15 @@ def size_control(
     if not LEAST_CONTROL <= share < 1:
         return {}
     rows, columns = sizes[commonest].tolist()
-    chosen = subset(measured, inverse_N.reshape(-1) == commonest)
-    name = f"only images stored as {rows} x {columns}"
-    return {name: figures_of(labelled, division, chosen)}
+    common_N = inverse_N.reshape(-1) == commonest
+    return {
+        f"only images stored as {rows} x {columns}": figures_of(
+            labelled, division, subset(measured, common_N)
+        ),
+        "only images stored in any other size": figures_of(
+            labelled, division, subset(measured, ~common_N)
+        ),
+    }
 
 
 def make_package(
