@@ -1,44 +1,29 @@
 """Labelled radiographs as one tensor set, read by the very code that the main job reads with.
 
-Archives -> members -> child process that decodes and preprocesses -> uint8 (N, S, S), kept in one
-`.npz` file under a hash of all that made it: archive versions, labels, preprocessing, limits. What
-cannot be used is in `excluded`, image by image with its reason: nothing is left out unseen.
-Patients are kept as numbers that mean nothing outside the set.
+What `gather` reads is kept as uint8 (N, S, S) in one `.npz` file under a hash of all that made it:
+archive versions, labels, preprocessing, limits. Patients are kept as numbers that mean nothing
+outside the set.
 
 Shapes: N images, S side of the preprocessed image.
 """
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from implant_model import storage
-from implant_model.archives import Member, read_members
-from implant_model.errors import ArchiveError, Reason, StorageError, UsageError
+from implant_model.errors import UsageError
 from implant_model.limits import Limits
 from implant_model.preprocess import Preprocessing
-from implant_model.sandbox import DecodeProcess, Prepared
 from implant_model.storage import ObjectInfo
-from training.labelled import Excluded, LabelledSet, from_file, to_file
-from training.labels import Label, Labels, folder_label, match_archives
+from training.gather import Gathered, gather, list_images
+from training.labelled import LabelledSet, from_file, to_file
+from training.labels import Labels
 
 CACHE_FORMAT = 1
-
-
-@dataclass
-class _Gathered:
-    """Rows as they come; becomes a LabelledSet."""
-
-    images: list[NDArray[np.uint8]] = field(default_factory=list)
-    labels: list[str] = field(default_factory=list)
-    patients: list[str | None] = field(default_factory=list)
-    sizes: list[tuple[int, int]] = field(default_factory=list)
-    excluded: list[Excluded] = field(default_factory=list)
 
 
 def load_set(
@@ -61,37 +46,16 @@ def load_set(
         UsageError: No image, an archive that is not there, or a class without a readable image.
         StorageError: An archive that is there cannot be listed.
     """
-    objects = [
-        (info, storage.relative(info.uri, root))
-        for root, info in _listed(roots)
-        if labels is None or info.uri != labels.uri
-    ]
-    if not objects:
-        raise UsageError(f"There is nothing at {', '.join(roots)} to train on.")
-    by_uri = {info.uri: name for info, name in objects}
-    wanted = match_archives(labels, by_uri) if labels is not None else None
+    objects = list_images(roots, () if labels is None else (labels.uri,))
     fingerprint = _fingerprint(objects, labels, spec, limits)
     file = cache / f"{fingerprint[:32]}.npz"
     if file.is_file():
         return from_file(file, fingerprint)
-    gathered = _Gathered()
-    with DecodeProcess(spec, limits) as decoder:
-        for info, name in objects:
-            rows = None if wanted is None else wanted.get(info.uri, {})
-            _gather(gathered, info, name, rows, decoder, limits)
+    gathered = gather(objects, labels, spec, limits)
     known = labels.names if labels is not None else tuple(sorted(set(gathered.labels)))
     labelled = _assemble(gathered, known, fingerprint)
     to_file(file, labelled)
     return labelled
-
-
-def _listed(roots: Sequence[str]) -> Iterator[tuple[str, ObjectInfo]]:
-    seen: set[str] = set()
-    for root in map(storage.normalise, roots):
-        for info in storage.list_objects(root):
-            if info.uri not in seen:
-                seen.add(info.uri)
-                yield root, info
 
 
 def _fingerprint(
@@ -119,68 +83,7 @@ def _fingerprint(
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
-def _gather(
-    gathered: _Gathered,
-    info: ObjectInfo,
-    name: str,
-    rows: Mapping[str, Label] | None,
-    decoder: DecodeProcess,
-    limits: Limits,
-) -> None:
-    """Adds the images of one archive or loose radiograph, and lists what it cannot add."""
-    seen: set[str] = set()
-    try:
-        with storage.open_object(info) as reader:
-            for member in read_members(reader, name.rsplit("/", 1)[-1], limits):
-                key = "" if rows is not None and "" in rows else member.name
-                label = _label_of(rows, name, key)
-                reason = _unusable(member, label, key in seen)
-                seen.add(key)
-                if reason is not None or label is None or member.data is None:
-                    gathered.excluded.append(Excluded(name, member.name, str(reason)))
-                    continue
-                patient = rows[key].patient if rows is not None else None
-                _add(gathered, name, member.name, label, patient, decoder.prepare(member.data))
-    except (ArchiveError, StorageError) as error:
-        gathered.excluded.append(Excluded(name, "", str(error.reason)))
-    missing = sorted(set(rows) - seen) if rows is not None else []
-    gathered.excluded.extend(Excluded(name, member, "not_in_archive") for member in missing)
-
-
-def _unusable(member: Member, label: str | None, seen_before: bool) -> str | None:
-    """Why a member is not decoded: it has no label, no content, or the name of one before it."""
-    if label is None:
-        return str(member.reason) if member.reason is Reason.CLUTTER else "no_label"
-    if seen_before:
-        return "name_twice"
-    return None if member.reason is None else str(member.reason)
-
-
-def _label_of(rows: Mapping[str, Label] | None, name: str, key: str) -> str | None:
-    if rows is None:
-        return folder_label(name, key)
-    return rows[key].label if key in rows else None
-
-
-def _add(
-    gathered: _Gathered,
-    archive: str,
-    member: str,
-    label: str,
-    patient: str | None,
-    prepared: Prepared,
-) -> None:
-    if prepared.image is None:
-        gathered.excluded.append(Excluded(archive, member, str(prepared.reason)))
-        return
-    header = prepared.header
-    gathered.images.append(prepared.image)
-    gathered.labels.append(label)
-    gathered.patients.append(patient or header.patient)
-    gathered.sizes.append((header.rows or 0, header.columns or 0))
-
-
-def _assemble(gathered: _Gathered, names: tuple[str, ...], fingerprint: str) -> LabelledSet:
+def _assemble(gathered: Gathered, names: tuple[str, ...], fingerprint: str) -> LabelledSet:
     counts = {name: gathered.labels.count(name) for name in names}
     empty = [name for name, count in counts.items() if count == 0]
     if len(names) < 2 or empty:
