@@ -2,11 +2,12 @@
 
 The unique set (private clean and dirty pages of `smaps_rollup`) is what would be free if a process
 ended; libraries and Ray's object store, which processes share, are no part of it. The object store
-is counted by the shared pages of the raylet, which maps it: pages that were once used, so that it
-only ever grows, and never less than what is in use.
+is counted by the pages of its file in /dev/shm: those that were ever used, so that the figure only
+grows, and is never less than what is in use.
 """
 
 import contextlib
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,8 +17,8 @@ from typing import Final
 PROC: Final = Path("/proc")
 ROLES: Final = ("driver", "worker", "decoder", "store")
 _PRIVATE: Final = re.compile(rb"^Private_(?:Clean|Dirty): +(\d+) kB$", re.MULTILINE)
-_SHARED: Final = re.compile(rb"^RssShmem:\s+(\d+) kB$", re.MULTILINE)
 _KIB: Final = 1024
+_BLOCK: Final = 512  # the unit of st_blocks
 
 
 @dataclass
@@ -62,7 +63,7 @@ def look(driver: int) -> dict[str, list[int]]:
                 "driver" if pid == driver else role_of((PROC / str(pid) / "cmdline").read_bytes())
             )
             if role is not None:
-                measure = _shared if role == "store" else _private
+                measure = _store if role == "store" else _private
                 sample[role].append(measure(pid))
     return sample
 
@@ -100,5 +101,11 @@ def _private(pid: int) -> int:
     return _KIB * sum(map(int, _PRIVATE.findall(rollup)))
 
 
-def _shared(pid: int) -> int:
-    return _KIB * sum(map(int, _SHARED.findall((PROC / str(pid) / "status").read_bytes())))
+def _store(pid: int) -> int:
+    """Pages of the shared memory files that a raylet holds open; a file in /dev/shm is sparse."""
+    held = 0
+    for link in (PROC / str(pid) / "fd").iterdir():
+        with contextlib.suppress(OSError):  # closed meanwhile
+            if os.readlink(link).startswith("/dev/shm/"):
+                held += _BLOCK * link.stat().st_blocks
+    return held

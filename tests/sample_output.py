@@ -48,13 +48,13 @@ CUT = [
 ]
 
 
-def publish_sample(folder: Path, model: str = MODEL) -> str:
-    """Publishes `2026/01.tar` (`WHOLE`) and `cut.tar` (`CUT`) under a model.
+def publish_sample(folder: Path, model: str = MODEL, place: str = "out") -> str:
+    """Publishes `01.tar` (`WHOLE`) and `cut.tar` (`CUT`) under a model.
 
     Returns:
-        The output's URI, `folder/out`.
+        The URI of the output, the folder `place` below `folder`.
     """
-    output = storage.normalise(str(folder / "out"))
+    output = storage.normalise(str(folder / place))
     tables = Tables(output, RunIdentity(model, "c0ffee", "0.1.0", "run-1"))
     tables.create()
     tables.commit(

@@ -3,11 +3,12 @@
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 
 import pytest
 
-from benchmarks.process_memory import Peaks, descendants, look, role_of
+from benchmarks.process_memory import Peaks, _store, descendants, look, role_of
 
 CHILD = """
 import sys
@@ -71,6 +72,15 @@ def test_process_that_has_gone_is_no_error() -> None:
 )
 def test_role_follows_from_the_command_line(command: bytes, role: str | None) -> None:
     assert role_of(command) == role
+
+
+def test_object_store_is_measured_by_its_used_pages() -> None:
+    with tempfile.TemporaryFile(dir="/dev/shm") as store:
+        store.truncate(1 << 30)
+        before = _store(os.getpid())
+        store.write(b"x" * SIZE)
+        store.flush()
+        assert SIZE <= _store(os.getpid()) - before < SIZE + 100_000
 
 
 def test_peaks_are_of_one_moment() -> None:

@@ -148,9 +148,10 @@ def _text(value: float, digits: int) -> str:
 
 
 def _round_up(count: int) -> int:
-    """The next of 2, 4, 10, 20, 40, 100, ...: a full axis whose half is whole."""
+    """The next round number whose half is whole: 2, 4, 6, 8, 10, 12, 14, 16, 20, 40, ..."""
     power = 10 ** math.floor(math.log10(max(count, 1)))
-    return next(int(m * power) for m in (2, 4, 6, 8, 10, 20) if m * power >= count)
+    tenths = (m * power for m in (10, 12, 14, 16, 20, 40, 60, 80, 100, 200))
+    return next(t // 10 for t in tenths if t >= 10 * count and t % 20 == 0)
 
 
 def _x(value: float, low: float, high: float) -> float:
