@@ -1,0 +1,132 @@
+"""Masks as PNG files: written for a look and a correction, read back in their place.
+
+A mask belongs to the member of its name: `FOLDER/ARCHIVE/MEMBER.png`, or `FOLDER/MEMBER.png`, with
+or without the member's own ending (`00012.dcm` has `00012.dcm.png` or `00012.png`). Grey above 127
+is implant. A mask has the size of the prepared picture, which `write_masks` puts beside it.
+
+Shapes: N images, S side of the prepared picture, H rows, W columns.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from implant_model.errors import UsageError
+
+Grey = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+
+MOST_BYTES = 16 << 20  # of a mask's file; one of 4096 px without compression has as many
+TILE_PX = 192
+TILES = 8  # in a row of a contact sheet
+FOUND, TRUE = (0, 0, 255), (0, 200, 0)  # blue, green, red
+
+
+def mask_file(folder: Path, archive: str, member: str) -> Path | None:
+    """The file of a member's mask, or None where there is none.
+
+    Args:
+        folder: Of masks.
+        archive: The archive's path below --images; "" for none.
+        member: Name inside. A name that leads out of the folder has no mask.
+    """
+    inside = PurePosixPath(member)
+    for place in (PurePosixPath(archive) / inside, inside):
+        for name in (f"{place}.png", str(place.with_suffix(".png")) if place.name else ""):
+            parts = PurePosixPath(name).parts
+            if not name or ".." in parts or name.startswith("/") or "\0" in name:
+                continue
+            file = folder.joinpath(*parts)
+            if file.is_file():
+                return file
+    return None
+
+
+def read_mask(file: Path, size_px: int) -> Mask:
+    """Reads a mask.
+
+    Args:
+        file: PNG, grey or colour.
+        size_px: S; the mask must be (S, S).
+
+    Raises:
+        UsageError: It cannot be read, or has another size.
+    """
+    try:
+        data = file.read_bytes() if file.stat().st_size <= MOST_BYTES else b""
+    except OSError as error:
+        raise UsageError(f"The mask {file} cannot be read: {error.strerror}.") from error
+    pixels_HW = _decoded(data)
+    if pixels_HW is None:
+        raise UsageError(f"The mask {file} is no PNG of at most {MOST_BYTES >> 20} MiB.")
+    if pixels_HW.shape != (size_px, size_px):
+        raise UsageError(
+            f"The mask {file} has {pixels_HW.shape[0]} rows and {pixels_HW.shape[1]} columns; "
+            f"{size_px} of each are wanted, as the prepared picture has them."
+        )
+    return pixels_HW > 127
+
+
+def _decoded(data: bytes) -> Grey | None:
+    if not data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return None
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+    except cv2.error:
+        return None
+    return None if pixels is None else np.asarray(pixels, np.uint8)
+
+
+def write_masks(folder: Path, names: Sequence[str], images_NSS: Grey, masks_NSS: Mask) -> None:
+    """Writes masks, and beside each its picture as `NAME.picture.png`.
+
+    Args:
+        folder: Made if it is not there; masks of the same names are replaced.
+        names: Of the files, without an ending; they may hold slashes.
+        images_NSS: Prepared pictures.
+        masks_NSS: bool.
+
+    Raises:
+        UsageError: A name leads out of the folder.
+    """
+    for name, image_SS, mask_SS in zip(names, images_NSS, masks_NSS, strict=True):
+        parts = PurePosixPath(name).parts
+        if not parts or ".." in parts or name.startswith("/"):
+            raise UsageError(f"A mask cannot be written under the name {name!r}.")
+        file = folder.joinpath(*parts)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.with_name(f"{file.name}.png").write_bytes(_png(mask_SS.astype(np.uint8) * 255))
+        file.with_name(f"{file.name}.picture.png").write_bytes(_png(image_SS))
+
+
+def _png(pixels: NDArray[np.uint8]) -> bytes:
+    done, data = cv2.imencode(".png", pixels)
+    if not done:
+        raise UsageError(f"A picture of shape {pixels.shape} cannot be written as PNG.")
+    return bytes(data)
+
+
+def contact_sheet(cases: Sequence[tuple[Grey, Mask, Mask | None]]) -> bytes:
+    """Pictures with the outlines of their masks, as one PNG.
+
+    Args:
+        cases: Picture, found mask (red), true mask (green) or None; at least one.
+    """
+    tiles = [_tile(*case) for case in cases]
+    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % TILES)
+    rows = [np.hstack(tiles[start : start + TILES]) for start in range(0, len(tiles), TILES)]
+    return _png(np.vstack(rows))
+
+
+def _tile(image_HW: Grey, found_HW: Mask, true_HW: Mask | None) -> NDArray[np.uint8]:
+    tile = cv2.resize(cv2.cvtColor(image_HW, cv2.COLOR_GRAY2BGR), (TILE_PX, TILE_PX))
+    for mask_HW, colour in ((true_HW, TRUE), (found_HW, FOUND)):
+        if mask_HW is not None:
+            size = (TILE_PX, TILE_PX)
+            large_HW = cv2.resize(mask_HW.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+            outlines, _ = cv2.findContours(large_HW, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+            cv2.drawContours(tile, outlines, -1, colour, 1)
+    return np.asarray(tile, np.uint8)
