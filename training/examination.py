@@ -1,28 +1,23 @@
-"""Lets a package name labelled images, and sets it against another package or a reader.
+"""Lets a package name labelled images.
 
 Shapes: N images, S side of the preprocessed image.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from implant_model.catalogue import Catalogue, folded
+from implant_model.catalogue import Catalogue
 from implant_model.classifier import Classifier
-from implant_model.storage import ObjectInfo
+from implant_model.errors import UsageError
 from training.assessment import Examined
 from training.config import SplitSettings
 from training.duplicates import duplicate_groups
-from training.gather import Gathered, Place
-from training.labels import Labels, match_archives
-from training.paired import Paired, compare_readers
+from training.gather import Gathered
 from training.split import join_groups
-
-Images = NDArray[np.uint8]
-Key = tuple[str, str]
-"""URI of the archive, and the member as the labels file has it."""
 
 
 def examine(classifier: Classifier, gathered: Gathered) -> Examined:
@@ -58,59 +53,12 @@ def outside(examined: Examined, gathered: Gathered) -> Counter[str]:
     return Counter(gathered.labels[i] for i in np.flatnonzero(~examined.known_N))
 
 
-def package_hits(classifier: Classifier, gathered: Gathered) -> dict[Key, bool]:
-    """Whether another package names each image rightly, of implants that its catalogue holds."""
-    labels_N = labels_of(classifier.package.catalogue, gathered.labels)
-    said = classifier.classify(np.stack(gathered.images))
-    right_N = said.probabilities_NC.argmax(axis=1) == labels_N
-    return {
-        key_of(place): bool(right)
-        for place, right, label in zip(gathered.places, right_N, labels_N, strict=True)
-        if label >= 0
-    }
-
-
-def reader_hits(
-    answers: Labels,
-    objects: Sequence[tuple[ObjectInfo, str]],
-    gathered: Gathered,
-    catalogue: Catalogue,
-) -> dict[Key, bool]:
-    """Whether a reader's answers are right, for the images that were answered.
-
-    Args:
-        answers: The reader's table: archive, member, and as label what was read.
-        objects: The images' archives, as `list_images` gives them.
-        gathered: The images.
-        catalogue: Whose synonyms count as the same implant.
+def usable_device(name: str) -> str:
+    """Returns the name of a device that is there.
 
     Raises:
-        UsageError: The table speaks of an archive that is not among the images.
+        UsageError: It is not.
     """
-    rows = match_archives(answers, {info.uri: name for info, name in objects})
-
-    def meant(text: str) -> int | str:
-        index = catalogue.find(text)
-        return folded(text) if index is None else index
-
-    return {
-        key_of(place): meant(rows[place.uri][place.member].label) == meant(label)
-        for place, label in zip(gathered.places, gathered.labels, strict=True)
-        if place.member in rows.get(place.uri, {})
-    }
-
-
-def pair(examined: Examined, gathered: Gathered, hits: Mapping[Key, bool]) -> Paired:
-    """Compares the package with another reader on the images that both could name.
-
-    These are images of implants in the package's catalogue that `hits` speaks of.
-    """
-    keys = [key_of(place) for place in gathered.places]
-    at = [i for i in np.flatnonzero(examined.known_N) if keys[i] in hits]
-    other_N = np.array([hits[keys[i]] for i in at], dtype=bool)
-    return compare_readers(examined.right_N[at], other_N, examined.groups_N[at])
-
-
-def key_of(place: Place) -> Key:
-    """What an image is known by in every labels file."""
-    return place.uri, place.member
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError(f"The device {name} was asked for, and no GPU can be used; cpu can.")
+    return name

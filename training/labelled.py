@@ -8,8 +8,10 @@ Shapes: N images, S side of the preprocessed image.
 import csv
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +58,15 @@ class LabelledSet:
         return len(self.labels_N)
 
 
-def write_excluded(labelled: LabelledSet, file: Path) -> None:
+class HasExcluded(Protocol):
+    """What was read, with what could not be used."""
+
+    @property
+    def excluded(self) -> Sequence[Excluded]:
+        """Image by image."""
+
+
+def write_excluded(labelled: HasExcluded, file: Path) -> None:
     """Writes what could not be used as CSV, one row an image: archive, member, reason."""
     with file.open("w", newline="") as stream:
         writer = csv.writer(stream)

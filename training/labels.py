@@ -64,8 +64,13 @@ class Labels:
         return tuple(sorted({row.label for row in rows}))
 
 
-def read_labels(uri: str) -> Labels:
+def read_labels(uri: str, *, one_class: bool = True) -> Labels:
     """Reads and checks a labels file.
+
+    Args:
+        uri: Of the file.
+        one_class: Refuse a patient in two classes, which in a training set is more often a slip
+            than a second implant; an evaluation loses nothing by it.
 
     Raises:
         UsageError: Not readable, a column missing, an empty label, an image that is named twice,
@@ -74,7 +79,7 @@ def read_labels(uri: str) -> Labels:
     uri = storage.normalise(uri)
     data = storage.read_bytes(uri)
     rows = _parquet_rows(data, uri) if data[:4] == b"PAR1" else _csv_rows(data, uri)
-    return check_labels(rows, uri)
+    return check_labels(rows, uri, one_class=one_class)
 
 
 def _csv_rows(data: bytes, uri: str) -> list[dict[str, str]]:
@@ -110,7 +115,7 @@ def _check_columns(names: object, uri: str) -> None:
         )
 
 
-def check_labels(rows: list[dict[str, str]], uri: str) -> Labels:
+def check_labels(rows: list[dict[str, str]], uri: str, *, one_class: bool = True) -> Labels:
     """Makes labels of raw rows; errors are as of `read_labels`."""
     if not rows:
         raise UsageError(f"The labels file {uri} has no rows; one for each image is needed.")
@@ -124,7 +129,7 @@ def check_labels(rows: list[dict[str, str]], uri: str) -> Labels:
             raise UsageError(f"Row {number} of the labels file {uri} has no {lacking}.")
         _check_against(by_archive.get(here.archive, {}).get(here.member), patients, here, uri)
         by_archive.setdefault(here.archive, {})[here.member] = here
-        if patient is not None:
+        if patient is not None and one_class:
             patients.setdefault(patient, here)
     return Labels(uri, by_archive)
 
