@@ -149,7 +149,7 @@ def _text(value: float, digits: int) -> str:
 
 def _round_up(count: int) -> int:
     """The next round number whose half is whole: 2, 4, 6, 8, 10, 12, 14, 16, 20, 40, ..."""
-    power = 10 ** math.floor(math.log10(max(count, 1)))
+    power: int = 10 ** math.floor(math.log10(max(count, 1)))
     tenths = (m * power for m in (10, 12, 14, 16, 20, 40, 60, 80, 100, 200))
     return next(t // 10 for t in tenths if t >= 10 * count and t % 20 == 0)
 
