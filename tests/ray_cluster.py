@@ -44,6 +44,17 @@ class RayCluster:
             check=False,
         )
 
+    def start(self, *command: str) -> "subprocess.Popen[str]":
+        """Starts `python -m COMMAND` as a driver on this cluster; what it logs can be read."""
+        return subprocess.Popen(
+            [sys.executable, "-m", *command],
+            cwd=ROOT,
+            env={**os.environ, **self.environment, "RAY_ADDRESS": self.address},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
     def submit(self, *command: str, timeout_s: float = 300) -> "subprocess.CompletedProcess[str]":
         """Runs `ray job submit ... -- python -m COMMAND`, the working tree as its working_dir."""
         submit = ["job", "submit", "--address", self.jobs, "--working-dir", str(ROOT)]

@@ -2,6 +2,7 @@
 
 import io
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -313,3 +314,38 @@ def test_patient_is_one_pseudonym_and_no_name_leaves_the_file(
     assert len(rows) == 2
     assert identifier not in text
     assert "Doe" not in text
+
+
+@pytest.mark.cluster
+def test_terminated_run_leaves_whole_archives_and_the_next_goes_on(
+    tmp_path: Path, ray_cluster: RayCluster, small_package: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    picture = png(1)
+    for name in "abcdef":
+        members = {f"{n}.png": picture for n in range(1000)}
+        (tmp_path / "in" / f"{name}.tar").write_bytes(tar_of(members))
+    output = tmp_path / "out"
+    command = ["jobs.classify", str(tmp_path / "in"), "--output", str(output)]
+    command += ["--model", str(small_package), "--batch-size", "1"]
+
+    with ray_cluster.start(*command) as job:
+        assert job.stderr is not None
+        for line in job.stderr:
+            if "archives" in line and "images/s" in line:
+                break
+        job.send_signal(signal.SIGTERM)
+        said = job.stderr.read()
+        assert job.wait(60) == 3, said
+    assert "Stopped before the end; the same command goes on." in said
+    left = Counter(pl.read_delta(str(output / "predictions"))["archive"])
+    assert len(left) < 6
+    assert set(left.values()) <= {1000}
+
+    assert ray_cluster.run("jobs.verify", str(output)).returncode == 0
+    done = ray_cluster.run(*command)
+    assert done.returncode == 0, done.stderr
+    assert f"Already done: {len(left)} archives" in done.stdout
+    predictions = pl.read_delta(str(output / "predictions"))
+    assert predictions.height == 6000
+    assert predictions.unique(["archive", "member_index"]).height == 6000

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 
 import ray
 
@@ -10,6 +11,7 @@ def start_ray() -> None:
     """Joins the cluster of `RAY_ADDRESS` (`ray job submit` sets it), or starts a local one."""
     if ray.is_initialized():
         return
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if os.environ.get("RAY_ADDRESS"):
@@ -22,3 +24,4 @@ def start_ray() -> None:
             log_to_driver=False,
         )
     logging.getLogger("ray.data").setLevel(logging.WARNING)
+    signal.signal(signal.SIGTERM, on_sigterm)  # ray.init has put one there that only exits
