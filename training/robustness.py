@@ -122,7 +122,8 @@ def distortions() -> Iterator[Distortion]:
         meant = f"{'brighter' if gamma < 1 else 'darker'}, gamma {gamma:g}"
         yield Distortion("exposure", meant, partial(exposure, gamma=gamma))
     for degrees in (5.0, -15.0):
-        yield Distortion("rotation", f"{degrees:g} degrees", partial(rotation, degrees=degrees))
+        turned = f"{abs(degrees):g} degrees {'counter-' if degrees > 0 else ''}clockwise"
+        yield Distortion("rotation", turned, partial(rotation, degrees=degrees))
     for share in (0.1, 0.25):
         yield Distortion("crop", f"{100 * share:g} % of each side", partial(crop, share=share))
     for quality in (40, 10):

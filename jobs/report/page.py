@@ -71,7 +71,7 @@ def render_run(
         A whole HTML document that loads nothing.
     """
     style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
-    page = _environment().get_template("run.html.j2")
+    page = environment().get_template("run.html.j2")
     return page.render(
         facts=facts,
         title=title,
@@ -79,7 +79,7 @@ def render_run(
         verified=verified,
         disclaimer=DISCLAIMER,
         style=Markup(style),  # noqa: S704  this project's own file, no data
-        style_hash=_csp_hash(style),
+        style_hash=csp_hash(style),
         **_tables(facts),
         **_histograms(facts, novelty_threshold),
         **_compared(comparison),
@@ -172,7 +172,8 @@ def _shade(count: int, total: int) -> int:
     return math.ceil(_SHADES * count / total) if count else 0
 
 
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """What all pages are rendered by: everything that comes from data is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -191,7 +192,7 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def _csp_hash(text: str) -> str:
+def csp_hash(text: str) -> str:
     """The source expression that allows exactly this style element (CSP level 2, section 4.2.5)."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
