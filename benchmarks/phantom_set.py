@@ -1,4 +1,4 @@
-"""Makes the labelled phantom archives that `models/phantom` is trained on, in four kinds of archive.
+"""Makes the labelled phantom archives that `models/phantom` is trained on, in four kinds of file.
 
     python -m benchmarks.phantom_set FOLDER --images 3000 --seed 1
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from training.evaluation import (
@@ -52,6 +52,7 @@ def test_wilson_of_nothing_says_so() -> None:
     assert figure.to_json()["value"] is None
 
 
+@example(0, 7)
 @given(st.integers(0, 200), st.integers(1, 200))
 def test_wilson_holds_its_estimate(hits: int, more: int) -> None:
     figure = wilson(hits, hits + more)

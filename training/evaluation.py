@@ -52,7 +52,9 @@ def wilson(hits: int, count: int) -> Figure:
     centre = (share + squared / (2 * count)) / (1 + squared / count)
     spread = math.sqrt(share * (1 - share) / count + squared / (4 * count**2))
     half = Z_95 * spread / (1 + squared / count)
-    return Figure(share, max(0.0, centre - half), min(1.0, centre + half), count)
+    # min and max with the share: at 0 and 1 rounding puts the end 1e-18 beyond it.
+    low, high = max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
+    return Figure(share, low, high, count)
 
 
 def bootstrap(
