@@ -171,6 +171,15 @@ def test_two_objects_are_kept_and_holes_filled() -> None:
     assert not clean_up(far_HW)[80, 40]
 
 
+def test_a_larger_object_within_the_edge_is_a_marker() -> None:
+    mask_HW = np.zeros((SIDE, SIDE), bool)
+    mask_HW[30:50, 40:46] = True
+    mask_HW[2:10, 20:60] = True  # a bar beside the edge, not upon it
+    clean_HW = clean_up(mask_HW)
+    assert clean_HW[40, 42]
+    assert not clean_HW[5, 30]
+
+
 def test_what_reaches_the_border_is_no_hole() -> None:
     mask_HW = np.zeros((40, 40), bool)
     mask_HW[5:, 10:30] = True

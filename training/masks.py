@@ -11,7 +11,10 @@ Measured on 72 phantoms, six of each of OrthoNet's twelve products, 384 rows, pr
 with their collimation left in, against their true masks: `python -m benchmarks.mask_overlap` prints
 median Dice 0.968 and mean 0.902; 57 of 72 reach 0.9. Of the 67 that are graded good, none of the 57
 missing, the mean is 0.928. The misses are cut stems: a head of cobalt chrome has a sharper edge
-than the thinner titanium below it. Of two implants far from each other one is found.
+than the thinner titanium below it. Of two implants far from each other one is found. Smaller
+pictures lose trays and collars (36 phantoms, `--each 3 --height-px 256`): median 0.941 at 128 px,
+0.916 at 96. Of 40 real shoulder radiographs, every twelfth of the set, 14 are graded good; looked
+at, one of these has bone in its mask.
 
 These phantoms show that the method works; they are no evidence about patients.
 
