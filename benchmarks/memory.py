@@ -158,9 +158,9 @@ def report(runs: Sequence[Run], model: str, pictures: Sequence[bytes], images: i
         "# Memory of a run as the archive grows",
         "",
         f"`python -m benchmarks.memory --images {images}`, {datetime.now(UTC):%Y-%m-%d}: one tar "
-        f"of uncompressed 16-bit DICOM phantoms ({size:.1f} MB each on average), model `{model}`. Peaks in MB: "
-        "unique set size (USS) of the processes, sums at one moment; touched pages of Ray's object "
-        "store.",
+        f"of uncompressed 16-bit DICOM phantoms ({size:.1f} MB each on average), model `{model}`. "
+        "Peaks in MB: unique set size (USS) of the processes, sums at one moment; "
+        "touched pages of Ray's object store.",
         "",
         f"Machine: {machine()}.",
         "",
