@@ -75,6 +75,11 @@ class ArchiveStatus(StrEnum):
     FAILED = "failed"
     CHANGED = "changed"
 
+    @property
+    def is_readable(self) -> bool:
+        """Whether the archive's members were read, so that they have rows."""
+        return self in (ArchiveStatus.COMPLETE, ArchiveStatus.SALVAGED)
+
 
 class ImplantError(Exception):
     """Root of every error that this project raises on purpose."""

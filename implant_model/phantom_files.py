@@ -36,6 +36,7 @@ __all__ = [
     "sample_archive",
     "sample_archives",
     "write_dicom",
+    "write_drawn_dicom",
     "write_jpeg",
     "write_labels",
     "write_mask",
@@ -213,7 +214,12 @@ def _write(
         if form == "jpeg":
             return "jpg", write_jpeg(phantom)
         return "png", write_png(phantom, 16 if form == "png16" else 8)
-    data = write_dicom(
+    return "dcm", write_drawn_dicom(phantom, rng, patient)
+
+
+def write_drawn_dicom(phantom: Phantom, rng: np.random.Generator, patient: Patient) -> bytes:
+    """A DICOM file in a transfer syntax, photometric interpretation and modality that are drawn."""
+    return write_dicom(
         phantom,
         rng,
         transfer_syntax=str(rng.choice(TRANSFER_SYNTAXES)),
@@ -221,4 +227,3 @@ def _write(
         modality="CR" if rng.random() < 0.4 else "DX",
         patient=patient,
     )
-    return "dcm", data

@@ -4,8 +4,6 @@ import base64
 import hashlib
 import math
 import re
-import shutil
-import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,6 +22,7 @@ from jobs.report.comparison import NOT_IN_CATALOGUE, Comparison, Judged, compare
 from jobs.report.facts import IncompleteArchive, RunFacts, read_facts
 from jobs.report.figures import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, histogram
 from jobs.report.page import MOST_LISTED, percent, plain, render_run
+from tests.browser import lay_out
 from tests.sample_output import BEGUN, ENDED, MODEL, OTHER_MODEL, publish_sample
 
 HOSTILE = "<script>alert('x')</script>\"><img src=http://127.0.0.1/x onerror=alert(1)>"
@@ -318,33 +317,8 @@ def test_text_of_foreign_origin_is_made_plain() -> None:
 @pytest.mark.parametrize("width", [1280, 390])
 def test_page_fits_its_window_in_chromium(tmp_path: Path, width: int) -> None:
     """The content is no wider than the window; hostile names do nothing."""
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("chromium is not installed; the page is not laid out by a browser here")
-    page = tmp_path / "report.html"
-    page.write_text(some_page(), encoding="utf-8")
-    probe = tmp_path / "probe.html"
-    probe.write_text(PROBE.replace("WIDTH", str(width)), encoding="utf-8")
-    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
-    command += ["--allow-file-access-from-files", "--hide-scrollbars", "--virtual-time-budget=3000"]
-    command += [f"--user-data-dir={tmp_path / 'profile'}", probe.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    found = re.search(r"<title>(\d+) of (\d+), (\d+) rules, (\d+) scripts</title>", done.stdout)
-    assert found is not None, done.stdout[-2000:]
-    needed, given, rules, scripts = map(int, found.groups())
-    assert given == width
-    assert needed <= width
-    assert rules > 50  # the policy lets the page's own style in
-    assert scripts == 0
-
-
-PROBE = """<!doctype html><title>none</title><style>iframe { border: 0 }</style>
-<iframe src="report.html" width="WIDTH" height="900"></iframe>
-<script>
-document.querySelector('iframe').addEventListener('load', event => {
-  const page = event.target.contentDocument, root = page.documentElement;
-  document.title = `${root.scrollWidth} of ${root.clientWidth}, ` +
-    `${page.styleSheets[0].cssRules.length} rules, ${page.scripts.length} scripts`;
-});
-</script>
-"""
+    layout = lay_out(some_page(), width, tmp_path)
+    assert layout.given == width
+    assert layout.needed <= width
+    assert layout.rules > 50  # the policy lets the page's own style in
+    assert layout.scripts == 0

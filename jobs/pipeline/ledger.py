@@ -86,15 +86,14 @@ class Ledger:
         self._finished.add(position)
         account = self._accounts.pop(position, _Account())
         status = ArchiveStatus(end["status"])
-        reads = status in (ArchiveStatus.COMPLETE, ArchiveStatus.SALVAGED)
         return ArchiveResult(
             archive=self._todo[position],
             status=status,
             reason=None if end["reason"] is None else ArchiveReason(end["reason"]),
             message=end["message"],
-            units=tuple(account.units.values()) if reads else (),
-            outcomes=account.outcomes if reads else {},
-            reasons=account.reasons if reads else {},
+            units=tuple(account.units.values()) if status.is_readable else (),
+            outcomes=account.outcomes if status.is_readable else {},
+            reasons=account.reasons if status.is_readable else {},
             started_at=datetime.fromtimestamp(end.get("started_at", self._started_at), UTC),
             finished_at=datetime.now(UTC),
         )

@@ -66,7 +66,7 @@ class ArchiveResult:
     @property
     def is_readable(self) -> bool:
         """Whether it was read; a `failed` or `changed` archive leaves older rows as they are."""
-        return self.status in (ArchiveStatus.COMPLETE, ArchiveStatus.SALVAGED)
+        return self.status.is_readable
 
 
 @dataclass(frozen=True)
@@ -253,7 +253,7 @@ def _voids(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
     """
     if new["archive"] != old["archive"]:
         return False
-    succeeded = new["status"] in (ArchiveStatus.COMPLETE, ArchiveStatus.SALVAGED)
+    succeeded = ArchiveStatus(new["status"]).is_readable
     return succeeded or bool(new["archive_version"] == old["archive_version"])
 
 

@@ -8,6 +8,7 @@ from implant_model import __version__
 from implant_model.limits import Limits
 from implant_model.preprocess import Preprocessing
 from implant_model.privacy import Protector
+from jobs.pipeline.tables import UNIT_MEMBERS
 
 UNIT_BYTES = 512 << 20
 """A unit also ends after this many bytes of members: some 50 uncompressed 16-bit radiographs, so
@@ -33,7 +34,7 @@ class Recipe:
     preprocessing: Preprocessing
     limits: Limits
     protector: Protector
-    unit_members: int = 1000
+    unit_members: int = UNIT_MEMBERS
     unit_bytes: int = UNIT_BYTES
 
     @property

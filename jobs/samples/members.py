@@ -18,6 +18,7 @@ from implant_model.phantom_files import (
     Patient,
     draw_patient,
     write_dicom,
+    write_drawn_dicom,
     write_jpeg,
     write_png,
 )
@@ -80,15 +81,7 @@ def _write(picture: Phantom, rng: np.random.Generator, patient: Patient) -> tupl
         return "jpg", write_jpeg(picture)
     if kind < 3:
         return "png", write_png(picture, 8 * kind)
-    data = write_dicom(
-        picture,
-        rng,
-        transfer_syntax=str(rng.choice(TRANSFER_SYNTAXES)),
-        photometric="MONOCHROME1" if rng.random() < 0.4 else "MONOCHROME2",
-        modality="CR" if rng.random() < 0.4 else "DX",
-        patient=patient,
-    )
-    return "dcm", data
+    return "dcm", write_drawn_dicom(picture, rng, patient)
 
 
 def oddities(seed: int) -> list[SampleMember]:
