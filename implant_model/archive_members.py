@@ -70,7 +70,7 @@ class Member:
         name: Valid UTF-8 without surrogates or control characters: bytes that are not UTF-8 and
             control characters stand as backslash escapes. At most `Limits.name_bytes` bytes.
         size: Size in bytes, as the archive declares it.
-        data: The content; None where `reason` is set.
+        data: The content, to be used before the next member is read; None where `reason` is set.
         reason: Why there is no content: `empty`, `too_large`, `truncated`, `corrupt`,
             `not_regular`, `encrypted`, `unsupported_encoding`, `nested_archive` or `clutter`.
     """
@@ -78,16 +78,16 @@ class Member:
     index: int
     name: str
     size: int
-    data: bytes | None
+    data: bytes | memoryview | None
     reason: Reason | None
 
 
-def read_member(index: int, name: str, size: int, data: bytes) -> Member:
+def read_member(index: int, name: str, size: int, data: bytes | memoryview) -> Member:
     """Returns the member that `data` is, whole and proven: empty, an archive, or content."""
     reason = None
     if not data:
         reason = Reason.EMPTY
-    elif is_archive(data):
+    elif is_archive(bytes(data[:SNIFF_BYTES])):
         reason = Reason.NESTED_ARCHIVE
     return Member(index, name, size, None if reason else data, reason)
 

@@ -6,14 +6,17 @@ it has. Errors of the storage are not kept: they pass through.
 """
 
 import io
-from collections.abc import Generator, Iterator
-from typing import Protocol
+from collections.abc import Callable, Generator, Iterator
+from typing import Protocol, runtime_checkable
 
 from implant_model.errors import ArchiveError
 from implant_model.limits import MIB
 
 # To skip more than this, a new request costs less than reading on.
 JUMP_BYTES = 32 * MIB
+# A smaller body costs less to copy than to find memory for.
+LARGE_BYTES = MIB // 4
+Allocate = Callable[[int], memoryview]
 
 
 class RandomReader(Protocol):
@@ -28,6 +31,14 @@ class RandomReader(Protocol):
 
     def stream(self, start: int = 0) -> Iterator[bytes]:
         """Yields all bytes from `start` on, in chunks of any size."""
+
+
+@runtime_checkable
+class DirectReader(RandomReader, Protocol):
+    """A reader that can fill memory with no copy between; nothing is under way ahead of use."""
+
+    def read_into(self, offset: int, target: memoryview) -> int:
+        """Fills `target` from `offset`; returns how many bytes there were."""
 
 
 class BytesReader:
@@ -65,6 +76,8 @@ class Source:
         position: Offset of the first byte, for those who count from elsewhere.
         stored: The reader whose bytes these are, unchanged and at the same offsets; with it,
             long skips are jumps.
+        allocate: Gives the memory that a large body is read into; what it gave before may then be
+            overwritten. Without it, bodies are bytes.
 
     Attributes:
         position: Offset of the next byte.
@@ -72,12 +85,17 @@ class Source:
     """
 
     def __init__(
-        self, chunks: Iterator[bytes], position: int = 0, stored: RandomReader | None = None
+        self,
+        chunks: Iterator[bytes],
+        position: int = 0,
+        stored: RandomReader | None = None,
+        allocate: "Allocate | None" = None,
     ) -> None:
         self.position = position
         self.failure: ArchiveError | None = None
         self._chunks = chunks
         self._stored = stored
+        self._allocate = allocate
         self._chunk = b""
         self._used = 0
 
@@ -90,6 +108,33 @@ class Source:
             self.position += size
             return data
         return self._read_across(size)
+
+    def read_body(self, size: int) -> "bytes | memoryview":
+        """Returns the next `size` bytes as `read` does, of a large body where `allocate` says."""
+        if self._allocate is None or size < LARGE_BYTES:
+            return self.read(size)
+        body, filled = self._allocate(size), 0
+        while filled < size:
+            part = memoryview(self._chunk)[self._used : self._used + size - filled]
+            body[filled : filled + len(part)] = part
+            self._used += len(part)
+            self.position += len(part)
+            filled += len(part)
+            if isinstance(self._stored, DirectReader) and size - filled >= LARGE_BYTES:
+                filled += self._fill(self._stored, body[filled:size])
+                break
+            if filled < size and not self._next_chunk():
+                break
+        return body[:filled]
+
+    def _fill(self, stored: "DirectReader", rest: memoryview) -> int:
+        """Reads the rest of a body where it is to lie; chunks go on behind it."""
+        filled = stored.read_into(self.position, rest)
+        self.position += filled
+        self.close()
+        self._chunk, self._used = b"", 0
+        self._chunks = stored.stream(self.position)
+        return filled
 
     def peek(self, size: int) -> bytes:
         """Returns the next `size` bytes, fewer only at the end, and leaves them there."""

@@ -96,7 +96,7 @@ class _Tar:
         if reason is not None:
             self._pass_body(header)
             return Member(index, name, header.size, None, reason)
-        data = self._source.read(header.size)
+        data = self._source.read_body(header.size)
         if len(data) < header.size:
             return Member(index, name, header.size, None, cut_reason(self._source))
         self._source.skip(-header.size % BLOCK_BYTES)

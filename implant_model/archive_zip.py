@@ -10,7 +10,12 @@ from collections.abc import Iterator
 from implant_model.archive_expand import expansion_budget
 from implant_model.archive_members import Member, decode_name
 from implant_model.archive_streams import RandomReader, Source
-from implant_model.archive_zip_directory import Directory, read_directory
+from implant_model.archive_zip_directory import (
+    END_BYTES,
+    END_SIGNATURE,
+    Directory,
+    read_directory,
+)
 from implant_model.archive_zip_entry import LOCAL_BYTES, Entry, entry_reason, read_entry
 from implant_model.archive_zip_salvage import read_local_entries
 from implant_model.errors import ArchiveError, ArchiveReason, Reason
@@ -23,6 +28,11 @@ NEAR_BYTES = 64 << 10
 # Local headers may have extra fields that the directory does not tell of.
 _SPARE_BYTES = 256
 _REQUEST_BYTES = 16 * MIB
+
+
+def ends_as_zip(reader: RandomReader) -> bool:
+    """Whether an object that begins as nothing known ends as a zip: its first bytes are damaged."""
+    return reader.read_at(max(0, reader.size - END_BYTES), END_BYTES).startswith(END_SIGNATURE)
 
 
 def read_zip(reader: RandomReader, source: Source, limits: Limits) -> Iterator[Member]:

@@ -25,8 +25,9 @@ _RECORD = struct.Struct("<4sBB3H4x3I5H2I")
 _END = struct.Struct("<4s4H2IH")
 _END64_LOCATOR = struct.Struct("<4sIQI")
 _END64 = struct.Struct("<4sQ2H2I4Q")
-_RECORD_SIGNATURE, _END_SIGNATURE = b"PK\x01\x02", b"PK\x05\x06"
+_RECORD_SIGNATURE, END_SIGNATURE = b"PK\x01\x02", b"PK\x05\x06"
 _END64_SIGNATURE, _END64_LOCATOR_SIGNATURE = b"PK\x06\x06", b"PK\x06\x07"
+END_BYTES = _END.size
 _FULL_2, _FULL_4 = 0xFFFF, 0xFFFF_FFFF
 
 # The end record, its longest comment, and the directory of some 10,000 entries.
@@ -129,7 +130,7 @@ def _find_end(file: _Parts, file_bytes: int) -> _End | None:
     """Looks for the end record whose comment ends the file, else for the last that fits in it."""
     tail, second_best = file.tail, None
     lowest = max(0, len(tail) - _END.size - _FULL_2)
-    at = tail.rfind(_END_SIGNATURE, lowest)
+    at = tail.rfind(END_SIGNATURE, lowest)
     while at >= 0:
         if len(tail) - at >= _END.size:
             rest = tail[at + _END.size + _END.unpack_from(tail, at)[-1] :]
@@ -138,7 +139,7 @@ def _find_end(file: _Parts, file_bytes: int) -> _End | None:
                 return _end(file, file_bytes - len(tail) + at, has_rest=False)
             if fits and second_best is None:
                 second_best = at
-        at = tail.rfind(_END_SIGNATURE, lowest, at + 3)
+        at = tail.rfind(END_SIGNATURE, lowest, at + 3)
     if second_best is None:
         return None
     return _end(file, file_bytes - len(tail) + second_best, has_rest=True)

@@ -25,25 +25,30 @@ from implant_model.archive_members import (
     sniff,
 )
 from implant_model.archive_streams import (
+    Allocate,
     BytesReader,
     RandomReader,
     Source,
 )
 from implant_model.archive_tar import cut_reason, read_tar
-from implant_model.archive_zip import read_zip
+from implant_model.archive_zip import ends_as_zip, read_zip
 from implant_model.errors import ArchiveError, ArchiveReason, Reason
 from implant_model.limits import Limits
 
-__all__ = ["BytesReader", "Member", "RandomReader", "is_clutter", "read_members"]
+__all__ = ["Allocate", "BytesReader", "Member", "RandomReader", "is_clutter", "read_members"]
 
 
-def read_members(reader: RandomReader, name: str, limits: Limits) -> Iterator[Member]:
+def read_members(
+    reader: RandomReader, name: str, limits: Limits, allocate: Allocate | None = None
+) -> Iterator[Member]:
     """Yields the members of an archive in order, or a single radiograph as one member.
 
     Args:
         reader: The stored object.
         name: What to call a single radiograph; an archive's members have names of their own.
         limits: Bounds on members, names, headers and expansion.
+        allocate: Gives the memory that a large member of a tar is read into, which the next one
+            may overwrite; without it, content is bytes.
 
     Raises:
         ArchiveError: After the last member that could be read, where the object is an archive that
@@ -51,7 +56,7 @@ def read_members(reader: RandomReader, name: str, limits: Limits) -> Iterator[Me
             reason `truncated`, `corrupt` or (at a limit of the archive) `too_large`.
         StorageError: From the reader, at any time.
     """
-    for member in _members(reader, name, limits):
+    for member in _members(reader, name, limits, allocate):
         if member.index >= limits.members:
             raise ArchiveError(
                 ArchiveReason.UNSUPPORTED,
@@ -61,11 +66,13 @@ def read_members(reader: RandomReader, name: str, limits: Limits) -> Iterator[Me
         yield member
 
 
-def _members(reader: RandomReader, name: str, limits: Limits) -> Iterator[Member]:
-    source = Source(reader.stream(), stored=reader)
+def _members(
+    reader: RandomReader, name: str, limits: Limits, allocate: Allocate | None
+) -> Iterator[Member]:
+    source = Source(reader.stream(), stored=reader, allocate=allocate)
     try:
         content = sniff(source.peek(SNIFF_BYTES))
-        if content is Content.ZIP:
+        if content is Content.ZIP or (content is Content.UNKNOWN and ends_as_zip(reader)):
             yield from read_zip(reader, source, limits)
         elif content is Content.TAR:
             yield from read_tar(source, limits)

@@ -7,11 +7,15 @@ other image format is `unsupported_encoding`, any archive `nested_archive`, and 
 A decoder of hostile bytes can crash, hang or fill the memory: production code calls `decode` in
 the child process of `implant_model.sandbox`. Called directly it writes nothing to the log or to
 Python's standard streams; while it runs, Python's warnings are off for the process (`warnings` has
-no narrower switch), and native codecs may write a line without values to the C standard error.
+no narrower switch) as are the loggers of Pillow and pydicom, and native codecs may write a line
+without values to the C standard error.
 """
 
+import contextlib
+import logging
 import warnings
 import zlib
+from collections.abc import Iterator
 from typing import Protocol
 
 import cv2
@@ -24,6 +28,7 @@ from implant_model.limits import Limits
 
 __all__ = ["Decoded", "Header", "Pixels", "decode"]
 
+HEAD_BYTES = 4096  # tell what a member is
 # First bytes of what is recognised and not read, and where they start.
 OTHER_IMAGES = (
     (0, b"II*\x00"),
@@ -67,11 +72,11 @@ class Source(Protocol):
         """Decodes the pixels; raises MemberError."""
 
 
-def decode(data: bytes, limits: Limits, size_px: int | None = None) -> Decoded:
+def decode(data: bytes | memoryview, limits: Limits, size_px: int | None = None) -> Decoded:
     """Decodes one member.
 
     Args:
-        data: The member, whole.
+        data: The member, whole. Uncompressed DICOM is read where it lies, the rest is copied.
         limits: Bounds on what is read.
         size_px: A hint that the picture is only needed this large: JPEG and JPEG 2000 are then
             decoded at half, quarter or eighth size, with no side under `size_px`. `Header.rows` and
@@ -80,12 +85,26 @@ def decode(data: bytes, limits: Limits, size_px: int | None = None) -> Decoded:
     Returns:
         The picture or the reason; nothing that the bytes hold raises.
     """
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _silent_loggers():
         warnings.simplefilter("ignore")
         return _guarded(data, limits, size_px)
 
 
-def _guarded(data: bytes, limits: Limits, size_px: int | None) -> Decoded:
+@contextlib.contextmanager
+def _silent_loggers() -> Iterator[None]:
+    """Pillow logs names and numbers out of a PNG at DEBUG, which a caller's level may let pass."""
+    loggers = [logging.getLogger(name) for name in ("PIL", "pydicom")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+
+
+def _guarded(data: bytes | memoryview, limits: Limits, size_px: int | None) -> Decoded:
     header = Header()
     try:
         source = _open(data, limits)
@@ -95,19 +114,20 @@ def _guarded(data: bytes, limits: Limits, size_px: int | None) -> Decoded:
         return Decoded(header, None, _reason_of(error))
 
 
-def _open(data: bytes, limits: Limits) -> Source:
+def _open(data: bytes | memoryview, limits: Limits) -> Source:
     """Recognises a member by its content and reads its header."""
     if not data:
         raise MemberError(Reason.EMPTY, "The member holds no bytes.")
     if len(data) > limits.member_bytes:
         raise MemberError(Reason.TOO_LARGE, "The member is larger than limits.member_bytes.")
-    if looks_like_raster(data):
-        return RasterSource(data, limits)
-    if looks_like_dicom(data):
+    head = bytes(data[:HEAD_BYTES])
+    if looks_like_raster(head):
+        return RasterSource(bytes(data), limits)
+    if looks_like_dicom(head):
         return DicomSource(data, limits)
-    if _starts(data, ARCHIVES):
+    if _starts(head, ARCHIVES):
         raise MemberError(Reason.NESTED_ARCHIVE, "The member is an archive or a compressed file.")
-    if _starts(data, OTHER_IMAGES) or _is_bmp(data):
+    if _starts(head, OTHER_IMAGES) or _is_bmp(head):
         raise MemberError(Reason.UNSUPPORTED_ENCODING, "Only DICOM, PNG and JPEG are read.")
     raise MemberError(Reason.NOT_AN_IMAGE, "The member is neither DICOM, PNG nor JPEG.")
 

@@ -132,24 +132,51 @@ def _read_j2k(stream: bytes, frame: J2kFrame, fmt: PixelFormat, size_px: int | N
     _check_frame(frame, fmt)
     if frame.tiles > LARGEST_TILE_COUNT:
         raise MemberError(Reason.CORRUPT, "The JPEG 2000 frame claims an impossible tile count.")
+    if frame.tiles_found < frame.tiles:
+        raise MemberError(Reason.TRUNCATED, "The JPEG 2000 frame lacks tiles.")
     if frame.bits > (16 if frame.components == 1 else 8):
         raise MemberError(Reason.UNSUPPORTED_ENCODING, "JPEG 2000 of this depth is not read.")
-    image = Jpeg2KImageFile(io.BytesIO(stream))
-    halvings = _reduction(frame, size_px)
-    image.reduce = halvings
-    try:
-        pixels = np.asarray(image)
-    except OSError:
-        if frame.components == 1:
-            raise
-        # Colour spaces that Pillow does not know.
-        pixels = openjpeg.decode(io.BytesIO(stream))  # type: ignore[attr-defined]
-    pixels = _centred(pixels, halvings)
+    pixels = _read_reduced(stream, _reduction(frame, size_px))
+    if pixels is None:
+        pixels = _read_full(stream, frame)
     gap = 8 * pixels.itemsize - frame.bits
     pixels = pixels >> pixels.dtype.type(gap) if gap else pixels
     if frame.components == 1 and frame.signed:
         return (pixels.astype(np.int32) - (1 << (frame.bits - 1))).astype(np.int16)
     return _signed_like(pixels, frame.bits, fmt)
+
+
+def _read_full(stream: bytes, frame: J2kFrame) -> np.ndarray:
+    try:
+        return np.asarray(Jpeg2KImageFile(io.BytesIO(stream)))
+    except OSError:
+        if frame.components == 1:
+            raise
+        # Colour spaces that Pillow does not know.
+        pixels: np.ndarray = openjpeg.decode(io.BytesIO(stream))  # type: ignore[attr-defined]
+        return pixels
+
+
+def _read_reduced(stream: bytes, halvings: int) -> np.ndarray | None:
+    """The wavelet's low-resolution image; None where none is wanted or its size is another.
+
+    Pillow's own `reduce` rounds the size to the nearest, where T.800 B.5 rounds up: it refuses the
+    stream of a picture whose sides do not divide evenly as broken. An image area that does not
+    start at 0 is refused here, too, and read in full.
+    """
+    if not halvings:
+        return None
+    image = Jpeg2KImageFile(io.BytesIO(stream))
+    width, height = (-(-side >> halvings) for side in image.size)
+    tile = image.tile[0]
+    kind, _, *rest = cast(tuple[object, ...], tile.args)
+    arguments = (kind, halvings, *rest)
+    image._size = width, height
+    image.tile = [tile._replace(extents=(0, 0, width, height), args=arguments)]
+    try:
+        return _centred(np.asarray(image), halvings)
+    except OSError:
+        return None
 
 
 def _reduction(frame: J2kFrame, size_px: int | None) -> int:
@@ -168,8 +195,6 @@ def _centred(pixels: np.ndarray, halvings: int) -> np.ndarray:
     Sample j of it stands at pixel j * 2**halvings of the full image, not in the middle of its
     2**halvings pixels: without this, edges of the networks' input are up to 8 levels off.
     """
-    if not halvings:
-        return pixels
     shift = 0.5 - 0.5 ** (halvings + 1)
     moved = np.array([[1.0, 0.0, shift], [0.0, 1.0, shift]])
     size = pixels.shape[1], pixels.shape[0]

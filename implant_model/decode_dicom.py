@@ -75,7 +75,7 @@ class DicomSource:
         header: What the file says of itself.
     """
 
-    data: bytes = field(repr=False)
+    data: bytes | memoryview = field(repr=False)
     limits: Limits
     header: Header = field(init=False)
 
@@ -151,10 +151,10 @@ class DicomSource:
         if pixel.length is not None:
             if syntax is not None and syntax not in NATIVE:
                 raise MemberError(Reason.CORRUPT, "Compressed pixel data are not encapsulated.")
-            value = data[pixel.start : pixel.start + pixel.length]
+            value = memoryview(data)[pixel.start : pixel.start + pixel.length]
             if not fmt.little and fmt.allocated == 8 and pixel.vr == b"OW":
-                value = swapped_words(value)
-            return native(memoryview(value), fmt)
+                value = memoryview(swapped_words(value))
+            return native(value, fmt)
         stream = encapsulated(data, pixel.start)
         if syntax == RLE:
             return rle(stream, fmt)

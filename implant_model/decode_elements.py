@@ -23,6 +23,7 @@ ROWS = 0x00280010
 PIXEL_TAGS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})  # float, double float, integer
 IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
 BIG_ENDIAN, DEFLATED = "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"
+HEAD_BYTES = 256 << 10  # hold the header of almost every file: the pixels need no copy then
 
 
 @dataclass(slots=True)
@@ -57,7 +58,7 @@ class Elements:
         count: Number of elements met.
     """
 
-    data: bytes
+    data: bytes | memoryview
     transfer_syntax: str | None
     little: bool = True
     explicit: bool = True
@@ -67,7 +68,7 @@ class Elements:
     count: int = 0
 
 
-def read_file(data: bytes, wanted: frozenset[int], limits: Limits) -> Elements:
+def read_file(data: bytes | memoryview, wanted: frozenset[int], limits: Limits) -> Elements:
     """Reads the elements in front of the pixel data of a DICOM file, with or without preamble.
 
     Args:
@@ -78,6 +79,29 @@ def read_file(data: bytes, wanted: frozenset[int], limits: Limits) -> Elements:
     Raises:
         MemberError: too_large, truncated or corrupt.
     """
+    if len(data) > HEAD_BYTES:
+        elements = _read_head(data, wanted, limits)
+        if elements is not None:
+            return elements
+    return _read_whole(bytes(data), wanted, limits)
+
+
+def _read_head(data: bytes | memoryview, wanted: frozenset[int], limits: Limits) -> Elements | None:
+    """Reads the first bytes alone, where these hold all in front of the pixel data."""
+    try:
+        elements = _read_whole(bytes(data[:HEAD_BYTES]), wanted, limits)
+    except MemberError:
+        return None
+    pixel = elements.pixel
+    if pixel is None or elements.transfer_syntax == DEFLATED:
+        return None
+    if ROWS not in elements.values and pixel.length is not None:
+        return None  # goes on behind the pixels
+    elements.data = data
+    return elements
+
+
+def _read_whole(data: bytes, wanted: frozenset[int], limits: Limits) -> Elements:
     position = 132 if data[128:132] == b"DICM" else 4 * (data[:4] == b"DICM")
     syntax, position = _read_meta(data, position)
     if syntax == DEFLATED:
@@ -106,7 +130,7 @@ def read_dataset(
     elements: Elements, position: int, end: int, wanted: frozenset[int], limits: Limits
 ) -> None:
     """Walks `elements.data[position:end]` up to its pixel data and fills `elements`."""
-    data, first = elements.data, position
+    data, first = bytes(elements.data), position
     while position + 8 <= end:
         tag, vr, length, start = _element(data, position, elements.explicit, elements.little)
         if tag == ITEM_END:

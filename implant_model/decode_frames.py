@@ -81,7 +81,7 @@ def native(data: memoryview, fmt: PixelFormat) -> np.ndarray:
     return stored_values(values.astype(kind.newbyteorder("="), copy=False), fmt)
 
 
-def swapped_words(data: bytes) -> bytes:
+def swapped_words(data: bytes | memoryview) -> bytes:
     """Bytes in their order out of the 16-bit words of a big-endian OW (PS3.5 section 8.1.1)."""
     return np.frombuffer(data, np.uint16, len(data) // 2).byteswap().tobytes()
 
@@ -105,7 +105,7 @@ def stored_values(samples: np.ndarray, fmt: PixelFormat) -> np.ndarray:
     return cast(np.ndarray, raised.view(kind) >> kind(gap))
 
 
-def encapsulated(data: bytes, position: int) -> bytes:
+def encapsulated(data: bytes | memoryview, position: int) -> bytes:
     """Joins the fragments of the one frame of encapsulated pixel data (PS3.5 A.4).
 
     The offset table is skipped: it is wrong in many files, and one frame needs none. A fragment is
@@ -128,7 +128,7 @@ def encapsulated(data: bytes, position: int) -> bytes:
             raise MemberError(Reason.TRUNCATED, "The file ends inside a fragment of pixel data.")
         items += 1
         if items > 1:
-            fragments.append(data[position : position + length])
+            fragments.append(bytes(data[position : position + length]))
         position += length
     if not any(fragments):
         reason = Reason.CORRUPT if ended else Reason.TRUNCATED
@@ -142,9 +142,6 @@ def rle(stream: bytes, fmt: PixelFormat) -> np.ndarray:
     Raises:
         MemberError: corrupt or truncated.
     """
-    planes = decode_rle(stream, fmt.rows * fmt.columns, fmt.samples * fmt.allocated // 8)
-    size = fmt.allocated // 8
-    joined = planes.reshape(fmt.samples, size, fmt.rows, fmt.columns)
-    bytes_last = np.ascontiguousarray(np.moveaxis(joined, 1, -1))  # most significant first
-    values = bytes_last.view(f">u{size}")[..., 0].astype(f"u{size}")
+    flat = decode_rle(stream, fmt.rows * fmt.columns, fmt.samples, fmt.allocated // 8)
+    values = flat.reshape(fmt.samples, fmt.rows, fmt.columns)
     return stored_values(values[0] if fmt.samples == 1 else np.moveaxis(values, 0, -1), fmt)

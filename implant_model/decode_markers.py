@@ -5,6 +5,7 @@ chunk layout, ITU-T T.81 annex B, ITU-T T.87 annex C, ITU-T T.800 annex A.
 """
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from implant_model.errors import MemberError, Reason
@@ -70,6 +71,7 @@ class J2kFrame:
         levels: Number of wavelet decompositions; 0 where no COD was found.
         start: Where the codestream starts in the data (a JP2 box may stand in front).
         whole: The end-of-codestream marker closes it.
+        tiles_found: Number of tiles that the stream has a part of.
     """
 
     rows: int
@@ -81,6 +83,7 @@ class J2kFrame:
     levels: int
     start: int
     whole: bool
+    tiles_found: int
 
 
 def png_frame(data: bytes) -> PngFrame:
@@ -178,7 +181,20 @@ def j2k_frame(data: bytes) -> J2kFrame:
         levels=_j2k_levels(data, start + 4 + struct.unpack_from(">H", data, start + 4)[0]),
         start=start,
         whole=data.rfind(b"\xff\xd9", max(start, len(data) - 64)) >= 0,
+        tiles_found=len(set(_j2k_tile_parts(data, start + 2))),
     )
+
+
+def _j2k_tile_parts(data: bytes, position: int) -> Iterator[int]:
+    """Tile of each tile-part from the main header's first segment on (T.800 A.4.2: Isot, Psot)."""
+    while data[position : position + 2] not in (b"\xff\x90", b"") and position + 4 <= len(data):
+        position += 2 + max(2, struct.unpack_from(">H", data, position + 2)[0])
+    while data[position : position + 2] == b"\xff\x90" and position + 10 <= len(data):
+        tile, num_bytes = struct.unpack_from(">HI", data, position + 4)
+        yield tile
+        if num_bytes < 14:  # 0: it is the last, and ends with the stream
+            return
+        position += num_bytes
 
 
 def _j2k_levels(data: bytes, position: int) -> int:

@@ -84,12 +84,13 @@ def to_grey(stored_HW: np.ndarray, display: Display) -> Pixels:
     unsigned, zero = _unsigned(stored_HW)
     peak = np.iinfo(unsigned.dtype).max
     histogram = _histogram(unsigned)
-    stored = np.arange(peak + 1, dtype=np.float64) - zero
+    stored = np.arange(len(histogram), dtype=np.float64) - zero
     padded = _is_padding(stored, display.padding, histogram)
     histogram[padded] = 0
     table = _grey_table(stored, histogram, display)
     table[padded] = 0.0
-    levels = np.rint(table * peak).astype(unsigned.dtype)
+    levels = np.zeros(peak + 1, unsigned.dtype)
+    levels[: len(table)] = np.rint(table * peak)
     return cast(Pixels, cv2.LUT(unsigned, levels))
 
 
@@ -113,8 +114,8 @@ def _unsigned(stored_HW: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def _histogram(unsigned_HW: np.ndarray) -> np.ndarray:
-    """Count of each possible value (float32 of OpenCV: exact to 2**24 pixels, close above)."""
-    bins = int(np.iinfo(unsigned_HW.dtype).max) + 1
+    """Count of each value up to the largest (float32: exact to 2**24 pixels, close above)."""
+    bins = int(unsigned_HW.max()) + 1
     histogram = cv2.calcHist([unsigned_HW], [0], None, [bins], [0, bins])
     return cast(np.ndarray, histogram.ravel())
 

@@ -119,6 +119,12 @@ class Fields:
             raise self._wrong(name, value, f"a number from {low:g} to {high:g}")
         return float(value)
 
+    def numbers(self, name: str, low: float, high: float) -> list[float]:
+        """A list of finite numbers of that range, at most 10,000."""
+        values = self.items(name, 1, 10_000)
+        places = Fields({str(place): value for place, value in enumerate(values)}, name)
+        return [places.number(str(place), low, high) for place in range(len(values))]
+
     def whole(self, name: str, low: int, high: int) -> int:
         """Returns a whole number in low..high, both included."""
         value = self.take(name)

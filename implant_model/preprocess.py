@@ -1,12 +1,15 @@
 """A display-ready grey picture > the small 8-bit picture that the networks see.
 
 The one definition of preprocessing: training, evaluation and inference read a `Preprocessing` from
-the package and call `preprocess`. Borders that carry no picture are cut, the greys between two
-percentiles are stretched to 0..255 (so that the same picture as MONOCHROME1 or 2, in 8 or 16 bits,
-as DICOM or PNG, comes out the same), and the result is averaged down to a square.
+the package and call `preprocess`. Borders that carry no picture are cut. What is left of a large
+picture is averaged over squares of 2, 4, 8, ... pixels to between two and four times the networks'
+size, where what was decoded in full equals what JPEG and JPEG 2000 decode at a reduced size. There
+the greys between two percentiles are stretched to 0..255 (so that the same picture as MONOCHROME1
+or 2, in 8 or 16 bits, as DICOM or PNG, comes out the same), and the result is averaged down to a
+square.
 
-Clamping goes before the resize because the two do not commute at the ends of the range, and the
-resize is one area average, which is antialiased. OpenCV works on the calling thread alone.
+The stretch goes before the resize because the two do not commute at the ends of the range, and
+resizes are area averages, which are antialiased. OpenCV works on the calling thread alone.
 """
 
 import math
@@ -19,6 +22,10 @@ import numpy as np
 from implant_model.errors import MemberError, PackageError, Reason
 
 LARGEST_SIZE_PX = 4096
+# Sides of the picture that percentiles are taken of, to those of the networks' input, at the least:
+# a border may be cut and the rest is still not enlarged. One size whatever the decoder did, because
+# noise widens the percentiles of a full picture and not those of a reduced one.
+WORKING = 2
 # A border starts with a line that is even within 1.25 of 255 levels and near black or white, and
 # goes on while lines stay within 4 levels of that one (JPEG leaves ripples of 3 beside an edge).
 # What is compared are means of 64 pieces of a line: the noise of a collimated edge passes a bound
@@ -70,6 +77,11 @@ class Preprocessing:
                 f" {self.high_percent!r}; 0 <= low < high <= 100 is accepted."
             )
 
+    @property
+    def working_px(self) -> int:
+        """No side under this is needed of a decoder."""
+        return WORKING * self.size_px
+
     def to_json(self) -> dict[str, Any]:
         """The fields by name, as `package.json` holds them."""
         return asdict(self)
@@ -110,12 +122,35 @@ def preprocess(pixels_HW: np.ndarray, spec: Preprocessing) -> np.ndarray:
         raise MemberError(Reason.BAD_PIXELS, "The picture is no grey picture of 8 or 16 bits.")
     if spec.trim_borders:
         pixels_HW = trim(pixels_HW)
+    pixels_HW = shrink(pixels_HW, spec.working_px)
     stretched = _stretch(np.ascontiguousarray(pixels_HW), spec.low_percent, spec.high_percent)
     small = _fit(stretched, spec.size_px, spec.fit)
     image = cv2.convertScaleAbs(small, alpha=255.0 / 65535.0)
     if image.min() == image.max():
         raise MemberError(Reason.BAD_PIXELS, "The picture is constant.")
     return cast(np.ndarray, image)
+
+
+def shrink(pixels_HW: np.ndarray, least_px: int) -> np.ndarray:
+    """Averages over squares of 2, 4, 8, ... pixels, as long as no side falls under `least_px`.
+
+    A last square that the picture does not fill is filled with its edge, as in JPEG's blocks.
+    """
+    factor = 1
+    while min(pixels_HW.shape) // (2 * factor) >= least_px:
+        factor *= 2
+    if factor == 1:
+        return pixels_HW
+    rows, columns = (-(-side // factor) for side in pixels_HW.shape)
+    below, right = rows * factor - pixels_HW.shape[0], columns * factor - pixels_HW.shape[1]
+    if below or right:
+        pixels_HW = cv2.copyMakeBorder(pixels_HW, 0, below, 0, right, cv2.BORDER_REPLICATE)
+    if pixels_HW.dtype == np.uint16:  # its halving is vectorised, and a rounding of 1/65535 small
+        while factor > 2:
+            size = pixels_HW.shape[1] // 2, pixels_HW.shape[0] // 2
+            pixels_HW = cv2.resize(pixels_HW, size, interpolation=cv2.INTER_AREA)
+            factor //= 2
+    return cast(np.ndarray, cv2.resize(pixels_HW, (columns, rows), interpolation=cv2.INTER_AREA))
 
 
 def trim(pixels_HW: np.ndarray) -> np.ndarray:
@@ -125,22 +160,41 @@ def trim(pixels_HW: np.ndarray) -> np.ndarray:
         pixels_HW: Display-ready grey, uint8 or uint16.
 
     Returns:
-        A view of the picture; the whole picture where less than a tenth of a side, or one
-        grey alone, would be left.
+        A view of the picture, see `picture_box`.
+    """
+    return pixels_HW[picture_box(pixels_HW)]
+
+
+def picture_box(pixels_HW: np.ndarray) -> tuple[slice, slice]:
+    """Rows and columns without even borders near black or white.
+
+    Args:
+        pixels_HW: Display-ready grey, uint8 or uint16.
+
+    Returns:
+        The whole picture where less than a tenth of a side, or one grey alone, would be left.
     """
     step = max(1, min(pixels_HW.shape) // 256)
     histogram = _histogram(pixels_HW[::step, ::step])
     low, high = _percentile(histogram, 0.5), _percentile(histogram, 99.5)
-    rest = pixels_HW
+    all_rows, all_columns = (slice(0, side) for side in pixels_HW.shape)
+    rows, columns = all_rows, all_columns
     # Bars at the sides make rows uneven that a band of the other extreme crosses: look once more.
     for _ in range(2):
-        rest = rest[_rest(rest, low, high)]
-        rest = rest[:, _rest(rest.T, low, high)]
+        rows = _within(rows, _rest(pixels_HW[rows, columns], low, high))
+        columns = _within(columns, _rest(pixels_HW[rows, columns].T, low, high))
+    rest = pixels_HW[rows, columns]
     enough = all(
         side >= max(1, SMALLEST_REST * whole)
         for side, whole in zip(rest.shape, pixels_HW.shape, strict=True)
     )
-    return rest if enough and rest.min() != rest.max() else pixels_HW
+    whole = not enough or rest.min() == rest.max()
+    return (all_rows, all_columns) if whole else (rows, columns)
+
+
+def _within(outer: slice, inner: slice) -> slice:
+    """The part of the whole that is `inner` of its part `outer`."""
+    return slice(outer.start + inner.start, outer.start + inner.stop)
 
 
 def _rest(lines_NL: np.ndarray, low: float, high: float) -> slice:

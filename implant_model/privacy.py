@@ -74,7 +74,7 @@ class Protector:
         plain = unicodedata.normalize("NFC", stripped)
         return self._digest(kind, plain.encode(errors="surrogatepass"))
 
-    def content(self, data: bytes) -> str | None:
+    def content(self, data: bytes | memoryview) -> str | None:
         """Returns a hash by which equal members are found, 32 hex digits; None under `drop`.
 
         Keyed wherever there is a key: a plain hash lets anyone who holds an image look it up.
@@ -90,7 +90,7 @@ class Protector:
         """Fingerprint of the key for the configuration's hash, 12 hex digits; None without one."""
         return self._digest(_FINGERPRINT, b"")[: 2 * _KEY_ID] if self.key is not None else None
 
-    def _digest(self, kind: str, data: bytes) -> str:
+    def _digest(self, kind: str, data: bytes | memoryview) -> str:
         code = hmac.new(self.key or b"", kind.encode() + b"\0", hashlib.sha256)
         code.update(data)
         return code.digest()[:_PSEUDONYM].hex()

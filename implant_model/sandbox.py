@@ -29,6 +29,9 @@ from implant_model.preprocess import Preprocessing
 from implant_model.sandbox_child import LARGEST_MESSAGE
 
 START_SECONDS = 60.0  # a cold start from a network disk; 1 s is usual
+# Keeps the memory of a picture for the next one: to get 10 MB of fresh pages takes as long as to
+# decode them. glibc accepts 32 MiB at most; what is larger goes back to the system at once.
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(32 * MIB), "MALLOC_TRIM_THRESHOLD_": str(64 * MIB)}
 PACKAGE_ROOT = str(Path(__file__).resolve().parent.parent)
 
 
@@ -83,8 +86,27 @@ class DecodeProcess:
         if self._child is None:
             self._child = _Child(self._spec, self._limits)
 
-    def prepare(self, data: bytes) -> Prepared:
+    def allocate(self, size: int) -> memoryview:
+        """Memory that the child sees: a member that is read into it need not be copied.
+
+        What `prepare` returned before stays; what was allocated before may be overwritten.
+
+        Args:
+            size: Bytes of the member, as its archive declares them.
+
+        Raises:
+            RuntimeError: the child cannot even start.
+        """
+        self.start()
+        if self._child is None or size > self._limits.member_bytes:
+            return memoryview(bytearray(size))
+        return self._child.allocate(size)
+
+    def prepare(self, data: bytes | memoryview) -> Prepared:
         """Decodes and preprocesses one member.
+
+        Args:
+            data: The member, whole; what `allocate` gave is overwritten.
 
         Returns:
             The picture or the reason; nothing that the bytes hold raises.
@@ -144,12 +166,16 @@ class _Child:
             self.end()
             raise RuntimeError("The decoding process ended before it was ready.") from lost
 
-    def prepare(self, data: bytes) -> Prepared:
+    def allocate(self, size: int) -> memoryview:
+        """The first `size` bytes of the shared memory."""
+        if size > self._room:
+            self._grow(size)
+        return memoryview(self._shared)[:size]
+
+    def prepare(self, data: bytes | memoryview) -> Prepared:
         """Has one member decoded; raises _ChildLost."""
-        if len(data) > self._room:
-            self._grow(len(data))
-        shared = self._shared
-        shared[: len(data)] = data
+        if not isinstance(data, memoryview) or data.obj is not self._map:
+            self.allocate(len(data))[:] = data
         self._send({"size": len(data), "room": self._room})
         return self._prepared(self._receive(float(self._limits.decode_seconds)))
 
@@ -163,8 +189,7 @@ class _Child:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
-        if self._map is not None:
-            self._map.close()
+        self._map = None
         os.close(self._memory)
 
     @property
@@ -177,9 +202,7 @@ class _Child:
         """Makes room in whole steps of 8 MiB; the child maps anew when it hears of it."""
         room = -(-size // (8 * MIB)) * 8 * MIB
         os.ftruncate(self._memory, room)
-        if self._map is not None:
-            self._map.close()
-        self._map = mmap.mmap(self._memory, room)
+        self._map = mmap.mmap(self._memory, room)  # a member may still lie in the one before
         self._room = room
 
     def _send(self, message: dict[str, Any]) -> None:
@@ -267,7 +290,7 @@ def _environment() -> dict[str, str]:
     threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     kept = ("LD_LIBRARY_PATH", "PYTHONHOME", "LANG", "LC_ALL")
     environment = {name: os.environ[name] for name in kept if name in os.environ}
-    return environment | dict.fromkeys(threads, "1") | {
+    return environment | dict.fromkeys(threads, "1") | ALLOCATOR | {
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
         "PYTHONDONTWRITEBYTECODE": "1",
         "OPENCV_LOG_LEVEL": "SILENT",

@@ -16,10 +16,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from implant_model.decoded import Header
-from implant_model.errors import MemberError, Reason
 from implant_model.limits import Limits
-from implant_model.preprocess import Preprocessing, preprocess
+from implant_model.preprocess import Preprocessing
 
 LARGEST_MESSAGE = 65536
 
@@ -41,8 +39,6 @@ def main(arguments: list[str]) -> None:
     while message := channel.recv(LARGEST_MESSAGE):
         request = json.loads(message)
         if shared is None or len(shared) != request["room"]:
-            if shared is not None:
-                shared.close()
             shared = mmap.mmap(memory, request["room"])
         _limit_cpu(limits.decode_seconds)
         channel.send(json.dumps(work(shared, request["size"])).encode())
@@ -52,25 +48,15 @@ def _worker(spec: Preprocessing, limits: Limits) -> Callable[[mmap.mmap, int], d
     """Returns what serves one member; the decoders are imported here, and never by the parent."""
     import cv2
 
-    from implant_model.decode import decode
+    from implant_model.pictures import picture_of
 
     cv2.setNumThreads(1)
-    # Twice the network's size, so that a border may be cut and the rest is still not enlarged.
-    hint_px = 2 * spec.size_px
 
     def work(shared: mmap.mmap, size: int) -> dict[str, Any]:
-        header, reason = Header(), None
-        try:
-            decoded = decode(shared[:size], limits, hint_px)
-            header, reason = decoded.header, decoded.reason
-            if decoded.pixels_HW is not None:
-                image = preprocess(decoded.pixels_HW, spec)
-                shared[: image.size] = image.tobytes()
-        except MemberError as error:
-            reason = error.reason
-        except (MemoryError, cv2.error):
-            reason = Reason.TOO_LARGE
-        return {"header": asdict(header), "reason": reason}
+        picture = picture_of(memoryview(shared)[:size], spec, limits)
+        if picture.image is not None:
+            shared[: picture.image.size] = picture.image.tobytes()
+        return {"header": asdict(picture.header), "reason": picture.reason}
 
     return work
 

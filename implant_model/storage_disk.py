@@ -111,6 +111,22 @@ class DiskReader:
             raise StorageError(f"{self._uri!r} ends {wanted} bytes before its own size.")
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
+    def read_into(self, offset: int, target: memoryview) -> int:
+        """Fills `target` from `offset`; returns how many bytes there were, fewer at the end."""
+        wanted = max(0, min(len(target), self.size - offset))
+        filled = 0
+        with _translated("read", self._uri):
+            while filled < wanted:
+                views = [target[filled:wanted]]
+                part = os.preadv(self._file.fileno(), views, offset + filled)
+                if not part:
+                    break
+                filled += part
+        self._check()
+        if filled < wanted:
+            raise StorageError(f"{self._uri!r} ends {wanted - filled} bytes before its own size.")
+        return filled
+
     def stream(self, start: int = 0) -> Iterator[bytes]:
         """See `ObjectReader.stream`."""
         for offset in range(start, self.size, _CHUNK_BYTES):

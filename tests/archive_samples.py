@@ -32,7 +32,10 @@ class Reading:
 
     @property
     def contents(self) -> list[tuple[str, bytes | None]]:
-        return [(member.name, member.data) for member in self.members]
+        return [
+            (member.name, None if member.data is None else bytes(member.data))
+            for member in self.members
+        ]
 
     @property
     def rows(self) -> list[tuple[str, str | None]]:

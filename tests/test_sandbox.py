@@ -118,6 +118,27 @@ def test_a_member_larger_than_the_memory_file(process: DecodeProcess) -> None:
     assert process.prepare(GOOD).reason is None
 
 
+def test_a_member_in_the_shared_memory_needs_no_copy(process: DecodeProcess) -> None:
+    large = dicom(picture(1500, 1200))
+    for data in (GOOD, large, GOOD):
+        room = process.allocate(len(data))
+        room[:] = data
+        found, copied = process.prepare(room), process.prepare(data)
+        assert found.header == copied.header
+        np.testing.assert_array_equal(found.image, copied.image)
+
+
+def test_what_was_allocated_of_a_child_that_died_is_copied_to_the_next(
+    process: DecodeProcess,
+) -> None:
+    room = process.allocate(len(GOOD))
+    room[:] = GOOD
+    os.kill(pid_of(process), signal.SIGKILL)
+    while not is_gone(pid_of(process)):
+        time.sleep(0.01)
+    assert process.prepare(room).image is not None
+
+
 @pytest.mark.parametrize(
     ("number", "reason"),
     [
