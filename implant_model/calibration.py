@@ -89,11 +89,41 @@ def conformal_quantile(
     return max(_upper(scores, coverage, beyond=1.0), least)
 
 
-def prediction_set(probabilities_C: Floats, quantile: float) -> list[int]:
-    """Returns the indices with 1 - probability <= quantile, most probable first, ties by index."""
+def class_quantiles(
+    probabilities_NC: Floats, labels_N: Ints, coverage: float, least: float = LEAST_QUANTILE
+) -> list[float]:
+    """Finds a threshold for each implant, so that each is covered and not only all together.
+
+    An implant with enough held-out images for a finite quantile, coverage / (1 - coverage) of them,
+    gets that of its own images (class-conditional or Mondrian conformal prediction, Vovk 2012); one
+    with fewer gets the threshold of all images together.
+
+    Args and errors are those of `conformal_quantile`; returns C thresholds in 0..1.
+    """
+    labels = np.asarray(labels_N)
+    together = conformal_quantile(probabilities_NC, labels, coverage, least)
+    probabilities = np.asarray(probabilities_NC)
+    enough = math.ceil(coverage / (1 - coverage) - 1e-9)
+    own_C = []
+    for index in range(probabilities.shape[1]):
+        mine = labels == index
+        many = int(mine.sum()) >= enough
+        own = (probabilities[mine], labels[mine], coverage, least)
+        own_C.append(conformal_quantile(*own) if many else together)
+    return own_C
+
+
+def prediction_set(probabilities_C: Floats, quantile: float | Floats) -> list[int]:
+    """Returns the indices with 1 - probability <= quantile, most probable first, ties by index.
+
+    Args:
+        probabilities_C: Calibrated probabilities of one image.
+        quantile: One threshold, or one for each implant.
+    """
     scores = 1 - np.asarray(probabilities_C, np.float64)
     order = np.argsort(scores, kind="stable")
-    return [int(index) for index in order if scores[index] <= quantile]
+    inside = scores <= quantile
+    return [int(index) for index in order if inside[index]]
 
 
 def novelty_threshold(scores_N: Floats, known_pass_rate: float) -> float:

@@ -25,6 +25,7 @@ BACKBONES = (
     "mnasnet0_5", "mnasnet1_0",
 )  # fmt: skip
 UNET = "unet"
+FISHER = "fisher"  # not of torchvision: see `implant_model.fisher`
 _ROLES = ("segmenter", "classifier")
 MOST_WIDTH = 128
 MOST_REDUCTION = 8
@@ -40,7 +41,7 @@ class NetworkSpec:
     Attributes:
         file: Name of its weights in the package, `*.safetensors`.
         role: `segmenter` (mask of the implant, at most one in a package) or `classifier`.
-        architecture: One of `BACKBONES` for a classifier, `unet` for a segmenter.
+        architecture: One of `BACKBONES` or `fisher` for a classifier, `unet` for a segmenter.
         channels: 1 the radiograph; 2 the radiograph and its cut-out by the segmenter.
         width: Channels of a U-Net's first level; None for other architectures.
         reduction: A U-Net works on the image averaged over squares of this many pixels a side.
@@ -70,9 +71,11 @@ class NetworkSpec:
             return f"its role is {self.role!r}; segmenter or classifier is accepted."
         if self.role == "segmenter":
             return self._segmenter_fault()
-        if self.architecture not in BACKBONES:
-            accepted = ", ".join(BACKBONES)
+        if self.architecture not in (*BACKBONES, FISHER):
+            accepted = ", ".join((*BACKBONES, FISHER))
             return f"a classifier {self.architecture!r} is not known; accepted are {accepted}."
+        if self.architecture == FISHER and self.channels != 1:
+            return f"a classifier {FISHER} has 1 input channel, not {self.channels}."
         if self.channels not in (1, 2):
             return f"it has {self.channels} input channels; 1 or 2 are accepted."
         if self.width is not None or self.reduction != 1:

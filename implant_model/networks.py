@@ -15,7 +15,8 @@ from torch.nn import functional
 from torchvision import models
 
 from implant_model.errors import UsageError
-from implant_model.network_spec import BACKBONES, NetworkSpec, check_specs
+from implant_model.fisher import FisherBackbone
+from implant_model.network_spec import BACKBONES, FISHER, NetworkSpec, check_specs
 from implant_model.unet import UNet
 
 __all__ = [
@@ -58,18 +59,23 @@ class _Normalised(nn.Module):
 
 
 class ImplantClassifier(_Normalised):
-    """A torchvision backbone with 1 or 2 input channels and a head for the catalogue.
+    """A backbone with 1 or 2 input channels and a head for the catalogue.
+
+    The backbone is torchvision's, whose own head is taken away, or a `FisherBackbone`.
 
     Attributes:
-        backbone: Ends in the embedding, its own head taken away.
+        backbone: Ends in the embedding.
         head: The linear layer from embedding to logits.
         num_features: Length of the embedding.
     """
 
     def __init__(self, spec: NetworkSpec, backbone: nn.Module, num_classes: int) -> None:
         super().__init__(spec)
-        _replace_entry(backbone, spec.channels)
-        self.num_features = _take_head(backbone)
+        if isinstance(backbone, FisherBackbone):
+            self.num_features = backbone.num_features
+        else:
+            _replace_entry(backbone, spec.channels)
+            self.num_features = _take_head(backbone)
         self.backbone = backbone
         self.head = nn.Linear(self.num_features, num_classes)
 
@@ -85,7 +91,7 @@ class ImplantClassifier(_Normalised):
 
     @property
     def feature_map(self) -> nn.Module:
-        """The module whose output is the last map with a height and a width."""
+        """The module whose output is the last map with a height and a width; torchvision's only."""
         name = next(
             module
             for front, module in _FEATURE_MAPS.items()
@@ -135,6 +141,8 @@ def build(spec: NetworkSpec, num_classes: int, *, pretrained: bool = False) -> n
     """
     if spec.role == "segmenter":
         return ImplantSegmenter(spec)
+    if spec.architecture == FISHER:
+        return ImplantClassifier(spec, FisherBackbone(), num_classes)
     return ImplantClassifier(spec, _backbone(spec.architecture, pretrained), num_classes)
 
 

@@ -37,11 +37,18 @@ class Calibration:
         temperature: Divides the logs of the averaged probabilities.
         conformal_quantile: Largest 1 - probability of a candidate.
         coverage: Share of images whose candidates hold the right implant, as it was asked for.
+        class_quantiles: The same for each implant by itself, in the catalogue's order; None where
+            the coverage is that of all implants together.
     """
 
     temperature: float
     conformal_quantile: float
     coverage: float
+    class_quantiles: tuple[float, ...] | None = None
+
+    def to_json(self) -> dict[str, object]:
+        """The fields as they stand in `package.json`; no `class_quantiles` where there are none."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,12 @@ class Manifest:
                 f"The name {self.name[:80]!r} is not accepted: letters, digits, '.', '_' and '-', "
                 "at most 64, a letter or digit first."
             )
+        own = self.calibration.class_quantiles
+        if own is not None and len(own) != len(self.catalogue):
+            raise UsageError(
+                f"The calibration has class_quantiles of {len(own)} implants; the catalogue has "
+                f"{len(self.catalogue)}."
+            )
         check_specs(self.networks)
         _check_file_names(self.weight_files)
 
@@ -115,7 +128,7 @@ class Manifest:
             "implants": self.catalogue.to_json(),
             "preprocessing": self.preprocessing.to_json(),
             "networks": [spec.to_json() for spec in self.networks],
-            "calibration": vars(self.calibration),
+            "calibration": self.calibration.to_json(),
             "novelty": vars(self.novelty),
             "metrics": dict(self.metrics),
             "provenance": dict(self.provenance),
@@ -206,6 +219,7 @@ def _calibration(fields: Fields) -> Calibration:
         fields.number("temperature", 1e-3, 1e3),
         fields.number("conformal_quantile", 0, 1),
         fields.number("coverage", 0, 1),
+        tuple(fields.numbers("class_quantiles", 0, 1)) if fields.has("class_quantiles") else None,
     )
     fields.close()
     return calibration

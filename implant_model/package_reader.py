@@ -4,6 +4,9 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
+
 from implant_model import storage
 from implant_model.catalogue import Catalogue
 from implant_model.errors import AccessDeniedError, NotFoundError, PackageError, UsageError
@@ -68,6 +71,13 @@ class ModelPackage:
     def conformal_quantile(self) -> float:
         """Largest 1 - probability of a candidate."""
         return self.manifest.calibration.conformal_quantile
+
+    @property
+    def quantiles_C(self) -> npt.NDArray[np.float64]:
+        """Largest 1 - probability at which each implant is a candidate."""
+        calibration = self.manifest.calibration
+        own = calibration.class_quantiles
+        return np.array(own or [calibration.conformal_quantile] * len(self.catalogue), np.float64)
 
     @property
     def coverage(self) -> float:

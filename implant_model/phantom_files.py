@@ -33,6 +33,7 @@ __all__ = [
     "Patient",
     "Sample",
     "draw_patient",
+    "draw_phantom",
     "sample_archive",
     "sample_archives",
     "write_dicom",
@@ -185,7 +186,7 @@ def _members(
         rng = np.random.default_rng([seed, number])
         owner = number // sample.images_per_patient
         patient = draw_patient(np.random.default_rng([seed, _PATIENTS + owner]))
-        phantom = _draw(rng, sample.implants[owner % len(sample.implants)], sample)
+        phantom = draw_phantom(number, rng, sample)
         ending, data = _write(phantom, rng, str(rng.choice(sample.formats)), patient)
         name = f"images/{place:05d}.{ending}"
         label = phantom.implant.name
@@ -197,7 +198,10 @@ def _members(
             yield f"masks/{place:05d}.png", write_mask(phantom)
 
 
-def _draw(rng: np.random.Generator, implant: Implant, sample: Sample) -> Phantom:
+def draw_phantom(number: int, rng: np.random.Generator, sample: Sample) -> Phantom:
+    """What the picture of a number shows, which is `default_rng([seed, number])`'s first draw."""
+    owner = number // sample.images_per_patient
+    implant = sample.implants[owner % len(sample.implants)]
     chance = rng.random()
     if chance < sample.unknown_rate:
         return render_unknown(rng, sample.height_px)

@@ -1,6 +1,7 @@
 """Where on the radiograph a label comes from: Grad-CAM (Selvaraju et al. 2017) of each classifier.
 
-A rough picture at the grid of the last feature map (7 x 7 for 224 pixels), to see that a network
+A rough picture at the grid of the last feature map (7 x 7 for 224 pixels), or of a `FisherBackbone`
+what each of its local descriptors adds to the label, to see that a network
 looks at the implant and not at a side marker. It does not prove why a label was given.
 
 Letters: B batch, C channels, H height, W width.
@@ -13,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
+from implant_model.fisher import FisherBackbone
 from implant_model.networks import Ensemble, ImplantClassifier
 
 Array = npt.NDArray[np.float32]
@@ -38,11 +40,25 @@ def heat_maps(
     with torch.no_grad():
         inputs = networks.inputs(images_B1HW)
     maps = [
-        _grad_cam(network, seen, labels)
-        for network, seen in zip(networks.members, inputs, strict=True)
+        _heat(network, seen, labels) for network, seen in zip(networks.members, inputs, strict=True)
     ]
     heat_BHW = _to_one(torch.stack(maps).mean(dim=0))
     return np.asarray(heat_BHW.cpu().numpy(), np.float32)
+
+
+def _heat(
+    network: ImplantClassifier, images_BCHW: torch.Tensor, labels_B: torch.Tensor
+) -> torch.Tensor:
+    """Returns one network's heat, BHW, in 0..1."""
+    backbone = network.backbone
+    if not isinstance(backbone, FisherBackbone):
+        return _grad_cam(network, images_BCHW, labels_B)
+    weights_BF = network.head.weight[labels_B]
+    maps = [
+        backbone.evidence(image[None], weights_F)
+        for image, weights_F in zip(images_BCHW, weights_BF, strict=True)
+    ]
+    return _to_one(functional.relu(torch.stack(maps)))
 
 
 def _grad_cam(

@@ -1,6 +1,8 @@
 """A model package with untrained weights: small and quick, for tests of what surrounds a model."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,8 +20,17 @@ from implant_model.weights import weights_bytes
 MAKERS = ("Cofield", "DePuy", "Tornier", "Zimmer")
 
 
-def save_small_package(folder: Path, name: str = "small", seed: int = 0) -> ModelPackage:
-    """Saves a package of four shoulder implants; the same seed gives the same package."""
+def save_small_package(
+    folder: Path,
+    name: str = "small",
+    seed: int = 0,
+    notes: Mapping[str, Mapping[str, Any]] | None = None,
+) -> ModelPackage:
+    """Saves a package of four shoulder implants; the same seed gives the same package.
+
+    `notes` are MR-safety notes with their sources, by implant.
+    """
+    notes = notes or {}
     torch.manual_seed(seed)
     spec = NetworkSpec("net.safetensors", "classifier", "mobilenet_v3_small")
     network = build(spec, len(MAKERS)).eval()
@@ -30,7 +41,11 @@ def save_small_package(folder: Path, name: str = "small", seed: int = 0) -> Mode
     return save_package(
         folder,
         name=name,
-        catalogue=Catalogue(tuple(Implant(m.lower(), "shoulder", m, None) for m in MAKERS)),
+        catalogue=Catalogue(
+            tuple(
+                Implant(m.lower(), "shoulder", m, None, **notes.get(m.lower(), {})) for m in MAKERS
+            )
+        ),
         preprocessing=Preprocessing(size_px=64),
         networks={spec: weights_bytes(network)},
         calibration=Calibration(temperature=1.0, conformal_quantile=0.74, coverage=0.9),

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from implant_model.calibration import (
+    class_quantiles,
     conformal_quantile,
     fit_temperature,
     novelty_threshold,
@@ -179,3 +180,32 @@ def test_a_share_is_inside_zero_to_one(share: float) -> None:
 def test_novelty_scores_are_finite_and_some(scores: list[float]) -> None:
     with pytest.raises(ValueError, match="at least one finite value"):
         novelty_threshold(np.array(scores), 0.9)
+
+
+def test_each_class_is_covered_by_itself_where_its_images_are_enough() -> None:
+    """A class that the network knows less well is covered too, and one of few images with all."""
+    rng = np.random.default_rng(0)
+
+    def draw(count: int) -> tuple[Array, Labels]:
+        labels = rng.choice(3, count, p=[0.69, 0.3, 0.01])
+        sure = np.array([3.0, 0.5, 3.0])[labels]
+        return softmax(rng.normal(size=(count, 3)) + sure[:, None] * np.eye(3)[labels]), labels
+
+    covered: list[list[bool]] = [[], []]
+    together = []
+    for _ in range(200):
+        held, labels = draw(300)
+        own = class_quantiles(held, labels, 0.9, least=0)
+        assert (own[2] == conformal_quantile(held, labels, 0.9, least=0)) == (sum(labels == 2) < 9)
+        new, truth = draw(100)
+        for row, label in zip(new, truth, strict=True):
+            if label < 2:
+                covered[label].append(label in prediction_set(row, np.array(own)))
+        marginal = conformal_quantile(held, labels, 0.9, least=0)
+        hard = [
+            label in prediction_set(row, marginal) for row, label in zip(new, truth, strict=True)
+        ]
+        together += [hit for hit, label in zip(hard, truth, strict=True) if label == 1]
+    assert np.mean(covered[0]) == pytest.approx(0.9, abs=0.02)
+    assert np.mean(covered[1]) == pytest.approx(0.9, abs=0.02)
+    assert np.mean(together) < 0.8  # what it mends

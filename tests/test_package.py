@@ -81,6 +81,20 @@ def test_a_package_holds_what_was_saved(whole: Path) -> None:
     assert sorted(package.files) == sorted(FILES)
 
 
+def test_each_implant_may_have_a_quantile_of_its_own(folder: Path, tmp_path: Path) -> None:
+    assert load_package(str(folder)).quantiles_C.tolist() == [0.7] * len(NAMES)
+    document = manifest(folder)
+    document["calibration"]["class_quantiles"] = [0.5 + n / 100 for n in range(len(NAMES))]
+    package = read(document)
+    assert package.calibration.class_quantiles == tuple(document["calibration"]["class_quantiles"])
+    document["calibration"]["class_quantiles"].pop()
+    with pytest.raises(UsageError, match=f"the catalogue has {len(NAMES)}"):
+        read(document)
+    document["calibration"]["class_quantiles"] = [0.5] * (len(NAMES) - 1) + [1.5]
+    with pytest.raises(PackageError, match="a number from 0 to 1"):
+        read(document)
+
+
 def test_others_may_read_a_package(whole: Path) -> None:
     assert whole.stat().st_mode & 0o755 == 0o755
 

@@ -382,7 +382,7 @@ def contents(path: Path) -> dict[str, bytes]:
     with storage.open_object(info) as reader:
         members = list(read_members(reader, path.name, Limits()))
     assert all(member.reason is None for member in members)
-    return {member.name: member.data or b"" for member in members}
+    return {member.name: bytes(member.data or b"") for member in members}
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
