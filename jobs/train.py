@@ -18,9 +18,11 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
 import ray
 
 from implant_model.errors import UsageError
@@ -34,6 +36,7 @@ from training.divide import Division, divide
 from training.fitting import Fitted, Workplace, fit_split
 from training.labelled import LabelledSet, write_excluded
 from training.labels import read_labels
+from training.mask_set import MaskSet, gather_masks, write_poor
 from training.packaging import Figures, make_package
 
 
@@ -70,11 +73,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
     start_ray()
     place = workplace(call)
-    shipped, folds = fit(labelled, division, call, place)
+    masks = find_masks(labelled, call)
+    shipped, folds = fit(labelled, division, call, place, masks)
     words = sys.argv[1:] if arguments is None else arguments
     command = ["python", "-m", "jobs.train", *(word for word in words if word != "--resume")]
     package, figures = make_package(
-        call.output, call.config, preprocessing, labelled, division, shipped, folds, place, command
+        call.output,
+        call.config,
+        preprocessing,
+        labelled,
+        division,
+        shipped,
+        folds,
+        place,
+        command,
+        masks,
     )
     summarise(call, labelled, package.id, figures)
     return OK
@@ -108,7 +121,8 @@ def check_folders(call: Call) -> None:
     """Refuses to write over a package or, without --resume, over a training that was begun."""
     if call.output.exists() and (not call.output.is_dir() or any(call.output.iterdir())):
         raise UsageError(f"--output {call.output} is there already; choose another folder.")
-    if not call.resume and (call.work / "checkpoints").exists():
+    begun = (call.work / "checkpoints").exists() or any(call.work.glob("*.jsonl"))
+    if begun and not call.resume:
         raise UsageError(
             f"{call.work} holds a training that was begun; go on with --resume, or remove it."
         )
@@ -117,26 +131,51 @@ def check_folders(call: Call) -> None:
 def workplace(call: Call) -> Workplace:
     """Where the trainings run: on GPUs where the cluster has one for each worker."""
     call.work.mkdir(parents=True, exist_ok=True)
-    return Workplace(call.work, call.workers, ray.cluster_resources().get("GPU", 0) >= call.workers)
+    use_gpu = ray.cluster_resources().get("GPU", 0) >= call.workers
+    checkpoints = call.config.fit.checkpoints or str(call.work / "checkpoints")
+    return Workplace(call.work, checkpoints, call.workers, use_gpu, say)
+
+
+def say(line: str) -> None:
+    """Prints a line of progress at once."""
+    print(line, flush=True)
+
+
+def find_masks(labelled: LabelledSet, call: Call) -> MaskSet | None:
+    """The masks that the settings want; None where they want none."""
+    settings = call.config.segmenter
+    if not call.config.needs_masks:
+        return None
+    masks = gather_masks(labelled, settings.masks, call.work / "images")
+    poor, good, by_hand = masks.counts(np.arange(len(labelled)))
+    folder = call.work / "poor-masks"
+    written = write_poor(labelled, masks, folder)
+    print(f"Masks: {by_hand} given, {good} automatic, {poor} poor", end="")
+    print(f"; {written} of these to correct in {folder}" if written else "", flush=True)
+    return masks
 
 
 def fit(
-    labelled: LabelledSet, division: Division, call: Call, place: Workplace
+    labelled: LabelledSet,
+    division: Division,
+    call: Call,
+    place: Workplace,
+    masks: MaskSet | None,
 ) -> tuple[Fitted, list[Fitted]]:
     """Fits the folds' networks, if there are folds, and the one that is shipped.
 
     A training is named by all that decides it, so that --resume never mixes two.
     """
-    facts = [labelled.fingerprint, call.config.to_json(), call.workers]
+    fingerprint = labelled.fingerprint if masks is None else masks.digest
+    facts = [fingerprint, call.config.to_json(), call.workers]
     name = sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+    fit_one = partial(fit_split, labelled, division.groups_N, place=place, masks=masks)
     folds = []
     for number, split in enumerate(division.folds):
-        print(
-            f"Fold {number + 1} of {len(division.folds)}: {len(split.train_N)} images", flush=True
-        )
-        folds.append(fit_split(labelled, split, call.config, f"{name}-fold-{number}", place))
-    print(f"The network to ship: {len(division.shipped.train_N)} images", flush=True)
-    return fit_split(labelled, division.shipped, call.config, f"{name}-shipped", place), folds
+        say(f"Fold {number + 1} of {len(division.folds)}: {len(split.train_N)} images")
+        folds.append(fit_one(split, call.config, f"{name}-fold-{number}"))
+    say(f"The network to ship: {len(division.shipped.train_N)} images")
+    return fit_one(division.shipped, call.config, f"{name}-shipped"), folds
 
 
 def summarise(call: Call, labelled: LabelledSet, package: str, figures: Figures) -> None:
@@ -152,4 +191,4 @@ def summarise(call: Call, labelled: LabelledSet, package: str, figures: Figures)
 
 
 if __name__ == "__main__":
-    run_command("train", main)
+    run_command("train", main, resume="the same command with --resume goes on")

@@ -17,7 +17,7 @@ from implant_model.preprocess import Preprocessing
 from training.dataset import load_set
 from training.duplicates import duplicate_groups, near_pairs, perceptual_hashes
 from training.labelled import Excluded, LabelledSet
-from training.labels import folder_label, read_labels
+from training.labels import folder_label, label_of_name, read_labels
 
 SPEC = Preprocessing(size_px=32)
 
@@ -146,6 +146,21 @@ def test_a_folder_a_class_loose_and_in_an_archive(tmp_path: Path) -> None:
 )
 def test_the_folder_that_counts(name: str, member: str, label: str | None) -> None:
     assert folder_label(name, member) == label
+
+
+@pytest.mark.parametrize(
+    ("name", "member", "label"),
+    [
+        ("01_0001.png", "01_0001.png", "depuy-corail-collared"),
+        ("all.zip", "08_0306.PNG", "stryker-exeter"),
+        ("all.zip", "24_7.png", "zimmer-biomet-oxford"),
+        ("all.zip", "09_0001.png", None),  # no implant of OrthoNet's has this number
+        ("all.zip", "01_0001.jpg", None),
+        ("stem/01_0001.png", "01_0001.png", "stem"),  # a folder says it first
+    ],
+)
+def test_orthonets_own_names(name: str, member: str, label: str | None) -> None:
+    assert label_of_name(name, member) == label
 
 
 @pytest.mark.parametrize(

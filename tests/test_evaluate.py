@@ -21,6 +21,7 @@ from implant_model.preprocess import preprocess
 from jobs import evaluate as job
 from jobs.pipeline.command import DISCLAIMER
 from tests.browser import lay_out
+from tests.object_store import ObjectStore
 from tests.small_package import save_small_package
 from tests.test_report import HOSTILE, Elements
 from training.assessment import Examined, assess, assess_classes, reliability, share, worst_mistakes
@@ -309,3 +310,24 @@ def test_the_page_fits_its_window_in_chromium(report: Path, tmp_path: Path, widt
     assert layout.needed <= width
     assert layout.rules > 80, "the policy lets the page's own style in"
     assert layout.scripts == 0
+
+
+def test_model_images_and_labels_from_a_bucket_give_the_same_figures(
+    archives: Path,
+    small_package: Path,
+    report: Path,
+    bucket: str,
+    object_store: ObjectStore,
+    tmp_path: Path,
+) -> None:
+    for prefix, folder in (("labelled", archives), ("model", small_package)):
+        for file in sorted(folder.iterdir()):
+            body, key = file.read_bytes(), f"{prefix}/{file.name}"
+            object_store.client().put_object(Bucket=bucket, Key=key, Body=body)
+    base = f"s3://{bucket}"
+    words = ["--model", f"{base}/model", "--images", f"{base}/labelled"]
+    words += ["--labels", f"{base}/labelled/labels.csv", "--report", str(tmp_path / "report")]
+    assert job.main(words) == 3
+    found, local = document(tmp_path / "report"), document(report)
+    assert found["figures"] == local["figures"]
+    assert found["confusion"] == local["confusion"]

@@ -124,3 +124,19 @@ def test_evaluate_names_every_figure() -> None:
     assert figures["sensitivity: c"].count == 2
     for name in ("macro_f1", "mean_auroc", "calibration_error"):
         assert figures[name].low <= figures[name].value <= figures[name].high
+
+
+def test_the_calibration_errors_interval_is_not_widened_by_resampling() -> None:
+    """Of few, perfectly calibrated images each resampling has the larger gaps."""
+    rng = np.random.default_rng(0)
+    confidence_N = rng.uniform(0.5, 1, 60)
+    labels_N = (rng.random(60) > confidence_N).astype(np.int64)
+    probabilities_NK = np.stack([confidence_N, 1 - confidence_N], axis=1)
+
+    def error(chosen_N: np.ndarray) -> float:
+        return calibration_error(labels_N[chosen_N], probabilities_NK[chosen_N])
+
+    plain = bootstrap(error, np.arange(60))
+    centred = bootstrap(error, np.arange(60), centred=True)
+    assert (plain.low + plain.high) / 2 > plain.value
+    assert centred.low < centred.value < centred.high < plain.high

@@ -18,6 +18,7 @@ from implant_model.preprocess import preprocess
 from jobs import explain as job
 from jobs.pipeline.command import DISCLAIMER
 from jobs.report.picture import MARK, PANEL_PX, explanation_picture, overlay
+from tests.object_store import ObjectStore
 from tests.package_samples import save_sample
 
 
@@ -172,3 +173,27 @@ def test_the_picture_keeps_long_names_inside(with_segmenter: Path) -> None:
     assert len(np.unique(pixels[:, -15:].reshape(-1, 3), axis=0)) == 1
     assert len(np.unique(pixels[-10:].reshape(-1, 3), axis=0)) == 1
     assert MARK.encode() in data[:4096]
+
+
+def test_a_radiograph_and_a_model_from_a_bucket(
+    radiograph: Path,
+    small_package: Path,
+    bucket: str,
+    object_store: ObjectStore,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for key, file in [("in/1.png", radiograph)] + [
+        (f"model/{file.name}", file) for file in sorted(small_package.iterdir())
+    ]:
+        object_store.client().put_object(Bucket=bucket, Key=key, Body=file.read_bytes())
+    printed = []
+    for name, model, image in (
+        ("bucket", f"s3://{bucket}/model", f"s3://{bucket}/in/1.png"),
+        ("local", str(small_package), str(radiograph)),
+    ):
+        picture = str(tmp_path / f"{name}.png")
+        assert job.main(["--model", model, image, "--output", picture]) == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0].replace("bucket.png", "local.png") == printed[1]
+    assert (tmp_path / "bucket.png").read_bytes() == (tmp_path / "local.png").read_bytes()

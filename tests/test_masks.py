@@ -16,7 +16,7 @@ from training.mask_files import contact_sheet, mask_file, read_mask, write_masks
 from training.mask_grade import edge_step, grade_mask
 from training.mask_objects import clean_up, fill_holes
 from training.masks import find_mask, flatten, thresholds
-from training.overlap import dice, iou, overlap_figures
+from training.overlap import dice, iou, overlap_figures, overlaps, pool_overlaps
 
 SIDE = 96
 Grey = NDArray[np.uint8]
@@ -264,14 +264,16 @@ def test_overlap_has_intervals_over_groups() -> None:
     rng = np.random.default_rng(0)
     true_NHW = rng.random((30, 8, 8)) < 0.5
     predicted_NHW = true_NHW ^ (rng.random((30, 8, 8)) < 0.1)
-    figures = overlap_figures(predicted_NHW, true_NHW, np.arange(30))
+    halves = [np.arange(15), np.arange(15, 30)]
+    parts = [overlaps(predicted_NHW[half], true_NHW[half], half) for half in halves]
+    figures = overlap_figures(pool_overlaps(parts), np.arange(30))
     pairs = list(zip(predicted_NHW, true_NHW, strict=True))
     assert figures["dice"].value == pytest.approx(np.mean([dice(*pair) for pair in pairs]))
     assert figures["iou"].value == pytest.approx(np.mean([iou(*pair) for pair in pairs]))
     assert figures["dice"].low < figures["dice"].value < figures["dice"].high
-    one_group = overlap_figures(predicted_NHW, true_NHW, np.zeros(30, np.int64))
+    one_group = overlap_figures(pool_overlaps(parts), np.zeros(30, np.int64))
     assert one_group["dice"].low == pytest.approx(one_group["dice"].high)
-    nothing = overlap_figures(true_NHW[:0], true_NHW[:0], np.arange(0))
+    nothing = overlap_figures(overlaps(true_NHW[:0], true_NHW[:0], np.arange(0)), np.arange(30))
     assert np.isnan(nothing["dice"].value)
     with pytest.raises(ValueError, match="masks of one size"):
-        overlap_figures(predicted_NHW, true_NHW, np.arange(5))
+        overlaps(predicted_NHW, true_NHW, np.arange(5))

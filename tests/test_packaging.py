@@ -31,6 +31,7 @@ def labelled() -> LabelledSet:
         np.arange(90) % 2,
         np.arange(90) // 4 * np.where(np.arange(90) % 10 == 0, 0, 1) - (np.arange(90) % 10 == 0),
         sizes_N2,
+        tuple(("a.tar", f"{number}.png") for number in range(90)),
         ("cup", "stem"),
         (Excluded("a.tar", "x|y.png", "truncated"), Excluded("a.tar", "z.png", "no_label")),
         "f" * 64,
@@ -41,14 +42,14 @@ def fitted(
     labelled: LabelledSet, config: TrainConfig, folder: Path
 ) -> tuple[Division, Fitted, list[Fitted], Workplace]:
     """Takes untrained weights through everything that follows a training."""
-    place = Workplace(folder, 1, use_gpu=False)
+    place = Workplace(folder, str(folder / "checkpoints"), 1, use_gpu=False)
     division = divide(labelled, config.split)
     weights = weights_bytes(build(SPEC, 2).eval())
     names = ["shipped", *[f"fold-{number}" for number in range(len(division.folds))]]
     for name in names:
-        place.weights_file(name).write_bytes(weights)
+        place.weights_file(name, SPEC).write_bytes(weights)
     shipped, *folds = (
-        fit_split(labelled, split, config, name, place)
+        fit_split(labelled, division.groups_N, split, config, name, place)
         for split, name in zip((division.shipped, *division.folds), names, strict=True)
     )
     return division, shipped, folds, place
@@ -132,5 +133,5 @@ def test_a_start_from_a_package_leaves_its_head(labelled: LabelledSet, tmp_path:
     assert not [name for name in weights if name.startswith("head.")]
     assert first_weights("", SPEC) is None
     other = NetworkSpec("a.safetensors", "classifier", "resnet18")
-    with pytest.raises(Exception, match="holds no resnet18 with 1 channel"):
+    with pytest.raises(Exception, match="holds no resnet18 to start from"):
         first_weights(str(tmp_path / "model"), other)

@@ -6,7 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from implant_model.errors import UsageError
-from training.split import Split, check_split, deal, join_groups, split_folds, split_fractions
+from training.split import (
+    Split,
+    check_split,
+    deal,
+    join_groups,
+    split_balanced,
+    split_folds,
+    split_fractions,
+)
 
 
 def test_groups_join_over_patients_and_duplicates() -> None:
@@ -82,3 +90,22 @@ def test_a_group_on_two_sides_is_found() -> None:
     labels_N, groups_N = np.array([0, 1] * 3), np.array([0, 1, 2, 3, 0, 5])
     with pytest.raises(ValueError, match="Group 0 is in training and in test"):
         check_split(split, labels_N, groups_N, ("a", "b"))
+
+
+def test_a_balanced_split_has_so_many_of_each_class_and_no_group_on_two_sides() -> None:
+    rng = np.random.default_rng(0)
+    groups_N = np.sort(rng.integers(0, 160, 400))
+    _, groups_N = np.unique(groups_N, return_inverse=True)
+    labels_N = (groups_N * 7 % 11 % 3).astype(np.int64)  # a group has one class
+    split = split_balanced(labels_N, groups_N, 10, 15, 0, ("a", "b", "c"))
+    assert np.bincount(labels_N[split.test_N]).tolist() == [15, 15, 15]
+    assert np.bincount(labels_N[split.calibration_N]).tolist() == [10, 10, 10]
+    assert len(split.train_N) == 400 - 75
+    check_split(split, labels_N, groups_N, ("a", "b", "c"))
+
+
+def test_a_class_that_cannot_fill_a_balanced_part_is_named() -> None:
+    labels_N = np.array([0] * 40 + [1] * 12)
+    groups_N = np.concatenate([np.arange(40), np.repeat([40, 41, 42], 4)])
+    with pytest.raises(UsageError, match=r"Class 'cup' has 4 of the 5 images wanted for the test"):
+        split_balanced(labels_N, groups_N, 4, 5, 0, ("stem", "cup"))

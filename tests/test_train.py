@@ -159,11 +159,18 @@ size_px = 32
 calibration = 0.3
 test = 0.3
 duplicate_bits = 4
+[segmenter]
+width = 4
+reduction = 2
+epochs = 4
+batch_size = 4
 [network]
 architecture = "shufflenet_v2_x0_5"
 [fit]
 epochs = 2
 batch_size = 16
+validation = 0.2
+patience = 2
 mixed_precision = false
 [card]
 source = "Phantoms of this test."
@@ -197,10 +204,10 @@ def test_two_workers_make_a_package_that_classifies(tmp_path: Path) -> None:
         + ["--labels", str(tmp_path / "labels.csv"), "--config", str(tmp_path / "train.toml")]
         + ["--output", str(output)],
         cwd=ROOT,
-        env={**os.environ, "RAY_AUTH_MODE": "disabled"},
+        env={**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_raylet_start_wait_time_s": "120"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=540,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -210,6 +217,14 @@ def test_two_workers_make_a_package_that_classifies(tmp_path: Path) -> None:
     assert package.id in done.stdout
     assert "no evidence about patients" in package.card
     assert "Not a medical device" in package.card
+    assert [(spec.role, spec.channels) for spec in package.networks] == [
+        ("segmenter", 1),
+        ("classifier", 1),
+        ("classifier", 2),
+    ]
+    assert "| Segmenter's Dice |" in package.card
+    for name, epochs in (("segmenter", 4), ("radiograph", 2), ("cut-out", 2)):
+        assert f"  {name}: epoch {epochs} of {epochs}, loss" in done.stdout
 
     figures = package.metrics["figures"]
     assert isinstance(figures, dict)

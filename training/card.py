@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from implant_model.catalogue import Catalogue
+from implant_model.network_spec import FISHER
 from training.config import TrainConfig
 from training.cues import CueReport
 from training.evaluation import Figure
 from training.labelled import Excluded
+from training.segmenter import SegmenterSettings
 
 WARNING = (
     "**For registry audit and research. Not a medical device: not for diagnosis, and not for "
@@ -25,6 +27,8 @@ TITLES = {
     "calibration_error": "Expected calibration error (10 bins of equal count)",
     "coverage": "Realised coverage of the candidate sets",
     "set_size": "Mean size of the candidate sets",
+    "dice": "Segmenter's Dice",
+    "iou": "Segmenter's intersection over union",
     "flagged": "Known implants called unknown",
 }
 
@@ -43,6 +47,7 @@ class CardFacts:
         duplicates: Images that are near duplicates of another.
         patients_known: Images of which the patient is known.
         excluded: Images that could not be used.
+        masks: Poor, good and hand-made masks of the segmenter's images; None without one.
         command: The command line that made the package.
         environment: Versions and machine.
     """
@@ -56,6 +61,7 @@ class CardFacts:
     duplicates: int
     patients_known: int
     excluded: tuple[Excluded, ...]
+    masks: tuple[int, int, int] | None
     command: str
     environment: str
 
@@ -150,24 +156,62 @@ def _cues(cues: CueReport) -> list[str]:
 
 
 def _training(config: TrainConfig, facts: CardFacts) -> list[str]:
-    network, fit = config.network, config.fit
-    start = "from scratch"
-    if network.pretrained:
-        start = "from torchvision's ImageNet weights"
-    elif network.start_from:
-        start = f"from the weights of the package `{network.start_from}`"
+    how = _at_once if config.network.architecture == FISHER else _by_epochs
     return [
-        f"{network.architecture}, one grey channel, {start}; {fit.epochs} epochs, batches of "
-        f"{fit.batch_size}, AdamW at {fit.learning_rate:g}, seed {fit.seed}. {facts.environment}",
+        *how(config, facts),
         f"```\n{facts.command}\n```",
         "The calibration part set temperature, candidates and novelty threshold; it neither "
         "trained nor tested.",
     ]
 
 
+def _at_once(config: TrainConfig, facts: CardFacts) -> list[str]:
+    poor, good, by_hand = facts.masks or (0, 0, 0)
+    return [
+        "A search for the implant brings it upright; Gaussians are laid into descriptors of its "
+        "edges, and a linear layer tells the classes by how far those lie from the Gaussians' "
+        "means (Perronnin et al. 2010). All of it was fitted to the training part, from scratch; "
+        "only the linear layer saw labels. How an upright implant looks was learned from "
+        f"{by_hand} masks that were given and {good} automatic ones ({poor} more were graded poor "
+        f"and left out), those of the training part. Seed {config.fit.seed}. {facts.environment}",
+    ]
+
+
+def _by_epochs(config: TrainConfig, facts: CardFacts) -> list[str]:
+    network, fit = config.network, config.fit
+    start = "from scratch"
+    if network.pretrained:
+        start = "from torchvision's ImageNet weights"
+    elif network.start_from:
+        start = f"from the weights of the package `{network.start_from}`"
+    seen = "one grey channel" if facts.masks is None else "of two kinds, averaged"
+    return [
+        *([] if facts.masks is None else [_segmenter(config.segmenter, facts.masks)]),
+        f"{network.architecture}, {seen}, {start}; {fit.epochs} epochs, batches of "
+        f"{fit.batch_size}, AdamW at {fit.learning_rate:g}, seed {fit.seed}. {facts.environment}",
+    ]
+
+
+def _segmenter(settings: SegmenterSettings, masks: tuple[int, int, int]) -> str:
+    poor, good, by_hand = masks
+    judge = "the masks that were given" if by_hand else "automatic masks that were graded good"
+    return (
+        f"A U-Net of width {settings.width} cuts the implant out; one network sees the radiograph, "
+        "another the radiograph and its cut-out, and their probabilities are averaged (Patel et "
+        f"al. 2021). The U-Net learned from {by_hand} masks that were given and {good} automatic "
+        f"ones ({poor} more were graded poor and left out), those of the training part; "
+        f"{settings.epochs} epochs. Its figures compare it with {judge} of the test part."
+    )
+
+
 def _limits(config: TrainConfig) -> list[str]:
     limits = [
         "It knows the implants above and no other. Candidates hold the right one at the stated "
-        "rate only for radiographs like those it was calibrated on, all classes taken together.",
+        "rate only for radiographs like those it was calibrated on, "
+        + (
+            "each class by itself where it has calibration images enough."
+            if config.calibration.by_class
+            else "all classes taken together."
+        ),
     ]
     return [*limits, config.card.notes] if config.card.notes else limits

@@ -1,9 +1,9 @@
 """What a training is told: frozen settings, read from one TOML or JSON file.
 
-Sections: `preprocessing`, `split`, `augment`, `network`, `fit`, `calibration`, `card`, and one
-table `implants.LABEL` for each class with its joint, manufacturer and product. Everything has a
-value of its own, so that a file holds only what differs. Library functions take plain arguments;
-this module is for the edge.
+Sections: `preprocessing`, `split`, `augment`, `segmenter`, `network`, `fit`, `calibration`,
+`card`, and one table `implants.LABEL` for each class with its joint, manufacturer and product.
+Everything has a value of its own, so that a file holds only what differs. Library functions take
+plain arguments; this module is for the edge.
 """
 
 import json
@@ -16,7 +16,10 @@ from typing import Any, TypeVar, get_type_hints
 
 from implant_model.catalogue import Catalogue, Implant
 from implant_model.errors import UsageError
+from implant_model.network_spec import FISHER
+from implant_model.phantom import ORTHONET
 from training.augment import Augmentation
+from training.segmenter import SegmenterSettings
 
 Section = TypeVar("Section")
 
@@ -33,6 +36,9 @@ class SplitSettings:
     Attributes:
         calibration: Share kept for calibration; it neither trains nor tests.
         test: Share kept for the test.
+        calibration_each: Images of each class kept for calibration instead of a share; 0 for the
+            share. OrthoNet's were 10 (Patel et al. 2021).
+        test_each: The same for the test; OrthoNet's were 15.
         folds: 0, or the number of cross-validation folds, at least 3. With folds the shares above
             are not used: the figures are those of the folds' networks, and the network that is
             shipped trains on all folds but one, which calibrates it.
@@ -43,6 +49,8 @@ class SplitSettings:
 
     calibration: float = 0.2
     test: float = 0.2
+    calibration_each: int = 0
+    test_each: int = 0
     folds: int = 0
     duplicate_bits: int = 40
     seed: int = 0
@@ -52,6 +60,9 @@ class SplitSettings:
         _wanted(0 < self.test < 1, "split.test", self.test, "0 < share < 1")
         total = self.calibration + self.test
         _wanted(total < 1, "split.calibration + split.test", total, "less than 1")
+        both = (self.calibration_each, self.test_each)
+        balanced = min(both) > 0 or both == (0, 0)
+        _wanted(balanced, "split.calibration_each and test_each", both, "both, or neither,")
         _wanted(self.folds == 0 or self.folds >= 3, "split.folds", self.folds, "0, or 3 or more,")
         _wanted(
             0 <= self.duplicate_bits < 256, "split.duplicate_bits", self.duplicate_bits, "0-255"
@@ -63,10 +74,13 @@ class NetworkSettings:
     """Which network is fitted.
 
     Attributes:
-        architecture: A backbone that `implant_model.networks` builds.
+        architecture: A backbone of torchvision's that `implant_model.networks` builds, fitted by
+            epochs, or `fisher`: upright views, local descriptors and a linear layer, fitted at
+            once, of which `fit` sets class_balance and seed alone (for a few hundred radiographs).
         pretrained: Whether to start from torchvision's ImageNet weights (downloaded by torch).
         start_from: A model package whose network of the same architecture gives the first weights
-            of all but the last layer; "" for none.
+            of all but the last layer, and whose U-Net of the same width, if it has one, gives the
+            segmenter's; "" for none.
         mean: Grey subtracted, in 0..1.
         std: Grey divided by.
     """
@@ -80,6 +94,9 @@ class NetworkSettings:
     def __post_init__(self) -> None:
         both = self.pretrained and bool(self.start_from)
         _wanted(not both, "network.start_from", self.start_from, "nothing beside pretrained")
+        start = self.start_from or self.pretrained
+        fits = self.architecture != FISHER or not start
+        _wanted(fits, "network.architecture", FISHER, "a torchvision backbone with first weights")
         _wanted(self.std > 0, "network.std", self.std, "more than 0")
 
 
@@ -97,8 +114,16 @@ class FitSettings:
         ema: Decay of the average of the weights that is kept as the result; 0 keeps the last.
         class_balance: 0 draws images alike, 1 draws classes alike, between them in proportion to
             the class's count to the power of its negative.
+        half_size: Share of the epochs, the first ones, in which views have half the side: a quarter
+            of the work while the coarse forms are learned (Tan and Le 2021, progressive learning).
+        validation: Share of the training part's groups that early stopping watches; it does not
+            train then. 0 for none.
+        patience: Epochs without a lower loss there after which the training ends with the best
+            weights; 0 trains all epochs.
         mixed_precision: bfloat16 where torch's autocast deems it safe.
         checkpoint_epochs: A checkpoint is written after so many epochs.
+        checkpoints: Folder or URI (s3://...) for checkpoints that every worker reaches; "" for the
+            training's own working folder.
         max_failures: Restarts after lost workers.
         threads: Threads of each CPU worker.
         seed: Of weights, batches and augmentation.
@@ -112,8 +137,12 @@ class FitSettings:
     label_smoothing: float = 0.1
     ema: float = 0.99
     class_balance: float = 0.5
+    half_size: float = 0.0
+    validation: float = 0.0
+    patience: int = 0
     mixed_precision: bool = True
     checkpoint_epochs: int = 5
+    checkpoints: str = ""
     max_failures: int = 2
     threads: int = 1
     seed: int = 0
@@ -122,12 +151,15 @@ class FitSettings:
         for name in ("epochs", "batch_size", "checkpoint_epochs", "threads"):
             value = getattr(self, name)
             _wanted(value >= 1, f"fit.{name}", value, "a whole number >= 1")
-        for name in ("warmup", "label_smoothing", "ema"):
+        for name in ("warmup", "label_smoothing", "ema", "half_size", "validation"):
             value = getattr(self, name)
             _wanted(0 <= value < 1, f"fit.{name}", value, "0 <= share < 1")
         _wanted(self.learning_rate > 0, "fit.learning_rate", self.learning_rate, "more than 0")
         _wanted(self.weight_decay >= 0, "fit.weight_decay", self.weight_decay, "0 or more")
         _wanted(0 <= self.class_balance <= 1, "fit.class_balance", self.class_balance, "0 to 1")
+        together = self.patience >= 0 and (self.patience > 0) == (self.validation > 0)
+        both = (self.patience, self.validation)
+        _wanted(together, "fit.patience and fit.validation", both, "both, or neither,")
         _wanted(self.max_failures >= 0, "fit.max_failures", self.max_failures, "0 or more")
 
 
@@ -138,10 +170,13 @@ class CalibrationSettings:
     Attributes:
         coverage: Share of known implants whose candidates hold the right one.
         known_pass: Share of known implants that the novelty threshold lets pass.
+        by_class: Whether that coverage is promised for each class by itself; one with too few
+            calibration images (9 for 0.9) is covered together with all.
     """
 
     coverage: float = 0.9
     known_pass: float = 0.98
+    by_class: bool = False
 
     def __post_init__(self) -> None:
         for name in ("coverage", "known_pass"):
@@ -173,19 +208,31 @@ class TrainConfig:
     Attributes:
         name: The package's name.
         preprocessing: Fields of `implant_model.preprocess.Preprocessing`, as in `package.json`.
+        segmenter: With a width, OrthoNet's whole method is fitted: a U-Net, a network of the
+            radiograph, another of the radiograph and its cut-out, and their average.
         implants: For each label its joint, manufacturer and product; a label that is missing here
-            gets itself as manufacturer and `unspecified` as joint.
+            is OrthoNet's, or gets itself as manufacturer and `unspecified` as joint.
     """
 
     name: str = "implants"
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     split: SplitSettings = field(default_factory=SplitSettings)
     augment: Augmentation = field(default_factory=Augmentation)
+    segmenter: SegmenterSettings = field(default_factory=SegmenterSettings)
     network: NetworkSettings = field(default_factory=NetworkSettings)
     fit: FitSettings = field(default_factory=FitSettings)
     calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
     card: CardSettings = field(default_factory=CardSettings)
     implants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        alone = self.network.architecture != FISHER or not self.segmenter.width
+        _wanted(alone, "segmenter.width", self.segmenter.width, f"0 beside a {FISHER} network")
+
+    @property
+    def needs_masks(self) -> bool:
+        """Whether the set's masks are wanted: to fit a segmenter, or to bring implants upright."""
+        return bool(self.segmenter.width) or self.network.architecture == FISHER
 
     def catalogue(self, labels: tuple[str, ...]) -> Catalogue:
         """The implants of the given labels, in their order.
@@ -202,8 +249,11 @@ class TrainConfig:
         return Catalogue(tuple(self._implant(label) for label in labels))
 
     def _implant(self, label: str) -> Implant:
-        facts = {"joint": "unspecified", "manufacturer": label, **self.implants.get(label, {})}
-        return Implant.from_json({"name": label, **facts}, f"the settings' implants.{label}")
+        usual: dict[str, object] = {"joint": "unspecified", "manufacturer": label}
+        if label in ORTHONET.names:
+            usual = ORTHONET[ORTHONET.index(label)].to_json()
+        facts = {**usual, **self.implants.get(label, {}), "name": label}
+        return Implant.from_json(facts, f"the settings' implants.{label}")
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, as `from_document` reads them."""

@@ -23,7 +23,7 @@ from training.gather import Gathered, gather, list_images
 from training.labelled import LabelledSet, from_file, to_file
 from training.labels import Labels
 
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2
 
 
 def load_set(
@@ -105,6 +105,7 @@ def _assemble(gathered: Gathered, names: tuple[str, ...], fingerprint: str) -> L
         np.array([index[label] for label in gathered.labels], dtype=np.int64),
         np.array(patients, dtype=np.int64),
         np.array(gathered.sizes, dtype=np.int64).reshape(-1, 2),
+        tuple((place.archive, place.member) for place in gathered.places),
         names,
         tuple(gathered.excluded),
         fingerprint,

@@ -8,7 +8,14 @@ from numpy.typing import NDArray
 from training.config import SplitSettings
 from training.duplicates import duplicate_groups
 from training.labelled import LabelledSet
-from training.split import Split, check_split, join_groups, split_folds, split_fractions
+from training.split import (
+    Split,
+    check_split,
+    join_groups,
+    split_balanced,
+    split_folds,
+    split_fractions,
+)
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,9 @@ def divide(labelled: LabelledSet, settings: SplitSettings) -> Division:
         nothing = np.empty(0, dtype=np.int64)
         kept = np.sort(np.concatenate([first.train_N, first.test_N]))
         shipped = Split(kept, first.calibration_N, nothing)
+    elif settings.test_each:
+        each = settings.calibration_each, settings.test_each
+        shipped = split_balanced(labels_N, groups_N, *each, settings.seed, labelled.names)
     else:
         shares = settings.calibration, settings.test
         shipped = split_fractions(labels_N, groups_N, *shares, settings.seed)

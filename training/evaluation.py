@@ -58,7 +58,11 @@ def wilson(hits: int, count: int) -> Figure:
 
 
 def bootstrap(
-    statistic: Callable[[Indices], float], groups_N: Indices, rounds: int = 1000, seed: int = 0
+    statistic: Callable[[Indices], float],
+    groups_N: Indices,
+    rounds: int = 1000,
+    seed: int = 0,
+    centred: bool = False,
 ) -> Figure:
     """A statistic with its percentile interval over resampled groups.
 
@@ -67,6 +71,8 @@ def bootstrap(
         groups_N: Group of each image; groups are drawn whole.
         rounds: Number of resamplings.
         seed: The same seed gives the same interval.
+        centred: Move the interval so that the resamplings' median lies on the estimate, and cut it
+            at 0: for a sum of absolute gaps, which resampling widens.
     """
     members = [np.flatnonzero(groups_N == group) for group in np.unique(groups_N)]
     rng = np.random.default_rng(seed)
@@ -78,6 +84,9 @@ def bootstrap(
     low, high = np.quantile(finite, [0.025, 0.975]).tolist() if finite else (math.nan, math.nan)
     everything = np.arange(len(groups_N))
     value = statistic(everything) if len(everything) else math.nan
+    if centred and finite:
+        shift = float(np.median(finite)) - value
+        low, high = max(0.0, low - shift), max(0.0, high - shift)
     return Figure(value, low, high, len(groups_N))
 
 
@@ -178,7 +187,9 @@ def evaluate(
     }
     figures["macro_f1"] = of(lambda i: macro_f1(labels_N[i], predicted_N[i]))
     figures["mean_auroc"] = of(lambda i: mean_auroc(labels_N[i], probabilities_NK[i]))
-    figures["calibration_error"] = of(lambda i: calibration_error(labels_N[i], probabilities_NK[i]))
+    figures["calibration_error"] = bootstrap(
+        lambda i: calibration_error(labels_N[i], probabilities_NK[i]), groups_N, centred=True
+    )
     figures["coverage"] = wilson(int(covered(labels_N, candidates).sum()), count)
     figures["set_size"] = of(lambda i: float(sizes_N[i].mean()))
     for label, name in enumerate(names):

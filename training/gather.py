@@ -21,7 +21,7 @@ from implant_model.preprocess import Preprocessing
 from implant_model.sandbox import DecodeProcess
 from implant_model.storage import ObjectInfo
 from training.labelled import Excluded
-from training.labels import Label, Labels, folder_label, match_archives
+from training.labels import Label, Labels, label_of_name, match_archives
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +154,7 @@ def _unusable(member: Member, label: str | None, seen_before: bool) -> str | Non
 
 def _label_of(rows: Mapping[str, Label] | None, name: str, key: str) -> str | None:
     if rows is None:
-        return folder_label(name, key)
+        return label_of_name(name, key)
     return rows[key].label if key in rows else None
 
 

@@ -1,6 +1,7 @@
 """A labelled tensor set, and the one file that keeps it.
 
-Nothing in the file is executed when it is read, and no patient is named in it.
+Nothing in the file is executed when it is read. Patients are numbers in it; archives and members
+have their names, by which masks are found and exclusions are listed.
 
 Shapes: N images, S side of the preprocessed image.
 """
@@ -41,6 +42,7 @@ class LabelledSet:
         labels_N: Class of each, int64, an index into `names`.
         patients_N: Number of each image's patient, int64; -1 where unknown.
         sizes_N2: Rows and columns as stored, int64; 0 where unknown.
+        places_N: Of each image its archive's path below --images, and its name inside.
         names: The classes, sorted.
         excluded: What could not be used, and why.
         fingerprint: SHA-256 of all that made the set, hexadecimal.
@@ -50,6 +52,7 @@ class LabelledSet:
     labels_N: NDArray[np.int64]
     patients_N: NDArray[np.int64]
     sizes_N2: NDArray[np.int64]
+    places_N: tuple[tuple[str, str], ...]
     names: tuple[str, ...]
     excluded: tuple[Excluded, ...]
     fingerprint: str
@@ -77,7 +80,11 @@ def write_excluded(labelled: HasExcluded, file: Path) -> None:
 def to_file(file: Path, labelled: LabelledSet) -> None:
     """Writes a set whole or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    facts = {"names": labelled.names, "excluded": [asdict(item) for item in labelled.excluded]}
+    facts = {
+        "names": labelled.names,
+        "places": labelled.places_N,
+        "excluded": [asdict(item) for item in labelled.excluded],
+    }
     buffer = io.BytesIO()
     np.savez(
         buffer,
@@ -101,6 +108,7 @@ def from_file(file: Path, fingerprint: str) -> LabelledSet:
             arrays["labels"],
             arrays["patients"],
             arrays["sizes"],
+            tuple((archive, member) for archive, member in facts["places"]),
             tuple(facts["names"]),
             tuple(Excluded(**item) for item in facts["excluded"]),
             fingerprint,

@@ -3,13 +3,15 @@
 A labels file (CSV with a header, or Parquet) has the columns `archive`, `member`, `label` and,
 where known, `patient`. `archive` is the archive's path below the given --images, or its whole URI;
 `member` is the name inside, and may be left empty for a radiograph that lies loose. Without a
-file, the label of an image is the name of the folder that holds it directly, in an archive or not.
+file, the label of an image is the name of the folder that holds it directly, in an archive or not;
+an image in no folder may have a name as OrthoNet's radiographs have, `##_****.png`.
 
 No message of this module quotes a patient: rows are named by their numbers.
 """
 
 import csv
 import io
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -18,9 +20,12 @@ import pyarrow.parquet as pq
 
 from implant_model import storage
 from implant_model.errors import UsageError
+from implant_model.phantom import ORTHONET
 
 COLUMNS = ("archive", "member", "label", "patient")
 REQUIRED = ("archive", "member", "label")
+_CODES = [*(f"{code:02d}" for code in range(1, 9)), *(f"{code}" for code in range(21, 25))]
+_ORTHONET = dict(zip(_CODES, ORTHONET.names, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +184,29 @@ def match_archives(labels: Labels, names: Mapping[str, str]) -> dict[str, Mappin
             raise UsageError(f"The labels file names the archive {found[0]} in two ways.")
         matched[found[0]] = members
     return matched
+
+
+def label_of_name(name: str, member: str) -> str | None:
+    """What an image is by where it lies: its folder's name, or its own in OrthoNet's naming.
+
+    Args:
+        name: Path of the archive or loose image below --images.
+        member: Name inside the archive; for a loose image its own base name.
+
+    Returns:
+        None where neither says anything.
+    """
+    return folder_label(name, member) or orthonet_label(member)
+
+
+def orthonet_label(member: str) -> str | None:
+    """The implant that a name such as `04_0306.png` says, by OrthoNet's numbers.
+
+    Two digits for the implant, 01 to 08 of the hip and 21 to 24 of the knee, and the image's own
+    number (Patel et al. 2021, code and data). None for any other name.
+    """
+    found = re.fullmatch(r"(\d\d)_\d+\.png", member.rsplit("/", 1)[-1], re.IGNORECASE | re.ASCII)
+    return _ORTHONET.get(found.group(1)) if found else None
 
 
 def folder_label(name: str, member: str) -> str | None:

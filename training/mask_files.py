@@ -36,13 +36,16 @@ def mask_file(folder: Path, archive: str, member: str) -> Path | None:
     inside = PurePosixPath(member)
     for place in (PurePosixPath(archive) / inside, inside):
         for name in (f"{place}.png", str(place.with_suffix(".png")) if place.name else ""):
-            parts = PurePosixPath(name).parts
-            if not name or ".." in parts or name.startswith("/") or "\0" in name:
-                continue
-            file = folder.joinpath(*parts)
+            file = folder.joinpath(*PurePosixPath(name).parts) if is_inside(name) else folder
             if file.is_file():
                 return file
     return None
+
+
+def is_inside(name: str) -> bool:
+    """Whether a file of this name lies in the folder that it is joined to."""
+    parts = PurePosixPath(name).parts
+    return bool(parts) and ".." not in parts and not name.startswith("/") and "\0" not in name
 
 
 def read_mask(file: Path, size_px: int) -> Mask:
@@ -93,10 +96,9 @@ def write_masks(folder: Path, names: Sequence[str], images_NSS: Grey, masks_NSS:
         UsageError: A name leads out of the folder.
     """
     for name, image_SS, mask_SS in zip(names, images_NSS, masks_NSS, strict=True):
-        parts = PurePosixPath(name).parts
-        if not parts or ".." in parts or name.startswith("/"):
+        if not is_inside(name):
             raise UsageError(f"A mask cannot be written under the name {name!r}.")
-        file = folder.joinpath(*parts)
+        file = folder.joinpath(*PurePosixPath(name).parts)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.with_name(f"{file.name}.png").write_bytes(_png(mask_SS.astype(np.uint8) * 255))
         file.with_name(f"{file.name}.picture.png").write_bytes(_png(image_SS))

@@ -7,12 +7,14 @@ part, the novelty reference from the training part, figures from the test part.
 Shapes: N images, S side, K classes, F features.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from implant_model.calibration import (
+    class_quantiles,
     conformal_quantile,
     fit_temperature,
     novelty_threshold,
@@ -49,12 +51,14 @@ class Calibrated:
     Attributes:
         temperature: Divides the logits.
         quantile: Largest 1 - probability of a candidate.
+        own_quantiles: The same for each class by itself; None where all are covered together.
         reference: What novelty is measured from.
         threshold: Novelty above it makes the outcome `unknown`.
     """
 
     temperature: float
     quantile: float
+    own_quantiles: tuple[float, ...] | None
     reference: NoveltyReference
     threshold: float
 
@@ -79,18 +83,18 @@ class Measured:
 
 
 def run_networks(
-    spec: NetworkSpec, weights: bytes, num_classes: int, images_NSS: Images, device: str
+    files: Mapping[NetworkSpec, bytes], num_classes: int, images_NSS: Images, device: str
 ) -> Outputs:
-    """Runs a packaged network on preprocessed images.
+    """Runs packaged networks, as the ensemble that they make, on preprocessed images.
 
     Args:
-        spec: The network.
-        weights: Content of its file.
+        files: The networks with the content of their files.
         num_classes: K.
         images_NSS: uint8; N may be 0.
         device: As torch names it.
     """
-    networks = load_networks([spec], num_classes, {spec.file: weights}).to(device)
+    weights = {spec.file: data for spec, data in files.items()}
+    networks = load_networks(list(files), num_classes, weights).to(device)
     return Outputs(*measure_networks(networks, images_NSS, device=device))
 
 
@@ -101,6 +105,7 @@ def calibrate(
     held_out_labels_N: Indices,
     coverage: float,
     known_pass: float,
+    by_class: bool,
 ) -> Calibrated:
     """Sets everything that a package promises.
 
@@ -111,6 +116,7 @@ def calibrate(
         held_out_labels_N: Its classes.
         coverage: Share of known implants whose candidates hold the right one.
         known_pass: Share of known implants that the novelty threshold lets pass.
+        by_class: Whether each class is covered by itself, as far as its images are enough.
     """
     temperature = fit_temperature(held_out.logits_NK, held_out_labels_N)
     probabilities_NK = softmax(held_out.logits_NK, temperature)
@@ -118,6 +124,7 @@ def calibrate(
     return Calibrated(
         temperature,
         conformal_quantile(probabilities_NK, held_out_labels_N, coverage),
+        tuple(class_quantiles(probabilities_NK, held_out_labels_N, coverage)) if by_class else None,
         reference,
         novelty_threshold(reference.score(held_out.features_NF), known_pass),
     )
@@ -127,10 +134,12 @@ def measure(outputs: Outputs, indices_N: Indices, calibration: Calibrated) -> Me
     """Applies a calibration to outputs on a test part."""
     probabilities_NK = softmax(outputs.logits_NK, calibration.temperature)
     novelty_N = calibration.reference.score(outputs.features_NF)
+    own = calibration.own_quantiles
+    quantiles = calibration.quantile if own is None else np.array(own)
     return Measured(
         indices_N,
         probabilities_NK,
-        [prediction_set(row_K, calibration.quantile) for row_K in probabilities_NK],
+        [prediction_set(row_K, quantiles) for row_K in probabilities_NK],
         novelty_N,
         novelty_N > calibration.threshold,
     )

@@ -3,7 +3,8 @@
 Shapes: N images, H rows, W columns.
 """
 
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,28 +28,61 @@ def iou(one_HW: Mask, other_HW: Mask) -> float:
     return int((one_HW & other_HW).sum()) / union if union else 1.0
 
 
-def overlap_figures(
-    predicted_NHW: Masks, true_NHW: Masks, groups_N: Indices
-) -> dict[Literal["dice", "iou"], Figure]:
-    """Mean Dice and IoU over images, with 95 % bootstrap intervals over groups.
+@dataclass(frozen=True)
+class Overlaps:
+    """How well masks agree, image by image.
+
+    Attributes:
+        indices_N: Positions of the images in their set.
+        dice_N: Dice of each, float64.
+        iou_N: Intersection over union of each.
+    """
+
+    indices_N: Indices
+    dice_N: NDArray[np.float64]
+    iou_N: NDArray[np.float64]
+
+
+def overlaps(predicted_NHW: Masks, true_NHW: Masks, indices_N: Indices) -> Overlaps:
+    """Dice and IoU of each image.
 
     Args:
-        predicted_NHW: bool; N may be 0, the figures are NaN then.
+        predicted_NHW: bool; N may be 0.
         true_NHW: bool.
-        groups_N: Patient and duplicate group of each image.
+        indices_N: Positions of the images in their set.
 
     Raises:
         ValueError: The masks differ in number or size.
     """
-    if predicted_NHW.shape != true_NHW.shape or len(groups_N) != len(true_NHW):
+    if predicted_NHW.shape != true_NHW.shape or len(indices_N) != len(true_NHW):
         raise ValueError(
-            f"Masks of shape {predicted_NHW.shape} and {true_NHW.shape} with {len(groups_N)} "
-            "groups were given; three of one length, and masks of one size, are wanted."
+            f"Masks of shape {predicted_NHW.shape} and {true_NHW.shape} with {len(indices_N)} "
+            "positions were given; three of one length, and masks of one size, are wanted."
         )
     pairs = list(zip(predicted_NHW, true_NHW, strict=True))
     dice_N = np.array([dice(*pair) for pair in pairs], dtype=np.float64)
     iou_N = np.array([iou(*pair) for pair in pairs], dtype=np.float64)
+    return Overlaps(indices_N, dice_N, iou_N)
+
+
+def pool_overlaps(parts: Sequence[Overlaps]) -> Overlaps:
+    """Joins the folds' test parts, which share no image; there is at least one."""
+    return Overlaps(
+        np.concatenate([part.indices_N for part in parts]),
+        np.concatenate([part.dice_N for part in parts]),
+        np.concatenate([part.iou_N for part in parts]),
+    )
+
+
+def overlap_figures(measured: Overlaps, groups_N: Indices) -> dict[str, Figure]:
+    """Mean Dice and IoU over images, with 95 % bootstrap intervals over groups; NaN of none.
+
+    Args:
+        measured: Image by image.
+        groups_N: Patient and duplicate group of each image of the whole set.
+    """
+    chosen_N = groups_N[measured.indices_N]
     return {
-        "dice": bootstrap(lambda chosen: float(dice_N[chosen].mean()), groups_N),
-        "iou": bootstrap(lambda chosen: float(iou_N[chosen].mean()), groups_N),
+        "dice": bootstrap(lambda chosen: float(measured.dice_N[chosen].mean()), chosen_N),
+        "iou": bootstrap(lambda chosen: float(measured.iou_N[chosen].mean()), chosen_N),
     }

@@ -21,7 +21,9 @@ from training.divide import Division
 from training.evaluation import Figure, evaluate, wilson
 from training.fitting import Fitted, Workplace, class_counts
 from training.labelled import LabelledSet
+from training.mask_set import MaskSet
 from training.measure import Measured, pool
+from training.overlap import overlap_figures, pool_overlaps
 
 Figures = dict[str, Figure]
 LEAST_CONTROL = 0.5
@@ -45,6 +47,12 @@ def figures_of(labelled: LabelledSet, division: Division, measured: Measured) ->
     )
     figures["flagged"] = wilson(int(measured.flagged_N.sum()), len(indices_N))
     return figures
+
+
+def segmenter_figures(division: Division, shipped: Fitted, folds: Sequence[Fitted]) -> Figures:
+    """Mean Dice and IoU of the segmenter on the test parts; empty without a segmenter."""
+    parts = [part.overlaps for part in (folds or [shipped]) if part.overlaps is not None]
+    return overlap_figures(pool_overlaps(parts), division.groups_N) if parts else {}
 
 
 def subset(measured: Measured, chosen_N: NDArray[np.bool_]) -> Measured:
@@ -96,10 +104,12 @@ def make_package(
     folds: Sequence[Fitted],
     place: Workplace,
     command: Sequence[str],
+    masks: MaskSet | None = None,
 ) -> tuple[ModelPackage, Figures]:
     """Measures, writes the card and saves the package; returns it with its figures."""
     measured = measured_parts(shipped, folds)
     figures = figures_of(labelled, division, measured)
+    figures.update(segmenter_figures(division, shipped, folds))
     controls = size_control(labelled, division, measured)
     catalogue = config.catalogue(labelled.names)
     measured_on = describe_measurement(config, division, measured, bool(folds))
@@ -115,6 +125,7 @@ def make_package(
         duplicates=division.duplicates,
         patients_known=int((labelled.patients_N >= 0).sum()),
         excluded=labelled.excluded,
+        masks=None if masks is None else masks.counts(np.arange(len(labelled))),
         command=shlex.join(command),
         environment=environment(place),
     )
@@ -123,11 +134,12 @@ def make_package(
         name=config.name,
         catalogue=catalogue,
         preprocessing=preprocessing,
-        networks={shipped.spec: shipped.weights},
+        networks=shipped.networks,
         calibration=Calibration(
             shipped.calibrated.temperature,
             shipped.calibrated.quantile,
             config.calibration.coverage,
+            shipped.calibrated.own_quantiles,
         ),
         novelty=shipped.calibrated.reference,
         novelty_threshold=shipped.calibrated.threshold,

@@ -94,6 +94,7 @@ def fit_segmenter(
     device: str = "cpu",
     state_file: Path | None = None,
     report: Callable[[int, float], None] = lambda epoch, loss: None,
+    first_weights: dict[str, Tensor] | None = None,
 ) -> nn.Module:
     """Fits a U-Net to images and masks.
 
@@ -105,6 +106,7 @@ def fit_segmenter(
         device: As torch names it.
         state_file: Kept after each epoch; one that is there is gone on from.
         report: Called after each epoch with its number and mean loss.
+        first_weights: Of a U-Net of the same width, to start from; None from scratch.
 
     Returns:
         The network, on the CPU, in evaluation mode.
@@ -121,6 +123,8 @@ def fit_segmenter(
             "made by hand (segmenter.masks), or train without a segmenter (segmenter.width = 0)."
         )
     fit = _Fit(settings, torch.device(device), len(images_NSS))
+    if first_weights is not None:
+        fit.network.load_state_dict(first_weights, strict=False)
     first = fit.resume(state_file)
     images = torch.from_numpy(np.ascontiguousarray(images_NSS)).to(device)
     masks = torch.from_numpy(np.ascontiguousarray(masks_NSS)).to(device)

@@ -102,6 +102,42 @@ def split_fractions(
     return Split(*(np.flatnonzero(parts_N == part) for part in range(3)))
 
 
+def split_balanced(
+    labels_N: Indices,
+    groups_N: Indices,
+    calibration_each: int,
+    test_each: int,
+    seed: int,
+    names: Sequence[str],
+) -> Split:
+    """Divides once: so many images of each class for calibration and test, the rest to train on.
+
+    Groups are taken in random order, as long as they do not overfill a part.
+
+    Raises:
+        UsageError: A class has no groups that make up the number, or none left to train on.
+    """
+    counts_GK = np.zeros((int(groups_N.max()) + 1, len(names)), dtype=np.int64)
+    np.add.at(counts_GK, (groups_N, labels_N), 1)
+    order_G = np.random.default_rng(seed).permutation(len(counts_GK))
+    parts_G = np.zeros(len(counts_GK), dtype=np.int64)
+    for part, each, title in ((2, test_each, "test"), (1, calibration_each, "calibration")):
+        lacking_K = np.full(len(names), each)
+        for group in order_G[parts_G[order_G] == 0]:
+            if (counts_GK[group] <= lacking_K).all() and lacking_K.any():
+                parts_G[group] = part
+                lacking_K -= counts_GK[group]
+        if lacking_K.any():
+            worst = int(lacking_K.argmax())
+            raise UsageError(
+                f"Class {names[worst]!r} has {each - int(lacking_K[worst])} of the {each} images "
+                f"wanted for the {title} part: its groups of patients and near duplicates, which "
+                "may not be divided, do not make up that number. Ask for fewer, or for a share."
+            )
+    parts_N = parts_G[groups_N]
+    return Split(*(np.flatnonzero(parts_N == part) for part in range(3)))
+
+
 def split_folds(
     labels_N: Indices, groups_N: Indices, folds: int, seed: int, calibrate: bool = True
 ) -> list[Split]:

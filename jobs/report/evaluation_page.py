@@ -1,6 +1,5 @@
 """The page of an evaluation: what `Evaluation` holds as one HTML document that loads nothing."""
 
-import base64
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,14 +12,14 @@ from jobs.pipeline.command import DISCLAIMER
 from jobs.report import wording
 from jobs.report.evaluation import INTERVALS, Evaluation
 from jobs.report.figures import Tick
-from jobs.report.page import MOST_LISTED, TEMPLATES, csp_hash, environment, percent
+from jobs.report.formats import data_uri, interval, number, share
+from jobs.report.page import MOST_LISTED, TEMPLATES, csp_hash, environment
 from training.assessment import Bin
 from training.evaluation import Figure
 
 SIDE: Final = 300.0
 LEFT, TOP, RIGHT, BOTTOM = 48.0, 10.0, 12.0, 44.0
 """Margins of the reliability diagram, in units of its view box of `SIDE` each way."""
-MINUS: Final = "\u2212"
 _SHADES: Final = 4
 _TILES: Final = (
     ("top_1", "Best candidate right", "top-1 accuracy"),
@@ -98,32 +97,6 @@ def render_evaluation(found: Evaluation) -> str:
         intervals=INTERVALS,
         software=__version__,
     )
-
-
-def share(figure: Figure) -> str:
-    """The value as a percentage."""
-    return percent(figure.value).replace("-", MINUS)
-
-
-def number(figure: Figure) -> str:
-    """The value as a number; a dash where there is none."""
-    return "\u2013" if math.isnan(figure.value) else f"{figure.value:.3f}"
-
-
-def interval(figure: Figure, as_number: bool = False) -> str:
-    """The interval for reading, or nothing where there is no figure."""
-    if math.isnan(figure.value):
-        return "no such images"
-    if math.isnan(figure.low):
-        return "no interval"
-    if as_number:
-        return f"{figure.low:.3f} to {figure.high:.3f}"
-    return f"{100 * figure.low:.1f} to {percent(figure.high)}".replace("-", MINUS)
-
-
-def data_uri(png: bytes) -> str:
-    """A picture as the page holds it."""
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def _tiles(figures: Mapping[str, Figure], wanted: Sequence[tuple[str, str, str]]) -> list[Tile]:

@@ -1,0 +1,163 @@
+"""Fits a `FisherBackbone` and its linear layer to a training part, in closed steps and no epochs.
+
+Masks give the template, the template the poses, poses the views, views the descriptors, these the
+mixture, all without labels; then a multinomial logistic regression on the embeddings of all views
+gives the linear layer, by L-BFGS in the span of the training embeddings.
+
+Shapes: N images, V views of each, S side, K classes, F length of the embedding.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from implant_model.alignment import upright
+from implant_model.descriptors import Descriptors
+from implant_model.fisher import (
+    GAUSSIANS,
+    REDUCED,
+    FisherBackbone,
+    resized,
+    view_poses,
+)
+from training.mixture import fit_mixture, main_axes
+from training.upright import at_side, find_poses, learn_template, mean_presence
+
+SAMPLE = 100
+"""Descriptors of each image that axes and mixture are fitted to."""
+DECAY = 5e-6
+"""Weight of the squared weights against the mean loss; within a factor of 10 it hardly matters."""
+PASSES = 100
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class FisherTask:
+    """What is fitted to.
+
+    Attributes:
+        images_NSS: Preprocessed, uint8.
+        labels_N: Their classes.
+        masks_NSS: Where the implant lies.
+        usable_N: Which of the masks teach.
+        num_classes: K.
+        class_balance: 0 counts images alike, 1 classes alike, as `FitSettings.class_balance`.
+        seed: Of the samples and the mixture's start.
+    """
+
+    images_NSS: NDArray[np.uint8]
+    labels_N: NDArray[np.int64]
+    masks_NSS: NDArray[np.bool_]
+    usable_N: NDArray[np.bool_]
+    num_classes: int
+    class_balance: float
+    seed: int
+
+
+@torch.no_grad()
+def fit_fisher(task: FisherTask) -> State:
+    """Returns the state of an `ImplantClassifier` of this architecture.
+
+    Raises:
+        UsageError: No usable mask shows an implant's head.
+    """
+    images_N1SS = resized(torch.from_numpy(task.images_NSS)[:, None].float() / 255)
+    backbone = FisherBackbone()
+    poses_N5 = _fit_search(backbone, images_N1SS, task)
+    found_NV = [_found(backbone, *pair) for pair in zip(images_N1SS, poses_N5, strict=True)]
+    _fit_mixture(backbone, [found_V[0] for found_V in found_NV], task.seed)
+    embeddings_NVF = torch.stack(
+        [torch.stack([backbone.encode(_whole(f)) for f in found_V]) for found_V in found_NV]
+    )
+    labels_N = torch.from_numpy(task.labels_N)
+    weight_KF, bias_K = fit_linear(
+        embeddings_NVF.flatten(0, 1),
+        labels_N.repeat_interleave(embeddings_NVF.shape[1]),
+        task.num_classes,
+        task.class_balance,
+    )
+    state = {f"backbone.{name}": tensor for name, tensor in backbone.state_dict().items()}
+    return {**state, "head.weight": weight_KF, "head.bias": bias_K}
+
+
+def _fit_search(backbone: FisherBackbone, images_N1SS: Tensor, task: FisherTask) -> Tensor:
+    masks_MSS = at_side(task.masks_NSS[task.usable_N])
+    usable_N = torch.from_numpy(task.usable_N)
+    template_2HW = learn_template(images_N1SS[usable_N], masks_MSS)
+    backbone.search.template_2HW.copy_(template_2HW.half())  # as it is packed: poses are the same
+    poses_N5 = find_poses(backbone.search, images_N1SS)
+    backbone.presence_11QQ.copy_(mean_presence(masks_MSS, poses_N5[usable_N]).half())
+    return poses_N5
+
+
+def _found(backbone: FisherBackbone, image_1SS: Tensor, pose_5: Tensor) -> list[Descriptors]:
+    """The descriptors of each view of an image, in half precision: there are millions."""
+    poses_V5 = view_poses(pose_5[None])
+    views_V1HW = upright(image_1SS.expand(len(poses_V5), 1, -1, -1), poses_V5)
+    found_V = [backbone.describe(view_1HW[0]) for view_1HW in views_V1HW]
+    return [Descriptors(found.raw_NR.half(), *found[1:]) for found in found_V]
+
+
+def _whole(found: Descriptors) -> Descriptors:
+    return Descriptors(found.raw_NR.float(), *found[1:])
+
+
+def _fit_mixture(backbone: FisherBackbone, found_N: list[Descriptors], seed: int) -> None:
+    """Fits axes and Gaussians to some descriptors of each image, rather those on the implant."""
+    generator = torch.Generator().manual_seed(seed)
+    samples = []
+    for found in found_N:
+        count = min(SAMPLE, len(found.counts_N))
+        if count:
+            chosen = torch.multinomial(found.counts_N, count, generator=generator)
+            samples.append(Descriptors(*(column[chosen] for column in found)))
+    sample = _whole(Descriptors(*(torch.cat(column) for column in zip(*samples, strict=True))))
+    centre_R, basis_RE, variances_E = main_axes(sample.raw_NR, REDUCED)
+    backbone.centre_R.copy_(centre_R)
+    backbone.basis_RE.copy_(basis_RE)
+    backbone.spread.copy_(variances_E.mean().sqrt())
+    mixture = fit_mixture(backbone.reduce(sample), GAUSSIANS, seed)
+    backbone.means_GE.copy_(mixture.means_GE)
+    backbone.sharpness_GE.copy_(mixture.sharpness_GE)
+    backbone.shares_G.copy_(mixture.shares_G)
+
+
+def fit_linear(
+    vectors_NF: Tensor, labels_N: Tensor, num_classes: int, class_balance: float
+) -> tuple[Tensor, Tensor]:
+    """Fits a multinomial logistic regression with squared weights held small.
+
+    Works with the N coordinates of the vectors in the space that they span, which loses nothing.
+
+    Returns:
+        Weights (K, F) and offsets (K,), float32.
+    """
+    values, axes = torch.linalg.eigh((vectors_NF @ vectors_NF.T).double())
+    kept = values > 1e-6
+    roots, axes = values[kept].sqrt(), axes[:, kept]
+    weights_CK = torch.zeros(int(kept.sum()), num_classes, dtype=torch.double, requires_grad=True)
+    bias_K = torch.zeros(num_classes, dtype=torch.double, requires_grad=True)
+    counts_K = torch.bincount(labels_N, minlength=num_classes).double()
+    share_N = ((counts_K.mean() / counts_K) ** class_balance)[labels_N]
+    share_N = share_N / share_N.sum()
+    optimiser = torch.optim.LBFGS(
+        [weights_CK, bias_K], max_iter=PASSES, history_size=20, line_search_fn="strong_wolfe"
+    )
+
+    def loss() -> Tensor:
+        optimiser.zero_grad()
+        logits_NK = (axes * roots) @ weights_CK + bias_K
+        losses_N = functional.cross_entropy(logits_NK, labels_N, reduction="none")
+        total = (losses_N * share_N).sum() + DECAY / 2 * weights_CK.square().sum()
+        total.backward()  # type: ignore[no-untyped-call]
+        return total
+
+    with torch.enable_grad():
+        optimiser.step(loss)  # type: ignore[no-untyped-call]
+    shares_NK = (axes / roots) @ weights_CK.detach()
+    return (shares_NK.T.float() @ vectors_NF), bias_K.detach().float()
