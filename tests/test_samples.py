@@ -30,7 +30,7 @@ def read(samples: Samples, name: str) -> tuple[dict[int, tuple[str, Reason | Non
             for member in read_members(reader, name, limits):
                 reason = member.reason
                 if member.data is not None:
-                    reason = _decoded(member.data, limits)
+                    reason = _decoded(bytes(member.data), limits)
                 found[member.index] = (member.name, reason)
     except ArchiveError as error:
         return found, error.reason

@@ -2,4 +2,6 @@
 
 members.py   phantoms and oddities as bytes, each with what must become of it
 archives.py  deals them to archives of every kind, and remembers what is where
+registry.py  a registry's records of them, some of them wrong
+check.py     is the output what these samples must give?
 """

@@ -30,6 +30,8 @@ LOOSE: Final = "clinic-d"
 CUT: Final = "clinic-e/interrupted.tar"
 CUT_MEMBERS: Final = 4
 """Members of `CUT` in front of the one in which it ends."""
+RECORD: Final = 2
+"""Version of the record of what is where."""
 _LOOSE_SHARE: Final = 12  # one phantom of so many lies loose
 _BLOCK: Final = 512
 
@@ -44,6 +46,8 @@ class Truth:
         member: Its name; empty for a loose radiograph.
         label: Name of the implant it shows; empty for what is no radiograph.
         patient: Patient ID of a phantom.
+        side: The side that it shows, L or R.
+        joint: Its joint.
         reason: What must stand in its row.
     """
 
@@ -52,7 +56,14 @@ class Truth:
     member: str
     label: str
     patient: str
+    side: str
+    joint: str
     reason: Reason | None
+
+    @property
+    def is_dicom(self) -> bool:
+        """Whether it is a file that says whose it is."""
+        return (self.member or self.archive).endswith(".dcm")
 
 
 @dataclass(frozen=True)
@@ -88,7 +99,7 @@ def make_samples(folder: Path, num_each: int) -> Samples:
         UsageError: The folder holds samples that were made by another recipe.
     """
     archives, labels, record = folder / "archives", folder / "labels.csv", folder / "samples.json"
-    recipe = {"software": __version__, "seed": SEED, "num_each": num_each}
+    recipe = {"software": __version__, "seed": SEED, "num_each": num_each, "record": RECORD}
     truths = _recorded(record, archives, recipe)
     if truths is not None:
         return Samples(archives, labels, truths, are_new=False)
@@ -153,9 +164,10 @@ def _truths(name: str, members: Iterable[SampleMember]) -> list[Truth]:
     for index, m in enumerate(members):
         member = "" if is_loose else m.name
         if name == CUT and index == CUT_MEMBERS:
-            truths.append(Truth(name, index, member, "", "", Reason.TRUNCATED))
+            truths.append(Truth(name, index, member, "", "", "", "", Reason.TRUNCATED))
         else:
-            truths.append(Truth(name, index, member, m.label, m.patient, m.reason))
+            known = (m.label, m.patient, m.side, m.joint)
+            truths.append(Truth(name, index, member, *known, m.reason))
     return truths
 
 

@@ -41,6 +41,8 @@ class SampleMember:
         data: The file.
         label: Name of the implant; empty for what is no radiograph.
         patient: Patient ID of a phantom.
+        side: L or R, the side that a phantom shows.
+        joint: Its joint.
         reason: Why it must be rejected or ignored; None for a phantom.
     """
 
@@ -48,6 +50,8 @@ class SampleMember:
     data: bytes
     label: str = ""
     patient: str = ""
+    side: str = ""
+    joint: str = ""
     reason: Reason | None = None
 
 
@@ -71,7 +75,8 @@ def _phantom(implant: Implant | None, number: int, seed: int) -> SampleMember:
     picture = render_unknown(rng, HEIGHT_PX) if implant is None else render(implant, rng, HEIGHT_PX)
     ending, data = _write(picture, rng, patient)
     name = f"images/{number:05d}.{ending}"
-    return SampleMember(name, data, picture.implant.name, patient.identifier)
+    shown, side = picture.implant, picture.laterality
+    return SampleMember(name, data, shown.name, patient.identifier, side, shown.joint)
 
 
 def _write(picture: Phantom, rng: np.random.Generator, patient: Patient) -> tuple[str, bytes]:

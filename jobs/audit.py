@@ -1,0 +1,126 @@
+r"""Sets a registry's records against what the radiographs show, and lists those to look at again.
+
+    python -m jobs.audit --predictions predictions/ --registry records.csv --report audit/ \
+        --columns record=CaseNo,study=StudyUID,manufacturer=Maker,product=Brand,hospital=Site \
+        --key-file pseudonyms.key
+    ray job submit --address http://HEAD:8265 --working-dir . -- \
+        python -m jobs.audit --predictions s3://registry/out --report /shared/audit \
+        --registry s3://registry/records.parquet --model s3://models/hips
+
+The registry's table says which image is meant (instance, study, accession, or patient with side and
+joint) and what was implanted (implant, manufacturer, product). Columns are found by such names, or
+named by --columns. With a key file its identifiers become the pseudonyms that classify wrote;
+pseudonyms are taken as they are. --model is wanted for thresholds, synonyms and MR-safety notes of
+a package that does not ship with this software.
+
+Writes to DIR: worklist.parquet and .csv (contradictions, likeliest error first), verdicts.parquet
+(every record), mr_safety.parquet and .csv, excluded.csv, unmatched.csv (fill in its column `means`
+and give it back by --synonyms), summary.json and audit.html. The files hold the registry's numbers
+and identifiers as in the predictions; the page and the summary hold none.
+Exit codes: 0 done; 2 the call is wrong, nothing was written; 3 done, but records had to be left
+out, or no image spoke for or against any record.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from implant_model import storage
+from jobs.auditing import drift, files
+from jobs.auditing.assemble import Audited, assemble, worklist_order
+from jobs.auditing.confusion import estimate
+from jobs.auditing.evidence import combine, lapse
+from jobs.auditing.findings import Findings, describe_source, to_json
+from jobs.auditing.images import columns_of, holds_pseudonyms, read_images
+from jobs.auditing.joining import distinct_keys, is_seen, join
+from jobs.auditing.names import Names, match, read_synonyms
+from jobs.auditing.options import AuditOptions, parse_audit
+from jobs.auditing.output import Output, open_output
+from jobs.auditing.pictures import draw_pictures
+from jobs.auditing.records import make_records
+from jobs.auditing.registry_file import RegistryFile, read_file
+from jobs.auditing.safety import safety_notes
+from jobs.auditing.verdicts import Verdict, is_known, judge
+from jobs.pipeline.command import DISCLAIMER, INCOMPLETE, OK, run_command
+from jobs.report.audit_page import render_audit
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse, chain, summary; returns the exit code."""
+    options = parse_audit(arguments, __doc__)
+    previous = read_previous(options)
+    synonyms = read_synonyms(options.synonyms)
+    file = read_file(options.registry, options.columns, options.key, options.encoding)
+    output = open_output(options.predictions, options.model)
+    audited = audit(file, output, options, synonyms)
+    pictures = draw_pictures(audited, output, options.pictures)
+    source = describe_source(options.registry, file, output)
+    found = assemble(source, audited, previous, pictures)
+    write(options.report, audited, found)
+    summarise(found, options.report)
+    return INCOMPLETE if found.num_missing or not found.rate.count else OK
+
+
+def read_previous(options: AuditOptions) -> Mapping[str, Any] | None:
+    """The summary of the audit before: the one that was named, or the folder's own."""
+    uri = options.previous or storage.normalise(str(options.report / files.SUMMARY))
+    return drift.read_previous(uri, is_asked=options.previous is not None)
+
+
+def audit(
+    file: RegistryFile, output: Output, options: AuditOptions, synonyms: Mapping[str, str]
+) -> Audited:
+    """Records and images joined, combined, judged."""
+    model, names = output.model, output.model.catalogue.names
+    are_pseudonyms = holds_pseudonyms(output.dataset, model.id, file.key)
+    records = make_records(file, options.protector, are_pseudonyms)
+    claims = match(records, Names(model.catalogue, synonyms))
+    keys = distinct_keys(records)
+    batches = output.batches(columns_of(file.key))
+    images = read_images(batches, file.key, keys, {name: k for k, name in enumerate(names)})
+    joined = join(records, images, keys, file.key, is_known(claims))
+    evidence = combine(images, joined, len(records), model.shares_K, lapse(model.num_measured))
+    seen_P = is_seen(images, joined.image_P)
+    verdicts = judge(records, claims, joined, evidence, seen_P, model.quantile, model.shares_K)
+    confusion = estimate(evidence, claims.claim_M, claims.sets, model.shares_K, model.accuracy_sd)
+    safety = safety_notes(model.catalogue, claims, verdicts)
+    order = worklist_order(verdicts, confusion)
+    return Audited(names, records, claims, images, joined, verdicts, confusion, safety, order)
+
+
+def write(folder: Path, audited: Audited, found: Findings) -> None:
+    """Writes tables, page and, when all else is there, the summary."""
+    page, summary = render_audit(found).encode(), to_json(found)
+    files.write_tables(folder, audited)
+    files.write_bytes(folder / files.PAGE, page)
+    files.write_bytes(folder / files.SUMMARY, summary)
+
+
+def summarise(found: Findings, folder: Path) -> None:
+    """Prints what was audited, what was found, and what is not in it."""
+    print(f"{found.source.model}: {found.num_records:,} records, {found.num_images:,} images")
+    for verdict, count in found.verdicts.items():
+        if count:
+            print(f"  {verdict.name.replace('_', ' ').lower():<20} {count:>12,}")
+    if found.rate.count:
+        low, high = 100 * found.rate.low, 100 * found.rate.high
+        print(
+            f"Rate of errors of the registry: {100 * found.rate.value:.2f} % (95 % interval "
+            f"{low:.2f} to {high:.2f} %), from {found.rate.count:,} records."
+        )
+        print(
+            f"Worklist: {found.verdicts[Verdict.CONTRADICTS]:,} records, {found.likely_wrong:,} of "
+            "them more likely wrong than right."
+        )
+    else:
+        print("No image spoke for or against any record: is it the key that classify was given?")
+    if found.unmatched:
+        print(f"Names without a match: {len(found.unmatched):,}, see {files.UNMATCHED}.")
+    if found.num_missing:
+        print(f"Left out: {found.num_missing:,} records, see {files.EXCLUDED}.")
+    print(f"Report: {folder / files.PAGE}\n{DISCLAIMER}")
+
+
+if __name__ == "__main__":
+    run_command("audit", lambda: main(sys.argv[1:]))

@@ -1,0 +1,161 @@
+"""Arrays of an audit > the `Findings` that document and page are made of."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from jobs.auditing import drift
+from jobs.auditing.confusion import Confusion
+from jobs.auditing.counting import count_groups
+from jobs.auditing.findings import LIKELY, Findings, Pair, Row, Source
+from jobs.auditing.images import Images
+from jobs.auditing.joining import Joined, Use
+from jobs.auditing.names import Claims
+from jobs.auditing.records import Records
+from jobs.auditing.safety import Gap, Safety
+from jobs.auditing.verdicts import Doubt, Verdict, Verdicts
+from training.evaluation import wilson
+
+MOST_ROWS: Final = 300
+"""Lines of the worklist in the page; the files have all."""
+
+
+@dataclass(frozen=True)
+class Audited:
+    """The arrays of one audit.
+
+    Attributes:
+        names: Of the catalogue's implants.
+        order: Places of the contradictions, the likeliest to be wrong first.
+    """
+
+    names: tuple[str, ...]
+    records: Records
+    claims: Claims
+    images: Images
+    joined: Joined
+    verdicts: Verdicts
+    confusion: Confusion
+    safety: Safety
+    order: npt.NDArray[np.int64]
+
+
+def worklist_order(verdicts: Verdicts, confusion: Confusion) -> npt.NDArray[np.int64]:
+    """Places of the contradictions, the likeliest to be wrong first, then as in the file."""
+    at = np.flatnonzero(verdicts.verdict_M == Verdict.CONTRADICTS)
+    return at[np.argsort(-confusion.wrong_M[at], kind="stable")]
+
+
+def assemble(
+    source: Source,
+    audited: Audited,
+    previous: Mapping[str, Any] | None,
+    pictures: Mapping[int, bytes],
+) -> Findings:
+    """Counts what was found.
+
+    Args:
+        source: What was audited.
+        audited: The arrays.
+        previous: The summary of the audit before, or None.
+        pictures: PNGs by place of the record.
+    """
+    verdicts, confusion = audited.verdicts, audited.confusion
+    counts, doubts = count_verdicts(verdicts)
+    uses, reasons = count_images(audited.images, audited.joined.use_N)
+    notes, gaps = count_notes(audited.safety)
+    wrong = confusion.wrong_M[audited.order]
+    against = counts[Verdict.CONTRADICTS]
+    return Findings(
+        source=source,
+        made_at=datetime.now(UTC),
+        verdicts=counts,
+        doubts=doubts,
+        exclusions=audited.records.num_excluded(),
+        uses=uses,
+        image_reasons=reasons,
+        rate=confusion.rate,
+        sampling=confusion.sampling,
+        contradicted=wilson(against, against + counts[Verdict.AGREES]),
+        likely_wrong=int((wrong >= LIKELY).sum()),
+        expected_wrong=float(wrong.sum()),
+        groups=count_groups(audited.records, verdicts.verdict_M, confusion.wrong_M),
+        pairs=count_pairs(audited),
+        unmatched=audited.claims.unmatched,
+        worklist=first_rows(audited, pictures),
+        notes=notes,
+        gaps=gaps,
+        drift=drift.compare(previous, counts, confusion.rate),
+        previous_at=None if previous is None else str(previous["made_at"]),
+    )
+
+
+def count_verdicts(verdicts: Verdicts) -> tuple[dict[Verdict, int], dict[Doubt, int]]:
+    """Records by verdict, all of them, and undecided ones by reason."""
+    counts = np.bincount(verdicts.verdict_M, minlength=len(Verdict)).tolist()
+    doubts = np.bincount(verdicts.doubt_M, minlength=len(Doubt)).tolist()
+    return {v: counts[v] for v in Verdict}, {d: doubts[d] for d in Doubt if d}
+
+
+def count_images(
+    images: Images, use_N: npt.NDArray[np.int8]
+) -> tuple[dict[Use, int], Counter[str]]:
+    """Images by what became of them, and those that are no picture by the reason."""
+    counts = np.bincount(use_N, minlength=len(Use)).tolist()
+    reasons = images.texts["reason"].filter(pa.array(use_N == Use.NO_PICTURE))
+    listed = pc.value_counts(reasons.cast(pa.string())).to_pylist()
+    by_reason = Counter({str(item["values"]): int(item["counts"]) for item in listed})
+    return {use: counts[use] for use in Use}, by_reason
+
+
+def count_pairs(audited: Audited) -> list[Pair]:
+    """Contradictions by what is claimed and what is seen, most first."""
+    claims, names, order = audited.claims, audited.names, audited.order
+    code = claims.claim_M[order].astype(np.int64) * len(names) + audited.verdicts.seen_M[order]
+    codes, at, counts = np.unique(code, return_inverse=True, return_counts=True)
+    wrong = np.bincount(at, audited.confusion.wrong_M[order], len(codes))
+    pairs = [
+        Pair(claims.labels[code // len(names)], names[code % len(names)], count, total)
+        for code, count, total in zip(codes.tolist(), counts.tolist(), wrong.tolist(), strict=True)
+    ]
+    return sorted(pairs, key=lambda pair: (-pair.records, pair.claimed, pair.seen))
+
+
+def first_rows(audited: Audited, pictures: Mapping[int, bytes]) -> list[Row]:
+    """The first lines of the worklist, without any identifier."""
+    records, verdicts = audited.records, audited.verdicts
+
+    def text(field: str, place: int) -> str:
+        column = records.texts.get(field)
+        return "" if column is None else column[place].as_py() or ""
+
+    return [
+        Row(
+            row=int(records.row_M[m]),
+            hospital=text("hospital", m),
+            year=text("year", m),
+            claimed=audited.claims.labels[audited.claims.claim_M[m]],
+            seen=audited.names[verdicts.seen_M[m]],
+            seen_probability=float(verdicts.seen_probability_M[m]),
+            wrong=float(audited.confusion.wrong_M[m]),
+            images=int(verdicts.num_images_M[m]),
+            picture=pictures.get(m),
+        )
+        for m in audited.order[:MOST_ROWS].tolist()
+    ]
+
+
+def count_notes(safety: Safety) -> tuple[list[tuple[str, str, int]], dict[Gap, int]]:
+    """Records with an image by note and source, most first, and those without a note by reason."""
+    at = safety.has_image_M
+    counts = np.bincount(safety.note_M[at & (safety.note_M >= 0)], minlength=len(safety.notes))
+    notes = [(*safety.notes[place], count) for place, count in enumerate(counts.tolist())]
+    gaps = np.bincount(safety.gap_M[at], minlength=len(Gap)).tolist()
+    return sorted(notes, key=lambda note: (-note[2], note[0])), {g: gaps[g] for g in Gap if g}

@@ -1,0 +1,94 @@
+"""Which column of the registry's file is which: as the user says, else by its name."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from implant_model.errors import UsageError
+
+KEYS: Final = ("instance", "study", "accession", "patient")
+"""What records and images can be joined by, the finest first."""
+NAMES: Final[Mapping[str, Sequence[str]]] = {
+    "record": ("record", "recordid", "recordnumber", "registryid", "caseid", "operationid", "id"),
+    "instance": ("instance", "instanceuid", "sopinstanceuid", "imageuid"),
+    "study": ("study", "studyuid", "studyinstanceuid", "studyid"),
+    "accession": ("accession", "accessionnumber"),
+    "patient": ("patient", "patientid", "patientnumber", "mrn", "nhsnumber"),
+    "side": ("side", "laterality"),
+    "joint": ("joint", "jointname", "bodypart", "region"),
+    "implant": ("implant", "implantname", "label"),
+    "manufacturer": ("manufacturer", "maker", "manufacturername", "company", "vendor"),
+    "product": ("product", "productname", "tradename", "brand", "device", "model"),
+    "hospital": ("hospital", "site", "centre", "center", "clinic", "unit", "institution"),
+    "year": ("year", "operationyear", "date", "operationdate", "surgerydate", "dateofoperation"),
+}
+"""Names by which a column is found; case, blanks and punctuation make no difference."""
+FIELDS: Final = tuple(NAMES)
+CLAIMS: Final = ("implant", "manufacturer", "product")
+"""Fields of which one at least says what was implanted."""
+
+
+def find_columns(header: Sequence[str], asked: Mapping[str, str]) -> dict[str, str]:
+    """The column of each field that the file has.
+
+    Args:
+        header: The file's columns.
+        asked: What the user said; nothing else is looked for under another name.
+
+    Raises:
+        UsageError: A column that was asked for is not there, or stands there twice.
+    """
+    found: dict[str, str] = {}
+    for field, column in asked.items():
+        if column not in header:
+            raise UsageError(
+                f"The registry's file has no column {column!r}, named for {field}; it has "
+                f"{_listed(header)}."
+            )
+        found[field] = column
+    plain: dict[str, str] = {}
+    for column in header:
+        plain.setdefault(_plain(column), column)
+    taken = set(found.values())
+    for field, names in NAMES.items():
+        there = [plain[name] for name in names if name in plain]
+        if field not in found and there and there[0] not in taken:
+            found[field] = there[0]
+    twice = [column for column in found.values() if list(header).count(column) > 1]
+    if twice:
+        raise UsageError(f"The registry's file has two columns {twice[0]!r}; rename one of them.")
+    return found
+
+
+def choose_key(columns: Mapping[str, str], key: str | None, header: Sequence[str]) -> str:
+    """What to join by; all that it needs is there.
+
+    Raises:
+        UsageError: The file lacks a column that is needed.
+    """
+    chosen = key or next((name for name in KEYS if name in columns), None)
+    if chosen is None:
+        _refuse(f"that says which image is meant ({', '.join(KEYS)})", header)
+    needed = (chosen, "side", "joint") if chosen == "patient" else (chosen,)
+    for field in needed:
+        if field not in columns:
+            why = " and records are joined by patient, side and joint" if field != key else ""
+            _refuse(f"for {field}{why}", header)
+    if not any(field in columns for field in CLAIMS):
+        _refuse(f"that says what was implanted ({', '.join(CLAIMS)})", header)
+    return str(chosen)
+
+
+def _refuse(what: str, header: Sequence[str]) -> None:
+    raise UsageError(
+        f"The registry's file has no column {what}; it has {_listed(header)}. Name it by "
+        "--columns FIELD=COLUMN."
+    )
+
+
+def _listed(header: Sequence[str]) -> str:
+    shown = ", ".join(repr(name[:60]) for name in header[:30])
+    return f"{shown}, ..." if len(header) > 30 else shown or "none"
+
+
+def _plain(column: str) -> str:
+    return "".join(c for c in column.casefold() if c.isalnum())

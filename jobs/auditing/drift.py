@@ -1,0 +1,85 @@
+"""This audit against the one before, by the summaries that both wrote."""
+
+import json
+import math
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final
+
+from implant_model import storage
+from implant_model.errors import NotFoundError, UsageError
+from jobs.auditing.findings import FORMAT, Change
+from jobs.auditing.verdicts import Verdict
+from training.evaluation import Figure, wilson
+
+MOST_BYTES: Final = 256 << 20
+RATE: Final = "Rate of errors"
+
+
+def read_previous(uri: str, *, is_asked: bool) -> Mapping[str, Any] | None:
+    """The summary of an earlier audit.
+
+    Args:
+        uri: Of the document.
+        is_asked: Whether the user named it; else it may be missing.
+
+    Raises:
+        UsageError: It is not there although it was named, or is no summary of an audit.
+    """
+    try:
+        document = json.loads(storage.read_bytes(uri, MOST_BYTES))
+        _check(document)
+    except NotFoundError as error:
+        if is_asked:
+            raise UsageError(f"--previous cannot be read: {error}") from error
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(
+            f"{uri} is no summary of an audit by this software; name another by --previous, or "
+            "write to another --report."
+        ) from error
+    found: Mapping[str, Any] = document
+    return found
+
+
+def compare(
+    previous: Mapping[str, Any] | None, verdicts: Mapping[Verdict, int], rate: Figure
+) -> list[Change]:
+    """Shares of the verdicts and the rate of errors, then and now; empty without an earlier one."""
+    if previous is None:
+        return []
+    then, now = previous["verdicts"], sum(verdicts.values())
+    changes = [
+        _change(
+            verdict.name.replace("_", " ").capitalize(),
+            wilson(int(then[verdict.word]), int(previous["records"])),
+            wilson(verdicts[verdict], now),
+        )
+        for verdict in Verdict
+    ]
+    return [_change(RATE, _figure(previous["error_rate"]), rate), *changes]
+
+
+def _change(name: str, before: Figure, now: Figure) -> Change:
+    """Newcombe's interval of the difference of two shares, from the intervals of both (1998)."""
+    gap = now.value - before.value
+    low = gap - math.hypot(now.value - now.low, before.high - before.value)
+    high = gap + math.hypot(now.high - now.value, before.value - before.low)
+    return Change(name, before, now, is_apart=low > 0 or high < 0)
+
+
+def _figure(document: Mapping[str, Any]) -> Figure:
+    numbers = [document[name] for name in ("value", "low", "high")]
+    value, low, high = (math.nan if number is None else float(number) for number in numbers)
+    return Figure(value, low, high, int(document["count"]))
+
+
+def _check(document: Mapping[str, Any]) -> None:
+    """Raises KeyError, TypeError or ValueError where something is not as it must be."""
+    if document["format"] != FORMAT:
+        raise ValueError("another format")
+    datetime.fromisoformat(document["made_at"])
+    _figure(document["error_rate"])
+    counts = [int(document["verdicts"][verdict.word]) for verdict in Verdict]
+    if min(counts) < 0 or sum(counts) != document["records"]:
+        raise ValueError("verdicts do not add up")

@@ -1,0 +1,154 @@
+"""What an audit leaves in its folder: Parquet, CSV that is safe in a spreadsheet, JSON, a page.
+
+A cell that begins like a formula is shown with an apostrophe before it, in CSV only: spreadsheets
+run `=`, `+`, `-`, `@`, also behind blanks, tabs and line ends (CWE-1236). Numbers stay numbers.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from jobs.auditing.assemble import Audited
+from jobs.auditing.records import Exclusion, Records
+from jobs.auditing.safety import NOT_KNOWN, Gap
+from jobs.auditing.verdicts import Doubt, Verdict, Verdicts
+
+VERDICTS: Final = "verdicts.parquet"
+WORKLIST: Final = "worklist"
+SAFETY: Final = "mr_safety"
+EXCLUDED: Final = "excluded.csv"
+UNMATCHED: Final = "unmatched.csv"
+SUMMARY: Final = "summary.json"
+PAGE: Final = "audit.html"
+_FORMULA: Final = r"^[\s\x00\x{a0}\x{feff}]*[=+\-@\x{ff1d}\x{ff0b}\x{ff0d}\x{ff20}]|^[\t\r\n]"
+_NUMBER: Final = r"^[+\-]?[0-9]+(\.[0-9]+)?$"
+_SAFETY_COLUMNS: Final = ("study", "row", "record", "claimed", "seen")
+
+
+def verdict_table(audited: Audited) -> pa.Table:
+    """One row for each record, in the order of the registry's file."""
+    records, verdicts, images = audited.records, audited.verdicts, audited.images
+    first_M = verdicts.first_image_M
+    image = pa.array(first_M, mask=first_M < 0)
+    columns: dict[str, Any] = {"row": records.row_M}
+    if records.record is not None:
+        columns["record"] = records.record
+    columns |= {"key": records.key, **records.texts}
+    columns |= {
+        "verdict": _words([verdict.word for verdict in Verdict], verdicts.verdict_M),
+        "why": _reasons(records, verdicts),
+        "claimed": _words(audited.claims.labels, audited.claims.claim_M),
+        "seen": _words(audited.names, verdicts.seen_M),
+        "seen_probability": _numbers(verdicts.seen_probability_M),
+        "claimed_probability": _numbers(verdicts.claim_probability_M),
+        "wrong_probability": _numbers(audited.confusion.wrong_M),
+        "images": verdicts.num_images_M.astype(np.int32),
+        "archive": images.texts["archive"].take(image),
+        "member_index": pa.array(images.member_index_N).take(image),
+    }
+    return pa.table(columns)
+
+
+def safety_table(table: pa.Table, audited: Audited) -> pa.Table:
+    """One row for each record with an image: its study, the note and its source."""
+    safety = audited.safety
+    at = np.flatnonzero(safety.has_image_M)
+    first_M = audited.verdicts.first_image_M
+    study = audited.images.texts["study"].take(pa.array(first_M[at]))
+    rows = table.take(pa.array(at)).append_column("study", study)
+    note = _words([note for note, _ in safety.notes], safety.note_M[at])
+    source = _words([source for _, source in safety.notes], safety.note_M[at])
+    why = _words(["", *(gap.name.lower() for gap in Gap if gap)], safety.gap_M[at])
+    names = [name for name in _SAFETY_COLUMNS if name in rows.column_names]
+    return pa.table(
+        {
+            **{name: rows[name] for name in names},
+            "mr_safety": pc.fill_null(note.cast(pa.string()), NOT_KNOWN),
+            "source": source,
+            "why_not_known": why,
+        }
+    )
+
+
+def write_tables(folder: Path, audited: Audited) -> None:
+    """Writes all tables, each whole or not at all."""
+    table = verdict_table(audited)
+    safety, unmatched = safety_table(table, audited), audited.claims.unmatched
+    worklist = table.take(pa.array(audited.order)).drop_columns(["verdict", "why"])
+    excluded = table.filter(pc.equal(table["verdict"].cast(pa.string()), Verdict.EXCLUDED.word))
+    listed = [name for name in ("row", "record", "why") if name in table.column_names]
+    names = pa.table(
+        {
+            "field": pa.array([item.field for item in unmatched], pa.string()),
+            "text": pa.array([item.text for item in unmatched], pa.string()),
+            "records": pa.array([item.records for item in unmatched], pa.int64()),
+            "why": pa.array([item.why for item in unmatched], pa.string()),
+            "means": pa.array([""] * len(unmatched), pa.string()),
+        }
+    )
+    _put(folder / VERDICTS, lambda path: pq.write_table(table, path, compression="zstd"))
+    for stem, rows in ((WORKLIST, worklist), (SAFETY, safety)):
+        _put(folder / f"{stem}.parquet", lambda p, r=rows: pq.write_table(r, p, compression="zstd"))  # type: ignore[misc]
+        write_csv(folder / f"{stem}.csv", rows)
+    write_csv(folder / EXCLUDED, excluded.select(listed))
+    write_csv(folder / UNMATCHED, names)
+
+
+def write_csv(path: Path, table: pa.Table) -> None:
+    """Writes CSV in UTF-8 that no spreadsheet takes for formulas."""
+    safe = pa.table({name: _safe(table[name]) for name in table.column_names})
+    _put(path, lambda part: pa_csv.write_csv(safe, part))
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes a file whole or not at all."""
+    _put(path, lambda part: Path(part).write_bytes(data))
+
+
+def _safe(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Text that begins like a formula behind an apostrophe; numbers as they are."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(pa.string())
+    if not pa.types.is_string(column.type):
+        return column
+    acts = pc.match_substring_regex(column, _FORMULA)
+    is_number = pc.match_substring_regex(column, _NUMBER)
+    return pc.if_else(
+        pc.and_not(acts, is_number), pc.binary_join_element_wise("'", column, ""), column
+    )
+
+
+def _put(path: Path, write: Callable[[str], object]) -> None:
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write(str(part))
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _reasons(records: Records, verdicts: Verdicts) -> pa.DictionaryArray:
+    """Why a record is undecided or excluded, in one word; null for the others."""
+    words = [*(d.name.lower() for d in Doubt if d), *(e.name.lower() for e in Exclusion if e)]
+    code_M = verdicts.doubt_M.astype(np.int32) - 1
+    excluded_M = records.excluded_M > 0
+    code_M[excluded_M] = records.excluded_M[excluded_M].astype(np.int32) + len(Doubt) - 2
+    return _words(words, code_M)
+
+
+def _words(words: Any, code_M: npt.NDArray[Any]) -> pa.DictionaryArray:
+    """Dictionary array of words by their numbers; null below 0."""
+    indices = pa.array(np.asarray(code_M, np.int32), mask=np.asarray(code_M < 0))
+    return pa.DictionaryArray.from_arrays(indices, pa.array([*words], pa.string()))
+
+
+def _numbers(values_M: npt.NDArray[np.float64]) -> pa.Array:
+    return pa.array(values_M.astype(np.float32), mask=np.isnan(values_M))

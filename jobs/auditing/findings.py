@@ -1,0 +1,283 @@
+"""All that one audit found, and the JSON document of it; the page is made of the same object."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from implant_model import __version__
+from jobs.auditing.counting import Group
+from jobs.auditing.joining import Use
+from jobs.auditing.names import Unmatched
+from jobs.auditing.output import Output
+from jobs.auditing.records import Exclusion
+from jobs.auditing.registry_file import RegistryFile
+from jobs.auditing.safety import Gap
+from jobs.auditing.verdicts import Doubt, Verdict
+from jobs.pipeline.command import DISCLAIMER
+from training.evaluation import Figure
+
+FORMAT: Final = 1
+INTERVALS: Final = (
+    "95 %: Wilson's for shares; for the rate of errors the profile of the likelihood, widened by "
+    "what is not known of the classifier's accuracy"
+)
+MOST_GROUPS: Final = 1000
+LIKELY: Final = 0.5
+"""Probability from which a record is called more likely wrong than right."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What was audited against what.
+
+    Attributes:
+        predictions: URI of the output of `classify`.
+        registry: URI of the registry's file.
+        model: `name@hash`.
+        key: The identifier that joins.
+        columns: The file's column of each field.
+        measured_on: What the model was measured on.
+        accuracy: Its measured accuracy; NaN where it is not known.
+        num_measured: On how many images.
+        has_package: Whether thresholds, synonyms and notes were at hand.
+        incomplete_archives: Archives that were not read to their ends.
+    """
+
+    predictions: str
+    registry: str
+    model: str
+    key: str
+    columns: Mapping[str, str]
+    measured_on: str
+    accuracy: float
+    num_measured: int
+    has_package: bool
+    incomplete_archives: int
+
+
+def describe_source(registry: str, file: RegistryFile, output: Output) -> Source:
+    """What is audited against what, for the reader."""
+    model = output.model
+    return Source(
+        predictions=output.uri,
+        registry=registry,
+        model=model.id,
+        key=file.key,
+        columns=file.columns,
+        measured_on=model.measured_on,
+        accuracy=model.accuracy,
+        num_measured=model.num_measured,
+        has_package=model.package is not None,
+        incomplete_archives=output.num_incomplete,
+    )
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Records that claim one thing and whose images show another.
+
+    Attributes:
+        claimed: What the records mean.
+        seen: The best implant by the images.
+        records: How many.
+        wrong: Sum of the probabilities that they are wrong.
+    """
+
+    claimed: str
+    seen: str
+    records: int
+    wrong: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the worklist, for the page: no identifier, no number of the registry.
+
+    Attributes:
+        row: Number in the registry's file.
+        hospital: As the registry writes it; empty where it does not say.
+        year: Likewise.
+        claimed: What the record means.
+        seen: The best implant by the images.
+        seen_probability: Its probability by the images alone.
+        wrong: Probability that the record is wrong.
+        images: Number of voting images.
+        picture: PNG of radiograph and saliency; None unless asked for.
+    """
+
+    row: int
+    hospital: str
+    year: str
+    claimed: str
+    seen: str
+    seen_probability: float
+    wrong: float
+    images: int
+    picture: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Change:
+    """One share now and in the audit before.
+
+    Attributes:
+        name: Of what.
+        before: Then.
+        now: This time.
+        is_apart: Whether the difference's 95 % interval leaves 0 out.
+    """
+
+    name: str
+    before: Figure
+    now: Figure
+    is_apart: bool
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything that is reported.
+
+    Attributes:
+        source: What was audited.
+        made_at: When, UTC.
+        verdicts: Records by verdict; add up to all rows of the file.
+        doubts: Undecided records by reason.
+        exclusions: Excluded records by reason.
+        uses: Images by what became of them; add up to all rows of the predictions.
+        image_reasons: Images that are no picture, by the reason of `predictions`.
+        rate: The registry's rate of errors.
+        sampling: The same, were the classifier's accuracy known exactly.
+        contradicted: Share of contradictions among agreements and contradictions.
+        likely_wrong: Contradictions that are more likely wrong than right.
+        expected_wrong: Sum of the probabilities over the worklist.
+        groups: Counts by hospital, maker, product, implant and year.
+        pairs: Contradictions by claim and image, most first.
+        unmatched: Texts that stand for nothing in the catalogue.
+        worklist: Its first lines.
+        notes: Studies by MR-safety note and source.
+        gaps: Studies without one, by reason.
+        drift: Against the audit before; empty without one.
+        previous_at: When that was made; None without one.
+    """
+
+    source: Source
+    made_at: datetime
+    verdicts: Mapping[Verdict, int]
+    doubts: Mapping[Doubt, int]
+    exclusions: Mapping[Exclusion, int]
+    uses: Mapping[Use, int]
+    image_reasons: Mapping[str, int]
+    rate: Figure
+    sampling: Figure
+    contradicted: Figure
+    likely_wrong: int
+    expected_wrong: float
+    groups: Mapping[str, Sequence[Group]]
+    pairs: Sequence[Pair]
+    unmatched: Sequence[Unmatched]
+    worklist: Sequence[Row]
+    notes: Sequence[tuple[str, str, int]]
+    gaps: Mapping[Gap, int]
+    drift: Sequence[Change]
+    previous_at: str | None
+
+    @property
+    def num_records(self) -> int:
+        """Rows of the registry's file."""
+        return sum(self.verdicts.values())
+
+    @property
+    def num_images(self) -> int:
+        """Rows of the predictions under the model."""
+        return sum(self.uses.values())
+
+    @property
+    def num_missing(self) -> int:
+        """Records that are not audited although each is one of its own."""
+        twice = (Exclusion.DUPLICATE, Exclusion.CONTINUED)
+        return sum(count for why, count in self.exclusions.items() if why not in twice)
+
+
+def to_json(found: Findings) -> bytes:
+    """The document: strict JSON, null where the data cannot give a figure."""
+    return json.dumps(_document(found), indent=1, allow_nan=False).encode() + b"\n"
+
+
+def _document(found: Findings) -> dict[str, Any]:
+    source = found.source
+    return {
+        "format": FORMAT,
+        "notice": DISCLAIMER,
+        "software": __version__,
+        "made_at": found.made_at.isoformat(timespec="seconds"),
+        "predictions": source.predictions,
+        "registry": source.registry,
+        "model": source.model,
+        "model_accuracy": {
+            "value": None if math.isnan(source.accuracy) else source.accuracy,
+            "images": source.num_measured,
+            "measured_on": source.measured_on,
+        },
+        "joined_by": source.key,
+        "columns": dict(source.columns),
+        "intervals": INTERVALS,
+        "records": found.num_records,
+        "verdicts": {verdict.word: count for verdict, count in found.verdicts.items()},
+        "undecided": {_word(doubt): count for doubt, count in found.doubts.items()},
+        "excluded": {_word(why): count for why, count in found.exclusions.items()},
+        "images": found.num_images,
+        "image_uses": {_word(use): count for use, count in found.uses.items()},
+        "image_reasons": dict(found.image_reasons),
+        "incomplete_archives": source.incomplete_archives,
+        "error_rate": found.rate.to_json(),
+        "error_rate_if_classifier_were_exactly_calibrated": found.sampling.to_json(),
+        "contradicted": found.contradicted.to_json(),
+        "worklist": {
+            "records": found.verdicts[Verdict.CONTRADICTS],
+            "more_likely_wrong_than_right": found.likely_wrong,
+            "expected_wrong": round(found.expected_wrong, 3),
+        },
+        "groups": {
+            name: [_group(group) for group in groups[:MOST_GROUPS]]
+            for name, groups in found.groups.items()
+        },
+        "groups_left_out": {
+            name: max(len(groups) - MOST_GROUPS, 0) for name, groups in found.groups.items()
+        },
+        "contradictions": [
+            {**vars(pair), "wrong": round(pair.wrong, 3)} for pair in found.pairs[:MOST_GROUPS]
+        ],
+        "unmatched": [vars(item) for item in found.unmatched[:MOST_GROUPS]],
+        "mr_safety": {
+            "notes": [{"note": n, "source": s, "records": c} for n, s, c in found.notes],
+            "not_known": {_word(gap): count for gap, count in found.gaps.items()},
+        },
+        "previous": found.previous_at,
+        "drift": [
+            {
+                "name": change.name,
+                "before": change.before.to_json(),
+                "now": change.now.to_json(),
+                "apart": change.is_apart,
+            }
+            for change in found.drift
+        ],
+    }
+
+
+def _group(group: Group) -> dict[str, Any]:
+    return {
+        "name": group.name,
+        "records": group.records,
+        **{verdict.word: count for verdict, count in group.verdicts.items() if count},
+        "contradicted": group.contradicted.to_json(),
+        "expected_wrong": round(group.wrong, 3),
+        "with_votes": group.audited,
+    }
+
+
+def _word(code: Doubt | Exclusion | Use | Gap) -> str:
+    return code.name.lower()

@@ -1,0 +1,191 @@
+"""Which image speaks of which record, and why an image speaks of none."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from implant_model.errors import Outcome
+from jobs.auditing.images import NO_KEY, OUTCOMES, Images
+from jobs.auditing.records import Exclusion, Records
+from jobs.auditing.sites import BOTH, LEFT, NO_SIDE, RIGHT, places
+
+Places = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
+READABLE: Final = (Outcome.IDENTIFIED, Outcome.AMBIGUOUS, Outcome.UNKNOWN)
+
+
+class Use(IntEnum):
+    """What became of an image in the audit."""
+
+    USED = 0
+    NO_PICTURE = 1
+    NO_KEY = 2
+    NO_RECORD = 3
+    OTHER_SITE = 4
+    LOOKS_UNKNOWN = 5
+    NOT_IN_CATALOGUE = 6
+    SAME_PICTURE = 7
+
+
+USES: Final = {
+    Use.USED: "It spoke for or against a record.",
+    Use.NO_PICTURE: "It was rejected or ignored: no picture that the model may see.",
+    Use.NO_KEY: "It has no identifier of the kind that records are joined by.",
+    Use.NO_RECORD: "No audited record has its identifier.",
+    Use.OTHER_SITE: "It shows another side or joint than the record, or does not say which.",
+    Use.LOOKS_UNKNOWN: "It looks like none of the model's implants.",
+    Use.NOT_IN_CATALOGUE: "Its record's implant is not in the catalogue.",
+    Use.SAME_PICTURE: "The record has the very same picture once more.",
+}
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Images beside records.
+
+    Attributes:
+        record_P: Place of the record of each pair, ascending.
+        image_P: Place of its image; of one record in their order.
+        votes_P: Whether the image speaks for or against the record.
+        use_N: `Use` of each image.
+    """
+
+    record_P: Places
+    image_P: Places
+    votes_P: Flags
+    use_N: npt.NDArray[np.int8]
+
+
+def is_seen(images: Images, image_P: Places) -> Flags:
+    """Whether the model has seen the image of each pair."""
+    return np.isin(images.outcome_N[image_P], [OUTCOMES.index(o) for o in READABLE])
+
+
+def distinct_keys(records: Records) -> pa.Array:
+    """The identifiers of audited records, each once; `read_images` looks images up in them."""
+    known = records.is_in_M | (records.excluded_M == Exclusion.CONTINUED)
+    return pc.drop_null(pc.unique(records.key.filter(pa.array(known))))
+
+
+def join(records: Records, images: Images, keys: pa.Array, kind: str, known_M: Flags) -> Joined:
+    """Pairs records with their images.
+
+    Args:
+        records: All of the registry's.
+        images: All images, their keys looked up in `keys`.
+        keys: What `distinct_keys` gave.
+        kind: The identifier that joins.
+        known_M: Whether the catalogue has the implant that the record claims.
+    """
+    key_M = np.asarray(pc.fill_null(pc.index_in(records.key, keys), -1), np.int64)
+    key_M[~(records.is_in_M | (records.excluded_M == Exclusion.CONTINUED))] = -1
+    record_P, image_P = _same_key(key_M, images.key_N)
+    if kind != "instance":
+        fits_P = _same_site(records, images, record_P, image_P, key_M, kind == "patient")
+        record_P, image_P = record_P[fits_P], image_P[fits_P]
+    record_P = records.owner_M[record_P]
+    order = np.lexsort((image_P, record_P))
+    record_P, image_P = record_P[order], image_P[order]
+    is_repeated = (np.diff(record_P, prepend=-1) == 0) & (np.diff(image_P, prepend=-1) == 0)
+    record_P, image_P = record_P[~is_repeated], image_P[~is_repeated]
+    said_P = np.isin(images.outcome_N[image_P], [OUTCOMES.index(o) for o in READABLE[:2]])
+    same_P = _same_picture(images, record_P, image_P, said_P)
+    votes_P = said_P & ~same_P & known_M[record_P]
+    return Joined(record_P, image_P, votes_P, _uses(images, record_P, image_P, votes_P, known_M))
+
+
+def _same_key(key_M: Places, key_N: Places) -> tuple[Places, Places]:
+    """All pairs of a record and an image that share a key."""
+    rows = np.flatnonzero(key_M >= 0)
+    rows = rows[np.argsort(key_M[rows], kind="stable")]
+    sorted_keys = key_M[rows]
+    at_N = np.flatnonzero(key_N >= 0)
+    first = np.searchsorted(sorted_keys, key_N[at_N], "left")
+    count = np.searchsorted(sorted_keys, key_N[at_N], "right") - first
+    image_P = np.repeat(at_N, count)
+    within = np.arange(len(image_P)) - np.repeat(np.cumsum(count) - count, count)
+    return rows[np.repeat(first, count) + within], image_P
+
+
+def _same_site(
+    records: Records,
+    images: Images,
+    record_P: Places,
+    image_P: Places,
+    key_M: Places,
+    always_strict: bool,
+) -> Flags:
+    """Whether side and joint fit.
+
+    Where one identifier stands for several sides or joints, an image must say which it shows, and
+    the joint of its best candidate stands in for a body part that is missing. Otherwise what is not
+    said is no obstacle.
+    """
+    side_M, joint_M = records.side_M, _joints(records, images)
+    num_keys = int(key_M.max(initial=-1)) + 1
+    sides = np.zeros((num_keys, 4), bool)
+    at = np.flatnonzero(key_M >= 0)
+    sides[key_M[at], side_M[at]] = True
+    joints = np.unique(key_M[at] * (len(images.joints) + 2) + joint_M[at] + 2)
+    several_joints = np.bincount(joints // (len(images.joints) + 2), minlength=num_keys) > 1
+    key_P = key_M[record_P]
+    record_side, image_side = side_M[record_P], images.side_N[image_P]
+    strict = always_strict | (sides[key_P, LEFT] & sides[key_P, RIGHT])
+    open_side = (record_side == NO_SIDE) | (image_side == NO_SIDE)
+    open_side |= (record_side == BOTH) | (image_side == BOTH)
+    side_fits = (record_side == image_side) & (record_side != NO_SIDE) | ~strict & open_side
+    record_joint, image_joint = joint_M[record_P], images.joint_N[image_P]
+    strict = always_strict | several_joints[key_P]
+    said = np.where(image_joint < 0, images.said_joint_N[image_P], image_joint)
+    open_joint = (record_joint == -1) | (image_joint == -1)
+    joint_fits = np.where(
+        strict, record_joint == said, (record_joint == image_joint) | open_joint
+    ) & ~(strict & (record_joint == -1))
+    return np.asarray(side_fits & joint_fits, bool)
+
+
+def _joints(records: Records, images: Images) -> npt.NDArray[np.int64]:
+    """Each record's joint by the images' numbers; -1 if it has none, -2 if no image has it."""
+    codes = {name: code for code, name in enumerate(images.joints)}
+    names = records.joint.dictionary.to_pylist()
+    return np.array([*(codes.get(name, -2) for name in names), -1], np.int64)[places(records.joint)]
+
+
+def _same_picture(images: Images, record_P: Places, image_P: Places, said_P: Flags) -> Flags:
+    """Whether the record has the same picture in a pair before this one."""
+    same_P = np.zeros(len(record_P), bool)
+    several = np.bincount(record_P[said_P]) if said_P.any() else np.zeros(1, np.int64)
+    at = np.flatnonzero(said_P)
+    at = at[several[record_P[at]] > 1]
+    content = images.texts["content"].take(pa.array(image_P[at])).combine_chunks()
+    codes = places(content.dictionary_encode())
+    order = np.lexsort((codes, record_P[at]))
+    again = (np.diff(record_P[at][order], prepend=-1) == 0) & (
+        np.diff(codes[order], prepend=-2) == 0
+    )
+    same_P[at[order]] = again & (codes[order] >= 0)
+    return same_P
+
+
+def _uses(
+    images: Images, record_P: Places, image_P: Places, votes_P: Flags, known_M: Flags
+) -> npt.NDArray[np.int8]:
+    """The first that holds, in the order of checks."""
+    use_N = np.full(len(images), Use.OTHER_SITE, np.int8)
+    use_N[image_P] = Use.SAME_PICTURE
+    known_N = np.zeros(len(images), bool)
+    known_N[image_P[known_M[record_P]]] = True
+    paired_N = use_N == Use.SAME_PICTURE
+    use_N[paired_N & ~known_N] = Use.NOT_IN_CATALOGUE
+    unknown = images.outcome_N == OUTCOMES.index(Outcome.UNKNOWN)
+    use_N[paired_N & known_N & unknown] = Use.LOOKS_UNKNOWN
+    use_N[image_P[votes_P]] = Use.USED
+    use_N[images.key_N < 0] = Use.NO_RECORD
+    use_N[images.key_N == NO_KEY] = Use.NO_KEY
+    use_N[~np.isin(images.outcome_N, [OUTCOMES.index(o) for o in READABLE])] = Use.NO_PICTURE
+    return use_N

@@ -1,0 +1,62 @@
+"""The output of `classify` that is audited: its tables, and the model whose rows are taken."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from implant_model import storage
+from implant_model.errors import ArchiveStatus, UsageError
+from jobs.auditing.package_facts import PackageFacts, choose_model
+from jobs.pipeline import delta
+from jobs.pipeline.tables import ARCHIVES, PREDICTIONS
+
+
+@dataclass(frozen=True)
+class Output:
+    """An opened output.
+
+    Attributes:
+        uri: Normalised.
+        model: Whose predictions are audited.
+        dataset: The table `predictions`.
+        archives: Rows of the table `archives` under that model.
+    """
+
+    uri: str
+    model: PackageFacts
+    dataset: Any
+    archives: list[dict[str, Any]]
+
+    def batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        """The model's predictions, some thousand at a time."""
+        of_model = pc.field("model") == self.model.id  # the partition: other files stay closed
+        yield from self.dataset.to_batches(columns=columns, filter=of_model)
+
+    @property
+    def num_incomplete(self) -> int:
+        """Archives that were not read to their ends."""
+        return sum(row["status"] != ArchiveStatus.COMPLETE for row in self.archives)
+
+
+def open_output(uri: str, model: str | None) -> Output:
+    """Opens the tables and chooses the model.
+
+    Args:
+        uri: Normalised URI of the --output of classify.
+        model: Normalised URI of the package, or None.
+
+    Raises:
+        UsageError: There are no tables, or none of the model.
+        StorageError: A table cannot be read.
+    """
+    predictions = delta.open_table(storage.join(uri, PREDICTIONS))
+    archives = delta.open_table(storage.join(uri, ARCHIVES))
+    if predictions is None or archives is None:
+        raise UsageError(f"{uri} holds no tables; name the --output of classify.")
+    models = sorted({file["partition.model"] for file in delta.active_files(predictions)})
+    dataset = predictions.to_pyarrow_dataset()
+    facts = choose_model(models, model, dataset)
+    return Output(uri, facts, dataset, delta.read_rows(archives, facts.id))

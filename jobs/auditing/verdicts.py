@@ -1,0 +1,182 @@
+"""One verdict for each record, from the radiographs of its joint."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from jobs.auditing.evidence import Evidence
+from jobs.auditing.joining import Joined
+from jobs.auditing.names import Claims
+from jobs.auditing.records import Records
+
+Codes = npt.NDArray[np.int8]
+
+
+class Verdict(IntEnum):
+    """What the audit says of a record."""
+
+    AGREES = 0
+    CONTRADICTS = 1
+    UNDECIDED = 2
+    NOT_IN_CATALOGUE = 3
+    NO_READABLE_IMAGE = 4
+    NO_IMAGE = 5
+    EXCLUDED = 6
+
+    @property
+    def word(self) -> str:
+        """As it stands in the tables."""
+        return self.name.lower()
+
+
+class Doubt(IntEnum):
+    """Why a record is undecided; 0 for the others."""
+
+    NONE = 0
+    LOOKS_UNKNOWN = 1
+    SEVERAL_LEFT = 2
+    NONE_LEFT = 3
+
+
+VERDICTS: Final = {
+    Verdict.AGREES: "Every implant that the images leave is one that the record means.",
+    Verdict.CONTRADICTS: "The images leave no implant that the record means.",
+    Verdict.UNDECIDED: "The images leave the record's implant and others, or none at all.",
+    Verdict.NOT_IN_CATALOGUE: "The record names no implant that the model knows.",
+    Verdict.NO_READABLE_IMAGE: "It has images, and none is a picture that the model may see.",
+    Verdict.NO_IMAGE: "No image was found for it.",
+    Verdict.EXCLUDED: "The row could not be audited; the reasons are below.",
+}
+DOUBTS: Final = {
+    Doubt.LOOKS_UNKNOWN: "Its images look like none of the model's implants.",
+    Doubt.SEVERAL_LEFT: "More than one implant is left, the record's among them.",
+    Doubt.NONE_LEFT: "Several images together leave no implant likely enough.",
+}
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What the images say of each record.
+
+    Attributes:
+        verdict_M: `Verdict` of each record.
+        doubt_M: `Doubt` of each record.
+        seen_M: Index of the best implant by the images alone; -1 without a voting image.
+        seen_probability_M: Its probability; NaN likewise.
+        claim_probability_M: Probability of the record's implants by the images alone; NaN likewise.
+        num_images_M: Voting images.
+        first_image_M: Place of the first voting image, else of the first image; -1 without one.
+    """
+
+    verdict_M: Codes
+    doubt_M: Codes
+    seen_M: npt.NDArray[np.int32]
+    seen_probability_M: npt.NDArray[np.float64]
+    claim_probability_M: npt.NDArray[np.float64]
+    num_images_M: npt.NDArray[np.int64]
+    first_image_M: npt.NDArray[np.int64]
+
+
+def judge(
+    records: Records,
+    claims: Claims,
+    joined: Joined,
+    evidence: Evidence,
+    readable_P: npt.NDArray[np.bool_],
+    quantile: float,
+    shares_K: npt.NDArray[np.float64],
+) -> Verdicts:
+    """Sets the images' candidates against what each record claims.
+
+    An implant is a candidate if 1 - its probability is at most the package's quantile, for several
+    images together as for one.
+
+    Args:
+        records: All of the registry's.
+        claims: What they claim.
+        joined: Their images.
+        evidence: What these say.
+        readable_P: Whether the image of each pair is a picture that the model has seen.
+        quantile: The package's.
+        shares_K: Shares of the implants in the calibration.
+    """
+    count, num_implants = len(records), len(shares_K)
+    claimed_E = is_claimed(claims, evidence, num_implants)
+    candidate_E = 1 - evidence.probability_E <= quantile
+    left_M = np.bincount(evidence.record_E, candidate_E, count)
+    claimed_left_M = np.bincount(evidence.record_E, candidate_E & claimed_E, count)
+    has_vote_M = evidence.num_images_M > 0
+    seen_M, best_M = _best(evidence, count)
+    verdict_M = np.full(count, Verdict.NO_IMAGE, np.int8)
+    verdict_M[joined.record_P] = Verdict.NO_READABLE_IMAGE
+    verdict_M[joined.record_P[readable_P]] = Verdict.UNDECIDED
+    verdict_M[has_vote_M & (left_M > 0) & (claimed_left_M == left_M)] = Verdict.AGREES
+    verdict_M[has_vote_M & (left_M > 0) & (claimed_left_M == 0)] = Verdict.CONTRADICTS
+    verdict_M[~is_known(claims)] = Verdict.NOT_IN_CATALOGUE
+    verdict_M[~records.is_in_M] = Verdict.EXCLUDED
+    doubt_M = np.where(has_vote_M, np.where(left_M > 0, 2, 3), 1).astype(np.int8)
+    doubt_M[verdict_M != Verdict.UNDECIDED] = Doubt.NONE
+    return Verdicts(
+        verdict_M,
+        doubt_M,
+        seen_M,
+        best_M,
+        _claim_probability(evidence, claimed_E, claims, shares_K, count),
+        evidence.num_images_M,
+        _first_images(joined, count),
+    )
+
+
+def is_claimed(claims: Claims, evidence: Evidence, num_implants: int) -> npt.NDArray[np.bool_]:
+    """Whether each entry's implant is one that its record means."""
+    members = [c * num_implants + k for c, claim in enumerate(claims.sets) for k in claim]
+    code_E = claims.claim_M[evidence.record_E].astype(np.int64) * num_implants + evidence.implant_E
+    return np.isin(code_E, np.array(members, np.int64))
+
+
+def is_known(claims: Claims) -> npt.NDArray[np.bool_]:
+    """Whether the catalogue has the implant that each record means."""
+    knows_C = np.array([*map(bool, claims.sets), False], bool)
+    return np.asarray(knows_C[claims.claim_M], bool)
+
+
+def _best(evidence: Evidence, count: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]:
+    """The most probable implant of each record, ties to the lower index."""
+    order = np.lexsort((evidence.implant_E, -evidence.probability_E, evidence.record_E))
+    first = np.flatnonzero(np.diff(evidence.record_E[order], prepend=-1))
+    at = order[first]
+    seen_M, best_M = np.full(count, -1, np.int32), np.full(count, np.nan)
+    seen_M[evidence.record_E[at]] = evidence.implant_E[at]
+    best_M[evidence.record_E[at]] = evidence.probability_E[at]
+    return seen_M, best_M
+
+
+def _claim_probability(
+    evidence: Evidence,
+    claimed_E: npt.NDArray[np.bool_],
+    claims: Claims,
+    shares_K: npt.NDArray[np.float64],
+    count: int,
+) -> npt.NDArray[np.float64]:
+    """Of listed implants as they are, of the others by their shares of the rest."""
+    share_C = np.array([*(shares_K[sorted(claim)].sum() for claim in claims.sets), 0.0])
+    share_E = shares_K[evidence.implant_E]
+    listed_M = np.bincount(evidence.record_E, evidence.probability_E, count)
+    listed_share_M = np.bincount(evidence.record_E, share_E, count)
+    inside_M = np.bincount(evidence.record_E, evidence.probability_E * claimed_E, count)
+    inside_share_M = np.bincount(evidence.record_E, share_E * claimed_E, count)
+    unlisted_M = np.clip(share_C[claims.claim_M] - inside_share_M, 0, 1)
+    rest_share_M = np.maximum(1 - listed_share_M, 1e-12)
+    rest_M = np.clip(1 - listed_M, 0, 1) * np.clip(unlisted_M / rest_share_M, 0, 1)
+    return np.where(evidence.num_images_M > 0, np.clip(inside_M + rest_M, 0, 1), np.nan)
+
+
+def _first_images(joined: Joined, count: int) -> npt.NDArray[np.int64]:
+    first_M = np.full(count, -1, np.int64)
+    first_M[joined.record_P[::-1]] = joined.image_P[::-1]
+    votes_P = joined.votes_P[::-1]
+    first_M[joined.record_P[::-1][votes_P]] = joined.image_P[::-1][votes_P]
+    return first_M
