@@ -11,18 +11,22 @@ On a cluster, where `s3://` URIs take endpoint, region and credentials from the 
 
 What the output already holds for an archive version and model is not done again: the nightly
 batch, a resumed run and a first run are the same command. Exit codes: 0 all done; 2 the call or its
-set-up is wrong, nothing was written; 3 the run ended but something is missing or over
---max-rejected; 75 another run holds the output.
+set-up is wrong, nothing was written; 3 the run ended but something is missing, over
+--max-rejected or past --max-drift; 75 another run holds the output.
 """
 
 import sys
 import uuid
 from collections.abc import Sequence
+from functools import partial
 
 from implant_model import __version__, storage
 from implant_model.package import ModelPackage, check_weights, load_package
+from jobs.pipeline.cluster import start_ray
 from jobs.pipeline.command import OK, run_command
+from jobs.pipeline.health import take_health
 from jobs.pipeline.lease import Lease
+from jobs.pipeline.metrics import write_metrics
 from jobs.pipeline.options import ClassifyOptions, parse_classify
 from jobs.pipeline.plan import Plan, make_plan
 from jobs.pipeline.publish import ArchiveResult, RunIdentity, Tables
@@ -43,9 +47,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(describe_plan(plan, recipe), flush=True)
     if options.dry_run:
         return OK
+    if not plan.todo:
+        tables.seal()  # what a run left that died at its very end
     results = classify(plan, options, recipe, package, tables, run) if plan.todo else []
-    print(summarise(plan, results, options.output), flush=True)
-    return exit_code(plan, results, options.max_rejected)
+    health = take_health(results, identity, options.output, options.max_rejected, options.max_drift)
+    print(summarise(plan, results, options.output, health), flush=True)
+    code = exit_code(plan, results, options.max_rejected, health)
+    if options.metrics_file is not None:
+        write_metrics(options.metrics_file, health, package.id, code)
+    return code
 
 
 def classify(
@@ -61,21 +71,18 @@ def classify(
     Returns:
         One result for each planned archive, as its tables have it.
     """
-    # Ray and torch take some ten seconds of CPU to import: a mistake in the call, a dry run and a
-    # night with nothing new need neither.
-    from jobs.pipeline.cluster import start_ray
-    from jobs.pipeline.source import group_archives
-    from jobs.pipeline.stages import build, choose_resources, receipts
-
     check_weights(package)
     storage.probe(options.output)
     with Lease(options.output, run):
-        tables.create()
+        # Ray and torch take some ten seconds of CPU to import: a mistake in the call, a dry run, a
+        # night with nothing new and one that finds the output busy need neither.
         start_ray()
+        from jobs.pipeline.stages import choose_resources, run_stages
+
         resources = choose_resources(options.actors, options.gpus_per_actor, options.batch_size)
-        groups = group_archives(plan.todo, resources.read_tasks)
-        pipeline = build(groups, recipe, package, resources)
-        return settle(plan.todo, receipts(pipeline), tables)
+        tables.create()
+        run_all = partial(run_stages, plan.todo, recipe, package, resources)
+        return settle(plan.todo, run_all(), tables, again=run_all)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@
 
 It writes archives of synthetic radiographs (phantoms) and of what else archives hold, runs
 `jobs.classify` and `jobs.verify` on them as a user would, compares the predictions with what the
-archives are known to hold, and writes a report. A second run finds nothing to do. Phantoms are no
-evidence about patients. Exit codes: 0 everything went as it should; 2 the call is wrong; 3
+archives are known to hold, and writes a report. Then it makes a registry of the phantoms, 5 % of
+its records wrong, and runs `jobs.audit` on it. A second run finds nothing to classify. Phantoms are
+no evidence about patients. Exit codes: 0 everything went as it should; 2 the call is wrong; 3
 something did not, and a line says what; 75 another run holds the output.
 """
 
@@ -27,6 +28,7 @@ from jobs.pipeline.tables import ARCHIVES, PREDICTIONS
 from jobs.report.comparison import Comparison, compare
 from jobs.report.facts import RunFacts, read_facts
 from jobs.report.page import render_run
+from jobs.samples import audited
 from jobs.samples.archives import CUT, Samples, make_samples
 from jobs.samples.check import find_faults, judge, read_predictions
 from training.evaluation import Figure
@@ -62,7 +64,10 @@ def run(folder: Path, model: Path = MODEL, num_each: int = NUM_EACH) -> int:
     comparison = compare(judge(rows, samples.truths), package.catalogue.names)
     page = write_report(folder / "report.html", facts, comparison, package, findings == OK)
     faults = find_faults(rows, samples.truths, facts, code, findings)
-    print(summarise(facts, comparison, faults, page), flush=True)
+    print(summarise(facts, comparison), flush=True)
+    done = audited.audit_samples(folder, samples.truths, output, key, str(model))
+    faults += audited.find_faults(done)
+    print(conclude(facts, done, faults, page), flush=True)
     return INCOMPLETE if faults else OK
 
 
@@ -120,8 +125,8 @@ def write_report(
     return path
 
 
-def summarise(facts: RunFacts, comparison: Comparison, faults: Sequence[str], report: Path) -> str:
-    """One paragraph of what was seen, what went wrong, and where everything lies."""
+def summarise(facts: RunFacts, comparison: Comparison) -> str:
+    """One paragraph of what was seen."""
     left_out = sum(facts.outcomes.get(o, 0) for o in (Outcome.REJECTED, Outcome.IGNORED))
     seen = [
         f"What was seen: {facts.members:,} members, one row each.",
@@ -133,14 +138,19 @@ def summarise(facts: RunFacts, comparison: Comparison, faults: Sequence[str], re
         "reason.",
         f"{CUT} is cut on purpose: its whole members were read, its status is salvaged, and so "
         "classify ends with exit code 3.",
-        NO_EVIDENCE,
-        DISCLAIMER,
     ]
-    lines = ["", *textwrap.wrap(" ".join(seen), 100), ""]
+    return "\n".join(["", *textwrap.wrap(" ".join(seen), 100), ""])
+
+
+def conclude(facts: RunFacts, done: audited.DemoAudit, faults: Sequence[str], report: Path) -> str:
+    """What the audit found, what went wrong, and where everything lies."""
+    told = [audited.describe(done), NO_EVIDENCE, DISCLAIMER]
+    lines = ["", *textwrap.wrap(" ".join(told), 100), ""]
     lines += [f"Not as it should be: {fault}" for fault in faults]
     lines += [
         f"Predictions: {storage.join(facts.output, PREDICTIONS)}",
         f"Archives: {storage.join(facts.output, ARCHIVES)}",
+        f"Audit: {done.page}",
         f"Report: {report}",
     ]
     return "\n".join(lines)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
@@ -32,12 +33,17 @@ class RayCluster:
     jobs: str
     environment: dict[str, str]
 
+    @property
+    def driver_environment(self) -> dict[str, str]:
+        """The variables of a driver on this cluster."""
+        return {**os.environ, **self.environment, "RAY_ADDRESS": self.address}
+
     def run(self, *command: str, timeout_s: float = 300) -> "subprocess.CompletedProcess[str]":
         """Runs `python -m COMMAND` as a driver on this cluster."""
         return subprocess.run(
             [sys.executable, "-m", *command],
             cwd=ROOT,
-            env={**os.environ, **self.environment, "RAY_ADDRESS": self.address},
+            env=self.driver_environment,
             capture_output=True,
             text=True,
             timeout=timeout_s,
@@ -49,7 +55,7 @@ class RayCluster:
         return subprocess.Popen(
             [sys.executable, "-m", *command],
             cwd=ROOT,
-            env={**os.environ, **self.environment, "RAY_ADDRESS": self.address},
+            env=self.driver_environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -87,7 +93,7 @@ def running_cluster(
         *(f"--{name}={free_port()}" for name in others),
         *("--object-store-memory", str(500_000_000)),
     ]
-    variables = {**environment, "RAY_AUTH_MODE": "disabled"}
+    variables = {"RAY_AUTH_MODE": "disabled", **environment}
     patience = {"RAY_raylet_start_wait_time_s": str(_START_S)}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     with log.open("wb") as output:
@@ -118,6 +124,8 @@ def _wait_until_it_answers(process: "subprocess.Popen[bytes]", url: str, log: Pa
         try:
             with urlopen(url, timeout=5):
                 return
+        except HTTPError:
+            return  # it asks for the token
         except OSError:
             time.sleep(0.2)
     raise RuntimeError(f"Ray did not come up at {url}: {log.read_text()[-2000:]}")

@@ -14,6 +14,8 @@ def unit(first: int, members: int, position: int = 0) -> dict[str, Any]:
         "unit": {"path": f"{position}-{first}", "first_member": first, "members": members},
         "outcomes": {"identified": members - 1, "rejected": 1},
         "reasons": {"empty": 1},
+        "implants": {"stem-a": members - 1},
+        "novelty": {"31": members - 1},
     }
 
 
@@ -39,6 +41,8 @@ def test_archive_is_finished_by_whichever_receipt_comes_last() -> None:
         assert (result.status, result.members) == (ArchiveStatus.COMPLETE, 5)
         assert result.outcomes == {"identified": 3, "rejected": 2}
         assert result.reasons == {"empty": 2}
+        assert result.implants == {"stem-a": 3}
+        assert result.novelty == {"31": 3}
 
 
 def test_receipt_that_comes_twice_counts_once() -> None:

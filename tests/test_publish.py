@@ -1,3 +1,4 @@
+import os
 import threading
 from collections import Counter
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from implant_model.storage_uri import local_path
 from jobs.pipeline import delta
 from jobs.pipeline.audit_trail import verify_output
 from jobs.pipeline.parcels import Unit
-from jobs.pipeline.plan import PlannedArchive
+from jobs.pipeline.plan import PlannedArchive, make_plan
 from jobs.pipeline.publish import ArchiveResult, RunIdentity, Tables
 from jobs.pipeline.tables import PREDICTION_ROW, unit_id, unit_path
 from jobs.pipeline.unit_files import publish_unit
@@ -153,6 +154,29 @@ def test_run_cut_off_between_the_tables_is_mended_by_the_next(
     assert "no row of the table archives names it" in verify_output(output.root).findings[0]
     output.run("run-2").commit([result])
     assert verify_output(output.root).findings == ()
+
+
+def test_archive_put_back_after_a_run_that_died_is_published_again(
+    output: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = output.result(output.archive("one", name="a.tar"))
+    output.tables.commit([first])
+    written_at = output.source.stat().st_mtime_ns
+    newer = output.result(output.archive("newer", name="a.tar"), sizes=(4,))
+    with monkeypatch.context() as patch:
+        patch.setattr(Tables, "_enter_rows", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            output.run("run-2").commit([newer])
+    output.source.write_text("one")
+    os.utime(output.source, ns=(written_at, written_at))
+
+    source = storage.normalise(str(output.source))
+    plan = make_plan([source], output.tables.records())
+    assert plan.todo == (first.archive,)
+    output.run("run-3").commit([first])
+    assert verify_output(output.root).findings == ()
+    assert output.predictions().height == 5
+    assert make_plan([source], output.tables.records()).todo == ()
 
 
 def test_runs_that_race_lose_and_double_nothing(output: Output) -> None:

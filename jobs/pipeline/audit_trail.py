@@ -1,7 +1,7 @@
 """Is every published row still whole and accounted for? Reads only.
 
-What is compared: the files that the table `predictions` names, the units that the table `archives`
-names, and the bytes and rows of the files themselves.
+What is compared: the tables' logs with their seals, the files that the table `predictions` names,
+the units that the table `archives` names, and the bytes and rows of the files themselves.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ from implant_model import storage
 from implant_model.errors import Outcome, StorageError, UsageError
 from jobs.pipeline import delta
 from jobs.pipeline.parcels import Unit
+from jobs.pipeline.seals import check_seals
 from jobs.pipeline.tables import ARCHIVES, PREDICTIONS
 from jobs.pipeline.unit_files import check_unit
 
@@ -39,14 +40,12 @@ def verify_output(output: str) -> VerifyReport:
 
     Raises:
         UsageError: There are no tables.
-        StorageError: A table's log cannot be read.
+        StorageError: A table cannot be read although its log is as it was sealed.
     """
-    predictions = delta.open_table(storage.join(output, PREDICTIONS))
-    archives = delta.open_table(storage.join(output, ARCHIVES))
-    if predictions is None or archives is None:
-        raise UsageError(f"{output} holds no tables; name the --output of classify.")
-    rows = delta.read_rows(archives)
-    files = {file["path"]: file for file in delta.active_files(predictions)}
+    seals = check_seals(output)
+    if seals.damaged:  # then no row can be trusted, nor even that it has the columns that it should
+        return VerifyReport(0, 0, 0, (*seals.damaged, *seals.unsealed))
+    rows, files = _read_tables(output)
     findings = [*_check_archives(rows), *_check_accounts(rows, files)]
     num_rows = 0
     for row in rows:
@@ -54,7 +53,17 @@ def verify_output(output: str) -> VerifyReport:
             if unit["path"] in files:
                 num_rows += unit["members"]
         findings += _check_files(output, row, files)
-    return VerifyReport(len(rows), len(files), num_rows, tuple(findings))
+    return VerifyReport(len(rows), len(files), num_rows, (*findings, *seals.unsealed))
+
+
+def _read_tables(output: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The rows of `archives`, and the files of `predictions` by their paths."""
+    predictions = delta.open_table(storage.join(output, PREDICTIONS))
+    archives = delta.open_table(storage.join(output, ARCHIVES))
+    if predictions is None or archives is None:
+        raise UsageError(f"{output} holds no tables; name the --output of classify.")
+    files = {file["path"]: file for file in delta.active_files(predictions)}
+    return delta.read_rows(archives), files
 
 
 def _check_archives(rows: list[dict[str, Any]]) -> Iterator[str]:

@@ -1,27 +1,113 @@
-"""The Ray cluster of a job: the one it was submitted to, or one of its own."""
+"""The Ray cluster of a job: the one it was submitted to, or one of its own.
+
+Ray's native part reads its settings from the environment when it is imported. So they are set here
+before that, and this module does not import Ray at its top; a job that has imported Ray before it
+calls `start_ray` goes without them.
+"""
 
 import logging
 import os
 import signal
+import socket
+import sys
+from typing import Any, Final
 
-import ray
+from implant_model.errors import UsageError
+
+START_ATTEMPTS: Final = 3
+"""A machine that is busy may need longer for a node than Ray waits (30 seconds, fixed in Ray); the
+next time, its programs are in the page cache."""
+REACH_S: Final = 10.0
+OOM_RETRIES: Final = 3
+"""How often a task is repeated that was killed for want of memory; Ray's default is for ever."""
 
 
 def start_ray() -> None:
-    """Joins the cluster of `RAY_ADDRESS` (`ray job submit` sets it), or starts a local one."""
+    """Joins the cluster of `RAY_ADDRESS` (`ray job submit` sets it), or starts a local one.
+
+    Raises:
+        UsageError: The cluster does not answer or does not let this driver in, or no local one
+            could be started.
+    """
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("RAY_task_oom_retries", str(OOM_RETRIES))
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
     if ray.is_initialized():
         return
     on_sigterm = signal.getsignal(signal.SIGTERM)
-    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(logging_level=logging.WARNING, log_to_driver=False)
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        _join(address)
     else:
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            logging_level=logging.WARNING,
-            log_to_driver=False,
-        )
+        _start_local()
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     signal.signal(signal.SIGTERM, on_sigterm)  # ray.init has put one there that only exits
+
+
+def possible_resources() -> dict[str, float]:
+    """What the cluster has, or may have when its autoscaler has added all that it may.
+
+    Of a cluster whose groups of nodes start at none, the first alone is nothing.
+    """
+    import ray
+
+    there: dict[str, float] = ray.cluster_resources()
+    # Ray Data and Ray Train ask the same; there is no public way.
+    may_be = ray._private.state.state.get_max_resources_from_cluster_config() or {}
+    return {name: max(there.get(name, 0), may_be.get(name, 0)) for name in {*there, *may_be}}
+
+
+def _join(address: str) -> None:
+    import ray
+
+    try:
+        _reach(address)
+        ray.init(logging_level=logging.WARNING, log_to_driver=False)
+    except Exception as error:
+        raise UsageError(
+            f"The Ray cluster {address} of RAY_ADDRESS cannot be joined: {_first_line(error)} "
+            "Check that it runs and that RAY_AUTH_MODE and the token are its own."
+        ) from error
+
+
+def _reach(address: str) -> None:
+    """Finds in seconds that nothing answers at HOST:PORT, for which Ray takes minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit() and "/" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), REACH_S).close()
+
+
+def _start_local() -> None:
+    import ray
+
+    for attempt in range(1, START_ATTEMPTS + 1):
+        try:
+            ray.init(address="local", **_LOCAL)
+            return
+        except Exception as error:  # Ray raises just this if a node takes too long
+            ray.shutdown()
+            if isinstance(error, OSError) and error.strerror:
+                raise UsageError(
+                    f"Ray cannot keep its files in {os.environ.get('RAY_TMPDIR') or '/tmp'} "
+                    f"({error.strerror}); set RAY_TMPDIR to a folder with room that can be written."
+                ) from error
+            if attempt == START_ATTEMPTS:
+                raise UsageError(
+                    f"Ray did not start on this machine in {attempt} attempts: "
+                    f"{_first_line(error)} End what else keeps it busy, and try again."
+                ) from error
+            sys.stderr.write("Ray did not start; once more.\n")
+
+
+_LOCAL: Final[dict[str, Any]] = {
+    "include_dashboard": False,
+    "logging_level": logging.WARNING,
+    "log_to_driver": False,
+}
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].rstrip(".") + "."

@@ -44,12 +44,16 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message[:1].upper()}{message[1:]}; see {self.prog} --help.")
 
 
-def run_command(name: str, work: Callable[[], int]) -> NoReturn:
+def run_command(
+    name: str, work: Callable[[], int], resume: str = "the same command goes on"
+) -> NoReturn:
     """Runs a job's work and ends the process with the contract's exit code.
 
     The last line of the log names the code, since `ray job submit` itself ends with 0 or 1.
+    `resume` is said of a run that was stopped.
     """
     signal.signal(signal.SIGTERM, _terminate)
+    stopped = False
     try:
         code = work()
     except UsageError as error:
@@ -58,9 +62,10 @@ def run_command(name: str, work: Callable[[], int]) -> NoReturn:
         code = _complain(name, error, BUSY)
     except ImplantError as error:
         code = _complain(name, error, INCOMPLETE)
-    except (KeyboardInterrupt, Terminated):
-        code = _complain(name, "Stopped before the end; the same command goes on.", INCOMPLETE)
-    _end_ray()
+    except KeyboardInterrupt:
+        stopped = True
+        code = _complain(name, f"Stopped before the end; {resume}.", INCOMPLETE)
+    _end_ray(stopped=stopped)
     sys.stderr.write(f"{name}: exit code {code}\n")
     logging.shutdown()
     sys.stdout.flush()
@@ -70,17 +75,27 @@ def run_command(name: str, work: Callable[[], int]) -> NoReturn:
     os._exit(code)
 
 
-def _end_ray() -> None:
-    """Leaves the cluster, or ends the local one, if this process has one."""
-    if "ray" in sys.modules:
-        sys.modules["ray"].shutdown()
+def _end_ray(*, stopped: bool) -> None:
+    """Leaves the cluster, or ends the local one, if this process has one.
+
+    A run that was stopped leaves a cluster that it joined by ending: threads of Ray Data are still
+    at work, and to disconnect under them may abort the process (exit code -6 where 3 was to come).
+    """
+    if "ray" not in sys.modules or (stopped and os.environ.get("RAY_ADDRESS")):
+        return
+    sys.modules["ray"].shutdown()
 
 
-class Terminated(BaseException):
-    """SIGTERM: the scheduler wants the job to end."""
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: the scheduler wants the job to end.
+
+    A KeyboardInterrupt, because `ray.get` lets no other exception out of a signal's handler: it
+    would wait on as if nothing had come (seen with Ray 2.60).
+    """
 
 
 def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not break the ending
     raise Terminated
 
 

@@ -164,9 +164,19 @@ def write_rows(table: DeltaTable, rows: pa.Table, predicate: str | None = None) 
 
 
 def read_rows(table: DeltaTable, model: str | None = None) -> list[dict[str, Any]]:
-    """All rows of one model's partition, or of the table."""
+    """All rows of one model's partition, or of the table.
+
+    Raises:
+        StorageError: A data file is damaged or gone, or the store does not answer.
+    """
     filters = None if model is None else [("model", "=", model)]
-    rows: list[dict[str, Any]] = table.to_pyarrow_table(filters=filters).to_pylist()
+    try:
+        rows: list[dict[str, Any]] = table.to_pyarrow_table(filters=filters).to_pylist()
+    except (DeltaError, pa.ArrowException, OSError, ValueError) as error:
+        raise StorageError(
+            f"The rows of the table {table.table_uri} cannot be read ({type(error).__name__}); "
+            "jobs.verify names the file that is damaged."
+        ) from error
     return rows
 
 

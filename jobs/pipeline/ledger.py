@@ -5,11 +5,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from implant_model.errors import ArchiveReason, ArchiveStatus
 from jobs.pipeline.plan import PlannedArchive
 from jobs.pipeline.publish import ArchiveResult
+
+UNFINISHED: Final = (
+    "The processes that worked on it ended before it did, each time that it was tried (out of "
+    "memory, a lost node, or a crash that it causes); run the same command again."
+)
 
 
 @dataclass
@@ -19,6 +24,8 @@ class _Account:
     units: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     outcomes: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
+    implants: Counter[str] = field(default_factory=Counter)
+    novelty: Counter[str] = field(default_factory=Counter)
     end: Mapping[str, Any] | None = None
     error: str | None = None
 
@@ -68,11 +75,13 @@ class Ledger:
             return self._finish(position, account.end or {})
         return None
 
+    def missing(self) -> list[int]:
+        """Positions of the archives whose result is not known."""
+        return [p for p in range(len(self._todo)) if p not in self._finished]
+
     def close(self) -> list[ArchiveResult]:
         """Results of the archives whose receipts never came: failed, to be read again."""
-        missing = [p for p in range(len(self._todo)) if p not in self._finished]
-        message = "Its reading did not come to an end in this run; run the same command again."
-        return [self._finish(position, _failure(message)) for position in missing]
+        return [self._finish(position, _failure(UNFINISHED)) for position in self.missing()]
 
     @staticmethod
     def _add_unit(account: _Account, receipt: Mapping[str, Any]) -> None:
@@ -81,6 +90,8 @@ class Ledger:
             account.units[unit["path"]] = unit
             account.outcomes.update(receipt["outcomes"])
             account.reasons.update(receipt["reasons"])
+            account.implants.update(receipt["implants"])
+            account.novelty.update(receipt["novelty"])
 
     def _finish(self, position: int, end: Mapping[str, Any]) -> ArchiveResult:
         self._finished.add(position)
@@ -94,6 +105,8 @@ class Ledger:
             units=tuple(account.units.values()) if status.is_readable else (),
             outcomes=account.outcomes if status.is_readable else {},
             reasons=account.reasons if status.is_readable else {},
+            implants=account.implants if status.is_readable else {},
+            novelty=account.novelty if status.is_readable else {},
             started_at=datetime.fromtimestamp(end.get("started_at", self._started_at), UTC),
             finished_at=datetime.now(UTC),
         )

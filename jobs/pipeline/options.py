@@ -14,7 +14,12 @@ from jobs.pipeline.plan import check_reasons
 from jobs.pipeline.recipe import Recipe
 
 KEY_VARIABLE = "IMPLANT_KEY_FILE"
+_BATCH_SIZE = "images in one pass of the networks; default 32, on a GPU what fits its memory"
 _MAX_REJECTED = "share of rejected members above which the exit code is 3; default 1"
+_MAX_DRIFT = "shift against the last weeks above which the exit code is 3; default 0.25"
+_METRICS = (
+    "write the run's figures there for Prometheus, such as /var/lib/node_exporter/implant.prom"
+)
 _RETRY = "read again the archives that have, or whose members have, one of these reasons"
 
 
@@ -29,8 +34,10 @@ class ClassifyOptions:
         protector: What is done with identifiers.
         actors: Least and most classifier actors; None fits them to the cluster.
         gpus_per_actor: None fits it to the cluster.
-        batch_size: Pictures in one pass of the networks.
+        batch_size: Pictures in one pass of the networks; None fits it to the device.
         max_rejected: Largest share of rejected members that still ends with exit code 0.
+        max_drift: Largest population stability index that still ends with exit code 0.
+        metrics_file: Normalised URI of a Prometheus text file, or None.
         retry: Reasons for which an archive is read once more.
         dry_run: Only say what would be done.
         limit: Most archives to read.
@@ -42,15 +49,19 @@ class ClassifyOptions:
     protector: Protector
     actors: tuple[int, int] | None
     gpus_per_actor: float | None
-    batch_size: int
+    batch_size: int | None
     max_rejected: float
+    max_drift: float
+    metrics_file: str | None
     retry: frozenset[str]
     dry_run: bool
     limit: int | None
 
     def __post_init__(self) -> None:
-        _check(self.batch_size >= 1, "--batch-size", self.batch_size, "a whole number from 1")
+        if self.batch_size is not None:
+            _check(self.batch_size >= 1, "--batch-size", self.batch_size, "a whole number from 1")
         _check(0 <= self.max_rejected <= 1, "--max-rejected", self.max_rejected, "0 to 1")
+        _check(self.max_drift > 0, "--max-drift", self.max_drift, "a number above 0")
         if self.limit is not None:
             _check(self.limit >= 1, "--limit", self.limit, "a whole number from 1")
         if self.gpus_per_actor is not None:
@@ -85,8 +96,10 @@ def parse_classify(arguments: Sequence[str] | None, description: str | None) -> 
     add("--key-file", metavar="PATH", help=f"key of the pseudonyms; or the variable {KEY_VARIABLE}")
     add("--actors", type=_actors, metavar="MIN[:MAX]", help="classifier actors; default: to fit")
     add("--gpus-per-actor", type=float, metavar="F", help="0 for CPUs; a fraction shares a GPU")
-    add("--batch-size", type=int, default=32, metavar="N", help="images in one pass; default 32")
+    add("--batch-size", type=int, metavar="N", help=_BATCH_SIZE)
     add("--max-rejected", type=float, default=1.0, metavar="RATE", help=_MAX_REJECTED)
+    add("--max-drift", type=float, default=0.25, metavar="PSI", help=_MAX_DRIFT)
+    add("--metrics-file", type=storage.normalise, metavar="PATH", help=_METRICS)
     add("--retry", type=_reasons, default=frozenset(), metavar="REASON[,REASON]", help=_RETRY)
     add("--dry-run", action="store_true", help="only say what would be done; writes nothing")
     add("--limit", type=int, metavar="ARCHIVES", help="read at most so many archives")

@@ -30,7 +30,11 @@ TRANSIENT = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class ArchiveRecord:
-    """What the table `archives` holds of an archive version under the model of this run."""
+    """What the table `archives` holds of an archive version under the model of this run.
+
+    `stands` is False where `predictions` lacks its rows: they made way for a newer version's in a
+    run that died before it had written that version's row, and now this version is back.
+    """
 
     archive: str
     version: str
@@ -41,6 +45,7 @@ class ArchiveRecord:
     members: int
     outcomes: Mapping[str, int]
     member_reasons: Mapping[str, int]
+    stands: bool = True
 
 
 Records = Mapping[str, Mapping[str, ArchiveRecord]]
@@ -96,6 +101,8 @@ def make_plan(
         record = records.get(archive.name, {}).get(archive.info.version)
         if record is None:
             todo.append(archive)
+        elif not record.stands:  # its units are still in the store
+            todo.append(replace(archive, attempt=record.attempt))
         elif _is_done(record, retry):
             done.append(record)
         else:  # units are never overwritten, so a second reading has units of its own

@@ -6,8 +6,8 @@ archive has no row yet: the next run finds their units, adopts them and adds the
 publish the same archive commit the same files, and the later commit changes nothing.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -21,7 +21,7 @@ from implant_model.errors import (
     Outcome,
     StorageError,
 )
-from jobs.pipeline import delta
+from jobs.pipeline import delta, seals
 from jobs.pipeline.plan import ArchiveRecord, PlannedArchive, Records
 from jobs.pipeline.tables import (
     ARCHIVE_ROW,
@@ -46,6 +46,8 @@ class ArchiveResult:
         reasons: Members by reason.
         started_at: Begin of its reading, UTC.
         finished_at: Arrival of its last receipt, UTC.
+        implants: Classified members by their best candidate.
+        novelty: Classified members by `drift.novelty_bin`, as text.
     """
 
     archive: PlannedArchive
@@ -57,6 +59,8 @@ class ArchiveResult:
     reasons: Mapping[str, int]
     started_at: datetime
     finished_at: datetime
+    implants: Mapping[str, int] = field(default_factory=dict)
+    novelty: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def members(self) -> int:
@@ -88,6 +92,7 @@ class Tables:
     """
 
     def __init__(self, output: str, identity: RunIdentity) -> None:
+        self._output = output
         self._predictions = storage.join(output, PREDICTIONS)
         self._archives = storage.join(output, ARCHIVES)
         self._identity = identity
@@ -97,13 +102,17 @@ class Tables:
         """Creates the tables where they are missing."""
         delta.create_table(self._predictions, with_model(PREDICTION_ROW))
         delta.create_table(self._archives, ARCHIVE_ROW)
+        self.seal()
 
     def records(self) -> Records:
         """The rows of `archives` under this model, by archive and version."""
-        table = delta.open_table(self._archives)
+        table, predictions = map(delta.open_table, (self._archives, self._predictions))
+        if table is None or predictions is None:
+            return {}
+        active = {file["path"] for file in delta.active_files(predictions, self._model)}
         records: dict[str, dict[str, ArchiveRecord]] = {}
-        for row in [] if table is None else delta.read_rows(table, self._model):
-            record = _record(row)
+        for row in delta.read_rows(table, self._model):
+            record = _record(row, active)
             records.setdefault(record.archive, {})[record.version] = record
         return records
 
@@ -130,7 +139,12 @@ class Tables:
 
         delta.commit(self._predictions, enter_units)
         delta.commit(self._archives, enter_rows)
+        self.seal()
         return standing
+
+    def seal(self) -> None:
+        """Sets the seals that are missing, also those of a run that died before it did."""
+        seals.seal(self._output)
 
     def _enter_units(
         self, table: DeltaTable, results: Iterable[ArchiveResult]
@@ -233,6 +247,8 @@ def _overtaken(result: ArchiveResult) -> ArchiveResult:
         units=(),
         outcomes={},
         reasons={},
+        implants={},
+        novelty={},
     )
 
 
@@ -280,7 +296,7 @@ def _row(result: ArchiveResult, identity: RunIdentity) -> dict[str, Any]:
     }
 
 
-def _record(row: Mapping[str, Any]) -> ArchiveRecord:
+def _record(row: Mapping[str, Any], active: Container[str]) -> ArchiveRecord:
     return ArchiveRecord(
         archive=row["archive"],
         version=row["archive_version"],
@@ -291,4 +307,5 @@ def _record(row: Mapping[str, Any]) -> ArchiveRecord:
         members=row["members"],
         outcomes={str(outcome): row[str(outcome)] for outcome in Outcome},
         member_reasons={pair["reason"]: pair["members"] for pair in row["reasons"]},
+        stands=all(unit["path"] in active for unit in row["units"]),
     )

@@ -1,7 +1,13 @@
-"""One run over a plan: receipts of the stages into the ledger, its results into the tables."""
+"""One run over a plan: receipts of the stages into the ledger, its results into the tables.
+
+Ray repeats a task whose process or node was lost, a bounded number of times (`stages.py`). What is
+still not whole when the stages end goes through them once more, each archive in a task of its own:
+an archive that kills whoever works on it takes its neighbours with it, and these are thus told
+apart. What is not whole after that is `failed`, and the rest is published.
+"""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from jobs.pipeline.ledger import Ledger
@@ -12,9 +18,15 @@ from jobs.pipeline.publish import ArchiveResult, Tables
 COMMIT_EVERY_S: Final = 15.0
 """Commits are rare, since each one is read by every later reader of the table."""
 
+Again = Callable[[Sequence[int]], Iterable[dict[str, Any]]]
+"""Takes archives by their positions in the plan through the stages, each in a task of its own."""
+
 
 def settle(
-    todo: Sequence[PlannedArchive], receipts: Iterable[dict[str, Any]], tables: Tables
+    todo: Sequence[PlannedArchive],
+    receipts: Iterable[dict[str, Any]],
+    tables: Tables,
+    again: Again | None = None,
 ) -> list[ArchiveResult]:
     """Turns receipts into published results, as they come.
 
@@ -22,6 +34,7 @@ def settle(
         todo: The planned archives.
         receipts: Of their units and ends, in any order, possibly more than once.
         tables: Where the results go.
+        again: Called once, with the archives that are not whole when the receipts end.
 
     Returns:
         One result for each planned archive, as published. If the receipts end with an exception,
@@ -31,7 +44,7 @@ def settle(
     progress = Progress({position: archive.info.size for position, archive in enumerate(todo)})
     committed_at = time.monotonic()
     try:
-        for receipt in receipts:
+        for receipt in _all_receipts(ledger, receipts, again):
             progress.add(receipt)
             result = ledger.add(receipt)
             if result is not None:
@@ -45,3 +58,12 @@ def settle(
         if waiting:
             standing += tables.commit(waiting)
     return standing
+
+
+def _all_receipts(
+    ledger: Ledger, receipts: Iterable[dict[str, Any]], again: Again | None
+) -> Iterator[dict[str, Any]]:
+    yield from receipts
+    missing = ledger.missing()
+    if missing and again is not None:
+        yield from again(missing)

@@ -70,22 +70,30 @@ class ArchiveSource(Datasource):
 
 
 def group_archives(archives: Sequence[PlannedArchive], most_groups: int) -> list[Group]:
-    """Deals archives into groups of about equal bytes, the largest first.
+    """Deals archives into groups, the largest archives first and ever fewer bytes in a group.
+
+    A group takes a share of what is left, so that the last ones are small and all readers end at
+    about the same time.
 
     Args:
         archives: The plan.
-        most_groups: Most read tasks; small archives share one.
+        most_groups: About the most read tasks; small archives share one.
 
     Returns:
         Groups of (position in the plan, archive); each archive is in exactly one.
     """
-    per_group = max(sum(a.info.size for a in archives) / max(most_groups, 1), 1)
+    total = left = sum(archive.info.size for archive in archives)
+    least = max(total / (4 * max(most_groups, 1)), 1)
     most_archives = max(-(-len(archives) // max(most_groups, 1)), 1)
     groups: list[list[tuple[int, PlannedArchive]]] = [[]]
     size = 0
     for position, archive in sorted(enumerate(archives), key=lambda pair: -pair[1].info.size):
-        if size >= per_group or len(groups[-1]) >= 4 * most_archives:
+        if (
+            size >= max(4 * left / max(most_groups, 1), least)
+            or len(groups[-1]) >= 4 * most_archives
+        ):
             groups.append([])
+            left -= size
             size = 0
         groups[-1].append((position, archive))
         size += archive.info.size
@@ -103,10 +111,13 @@ def read_group(group: Group, recipe: Recipe, prepare: Prepare | None = None) -> 
     Yields:
         Tables of one row, schema `PARCEL`.
     """
-    prepare = prepare or _decoder(recipe.preprocessing, recipe.limits).prepare
+    allocate = None
+    if prepare is None:
+        decoder = _decoder(recipe.preprocessing, recipe.limits)
+        prepare, allocate = decoder.prepare, decoder.allocate
     parcel = Parcel()
     for position, archive in group:
-        for piece, rows, images_HW in read_archive(position, archive, recipe, prepare):
+        for piece, rows, images_HW in read_archive(position, archive, recipe, prepare, allocate):
             parcel.add(piece, rows, images_HW)
             if parcel.num_members >= PARCEL_MEMBERS:
                 yield parcel.to_table()

@@ -2,6 +2,10 @@
 
 Every stage takes a parcel and hands on a parcel; pictures end at the classifier, rows at the
 publisher, and only receipts of some hundred bytes reach the driver.
+
+Ray Data's own defaults repeat a task for ever if its process keeps dying. Here each is repeated a
+bounded number of times, and then its block is left out: the ledger misses the archives it held, and
+`run.py` sees to them.
 """
 
 import json
@@ -18,15 +22,24 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
 from implant_model.classifier import Classifier, Predictions
 from implant_model.errors import UsageError
 from implant_model.package import ModelPackage
+from jobs.pipeline.cluster import possible_resources
 from jobs.pipeline.parcels import parcel_table, read_parcel
+from jobs.pipeline.plan import PlannedArchive
 from jobs.pipeline.recipe import Recipe
-from jobs.pipeline.source import ArchiveSource, Group
+from jobs.pipeline.source import ArchiveSource, Group, group_archives
 from jobs.pipeline.unit_files import publish
 
 TOP = 3
 """Candidates in the column `top`."""
+SHARE = 0.5
+"""CPUs that a reader or an actor asks for where there are no GPUs: either may be what takes the
+time, so that there are more of them than cores and the operating system shares the cores out."""
 TASKS_PER_CPU = 16
 """Read tasks for each CPU: enough that the last ones end together, few enough to start quickly."""
+TASK_RETRIES = 2
+"""How often a task is repeated whose process or node was lost; half of it where it is alone."""
+MOST_LOST_TASKS = 100
+"""Tasks that one pass may lose for good: more is no archive's fault but the cluster's."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +52,7 @@ class Resources:
         gpus_per_actor: 0 on CPUs; a fraction shares one GPU.
         read_cpus: CPUs of one task that reads and decodes.
         actor_cpus: CPUs of one classifier actor.
-        batch_size: Pictures in one pass of the networks.
+        batch_size: Pictures in one pass of the networks; None fits it to the device.
         read_tasks: Most read tasks that archives are dealt to.
     """
 
@@ -48,26 +61,25 @@ class Resources:
     gpus_per_actor: float
     read_cpus: float
     actor_cpus: float
-    batch_size: int
+    batch_size: int | None
     read_tasks: int
 
 
 def choose_resources(
-    actors: tuple[int, int] | None, gpus_per_actor: float | None, batch_size: int
+    actors: tuple[int, int] | None, gpus_per_actor: float | None, batch_size: int | None
 ) -> Resources:
-    """Fits the stages to the cluster that this driver is connected to.
+    """Fits the stages to the cluster that this driver is connected to, or to what it can become.
 
     Args:
         actors: Least and most classifier actors, or None: on GPUs one for each that there is, on
-            CPUs one for every two cores, since a picture's decoding takes about as long as its
-            classification.
+            CPUs at most one for every two cores.
         gpus_per_actor: Or None: 1 where the cluster has GPUs, else 0.
-        batch_size: Pictures in one pass of the networks.
+        batch_size: Pictures in one pass of the networks; None fits it to the device.
 
     Raises:
         UsageError: GPUs are asked for and the cluster has none.
     """
-    cluster = ray.cluster_resources()
+    cluster = possible_resources()
     cpus, gpus = cluster.get("CPU", 1.0), cluster.get("GPU", 0.0)
     if gpus_per_actor is None:
         gpus_per_actor = 1.0 if gpus else 0.0
@@ -79,7 +91,8 @@ def choose_resources(
     if actors is None:
         most = int(gpus / gpus_per_actor) if gpus_per_actor else int(cpus // 2)
         actors = (1, max(most, 1))
-    share = 1.0 if cpus >= 2 else cpus / 2  # a reader and an actor must fit at the same time
+    # On a GPU node a CPU is whole, as on nodes still to come; else see SHARE.
+    share = 1.0 if gpus_per_actor and (cpus >= 2 or not cpus) else SHARE
     tasks = int(max(cpus, 1) * TASKS_PER_CPU)
     return Resources(*actors, gpus_per_actor, share, share, batch_size, tasks)
 
@@ -89,8 +102,37 @@ def _autoscales() -> bool:
     return bool(os.environ.get("RAY_ADDRESS"))
 
 
+def run_stages(
+    todo: Sequence[PlannedArchive],
+    recipe: Recipe,
+    package: ModelPackage,
+    resources: Resources,
+    positions: Sequence[int] | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Runs planned archives through the stages; yields their receipts as they come.
+
+    Args:
+        todo: The plan.
+        recipe: How members become rows.
+        package: The model, its files verified.
+        resources: What each stage asks for.
+        positions: Places in the plan of the archives to run, each in a task of its own; by default
+            all of them, dealt to tasks.
+    """
+    if positions is None:
+        groups = group_archives(todo, resources.read_tasks)
+        yield from receipts(build(groups, recipe, package, resources))
+    else:
+        alone: list[Group] = [[(position, todo[position])] for position in positions]
+        yield from receipts(build(alone, recipe, package, resources, alone=True))
+
+
 def build(
-    groups: Sequence[Group], recipe: Recipe, package: ModelPackage, resources: Resources
+    groups: Sequence[Group],
+    recipe: Recipe,
+    package: ModelPackage,
+    resources: Resources,
+    alone: bool = False,
 ) -> Dataset:
     """The lazy Ray Data pipeline from archives to receipts.
 
@@ -99,20 +141,28 @@ def build(
         recipe: How members become rows.
         package: The model, its files verified; it travels to the actors through the object store.
         resources: What each stage asks for.
+        alone: A classifier actor takes one parcel at a time: one that kills it costs no other.
 
     Returns:
         A dataset of schema `RECEIPT`; each row is a JSON list of receipts, see `publish`.
     """
+    retries = TASK_RETRIES // 2 if alone else TASK_RETRIES
     context = DataContext.get_current()
     # Each parcel is a block of its own: see source.py for why this must not depend on sizes.
     context.target_max_block_size = 1
     context.execution_options.preserve_order = False
+    context.max_errored_blocks = MOST_LOST_TASKS
     parcels = ray.data.read_datasource(
         ArchiveSource(groups, recipe),
         override_num_blocks=len(groups),
         num_cpus=resources.read_cpus,
+        ray_remote_args={"max_retries": retries},
     )
-    pool = ActorPoolStrategy(min_size=resources.min_actors, max_size=resources.max_actors)
+    pool = ActorPoolStrategy(
+        min_size=resources.min_actors,
+        max_size=resources.max_actors,
+        max_tasks_in_flight_per_actor=1 if alone else None,
+    )
     gpus = {"num_gpus": resources.gpus_per_actor} if resources.gpus_per_actor else {}
     classified = parcels.map_batches(
         ClassifyParcel,
@@ -121,6 +171,7 @@ def build(
         batch_format="pyarrow",
         compute=pool,
         num_cpus=resources.actor_cpus,
+        max_task_retries=retries,
         **gpus,
     )
     published: Dataset = classified.map_batches(
@@ -130,6 +181,7 @@ def build(
         batch_format="pyarrow",
         compute=TaskPoolStrategy(),
         num_cpus=0,  # waits for the store; a share of a CPU would keep it from running on 2 cores
+        max_retries=retries,
     )
     return published
 
@@ -151,7 +203,8 @@ class ClassifyParcel:
         self._batch_size = resources.batch_size
         device = "cuda" if resources.gpus_per_actor else "cpu"
         self._classifier = Classifier(self._package, device=device)
-        self._classifier.classify(np.zeros((1, size_px, size_px), np.uint8))  # warm before work
+        blank = np.zeros((1, size_px, size_px), np.uint8)
+        self._classifier.classify(blank, self._batch_size)  # warm before work
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Classifies the pictures of one parcel."""

@@ -7,6 +7,7 @@ from typing import Protocol
 from implant_model import storage
 from implant_model.errors import ArchiveReason, ArchiveStatus, Outcome
 from jobs.pipeline.command import INCOMPLETE, OK
+from jobs.pipeline.health import Health
 from jobs.pipeline.plan import Plan
 from jobs.pipeline.publish import ArchiveResult
 from jobs.pipeline.recipe import Recipe
@@ -45,8 +46,10 @@ def describe_plan(plan: Plan, recipe: Recipe) -> str:
     return "\n".join(lines)
 
 
-def summarise(plan: Plan, results: Sequence[ArchiveResult], output: str) -> str:
-    """Counts of this run, what is not whole, and where the tables are."""
+def summarise(
+    plan: Plan, results: Sequence[ArchiveResult], output: str, health: Health | None = None
+) -> str:
+    """Counts of this run, what is not whole, what is not as usual, and where the tables are."""
     lines = []
     if results:
         outcomes = _sum(result.outcomes for result in results)
@@ -57,19 +60,27 @@ def summarise(plan: Plan, results: Sequence[ArchiveResult], output: str) -> str:
             listed = ", ".join(f"{reason} {n:,}" for reason, n in reasons.most_common())
             lines.append(f"Reasons: {listed}.")
     lines += _incomplete(plan, results)
+    lines += [f"Warning: {warning}" for warning in health.warnings] if health else []
     lines.append(f"Predictions: {storage.join(output, PREDICTIONS)}")
     lines.append(f"Archives: {storage.join(output, ARCHIVES)}")
     return "\n".join(lines)
 
 
-def exit_code(plan: Plan, results: Sequence[ArchiveResult], max_rejected: float) -> int:
-    """0 if every archive of the inputs is complete and few enough members were rejected, else 3.
+def exit_code(
+    plan: Plan,
+    results: Sequence[ArchiveResult],
+    max_rejected: float,
+    health: Health | None = None,
+) -> int:
+    """0 if all archives of the inputs are complete and the run is past no threshold, else 3.
 
     Archives of earlier runs count: what was missing then is missing still. The share of rejected
     members is that of this run, or of all if it had nothing to do.
     """
     everything: list[Counted] = [*results, *plan.done]
     if any(archive.status is not ArchiveStatus.COMPLETE for archive in everything):
+        return INCOMPLETE
+    if health is not None and health.warnings:
         return INCOMPLETE
     counted: Sequence[Counted] = results or plan.done
     rejected = sum(archive.outcomes.get(Outcome.REJECTED, 0) for archive in counted)

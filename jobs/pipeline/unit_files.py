@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from implant_model import storage
 from implant_model.errors import ImplantError, Outcome, StorageError
+from jobs.pipeline.drift import novelty_bin
 from jobs.pipeline.parcels import End, Unit, dump_pieces, read_parcel
 from jobs.pipeline.tables import PREDICTION_ROW, PREDICTIONS
 
@@ -24,8 +25,9 @@ def publish(table: pa.Table, output: str) -> pa.Table:
     """Puts the units of a parcel, each once, and reports what stands.
 
     A receipt is a JSON object: of a unit `position`, `unit` (path, first_member, members, bytes,
-    sha256), `read_bytes`, `outcomes` and `reasons` (counts); of an archive's end the fields of
-    `End`; of a unit that could not be published `position` and `error`.
+    sha256), `read_bytes` and the counts `outcomes`, `reasons`, `implants` (best candidates) and
+    `novelty` (by `novelty_bin`); of an archive's end the fields of `End`; of a unit that could not
+    be published `position` and `error`.
 
     Args:
         table: One parcel, its rows classified.
@@ -86,7 +88,9 @@ def _receipt(unit: Unit, rows: pa.Table, data: bytes) -> dict[str, Any]:
         },
         "read_bytes": unit.num_bytes,
         "outcomes": Counter(rows["outcome"].to_pylist()),
-        "reasons": Counter(r for r in rows["reason"].to_pylist() if r is not None),
+        "reasons": Counter(rows["reason"].drop_null().to_pylist()),
+        "implants": Counter(rows["implant"].drop_null().to_pylist()),
+        "novelty": Counter(map(novelty_bin, rows["novelty"].drop_null().to_pylist())),
     }
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from implant_model import storage
-from implant_model.archives import Member, read_members
+from implant_model.archives import Allocate, Member, read_members
 from implant_model.decode import Header
 from implant_model.errors import (
     ArchiveError,
@@ -29,14 +29,18 @@ from jobs.pipeline.plan import PlannedArchive
 from jobs.pipeline.recipe import Recipe
 from jobs.pipeline.tables import PREDICTION_ROW, PREDICTIONS, unit_id, unit_path
 
-Prepare = Callable[[bytes], Prepared]
+Prepare = Callable[[bytes | memoryview], Prepared]
 Read = tuple[Piece, pa.Table, list[np.ndarray]]
 
 _NOT_DECODED = Header()
 
 
 def read_archive(
-    position: int, archive: PlannedArchive, recipe: Recipe, prepare: Prepare
+    position: int,
+    archive: PlannedArchive,
+    recipe: Recipe,
+    prepare: Prepare,
+    allocate: Allocate | None = None,
 ) -> Iterator[Read]:
     """Streams an archive's units, then its end.
 
@@ -49,6 +53,7 @@ def read_archive(
         archive: What to read, and in which version.
         recipe: How members become rows.
         prepare: Decodes and preprocesses one member; never raises for what its bytes hold.
+        allocate: Where `prepare` wants a large member; see `read_members`.
 
     Yields:
         A unit with its rows (schema `PREDICTION_ROW`, `outcome` null where a picture waits) and
@@ -61,7 +66,7 @@ def read_archive(
         if reason is None:
             draft = _open_draft(position, archive, recipe, 0)
             with storage.open_object(archive.info) as reader:
-                for member in read_members(reader, archive.name, recipe.limits):
+                for member in read_members(reader, archive.name, recipe.limits, allocate):
                     draft.add(member, prepare)
                     members += 1
                     if draft.is_full:
@@ -107,8 +112,11 @@ class _Draft:
         self.num_bytes += member.size
         if self.unit.adopted:
             return
+        data = member.data
+        # Before its decode, which may overwrite it.
+        content = None if data is None else self.recipe.protector.content(data)
         prepared = _prepare(member, prepare)
-        self.rows.append(_member_row(self.unit, member, prepared, self.recipe))
+        self.rows.append(_member_row(self.unit, member, prepared, content, self.recipe))
         if prepared.image is not None:
             self.images_HW.append(prepared.image)
 
@@ -131,7 +139,9 @@ def _prepare(member: Member, prepare: Prepare) -> Prepared:
     return prepare(member.data)
 
 
-def _member_row(unit: Unit, member: Member, prepared: Prepared, recipe: Recipe) -> dict[str, Any]:
+def _member_row(
+    unit: Unit, member: Member, prepared: Prepared, content: str | None, recipe: Recipe
+) -> dict[str, Any]:
     """The row of a member as far as it is known before the classifier; see the tables' contract."""
     header, protect = prepared.header, recipe.protector.identifier
     identifiers = {
@@ -139,7 +149,6 @@ def _member_row(unit: Unit, member: Member, prepared: Prepared, recipe: Recipe) 
         for kind in ("patient", "study", "series", "instance", "accession")
     }
     terms = {name: getattr(header, name) for name in _TERMS}
-    data = member.data
     return {
         "archive": unit.archive,
         "archive_version": unit.version,
@@ -147,7 +156,7 @@ def _member_row(unit: Unit, member: Member, prepared: Prepared, recipe: Recipe) 
         "member": protect("member", member.name),
         "outcome": _outcome(prepared),
         "reason": None if prepared.reason is None else str(prepared.reason),
-        "content": None if data is None else recipe.protector.content(data),
+        "content": content,
         **identifiers,
         **terms,
     }

@@ -1,0 +1,124 @@
+"""What `doctor` finds on this machine and in the store: versions, codecs, disks, overwriting."""
+
+import importlib
+import os
+import re
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+from implant_model import storage
+from implant_model.errors import UsageError
+
+FLOORS = {"pydicom": "3.0.2", "ray": "2.55", "torch": "2.10", "pyarrow": "23.0.1"}
+"""Versions below have known vulnerabilities; those of pyproject.toml are the same."""
+
+CODECS = {
+    "cv2": ("opencv-python-headless", "PNG"),
+    "PIL.Image": ("pillow", "JPEG"),
+    "gdcm": ("python-gdcm", "lossless JPEG in DICOM"),
+    "jpeg_ls": ("pyjpegls", "JPEG-LS in DICOM"),
+    "openjpeg": ("pylibjpeg-openjpeg", "JPEG 2000 in DICOM"),
+}
+PILLOW_FEATURES = {"jpg": "JPEG", "jpg_2000": "JPEG 2000 in DICOM"}
+
+SHARED = re.compile(
+    r"9p|afs|beegfs|ceph|cifs|gpfs|lustre|nfs4?|smb3|smbfs|wekafs|(fuse\.)?glusterfs"
+    r"|fuse\.(ceph|s3fs|sshfs|mount-s3|gcsfuse)"
+)
+MEMORY = frozenset({"tmpfs", "ramfs"})
+SPILL_SHARE = 0.3
+"""Share of the memory that Ray takes for objects: as much must fit on the disk."""
+
+
+def check_versions() -> Iterator[str]:
+    """Packages that are missing, or below the floors."""
+    for package, floor in FLOORS.items():
+        try:
+            found = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            yield f"{package} is not installed; install requirements.lock."
+            continue
+        if numbers(found) < numbers(floor):
+            yield (
+                f"{package} {found} has known vulnerabilities; install {floor} or newer, as "
+                "requirements.lock has it."
+            )
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """The release segment of a version, for comparison: `2.60.0rc1` is (2, 60, 0)."""
+    release = re.match(r"\d+(\.\d+)*", version)
+    found = [int(part) for part in release[0].split(".")] if release else []
+    return (*found, 0, 0, 0)[: max(len(found), 3)]
+
+
+def check_codecs() -> Iterator[str]:
+    """Decoders that cannot be loaded; without one of them no radiograph is decoded at all."""
+    for module, (package, encoding) in CODECS.items():
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            yield (
+                f"The codec of {encoding} cannot be loaded ({error}); install {package} as "
+                "requirements.lock has it."
+            )
+            if module == "PIL.Image":
+                return
+    from PIL import features
+
+    for feature, encoding in PILLOW_FEATURES.items():
+        if not features.check(feature):
+            yield f"This Pillow was built without {encoding}; install the wheel of PyPI."
+
+
+def check_spill_folder(folder: str, mounts: str | None = None) -> Iterator[str]:
+    """A spill folder that is shared, in memory, small, or cannot be written.
+
+    Args:
+        folder: Where Ray spills; it need not exist yet.
+        mounts: Text in the form of /proc/self/mounts; by default that file.
+    """
+    place = Path(folder).absolute()
+    while not place.exists():
+        place = place.parent
+    remedy = "name a folder on a local disk by RAY_TMPDIR, or by --temp-dir of ray start."
+    if not os.access(place, os.W_OK | os.X_OK) or not place.is_dir():
+        yield f"Ray cannot spill to {folder}: {place} may not be written; {remedy}"
+        return
+    kind = _file_system(place.resolve(), mounts)
+    if SHARED.fullmatch(kind):
+        yield f"Ray spills to {folder}, which is shared over a network ({kind}); {remedy}"
+    elif kind in MEMORY:
+        yield f"Ray spills to {folder}, which is itself in memory ({kind}); {remedy}"
+    room = os.statvfs(place)
+    free, wanted = room.f_bavail * room.f_frsize, SPILL_SHARE * _memory_bytes()
+    if free < wanted:
+        yield (
+            f"Ray spills to {folder}, which has {free / 1e9:.1f} GB free; {wanted / 1e9:.1f} GB, "
+            f"as much as Ray keeps in memory, are wanted: {remedy}"
+        )
+
+
+def _file_system(place: Path, mounts: str | None) -> str:
+    """The type of the file system that holds a path: that of the longest mount point above it."""
+    text = Path("/proc/self/mounts").read_text() if mounts is None else mounts
+    best, kind = -1, "unknown"
+    for line in text.splitlines():
+        _, point, found, *_ = line.split(" ")
+        point = point.replace("\\040", " ")
+        if place.is_relative_to(point) and len(point) >= best:
+            best, kind = len(point), found
+    return kind
+
+
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def check_store(output: str) -> Iterator[str]:
+    """An output that cannot be written, or whose store overwrites what it is told not to."""
+    try:
+        storage.probe(output)
+    except UsageError as error:
+        yield str(error)
