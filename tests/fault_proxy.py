@@ -3,10 +3,10 @@
     proxy.add(Fault("PUT", "unit.parquet", Lose(after=True)))       # stored, but nobody hears of it
     proxy.add(Fault("GET", "a.tar", Cut(1000), skip=1, times=2))    # 2nd and 3rd body break off
 
-Faults hit the requests whose method is equal and in whose target (path and query, percent-encoded)
-the pattern is found; the first that matches and is not used up acts. Each connection carries one
-request. PUT, POST and DELETE reach the store one at a time, because moto looks for an object and
-creates it in two steps, whereas in S3 a conditional PUT is one.
+Faults hit the requests whose method is equal (`*`: any) and in whose target (path and query,
+percent-encoded) the pattern is found; the first that matches and is not used up acts. Each
+connection carries one request. PUT, POST and DELETE reach the store one at a time, because moto
+looks for an object and creates it in two steps, whereas in S3 a conditional PUT is one.
 """
 
 import asyncio
@@ -46,9 +46,29 @@ class Answer:
 
 @dataclass(frozen=True)
 class Lose:
-    """The connection ends without a reply, before or after the effect of the request."""
+    """The connection ends without a reply, before or after the effect of the request.
+
+    `call` happens first, if given: to kill the client, say, so that it never tries again.
+    """
 
     after: bool
+    call: Callable[[], object] | None = None
+
+
+@dataclass(frozen=True)
+class Hang:
+    """No reply comes, before or after the effect, until the client has waited long enough."""
+
+    after: bool
+    seconds: float = 60
+
+
+@dataclass(frozen=True)
+class Slow:
+    """The reply comes in pieces of so many bytes, with a pause before each."""
+
+    size: int
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -101,7 +121,7 @@ class Delay:
     seconds: float
 
 
-Action = Answer | Lose | Cut | Shorten | Flip | Ignore | Replace | First | Delay
+Action = Answer | Lose | Hang | Slow | Cut | Shorten | Flip | Ignore | Replace | First | Delay
 
 
 @dataclass
@@ -116,7 +136,7 @@ class Fault:
 
     def takes(self, request: Request) -> bool:
         """Whether it acts on this request; counts it."""
-        matches = request.method == self.method and re.search(self.pattern, request.target)
+        matches = self.method in ("*", request.method) and re.search(self.pattern, request.target)
         if not matches or self.times == 0:
             return False
         if self.skip:
@@ -142,6 +162,7 @@ class FaultProxy:
         self._upstream_port = upstream_port
         self._faults: list[Fault] = []
         self._under_way = 0
+        self._handlers: set[asyncio.Task[None] | None] = set()
         self._ready = threading.Event()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="fault-proxy")
@@ -197,24 +218,31 @@ class FaultProxy:
         await asyncio.gather(*others, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # The loop itself keeps only weak references: a handler that waits may be collected.
+        task = asyncio.current_task()
+        self._handlers.add(task)
         self._under_way += 1
         self.most_at_once = max(self.most_at_once, self._under_way)
         try:
             request = await _read_request(reader, writer)
             self.requests.append(request)
-            writer.write(await self._reply(request))
-            await writer.drain()
+            action = next((f.action for f in self._faults if f.takes(request)), None)
+            reply = await self._reply(request, action)
+            await _send(writer, reply, action)
         except (ConnectionError, asyncio.IncompleteReadError):
             pass  # a client that goes away in the middle is nobody's error here
         finally:
             self._under_way -= 1
             await _close(writer)
+            self._handlers.discard(task)
 
-    async def _reply(self, request: Request) -> bytes:
-        action = next((f.action for f in self._faults if f.takes(request)), None)
+    async def _reply(self, request: Request, action: Action | None) -> bytes:
         match action:
             case Answer(after=False) | Lose(after=False):
                 return _error(action)
+            case Hang(after=False, seconds=seconds):
+                await asyncio.sleep(seconds)
+                return b""
             case First(call):
                 await asyncio.to_thread(call)
             case Delay(seconds):
@@ -227,6 +255,9 @@ class FaultProxy:
         match action:
             case Answer() | Lose():
                 return _error(action)
+            case Hang(seconds=seconds):
+                await asyncio.sleep(seconds)
+                return b""
             case Cut() | Shorten() | Flip():
                 return _damaged(reply, action)
         return reply
@@ -244,6 +275,15 @@ class FaultProxy:
             writer.write("\r\n".join([*lines, "", ""]).encode("latin-1") + request.body)
             await writer.drain()
             return await reader.read()
+
+
+async def _send(writer: asyncio.StreamWriter, reply: bytes, action: Action | None) -> None:
+    step = action.size if isinstance(action, Slow) else max(len(reply), 1)
+    for start in range(0, len(reply), step):
+        if isinstance(action, Slow):
+            await asyncio.sleep(action.seconds)
+        writer.write(reply[start : start + step])
+        await writer.drain()
 
 
 async def _close(writer: asyncio.StreamWriter) -> None:
@@ -268,6 +308,8 @@ async def _read_request(reader: asyncio.StreamReader, writer: asyncio.StreamWrit
 
 def _error(action: Answer | Lose) -> bytes:
     if isinstance(action, Lose):
+        if action.call is not None:
+            action.call()
         return b""
     body = f"<Error><Code>{action.code}</Code><Message>as told</Message></Error>".encode()
     head = f"HTTP/1.1 {action.status} Told\r\nContent-Type: application/xml\r\n"

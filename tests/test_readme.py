@@ -22,6 +22,7 @@ from implant_model.privacy import IdentifierPolicy
 from jobs.pipeline import command
 from jobs.pipeline.options import parse_classify
 from tests.sample_output import publish_sample
+from training.config import from_document
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -58,7 +59,7 @@ def table(title: str) -> list[list[str]]:
 
 def test_every_code_block_is_of_a_kind_that_is_tested() -> None:
     assert README.count("```") == 2 * len(BLOCKS)
-    assert {language for language, _ in BLOCKS} == {"bash", "python"}
+    assert {language for language, _ in BLOCKS} == {"bash", "python", "toml"}
     assert len(QUERIES) == len(PYTHON) - 1
     for line in SHELL:
         assert line.startswith("make ") or job_of(line), line
@@ -85,11 +86,12 @@ def test_job_accepts_the_call(line: str, capsys: pytest.CaptureFixture[str]) -> 
         importlib.import_module(f"jobs.{name}").main(["--help"])
     assert ended.value.code == 0
     flags = [word for word in arguments if word.startswith("--")]
-    assert all(flag in capsys.readouterr().out for flag in flags)
+    usage = capsys.readouterr().out
+    assert all(flag in usage for flag in flags)
 
 
 def test_flags_in_the_text_are_flags_of_a_job(capsys: pytest.CaptureFixture[str]) -> None:
-    texts = "".join(map(section, ("Classify", "What comes out", "Identifiers")))
+    texts = "".join(map(section, ("Classify", "Every night", "What comes out", "Identifiers")))
     said = set(re.findall(r"`(?:[^`]* )?(--[a-z-]+)", texts))
     with contextlib.suppress(SystemExit):
         parse_classify(["--help"], None)
@@ -106,6 +108,13 @@ def test_training_command_in_the_text_is_one(capsys: pytest.CaptureFixture[str])
         importlib.import_module("jobs.train").main(["--help"])
     usage = capsys.readouterr().out
     assert all(flag in usage for flag in re.findall("--[a-z]+", said[1]))
+
+
+def test_settings_in_the_text_are_settings() -> None:
+    for block in [block for language, block in BLOCKS if language == "toml"]:
+        config = from_document(tomllib.loads(block), "README.md")
+        assert config.segmenter.width
+        assert config.split.folds == 10
 
 
 def test_ray_submits_jobs_in_this_form() -> None:
@@ -218,6 +227,37 @@ def test_figures_are_those_of_the_benchmark() -> None:
         assert [cell.removesuffix(" MB") for cell in said] == [row[0], *row[3:7]]
     assert len(table("Memory")) == 3
     assert "make bench" in section("Memory")
+
+
+def test_promises_are_shown_by_tests_that_there_are() -> None:
+    rows = table("What is promised")
+    assert len(rows) >= 9
+    for promise, tests in rows:
+        shown = re.findall(r"`(tests/\w+\.py)::(\w+)`", tests)
+        assert shown, promise
+        for path, name in shown:
+            tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+            assert name in {n.name for n in tree.body if isinstance(n, ast.FunctionDef)}, name
+
+
+def test_torture_commands_in_the_text_are_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert "\ntorture: .venv/installed\n\t$(BIN)/python -m tests.torture\n" in makefile
+    assert "`make torture`" in section("What is promised")
+    with pytest.raises(SystemExit):
+        importlib.import_module("tests.torture.__main__").main(["--help"])
+    said = section("What is promised")
+    usage = capsys.readouterr().out
+    assert all(flag in usage for flag in re.findall(r"--[a-z]+", said))
+
+
+def test_figures_of_the_audit_are_those_of_the_benchmark() -> None:
+    lines = (ROOT / "benchmarks" / "audit_million.md").read_text(encoding="utf-8").splitlines()
+    measured = [line.rsplit("|", 2)[0].strip() for line in lines if line.endswith("| 0 |")]
+    said = [line.removesuffix("|").strip() for line in section("Audit a registry").splitlines()]
+    assert len(measured) == 2
+    assert set(measured) <= set(said)
+    assert "make bench" in section("Audit a registry")
 
 
 def test_licence_is_there() -> None:

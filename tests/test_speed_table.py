@@ -1,0 +1,34 @@
+"""The table of the benchmark: ratios turn by turn, medians, and what was set as the least."""
+
+from benchmarks.speed_table import ratios, report
+
+MEASURED = {
+    "dicom": {
+        "job": [80.0, 100.0, 90.0],
+        "loader": [10.0, 10.0, 10.0],
+        "ray": [9.0, 12.0, 9.0],
+        "limit": [100.0, 100.0, 100.0],
+        "decode_ms": [8.0, 8.0, 8.0],
+        "model_ms": [2.0, 2.0, 2.0],
+    },
+    "start": {"warm": [12.0, 14.0, 13.0], "cold": [30.0, 50.0, 31.0]},
+}
+
+
+def test_ratios_are_of_one_turn() -> None:
+    assert ratios(MEASURED["dicom"], "loader") == [8.0, 10.0, 9.0]
+
+
+def test_report_says_what_is_met_and_what_is_not() -> None:
+    text = report(MEASURED)
+    row = next(line for line in text.splitlines() if line.startswith("| DICOM 16 bit"))
+    assert "9.00 (8.00 to 10.00); 8 met" in row
+    assert "8.89 (8.33 to 10.00); 10 NOT met" in row
+    assert "0.90 (0.80 to 1.00); 0.85 met" in row
+    assert "| warm | 13 s (12 to 14) | 20 s |" in text
+    assert "| DICOM 16 bit uncompressed | 360,000 | 8 |" in text
+
+
+def test_what_was_not_measured_has_no_row() -> None:
+    assert "RLE" not in report(MEASURED)
+    assert "Sizing" not in report({"start": MEASURED["start"]})

@@ -1,0 +1,98 @@
+"""The main job without Ray: its own plan, reading, publication and ledger, in one process.
+
+For attacks that need hundreds of runs: a run takes a second. What Ray does between the stages is
+left out, nothing else. Runs are children of a server that has the libraries loaded, so that one can
+be killed as a job is killed.
+"""
+
+import json
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import pyarrow as pa
+import torch
+
+from implant_model import __version__, storage, storage_s3
+from implant_model.classifier import Classifier
+from implant_model.decode import decode
+from implant_model.errors import MemberError
+from implant_model.limits import Limits
+from implant_model.package import load_package
+from implant_model.preprocess import preprocess
+from implant_model.sandbox import Prepared
+from jobs.pipeline.command import run_command
+from jobs.pipeline.lease import Lease
+from jobs.pipeline.options import parse_classify
+from jobs.pipeline.parcels import parcel_table, read_parcel
+from jobs.pipeline.plan import make_plan
+from jobs.pipeline.publish import RunIdentity, Tables
+from jobs.pipeline.recipe import Recipe
+from jobs.pipeline.run import settle
+from jobs.pipeline.source import group_archives, read_group
+from jobs.pipeline.stages import fill_rows
+from jobs.pipeline.summary import exit_code
+from jobs.pipeline.unit_files import publish
+
+UNIT_MEMBERS: Final = 3
+READ_TIMEOUT_S: Final = 10
+"""Of the store's answers; 60 s in the product, which an attack that hangs would have to wait."""
+
+
+def run(arguments: Sequence[str], *, lease: bool) -> None:
+    """The job with its own exit code and errors; ends the process."""
+    storage_s3._READ_TIMEOUT_S = READ_TIMEOUT_S
+    torch.set_num_threads(1)
+    run_command("classify", lambda: classify(arguments, lease=lease))
+
+
+def classify(arguments: Sequence[str], *, lease: bool = True) -> int:
+    """What `jobs.classify.main` does, without Ray between the stages."""
+    options = parse_classify(arguments, None)
+    package = load_package(options.model)
+    recipe = replace(options.recipe(package), unit_members=UNIT_MEMBERS)
+    run = uuid.uuid4().hex
+    identity = RunIdentity(package.id, recipe.configuration_hash, __version__, run)
+    tables = Tables(options.output, identity)
+    plan = make_plan(options.inputs, tables.records(), options.retry, options.limit)
+    if not plan.todo:
+        tables.seal()
+        return exit_code(plan, [], options.max_rejected)
+    storage.probe(options.output)
+    classifier = Classifier(package)
+
+    def receipts() -> Iterator[dict[str, Any]]:
+        for group in group_archives(plan.todo, 2):
+            for parcel in read_group(group, recipe, lambda data: prepare(data, recipe)):
+                table = _classified(parcel, recipe, classifier, package)
+                yield from json.loads(publish(table, recipe.output)["receipts"][0].as_py())
+
+    def work() -> int:
+        tables.create()
+        results = settle(plan.todo, receipts(), tables)
+        return exit_code(plan, results, options.max_rejected)
+
+    if not lease:
+        return work()
+    with Lease(options.output, run):
+        return work()
+
+
+def prepare(data: bytes | memoryview, recipe: Recipe) -> Prepared:
+    """Decodes in this process: to start another for each run would take most of its time."""
+    decoded = decode(data, Limits(), 2 * recipe.preprocessing.size_px)
+    if decoded.pixels_HW is None:
+        return Prepared(decoded.header, None, decoded.reason)
+    try:
+        image = preprocess(decoded.pixels_HW, recipe.preprocessing)
+    except MemberError as error:
+        return Prepared(decoded.header, None, error.reason)
+    return Prepared(decoded.header, image, None)
+
+
+def _classified(parcel: pa.Table, recipe: Recipe, classifier: Any, package: Any) -> pa.Table:
+    pieces, rows, images_NHW = read_parcel(parcel, recipe.preprocessing.size_px)
+    if len(images_NHW):
+        rows = fill_rows(rows, classifier.classify(images_NHW), package)
+    return parcel_table(pieces, rows)
