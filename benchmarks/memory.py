@@ -11,8 +11,6 @@ make 0.3 GB, 480 make 4.5 GB. Exit codes: 0 flat; 3 not flat, or a run that did 
 
 import argparse
 import io
-import os
-import platform
 import subprocess
 import sys
 import tarfile
@@ -21,11 +19,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.machine import machine
 from benchmarks.process_memory import Peaks, look
 from implant_model import storage
 from implant_model.errors import ImplantError
@@ -192,19 +190,6 @@ def _ratios(first: Run, last: Run) -> str:
     ratios = [f"{after / max(before, 1):.2f}" for before, after in pairs]
     grown = f"{last.images / first.images:.0f} times"
     return f"| {grown} | {last.num_bytes / first.num_bytes:.1f} | | {' | '.join(ratios)} | |"
-
-
-def machine() -> str:
-    """Processor, cores, memory and the versions that matter."""
-    cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    name = next((x.split(":")[1].strip() for x in cpuinfo if x.startswith("model name")), "unknown")
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    load = os.getloadavg()[2]
-    return (
-        f"{name}, {os.cpu_count()} cores, {memory:.0f} GB of memory, load {load:.1f} over the last "
-        f"15 minutes; Linux {platform.release()}, Python {platform.python_version()}, Ray "
-        f"{version('ray')}, torch {version('torch')}"
-    )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,181 @@
+"""How fast the job is beside what a user might write instead, and beside the hardware's limit.
+
+    python -m benchmarks.speed
+    python -m benchmarks.speed --kinds dicom,jpeg --repeats 2 --seconds 10
+
+Each kind of archive is read by this job, by a plain PyTorch DataLoader loop and by a simple Ray
+Data pipeline, one after the other, `--repeats` times in turn on one running cluster. A rate is
+the slope between two numbers of archives, so that what a start takes cancels; starts are a row of
+their own. The limit is the number of cores over the CPU seconds of the job's own decode and model.
+What was measured replaces its rows in benchmarks/speed.json, and benchmarks/speed.md shows all of
+that. Exit codes: 0 measured; 3 a contender failed.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.speed_archives import KINDS, link, prepare
+from benchmarks.speed_start import START, measure_start
+from benchmarks.speed_table import CONTENDERS, report
+from implant_model.errors import ImplantError
+from jobs.pipeline.command import OK, run_command
+
+ROOT = Path(__file__).parents[1]
+RESULT = ROOT / "benchmarks" / "speed.json"
+SMALL_TARS = 2
+"""Archives of the smaller run: one for each of two readers."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all measurements of one call share."""
+
+    model: Path
+    folder: Path
+    seconds: float
+    environment: dict[str, str]
+    cores: int
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse, measure in turn, write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add = parser.add_argument
+    add("--kinds", default=",".join([*KINDS, START]), help="comma-separated; default all")
+    add("--contenders", default=",".join(CONTENDERS), help="comma-separated; default all")
+    add("--repeats", type=int, default=3)
+    add("--seconds", type=float, default=12.0, help="of work between the two sizes of a run")
+    add("--model", type=Path, default=ROOT / "models" / "phantom")
+    add("--folder", type=Path, default=Path(tempfile.gettempdir()) / "implant-bench")
+    options = parser.parse_args(arguments)
+    kinds = options.kinds.split(",")
+    tars = {kind: prepare(options.folder, kind) for kind in kinds if kind in KINDS}
+    measured = read_result()
+    with Cluster() as environment:
+        bench = Bench(
+            options.model.resolve(), options.folder, options.seconds, environment, count_cores()
+        )
+        for kind, tar in tars.items():
+            measured[kind] = measure(
+                kind, tar, options.contenders.split(","), options.repeats, bench
+            )
+            write_result(measured)
+        if START in kinds:
+            measured[START] = measure_start(bench.model, bench.folder, environment, options.repeats)
+            write_result(measured)
+    print(report(measured))
+    return OK
+
+
+class Cluster:
+    """A Ray cluster as the job starts one, for all runs; yields the variables that lead to it."""
+
+    def __enter__(self) -> dict[str, str]:
+        import ray
+
+        from jobs.pipeline.cluster import start_ray
+
+        start_ray()
+        return {**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+
+    def __exit__(self, *_: object) -> None:
+        import ray
+
+        ray.shutdown()
+
+
+def count_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def measure(
+    kind: str, tar: Path, contenders: Sequence[str], repeats: int, bench: Bench
+) -> dict[str, list[float]]:
+    """Images a second of each contender, and the limit, once for each repeat."""
+    rates: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(repeats):
+        for name in contenders:
+            rate = limit(tar, bench, rates) if name == "limit" else slope(kind, name, tar, bench)
+            rates[name].append(rate)
+            print(f"{kind} {name} {rate:.1f} images/s", flush=True)
+    return rates
+
+
+def slope(kind: str, contender: str, tar: Path, bench: Bench) -> float:
+    """Images a second between a small and a large number of archives."""
+    members, expected_ms = KINDS[kind].members, KINDS[kind].expected_ms[contender]
+    more = max(SMALL_TARS, round(1000 * bench.seconds / expected_ms / members))
+    with tempfile.TemporaryDirectory(dir=bench.folder) as folder:
+        sizes = (SMALL_TARS, SMALL_TARS + more)
+        folders = [Path(folder) / f"in-{size}" for size in sizes]
+        for place, size in zip(folders, sizes, strict=True):
+            link(tar, place, size)
+        lines = run(
+            ["speed_contender", contender, str(bench.model), f"{folder}/out", *map(str, folders)],
+            bench,
+        )
+    for size, line in zip(sizes, lines, strict=False):
+        if line != f"{size * members} rows":
+            raise ImplantError(f"{contender} wrote {line!r} of {size * members} images of {kind}.")
+    small_s, large_s = map(float, json.loads(lines[-1]))
+    return more * members / (large_s - small_s)
+
+
+def limit(tar: Path, bench: Bench, rates: dict[str, list[float]]) -> float:
+    """Cores over CPU seconds of decode and model, measured with all cores at work."""
+    command = [sys.executable, "-m", "benchmarks.speed_limit", str(bench.model), str(tar)]
+    running = [
+        subprocess.Popen(
+            command, cwd=ROOT, env={**bench.environment, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE, text=True,
+        )
+        for _ in range(bench.cores)
+    ]  # fmt: skip
+    said = [json.loads(process.communicate()[0].splitlines()[-1]) for process in running]
+    decode_ms, model_ms = (
+        float(sum(each[part] for each in said)) / len(said) for part in ("decode_ms", "model_ms")
+    )
+    rates.setdefault("decode_ms", []).append(decode_ms)
+    rates.setdefault("model_ms", []).append(model_ms)
+    return bench.cores / (decode_ms + model_ms) * 1000
+
+
+def run(command: Sequence[str], bench: Bench) -> list[str]:
+    """Runs a module of this package; returns what it printed, line by line."""
+    done = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{command[0]}", *command[1:]],
+        cwd=ROOT,
+        env=bench.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise ImplantError(f"{command[1]} failed: {done.stderr[-2000:]}")
+    return done.stdout.splitlines()
+
+
+def read_result() -> dict[str, dict[str, list[float]]]:
+    """What earlier calls measured."""
+    if not RESULT.exists():
+        return {}
+    measured: dict[str, dict[str, list[float]]] = json.loads(RESULT.read_text())
+    return measured
+
+
+def write_result(measured: dict[str, dict[str, list[float]]]) -> None:
+    """Keeps the figures, and the table that shows them."""
+    RESULT.write_text(json.dumps(measured, indent=1) + "\n")
+    RESULT.with_suffix(".md").write_text(report(measured))
+
+
+if __name__ == "__main__":
+    run_command("speed", lambda: main(sys.argv[1:]))

@@ -1,0 +1,77 @@
+"""Runs one contender of `benchmarks.speed` on folders of tars, in a process of its own.
+
+    python -m benchmarks.speed_contender job MODEL OUTPUT FOLDER [FOLDER ...]
+
+Prints the seconds that each folder took as JSON on its last line. Ray comes from `RAY_ADDRESS`.
+"""
+
+import contextlib
+import io
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pyarrow.dataset as ds
+
+from implant_model.errors import ImplantError
+from implant_model.package import ModelPackage, load_package
+
+Contender = Callable[[Sequence[Path], Path, ModelPackage], None]
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Times one contender on each folder."""
+    name, model, output = arguments[0], arguments[1], Path(arguments[2])
+    package = load_package(model)
+    classify = job(model) if name == "job" else rival(name)
+    seconds = []
+    for number, folder in enumerate(map(Path, arguments[3:])):
+        target = output / str(number)
+        target.mkdir(parents=True)
+        begun = time.monotonic()
+        classify(sorted(folder.iterdir()), target, package)
+        seconds.append(time.monotonic() - begun)
+        print(f"{count_rows(target)} rows")
+    print(json.dumps(seconds))
+
+
+def job(model: str) -> Contender:
+    """This project's job, by its own command line."""
+    from jobs.classify import main as classify_main
+
+    def classify(paths: Sequence[Path], output: Path, package: ModelPackage) -> None:
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said):
+            code = classify_main([str(paths[0].parent), "--output", str(output), "--model", model])
+        if code:
+            raise ImplantError(f"classify ended with {code}: {said.getvalue()}")
+
+    return classify
+
+
+def rival(name: str) -> Contender:
+    """One of those that a user might write instead."""
+    if name == "ray":
+        import ray
+
+        from benchmarks.speed_ray import classify as by_ray
+
+        ray.init(log_to_driver=False, logging_level=logging.WARNING)
+        return by_ray
+    from benchmarks.speed_loader import classify as by_loader
+
+    return by_loader
+
+
+def count_rows(output: Path) -> int:
+    """Rows of the predictions that stand below a folder."""
+    predictions = output / "predictions"
+    place = predictions if predictions.is_dir() else output
+    return sum(ds.dataset(path).count_rows() for path in place.rglob("*.parquet"))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

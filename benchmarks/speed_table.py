@@ -1,0 +1,92 @@
+"""The table of `benchmarks.speed`: medians of ratios, and how far the single ratios lie apart."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from statistics import median
+from typing import Final
+
+from benchmarks.machine import machine
+from benchmarks.speed_archives import KINDS
+from benchmarks.speed_start import START
+
+CONTENDERS: Final = ("job", "loader", "ray", "limit")
+RIVALS: Final = CONTENDERS[1:]
+START_MOST_S: Final = {"cold": 45, "warm": 20}
+Rates = Mapping[str, Sequence[float]]
+
+
+def report(measured: Mapping[str, Rates]) -> str:
+    """The results as Markdown."""
+    lines = [
+        "# Speed of the job",
+        "",
+        f"`make bench`, {datetime.now(UTC):%Y-%m-%d}. Images a second as the slope between two "
+        "numbers of archives; the ratio of the job to a DataLoader loop, to plain Ray Data and to "
+        "the limit (cores over CPU seconds of the job's own decode and model on an image), median "
+        "of the repeats with the least and the greatest, and what was set as the least.",
+        "",
+        f"Machine: {machine()}.",
+        "",
+        "| archive | job, images/s | to the DataLoader loop | to plain Ray Data | to the limit |"
+        " decode, CPU ms | model, CPU ms |",
+        "|---|---:|---|---|---|---:|---:|",
+        *(_line(kind, measured[kind]) for kind in KINDS if kind in measured),
+        "",
+        *_start(measured.get(START, {})),
+        *_sizing(measured),
+    ]
+    return "\n".join(lines)
+
+
+def _sizing(measured: Mapping[str, Rates]) -> list[str]:
+    """What the CPU times mean for a cluster: linear in cores, since archives share nothing."""
+    timed = {kind: measured[kind] for kind in KINDS if measured.get(kind, {}).get("decode_ms")}
+    if not timed:
+        return []
+    lines = [
+        "## Sizing",
+        "",
+        "Radiographs an hour of one core of this machine that decodes and classifies; and, where "
+        "GPUs classify, the cores that must decode for a GPU that takes 1,000 images a second: "
+        "multiply by what `python -m benchmarks.gpu` says of yours. The cost of a million "
+        "radiographs is a million over the first figure, in hours of a core at your price.",
+        "",
+        "| archive | an hour and core | cores for 1,000 images/s |",
+        "|---|---:|---:|",
+    ]
+    for kind, rates in timed.items():
+        decode_ms, model_ms = median(rates["decode_ms"]), median(rates["model_ms"])
+        hourly = 3.6e6 / (decode_ms + model_ms)
+        lines.append(f"| {KINDS[kind].title} | {hourly:,.0f} | {decode_ms:,.0f} |")
+    return [*lines, ""]
+
+
+def ratios(rates: Rates, rival: str) -> list[float]:
+    """The job's rate over a rival's, turn by turn."""
+    return [ours / theirs for ours, theirs in zip(rates["job"], rates[rival], strict=False)]
+
+
+def _line(kind: str, rates: Rates) -> str:
+    cells = [KINDS[kind].title, f"{median(rates['job']):.0f}" if rates.get("job") else ""]
+    for rival, least in zip(RIVALS, KINDS[kind].least, strict=True):
+        cells.append(_ratio(ratios(rates, rival), least) if rates.get(rival) else "")
+    for part in ("decode_ms", "model_ms"):
+        cells.append(f"{median(rates[part]):.1f}" if rates.get(part) else "")
+    return f"| {' | '.join(cells)} |"
+
+
+def _ratio(values: Sequence[float], least: float) -> str:
+    met = "met" if median(values) >= least else "NOT met"
+    spread = f"{min(values):.2f} to {max(values):.2f}"
+    return f"{median(values):.2f} ({spread}); {least:g} {met}"
+
+
+def _start(seconds: Rates) -> list[str]:
+    if not seconds:
+        return []
+    rows = [
+        f"| {name} | {median(seconds[name]):.0f} s ({min(seconds[name]):.0f} to "
+        f"{max(seconds[name]):.0f}) | {most} s |"
+        for name, most in START_MOST_S.items()
+    ]
+    return ["| start to first published unit | seconds | at most |", "|---|---|---|", *rows, ""]
