@@ -3,7 +3,7 @@ PYTHON ?= python3
 UV_VERSION := 0.13.9
 BIN := .venv/bin
 
-.PHONY: demo test check lint test-slow test-gpu bench lock clean
+.PHONY: demo test check lint test-slow test-gpu torture bench lock clean
 
 demo: .venv/installed
 	$(BIN)/python -m jobs.demo --output demo-output
@@ -24,8 +24,13 @@ test-slow: .venv/installed
 test-gpu: .venv/installed
 	$(BIN)/python -m pytest -m gpu
 
+torture: .venv/installed
+	$(BIN)/python -m tests.torture
+
 bench: .venv/installed
+	$(BIN)/python -m benchmarks.speed $(BENCH)
 	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.audit_million
 
 .venv/installed: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
