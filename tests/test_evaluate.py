@@ -148,6 +148,7 @@ def test_nothing_is_dropped_silently(report: Path) -> None:
 def test_no_identifier_is_in_page_or_document(report: Path) -> None:
     for name in ("evaluation.html", "evaluation.json"):
         text = (report / name).read_text()
+        text = re.sub("base64,[A-Za-z0-9+/=]+", "", text)  # a picture's letters may spell any name
         assert "MRN-" not in text
         assert "DOE" not in text
 

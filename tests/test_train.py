@@ -74,7 +74,8 @@ def test_the_settings_that_ship_are_valid() -> None:
     assert {file.stem for file in files} >= {"phantom", "shoulder"}
     for file in files:
         config = load_config(str(file))
-        assert len(config.catalogue(tuple(sorted(config.implants)))) == len(config.implants)
+        if config.implants:  # without them the labels are the catalogue
+            assert len(config.catalogue(tuple(sorted(config.implants)))) == len(config.implants)
 
 
 def test_an_implant_without_images_is_refused() -> None:
