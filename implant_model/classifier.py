@@ -4,6 +4,7 @@ Letters: N images, B batch, C classes (implants), F features, H height, W width.
 """
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
@@ -55,17 +56,23 @@ class Classifier:
         precision: `bfloat16` runs convolutions in bfloat16: faster where the processor has it, with
             probabilities that differ in the second digit and may depend on the batch. Calibration
             and thresholds are those of float32.
+        threads: Batches that a CPU works on at a time, each with torch's own number of threads.
 
     Raises:
         PackageError: The weights do not fit the package.
     """
 
     def __init__(
-        self, package: ModelPackage, device: str = "cpu", precision: Precision = "float32"
+        self,
+        package: ModelPackage,
+        device: str = "cpu",
+        precision: Precision = "float32",
+        threads: int = 1,
     ) -> None:
         self.package = package
         self.device = torch.device(device)
         self.precision: Precision = precision
+        self._threads = threads
         ensemble = load_networks(package.networks, len(package.catalogue), package.files)
         self.networks = ensemble.to(self.device).to(memory_format=torch.channels_last)
         self._reference = package.novelty_reference()
@@ -101,7 +108,9 @@ class Classifier:
     def _measured(self, images_NHW: Images, batch_size: int | None) -> tuple[Array, Array]:
         if self.device.type != "cuda" or not len(images_NHW):
             size = CPU_BATCH_SIZE if batch_size is None else batch_size
-            return measure(self.networks, images_NHW, size, self.device, self.precision)
+            return measure(
+                self.networks, images_NHW, size, self.device, self.precision, self._threads
+            )
         if batch_size not in self._on_device:
             self._on_device[batch_size] = DeviceBatches(
                 self.networks,
@@ -136,6 +145,7 @@ def measure(
     batch_size: int = 32,
     device: str | torch.device = "cpu",
     precision: Precision = "float32",
+    threads: int = 1,
 ) -> tuple[Array, Array]:
     """Runs networks over images, as a classifier does before calibration; training uses it, too.
 
@@ -145,6 +155,7 @@ def measure(
         batch_size: Images that go through the networks at a time.
         device: Where the networks are.
         precision: See `Classifier`.
+        threads: See `Classifier`.
 
     Returns:
         Logs of the averaged probabilities, NC, and embeddings, NF, both float32.
@@ -158,27 +169,22 @@ def measure(
             "is wanted."
         )
     place = torch.device(device)
-    pairs = list(_batches(networks, images_NHW, batch_size, place, precision))
+    batches = _batches(images_NHW, batch_size, place)
+    with ThreadPoolExecutor(threads) as pool:
+        pairs = list(pool.map(lambda part: _run(networks, part, place, precision), batches))
     logs = np.concatenate([pair[0] for pair in pairs])
     features = np.concatenate([pair[1] for pair in pairs])
     return logs[: len(images_NHW)], features[: len(images_NHW)]
 
 
-def _batches(
-    networks: Ensemble,
-    images_NHW: Images,
-    batch_size: int,
-    device: torch.device,
-    precision: Precision,
-) -> Iterator[tuple[Array, Array]]:
+def _batches(images_NHW: Images, batch_size: int, device: torch.device) -> Iterator[Images]:
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; at least 1 is wanted.")
     for start in range(0, max(len(images_NHW), 1), batch_size):
         part = images_NHW[start : start + batch_size]
         # A GPU chooses another algorithm, and other roundings, for another batch size.
         fill = batch_size - len(part) if device.type == "cuda" else int(not len(part))
-        part = np.concatenate((part, np.zeros((fill, *part.shape[1:]), np.uint8)))
-        yield _run(networks, part, device, precision)
+        yield np.concatenate((part, np.zeros((fill, *part.shape[1:]), np.uint8)))
 
 
 def _run(

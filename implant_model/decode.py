@@ -58,6 +58,7 @@ ARCHIVES = (
     (0, b"Rar!\x1a\x07"),
     (257, b"ustar"),
 )
+SILENT = logging.CRITICAL + 1
 BMP_HEADER_SIZES = (12, 40, 52, 56, 64, 108, 124)
 
 
@@ -90,17 +91,26 @@ def decode(data: bytes | memoryview, limits: Limits, size_px: int | None = None)
         return _guarded(data, limits, size_px)
 
 
+def silence_loggers() -> list[tuple[logging.Logger, int]]:
+    """Silences the libraries' loggers; returns those that were not silent, with their levels.
+
+    Pillow logs names and numbers out of a PNG at DEBUG, which a caller's level may let pass. A
+    process that only decodes calls this once: to set levels takes a millisecond, each time.
+    """
+    loggers = [logging.getLogger(name) for name in ("PIL", "pydicom")]
+    loud = [(logger, logger.level) for logger in loggers if logger.level != SILENT]
+    for logger, _ in loud:
+        logger.setLevel(SILENT)
+    return loud
+
+
 @contextlib.contextmanager
 def _silent_loggers() -> Iterator[None]:
-    """Pillow logs names and numbers out of a PNG at DEBUG, which a caller's level may let pass."""
-    loggers = [logging.getLogger(name) for name in ("PIL", "pydicom")]
-    before = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL + 1)
+    loud = silence_loggers()
     try:
         yield
     finally:
-        for logger, level in zip(loggers, before, strict=True):
+        for logger, level in loud:
             logger.setLevel(level)
 
 

@@ -21,6 +21,7 @@ from implant_model.decoded import Pixels
 # saturates the air around the patient, which is black), or hardly anything between black and white.
 LARGEST_WHITE = 0.5
 SMALLEST_INSIDE = 0.02
+SAMPLE_PIXELS = 1 << 20
 Table = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 
@@ -83,7 +84,8 @@ def to_grey(stored_HW: np.ndarray, display: Display) -> Pixels:
     """
     unsigned, zero = _unsigned(stored_HW)
     peak = np.iinfo(unsigned.dtype).max
-    histogram = _histogram(unsigned)
+    exact = display.padding is not None or display.modality_lut is not None
+    histogram = _histogram(unsigned) if exact else _sample(unsigned)
     stored = np.arange(len(histogram), dtype=np.float64) - zero
     padded = _is_padding(stored, display.padding, histogram)
     histogram[padded] = 0
@@ -115,9 +117,24 @@ def _unsigned(stored_HW: np.ndarray) -> tuple[np.ndarray, int]:
 
 def _histogram(unsigned_HW: np.ndarray) -> np.ndarray:
     """Count of each value up to the largest (float32: exact to 2**24 pixels, close above)."""
-    bins = int(unsigned_HW.max()) + 1
-    histogram = cv2.calcHist([unsigned_HW], [0], None, [bins], [0, bins])
-    return cast(np.ndarray, histogram.ravel())
+    unsigned_HW = np.ascontiguousarray(unsigned_HW)
+    bins = int(np.iinfo(unsigned_HW.dtype).max) + 1
+    histogram = cv2.calcHist([unsigned_HW], [0], None, [bins], [0, bins]).ravel()
+    return cast(np.ndarray, histogram[: int(np.flatnonzero(histogram)[-1]) + 1])
+
+
+def _sample(unsigned_HW: np.ndarray) -> np.ndarray:
+    """As `_histogram`, of every few rows of a large picture, with the least and greatest of all.
+
+    Enough where shares of the picture and its ends are wanted, and not each grey that occurs.
+    """
+    step = max(1, unsigned_HW.size // SAMPLE_PIXELS)
+    histogram = _histogram(unsigned_HW[::step])
+    if step > 1:
+        ends = int(unsigned_HW.min()), int(unsigned_HW.max())
+        histogram = np.pad(histogram, (0, ends[1] + 1 - len(histogram)))
+        histogram[list(ends)] += 1
+    return histogram
 
 
 def _is_padding(

@@ -25,7 +25,8 @@ class Limits:
         members: Most members of one archive.
         name_bytes: Longest member name.
         tar_header_bytes: Largest extended (pax or GNU) header of a tar member.
-        decode_seconds: Longest decode of one member, on the wall clock.
+        decode_seconds: Longest decode of one member, on the wall clock; the time for which a busy
+            machine has no core for it does not count.
         decode_bytes: Most memory that the decoding process may map beyond its start.
     """
 

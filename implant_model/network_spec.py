@@ -13,8 +13,7 @@ from implant_model.json_fields import Fields
 Role = Literal["segmenter", "classifier"]
 
 # A closed list: the name comes out of a file, and torchvision also builds networks of 600 million
-# weights. Each has a last linear layer on a pooled feature map, which novelty and saliency read,
-# and can be built on torch's meta device (RegNets cannot): a wrong file is refused before that.
+# weights. Each has a last linear layer on a pooled feature map, which novelty and saliency read.
 BACKBONES = (
     "resnet18", "resnet34", "resnet50", "resnet101", "resnext50_32x4d", "wide_resnet50_2",
     "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large",

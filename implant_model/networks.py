@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import nn
 from torch.nn import functional
-from torchvision import models
 
+from implant_model.backbones import models
 from implant_model.errors import UsageError
 from implant_model.fisher import FisherBackbone
 from implant_model.network_spec import BACKBONES, FISHER, NetworkSpec, check_specs

@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +33,7 @@ START_SECONDS = 60.0  # a cold start from a network disk; 1 s is usual
 # Keeps the memory of a picture for the next one: to get 10 MB of fresh pages takes as long as to
 # decode them. glibc accepts 32 MiB at most; what is larger goes back to the system at once.
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(32 * MIB), "MALLOC_TRIM_THRESHOLD_": str(64 * MIB)}
+LEAST_WAIT_S = 0.05
 PACKAGE_ROOT = str(Path(__file__).resolve().parent.parent)
 
 
@@ -212,9 +214,8 @@ class _Child:
             raise _ChildLost(Reason.DECODER_CRASHED) from error
 
     def _receive(self, timeout_s: float) -> Any:
-        self._socket.settimeout(timeout_s)
         try:
-            reply = self._socket.recv(LARGEST_MESSAGE)
+            reply = self._wait(timeout_s)
         except TimeoutError as error:
             raise _ChildLost(Reason.DECODER_TIMEOUT) from error
         except OSError as error:
@@ -225,6 +226,24 @@ class _Child:
             return json.loads(reply)
         except ValueError as error:
             raise _ChildLost(Reason.DECODER_CRASHED) from error
+
+    def _wait(self, timeout_s: float) -> bytes:
+        """The next message; time for which the machine had no core for the child does not count.
+
+        Raises:
+            TimeoutError: None came.
+        """
+        begun, kept_waiting_s = time.monotonic(), _kept_waiting_s(self.pid)
+        left_s = timeout_s
+        while True:
+            self._socket.settimeout(left_s)
+            try:
+                return self._socket.recv(LARGEST_MESSAGE)
+            except TimeoutError:
+                used_s = time.monotonic() - begun - (_kept_waiting_s(self.pid) - kept_waiting_s)
+                left_s = timeout_s - used_s
+                if left_s < LEAST_WAIT_S:
+                    raise
 
     def _reason_of_death(self) -> Reason:
         """Out of CPU time is a timeout; any other death a crash."""
@@ -245,6 +264,14 @@ class _Child:
         size = self._size_px
         image = np.frombuffer(self._shared, np.uint8, size * size).reshape(size, size).copy()
         return Prepared(header, image, None)
+
+
+def _kept_waiting_s(pid: int) -> float:
+    """How long a process was ready to run and no core was free; 0 where Linux does not say."""
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_text(encoding="ascii").split()[1]) / 1e9
+    except (OSError, IndexError, ValueError):
+        return 0.0
 
 
 def _checked_header(values: dict[str, Any]) -> Header:
@@ -270,7 +297,11 @@ def _seal_against_shrinking(memory: int) -> None:
 
 
 def _spawn(their_socket: int, memory: int) -> "subprocess.Popen[bytes]":
-    """Starts the child in a process group of its own."""
+    """Starts the child in a process group of its own.
+
+    Not in a session of its own: Linux gives each session an equal share of the cores, so that two
+    decoders would take two thirds of them from all of Ray.
+    """
     command = [sys.executable, "-P", "-s", "-m", "implant_model.sandbox_child"]
     return subprocess.Popen(
         [*command, str(their_socket), str(memory)],
@@ -280,7 +311,7 @@ def _spawn(their_socket: int, memory: int) -> "subprocess.Popen[bytes]":
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         pass_fds=(their_socket, memory),
-        start_new_session=True,
+        process_group=0,
     )
 
 

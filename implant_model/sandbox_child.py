@@ -7,6 +7,7 @@ Wire format, one message each way for a member, as `SOCK_SEQPACKET` JSON:
 
 import json
 import mmap
+import os
 import resource
 import socket
 import sys
@@ -20,6 +21,7 @@ from implant_model.limits import Limits
 from implant_model.preprocess import Preprocessing
 
 LARGEST_MESSAGE = 65536
+LOWEST_PRIORITY = 19
 
 
 def main(arguments: list[str]) -> None:
@@ -33,6 +35,7 @@ def main(arguments: list[str]) -> None:
     settings = json.loads(channel.recv(LARGEST_MESSAGE))
     spec, limits = Preprocessing.from_json(settings["spec"]), Limits(**settings["limits"])
     work = _worker(spec, limits)
+    os.nice(LOWEST_PRIORITY)  # the classifier goes first: its work is nearer to the end
     _limit_resources(limits)
     channel.send(b"{}")
     shared: mmap.mmap | None = None
@@ -48,9 +51,11 @@ def _worker(spec: Preprocessing, limits: Limits) -> Callable[[mmap.mmap, int], d
     """Returns what serves one member; the decoders are imported here, and never by the parent."""
     import cv2
 
+    from implant_model.decode import silence_loggers
     from implant_model.pictures import picture_of
 
     cv2.setNumThreads(1)
+    silence_loggers()
 
     def work(shared: mmap.mmap, size: int) -> dict[str, Any]:
         picture = picture_of(memoryview(shared)[:size], spec, limits)

@@ -34,6 +34,9 @@ TOP = 3
 SHARE = 0.5
 """CPUs that a reader or an actor asks for where there are no GPUs: either may be what takes the
 time, so that there are more of them than cores and the operating system shares the cores out."""
+CLASSIFIER_THREADS = 2
+"""Of an actor on CPUs, of which there is one for every two cores: where decoding is cheap, or done,
+the classifier has the cores to itself."""
 TASKS_PER_CPU = 16
 """Read tasks for each CPU: enough that the last ones end together, few enough to start quickly."""
 TASK_RETRIES = 2
@@ -202,7 +205,8 @@ class ClassifyParcel:
         self._size_px = size_px
         self._batch_size = resources.batch_size
         device = "cuda" if resources.gpus_per_actor else "cpu"
-        self._classifier = Classifier(self._package, device=device)
+        threads = min(CLASSIFIER_THREADS, os.cpu_count() or 1)
+        self._classifier = Classifier(self._package, device=device, threads=threads)
         blank = np.zeros((1, size_px, size_px), np.uint8)
         self._classifier.classify(blank, self._batch_size)  # warm before work
 

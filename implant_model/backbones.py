@@ -1,0 +1,42 @@
+"""torchvision's networks, imported without torch's compiler.
+
+`torchvision.ops.roi_align` imports torch's compiler to ask it one thing, and that takes half of the
+9 s of CPU that torch and torchvision need to start (torch 2.15, torchvision 0.29.2), in every actor
+and training worker. No network here has that operation. So torchvision meets a stand-in, which says
+no, for the time of its import; whoever wants the compiler afterwards gets the real one.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Final
+
+import torch  # noqa: F401  # before the stand-in: torch itself must not meet it
+
+__all__ = ["models"]
+
+_COMPILER: Final = "torch._dynamo"
+
+
+@contextmanager
+def _without_compiler() -> Iterator[None]:
+    if _COMPILER in sys.modules:
+        yield  # it is there already
+        return
+    package, utils = ModuleType(_COMPILER), ModuleType(f"{_COMPILER}.utils")
+    package.__path__ = []
+    package.utils = utils  # type: ignore[attr-defined]
+    utils.is_compile_supported = lambda device: False  # type: ignore[attr-defined]
+    stand_ins = {module.__name__: module for module in (package, utils)}
+    sys.modules.update(stand_ins)
+    try:
+        yield
+    finally:
+        for name, module in stand_ins.items():
+            if sys.modules.get(name) is module:
+                del sys.modules[name]
+
+
+with _without_compiler():
+    from torchvision import models
