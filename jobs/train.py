@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     labels = read_labels(call.labels) if call.labels else None
     labelled = load_set(call.images, labels, preprocessing, Limits(), call.work / "images")
-    division = divide(labelled, call.config.split)
+    division = divide(labelled, call.config.split, calibrate=not call.config.calibration.folds)
     call.config.catalogue(labelled.names)  # a fault in it is found before hours of training
     write_excluded(labelled, call.work / "excluded.csv")
     # The default of 60 s is over before torch is imported on a busy machine, and the start is

@@ -14,7 +14,7 @@ from implant_model.preprocess import Preprocessing, preprocess
 from implant_model.saliency import heat_maps
 from implant_model.weights import load_network, weights_bytes
 from training.config import from_document
-from training.fisher import FisherTask, fit_fisher, fit_linear
+from training.fisher import FisherTask, fit_fisher, fit_shares
 from training.masks import find_mask
 from training.mixture import fit_mixture, main_axes
 
@@ -45,7 +45,7 @@ def task() -> FisherTask:
 @pytest.fixture(scope="module")
 def network(task: FisherTask) -> ImplantClassifier:
     fitted = build(SPEC, len(KINDS))
-    fitted.load_state_dict(fit_fisher(task))
+    fitted.load_state_dict(fit_fisher(task).state)
     loaded = load_network(SPEC, len(KINDS), weights_bytes(fitted))
     assert isinstance(loaded, ImplantClassifier)
     return loaded
@@ -79,8 +79,29 @@ def test_the_same_seed_fits_the_same_network(task: FisherTask) -> None:
     small = FisherTask(
         task.images_NSS[few], task.labels_N[few], task.masks_NSS[few], np.ones(8, bool), 2, 0.3, 5
     )
-    first, second = fit_fisher(small), fit_fisher(small)
+    first, second = fit_fisher(small).state, fit_fisher(small).state
     assert all(first[name].equal(second[name]) for name in first)
+
+
+def test_a_held_out_image_is_judged_without_its_label(task: FisherTask) -> None:
+    few = np.r_[0:6, EACH : EACH + 6]
+    labels_N = task.labels_N[few]
+    folds_N = np.arange(12) % 3
+
+    def held_out(labels_N: NDArray[np.int64]) -> NDArray[np.float32]:
+        images_NSS, masks_NSS = task.images_NSS[few], task.masks_NSS[few]
+        usable_N = np.ones(12, bool)
+        return fit_fisher(
+            FisherTask(images_NSS, labels_N, masks_NSS, usable_N, 2, 0.3, 5, folds_N)
+        ).held_out_NK
+
+    right = held_out(labels_N)
+    assert (right.argmax(axis=1) == labels_N).mean() >= 0.75
+    wrong_N = labels_N.copy()
+    wrong_N[0] = 1 - wrong_N[0]
+    wrong = held_out(wrong_N)
+    assert (wrong[folds_N == folds_N[0]] == right[folds_N == folds_N[0]]).all()
+    assert (wrong[folds_N != folds_N[0]] != right[folds_N != folds_N[0]]).any(axis=1).all()
 
 
 def test_heat_lies_on_the_implant(network: ImplantClassifier, task: FisherTask) -> None:
@@ -114,13 +135,13 @@ def test_main_axes_are_those_of_most_variance() -> None:
 
 
 def test_the_linear_layer_separates_what_is_separable_and_balances_what_is_not() -> None:
-    vectors = torch.eye(4)
-    weights, bias = fit_linear(vectors, torch.tensor([0, 1, 1, 0]), 2, 0.0)
-    assert (vectors @ weights.T + bias).argmax(dim=1).tolist() == [0, 1, 1, 0]
-    same, labels = torch.ones(10, 4), torch.tensor([0] * 8 + [1] * 2)
+    products = torch.eye(4)
+    shares, bias = fit_shares(products, torch.tensor([0, 1, 1, 0]), 2, 0.0)
+    assert (products @ shares + bias).argmax(dim=1).tolist() == [0, 1, 1, 0]
+    same, labels = torch.ones(10, 10), torch.tensor([0] * 8 + [1] * 2)
     for balance, share in ((0.0, 0.8), (1.0, 0.5)):
-        weights, bias = fit_linear(same, labels, 2, balance)
-        logits = same[0] @ weights.T + bias
+        shares, bias = fit_shares(same, labels, 2, balance)
+        logits = same[0] @ shares + bias
         assert float(torch.softmax(logits, 0)[0]) == pytest.approx(share, abs=0.01)
 
 
@@ -132,5 +153,7 @@ def test_what_cannot_go_together_is_refused() -> None:
         from_document({"network": network, "segmenter": {"width": 16}}, "a file")
     with pytest.raises(UsageError, match="a torchvision backbone with first weights"):
         from_document({"network": {**network, "start_from": "models/phantom"}}, "a file")
+    with pytest.raises(UsageError, match=r"calibration\.folds is 5; 0 but for a fisher network"):
+        from_document({"calibration": {"folds": 5}}, "a file")
     assert from_document({"network": network}, "a file").needs_masks
     assert not from_document({}, "a file").needs_masks

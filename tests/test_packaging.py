@@ -8,6 +8,7 @@ import pytest
 
 from implant_model.network_spec import NetworkSpec
 from implant_model.networks import build
+from implant_model.novelty import fit_novelty
 from implant_model.package import load_package
 from implant_model.preprocess import Preprocessing
 from implant_model.weights import weights_bytes
@@ -15,6 +16,7 @@ from training.config import CardSettings, SplitSettings, TrainConfig, from_docum
 from training.divide import Division, divide
 from training.fitting import Fitted, Workplace, class_counts, first_weights, fit_split
 from training.labelled import Excluded, LabelledSet
+from training.measure import Outputs, hold_out_folds
 from training.packaging import figures_of, make_package, measured_parts, size_control
 
 SPEC = NetworkSpec("classifier.safetensors", "classifier", "shufflenet_v2_x0_5")
@@ -107,6 +109,33 @@ def test_folds_measure_every_image_once_and_calibrate_on_others(
     assert sum(map(sum, class_counts(labelled, division.shipped).values())) == 90
     figures = figures_of(labelled, division, measured)
     assert figures["coverage"].low <= 0.9 <= figures["coverage"].high
+
+
+def test_a_set_that_spares_no_calibration_part_trains_on_all_but_the_test(
+    labelled: LabelledSet,
+) -> None:
+    for folds in (0, 3):
+        kept = divide(labelled, SplitSettings(folds=folds))
+        spared = divide(labelled, SplitSettings(folds=folds), calibrate=False)
+        pairs = [(kept.shipped, spared.shipped), *zip(kept.folds, spared.folds, strict=True)]
+        for before, after in pairs:
+            assert len(after.calibration_N) == 0
+            assert after.test_N.tolist() == before.test_N.tolist()
+            both = sorted([*before.train_N, *before.calibration_N])
+            assert after.train_N.tolist() == both
+
+
+def test_a_held_out_fold_is_measured_from_the_others() -> None:
+    rng = np.random.default_rng(0)
+    labels_N = np.arange(40) % 2
+    features_NF = rng.normal(size=(40, 6)).astype(np.float32)
+    outputs = Outputs(np.zeros((40, 2), np.float32), features_NF)
+    logits_NK = rng.normal(size=(40, 2)).astype(np.float32)
+    held = hold_out_folds(outputs, labels_N, logits_NK, np.arange(40) // 10)
+    others = fit_novelty(features_NF[10:], labels_N[10:], 2)
+    assert held.novelty_N[:10] == pytest.approx(others.score(features_NF[:10]))
+    inside = fit_novelty(features_NF, labels_N, 2).score(features_NF)
+    assert held.novelty_N.mean() > inside.mean()  # what a reference was fitted to lies nearer
 
 
 def test_a_control_needs_a_common_size(labelled: LabelledSet, tmp_path: Path) -> None:

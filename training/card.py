@@ -160,9 +160,22 @@ def _training(config: TrainConfig, facts: CardFacts) -> list[str]:
     return [
         *how(config, facts),
         f"```\n{facts.command}\n```",
-        "The calibration part set temperature, candidates and novelty threshold; it neither "
-        "trained nor tested.",
+        _calibration(config.calibration.folds),
     ]
+
+
+def _calibration(folds: int) -> str:
+    if not folds:
+        return (
+            "The calibration part set temperature, candidates and novelty threshold; it neither "
+            "trained nor tested."
+        )
+    return (
+        "Temperature, candidates and novelty threshold were set on the training part, held out "
+        f"from itself in {folds} folds of whole groups: what saw labels was fitted anew without "
+        "each fold and judged on it (cross-conformal prediction, Vovk 2015). Nothing was set on "
+        "what tests."
+    )
 
 
 def _at_once(config: TrainConfig, facts: CardFacts) -> list[str]:

@@ -172,16 +172,24 @@ class CalibrationSettings:
         known_pass: Share of known implants that the novelty threshold lets pass.
         by_class: Whether that coverage is promised for each class by itself; one with too few
             calibration images (9 for 0.9) is covered together with all.
+        folds: 0: a part of the set calibrates and does not train. Otherwise all but the test part
+            trains, and is held out from itself in so many folds to calibrate; of a few hundred
+            images a part is too few for that. For `fisher` alone, of which only the last layer sees
+            labels and is fitted anew for each fold.
     """
 
     coverage: float = 0.9
     known_pass: float = 0.98
     by_class: bool = False
+    folds: int = 0
 
     def __post_init__(self) -> None:
         for name in ("coverage", "known_pass"):
             value = getattr(self, name)
             _wanted(0.5 <= value < 1, f"calibration.{name}", value, "0.5 <= share < 1")
+        _wanted(
+            self.folds == 0 or self.folds >= 2, "calibration.folds", self.folds, "0, or over 1,"
+        )
 
 
 @dataclass(frozen=True)
@@ -228,6 +236,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         alone = self.network.architecture != FISHER or not self.segmenter.width
         _wanted(alone, "segmenter.width", self.segmenter.width, f"0 beside a {FISHER} network")
+        parted = self.network.architecture == FISHER or not self.calibration.folds
+        folds = self.calibration.folds
+        _wanted(parted, "calibration.folds", folds, f"0 but for a {FISHER} network")
 
     @property
     def needs_masks(self) -> bool:

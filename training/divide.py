@@ -36,8 +36,13 @@ class Division:
     folds: tuple[Split, ...]
 
 
-def divide(labelled: LabelledSet, settings: SplitSettings) -> Division:
+def divide(labelled: LabelledSet, settings: SplitSettings, calibrate: bool = True) -> Division:
     """Makes groups and splits, and proves that no group is on two sides.
+
+    Args:
+        labelled: The set.
+        settings: How it is divided.
+        calibrate: Whether a part is kept for calibration; without, it trains, too.
 
     Raises:
         UsageError: A class is missing from a part.
@@ -59,7 +64,14 @@ def divide(labelled: LabelledSet, settings: SplitSettings) -> Division:
     else:
         shares = settings.calibration, settings.test
         shipped = split_fractions(labels_N, groups_N, *shares, settings.seed)
+    if not calibrate:
+        folds, shipped = tuple(map(_without_calibration, folds)), _without_calibration(shipped)
     for split in (*folds, shipped):
         check_split(split, labels_N, groups_N, labelled.names)
     duplicates = int((pictures_N != np.arange(len(pictures_N))).sum())
     return Division(groups_N, duplicates, shipped, folds)
+
+
+def _without_calibration(split: Split) -> Split:
+    train_N = np.union1d(split.train_N, split.calibration_N)
+    return Split(train_N, split.calibration_N[:0], split.test_N)

@@ -4,7 +4,10 @@ Masks give the template, the template the poses, poses the views, views the desc
 mixture, all without labels; then a multinomial logistic regression on the embeddings of all views
 gives the linear layer, by L-BFGS in the span of the training embeddings.
 
-Shapes: N images, V views of each, S side, K classes, F length of the embedding.
+Since only that layer sees labels, the training part can judge itself: the layer is fitted anew
+without each fold of it, and that fold's images get their logits from there.
+
+Shapes: N images, V views of each, M = N x V, S side, K classes, F length of the embedding.
 """
 
 from dataclasses import dataclass
@@ -48,6 +51,7 @@ class FisherTask:
         num_classes: K.
         class_balance: 0 counts images alike, 1 classes alike, as `FitSettings.class_balance`.
         seed: Of the samples and the mixture's start.
+        folds_N: Fold of each image by which the training part judges itself; None for no folds.
     """
 
     images_NSS: NDArray[np.uint8]
@@ -57,11 +61,26 @@ class FisherTask:
     num_classes: int
     class_balance: float
     seed: int
+    folds_N: NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True)
+class FisherFit:
+    """What a fit gives.
+
+    Attributes:
+        state: Of an `ImplantClassifier` of this architecture.
+        held_out_NK: Logits of each image by a linear layer that was fitted without its fold,
+            float32; no rows where the task has no folds.
+    """
+
+    state: State
+    held_out_NK: NDArray[np.float32]
 
 
 @torch.no_grad()
-def fit_fisher(task: FisherTask) -> State:
-    """Returns the state of an `ImplantClassifier` of this architecture.
+def fit_fisher(task: FisherTask) -> FisherFit:
+    """Fits everything.
 
     Raises:
         UsageError: No usable mask shows an implant's head.
@@ -74,15 +93,30 @@ def fit_fisher(task: FisherTask) -> State:
     embeddings_NVF = torch.stack(
         [torch.stack([backbone.encode(_whole(f)) for f in found_V]) for found_V in found_NV]
     )
-    labels_N = torch.from_numpy(task.labels_N)
-    weight_KF, bias_K = fit_linear(
-        embeddings_NVF.flatten(0, 1),
-        labels_N.repeat_interleave(embeddings_NVF.shape[1]),
-        task.num_classes,
-        task.class_balance,
-    )
+    vectors_MF, views = embeddings_NVF.flatten(0, 1), embeddings_NVF.shape[1]
+    labels_M = torch.from_numpy(task.labels_N).repeat_interleave(views)
+    products_MM = vectors_MF @ vectors_MF.T
+    shares_MK, bias_K = fit_shares(products_MM, labels_M, task.num_classes, task.class_balance)
     state = {f"backbone.{name}": tensor for name, tensor in backbone.state_dict().items()}
-    return {**state, "head.weight": weight_KF, "head.bias": bias_K}
+    state |= {"head.weight": shares_MK.T @ vectors_MF, "head.bias": bias_K}
+    return FisherFit(state, _held_out(products_MM, labels_M, views, task))
+
+
+def _held_out(
+    products_MM: Tensor, labels_M: Tensor, views: int, task: FisherTask
+) -> NDArray[np.float32]:
+    """Logits as the network gives them, of the mean over the views, by layers without the fold."""
+    if task.folds_N is None:
+        return np.empty((0, task.num_classes), np.float32)
+    folds_M = torch.from_numpy(task.folds_N).repeat_interleave(views)
+    logits_MK = torch.zeros(len(labels_M), task.num_classes)
+    for fold in np.unique(task.folds_N):
+        out_M, in_M = (folds_M == fold).nonzero()[:, 0], (folds_M != fold).nonzero()[:, 0]
+        inside = products_MM[in_M[:, None], in_M]
+        shares, bias_K = fit_shares(inside, labels_M[in_M], task.num_classes, task.class_balance)
+        logits_MK[out_M] = products_MM[out_M[:, None], in_M] @ shares + bias_K
+    held_out_NK: NDArray[np.float32] = logits_MK.view(-1, views, task.num_classes).mean(1).numpy()
+    return held_out_NK
 
 
 def _fit_search(backbone: FisherBackbone, images_N1SS: Tensor, task: FisherTask) -> Tensor:
@@ -127,37 +161,43 @@ def _fit_mixture(backbone: FisherBackbone, found_N: list[Descriptors], seed: int
     backbone.shares_G.copy_(mixture.shares_G)
 
 
-def fit_linear(
-    vectors_NF: Tensor, labels_N: Tensor, num_classes: int, class_balance: float
+def fit_shares(
+    products_MM: Tensor, labels_M: Tensor, num_classes: int, class_balance: float
 ) -> tuple[Tensor, Tensor]:
     """Fits a multinomial logistic regression with squared weights held small.
 
-    Works with the N coordinates of the vectors in the space that they span, which loses nothing.
+    Works with the M coordinates of the vectors in the space that they span, which loses nothing.
+
+    Args:
+        products_MM: Inner products of the vectors.
+        labels_M: Their classes.
+        num_classes: K.
+        class_balance: See `FisherTask`.
 
     Returns:
-        Weights (K, F) and offsets (K,), float32.
+        The share of each vector in each class's weights (M, K), and offsets (K,), float32.
     """
-    values, axes = torch.linalg.eigh((vectors_NF @ vectors_NF.T).double())
+    values, axes = torch.linalg.eigh(products_MM.double())
     kept = values > 1e-6
     roots, axes = values[kept].sqrt(), axes[:, kept]
     weights_CK = torch.zeros(int(kept.sum()), num_classes, dtype=torch.double, requires_grad=True)
     bias_K = torch.zeros(num_classes, dtype=torch.double, requires_grad=True)
-    counts_K = torch.bincount(labels_N, minlength=num_classes).double()
-    share_N = ((counts_K.mean() / counts_K) ** class_balance)[labels_N]
-    share_N = share_N / share_N.sum()
+    counts_K = torch.bincount(labels_M, minlength=num_classes).double()
+    share_M = ((counts_K.mean() / counts_K) ** class_balance)[labels_M]
+    share_M = share_M / share_M.sum()
     optimiser = torch.optim.LBFGS(
         [weights_CK, bias_K], max_iter=PASSES, history_size=20, line_search_fn="strong_wolfe"
     )
 
     def loss() -> Tensor:
         optimiser.zero_grad()
-        logits_NK = (axes * roots) @ weights_CK + bias_K
-        losses_N = functional.cross_entropy(logits_NK, labels_N, reduction="none")
-        total = (losses_N * share_N).sum() + DECAY / 2 * weights_CK.square().sum()
+        logits_MK = (axes * roots) @ weights_CK + bias_K
+        losses_M = functional.cross_entropy(logits_MK, labels_M, reduction="none")
+        total = (losses_M * share_M).sum() + DECAY / 2 * weights_CK.square().sum()
         total.backward()  # type: ignore[no-untyped-call]
         return total
 
     with torch.enable_grad():
         optimiser.step(loss)  # type: ignore[no-untyped-call]
-    shares_NK = (axes / roots) @ weights_CK.detach()
-    return (shares_NK.T.float() @ vectors_NF), bias_K.detach().float()
+    shares_MK = (axes / roots) @ weights_CK.detach()
+    return shares_MK.float(), bias_K.detach().float()

@@ -10,17 +10,27 @@ import torch
 from implant_model.errors import UsageError
 from implant_model.network_spec import FISHER, NetworkSpec
 from implant_model.networks import build
+from implant_model.novelty import fit_novelty
 from implant_model.package import load_package
 from implant_model.weights import load_network, weights_bytes
 from training.config import TrainConfig
 from training.fisher import FisherTask, fit_fisher
 from training.labelled import LabelledSet
 from training.mask_set import POOR, MaskSet
-from training.measure import Calibrated, Measured, calibrate, measure, run_networks
+from training.measure import (
+    Calibrated,
+    Measured,
+    Outputs,
+    calibrate,
+    hold_out,
+    hold_out_folds,
+    measure,
+    run_networks,
+)
 from training.overlap import Overlaps
 from training.recipe import Material, Recipe, State
 from training.segmenting import SegmenterTask, fit_on_masks, measure_segmenter
-from training.split import Indices, Split, deal
+from training.split import Indices, Split, deal, deal_folds, renumber
 from training.trainer import fit_network
 from training.watch import watched
 
@@ -66,6 +76,10 @@ class Workplace:
     def weights_file(self, name: str, spec: NetworkSpec) -> Path:
         """Where the weights of a network that is done lie."""
         return self.folder / f"{name}-{spec.file}"
+
+    def held_out_file(self, name: str) -> Path:
+        """Where the logits lie of a training part that was held out from itself."""
+        return self.folder / f"{name}-held-out.npy"
 
     def curve(self, name: str, spec: NetworkSpec) -> Path:
         """Where the losses of its epochs are written as they come."""
@@ -158,7 +172,7 @@ class _Fitting:
         if self.masks is None:
             raise ValueError("The template of an upright implant is learned from masks.")
         train_N = self.split.train_N
-        return fit_fisher(
+        fit = fit_fisher(
             FisherTask(
                 self.labelled.images_NSS[train_N],
                 self.labelled.labels_N[train_N],
@@ -167,7 +181,23 @@ class _Fitting:
                 len(self.labelled.names),
                 self.config.fit.class_balance,
                 self.config.fit.seed,
+                self.folds_N,
             )
+        )
+        np.save(self.place.held_out_file(self.name), fit.held_out_NK)
+        return fit.state
+
+    @property
+    def folds_N(self) -> Indices | None:
+        """Fold of each training image by which it calibrates; None where a part does."""
+        if not self.config.calibration.folds:
+            return None
+        train_N, settings = self.split.train_N, self.config
+        return deal_folds(
+            self.labelled.labels_N[train_N],
+            renumber(self.groups_N[train_N].tolist()),
+            settings.calibration.folds,
+            settings.split.seed,
         )
 
     def _fit_classifier(self, spec: NetworkSpec, done: Networks) -> State:
@@ -234,9 +264,10 @@ def fit_split(
         place: Where it runs.
         masks: Of the set; wanted where `TrainConfig.needs_masks`.
     """
-    networks = _Fitting(labelled, groups_N, split, config, name, place, masks).networks()
+    fitting = _Fitting(labelled, groups_N, split, config, name, place, masks)
+    networks = fitting.networks()
     device = "cuda" if place.use_gpu and torch.cuda.is_available() else "cpu"
-    calibrated, measured = _calibrate_and_measure(labelled, split, config, networks, device)
+    calibrated, measured = _calibrate_and_measure(fitting, networks, device)
     overlaps = None
     for spec, weights in networks.items():
         if spec.role == "segmenter" and masks is not None:
@@ -284,23 +315,26 @@ def first_segmenter(package_uri: str, spec: NetworkSpec) -> State | None:
 
 
 def _calibrate_and_measure(
-    labelled: LabelledSet, split: Split, config: TrainConfig, networks: Networks, device: str
+    fitting: _Fitting, networks: Networks, device: str
 ) -> tuple[Calibrated, Measured]:
-    parts = (split.train_N, split.calibration_N, split.test_N)
-    train, held_out, test = (
-        run_networks(networks, len(labelled.names), labelled.images_NSS[part_N], device)
-        for part_N in parts
-    )
+    labelled, split, settings = fitting.labelled, fitting.split, fitting.config.calibration
+    num_classes, labels_N = len(labelled.names), labelled.labels_N
+
+    def run(part_N: Indices) -> Outputs:
+        return run_networks(networks, num_classes, labelled.images_NSS[part_N], device)
+
+    train, train_labels_N = run(split.train_N), labels_N[split.train_N]
+    reference = fit_novelty(train.features_NF, train_labels_N, num_classes)
+    if fitting.folds_N is None:
+        calibration_N = split.calibration_N
+        held_out = hold_out(reference, run(calibration_N), labels_N[calibration_N])
+    else:
+        logits_NK = np.load(fitting.place.held_out_file(fitting.name))
+        held_out = hold_out_folds(train, train_labels_N, logits_NK, fitting.folds_N)
     calibrated = calibrate(
-        train,
-        labelled.labels_N[split.train_N],
-        held_out,
-        labelled.labels_N[split.calibration_N],
-        config.calibration.coverage,
-        config.calibration.known_pass,
-        config.calibration.by_class,
+        reference, held_out, settings.coverage, settings.known_pass, settings.by_class
     )
-    return calibrated, measure(test, split.test_N, calibrated)
+    return calibrated, measure(run(split.test_N), split.test_N, calibrated)
 
 
 def class_counts(labelled: LabelledSet, split: Split) -> dict[str, tuple[int, int, int]]:

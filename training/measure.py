@@ -2,7 +2,9 @@
 
 Weights pass through the package's own file format (float16 kernels) before anything is set or
 measured on them. Temperature, candidates' threshold and novelty threshold come from the calibration
-part, the novelty reference from the training part, figures from the test part.
+part, the novelty reference from the training part, figures from the test part. Where a set is too
+small to spare a calibration part, the training part is held out from itself, fold by fold
+(cross-conformal prediction, Vovk 2015).
 
 Shapes: N images, S side, K classes, F features.
 """
@@ -42,6 +44,21 @@ class Outputs:
 
     logits_NK: Floats
     features_NF: Floats
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What is said of images by networks to which they are new.
+
+    Attributes:
+        logits_NK: Before calibration.
+        labels_N: Their classes.
+        novelty_N: Scores.
+    """
+
+    logits_NK: Floats
+    labels_N: Indices
+    novelty_N: Floats
 
 
 @dataclass(frozen=True)
@@ -98,11 +115,39 @@ def run_networks(
     return Outputs(*measure_networks(networks, images_NSS, device=device))
 
 
+def hold_out(reference: NoveltyReference, outputs: Outputs, labels_N: Indices) -> HeldOut:
+    """Scores images that neither the networks nor the reference were fitted to.
+
+    Args:
+        reference: What novelty is measured from.
+        outputs: On those images.
+        labels_N: Their classes.
+    """
+    return HeldOut(outputs.logits_NK, labels_N, reference.score(outputs.features_NF))
+
+
+def hold_out_folds(
+    train: Outputs, labels_N: Indices, logits_NK: Floats, folds_N: Indices
+) -> HeldOut:
+    """Scores the images that networks were fitted to as if each fold of them were new.
+
+    Args:
+        train: Outputs of networks whose embeddings never saw a label.
+        labels_N: The images' classes.
+        logits_NK: Of each image, by a last layer that was fitted without its fold.
+        folds_N: Fold of each image.
+    """
+    num_classes, novelty_N = logits_NK.shape[1], np.zeros(len(labels_N), np.float32)
+    for fold in np.unique(folds_N):
+        inside_N, others_N = folds_N == fold, folds_N != fold
+        reference = fit_novelty(train.features_NF[others_N], labels_N[others_N], num_classes)
+        novelty_N[inside_N] = reference.score(train.features_NF[inside_N])
+    return HeldOut(logits_NK, labels_N, novelty_N)
+
+
 def calibrate(
-    train: Outputs,
-    train_labels_N: Indices,
-    held_out: Outputs,
-    held_out_labels_N: Indices,
+    reference: NoveltyReference,
+    held_out: HeldOut,
     coverage: float,
     known_pass: float,
     by_class: bool,
@@ -110,23 +155,21 @@ def calibrate(
     """Sets everything that a package promises.
 
     Args:
-        train: Outputs on the training part: where known implants lie.
-        train_labels_N: Its classes.
-        held_out: Outputs on the calibration part.
-        held_out_labels_N: Its classes.
+        reference: Where known implants lie.
+        held_out: Images that are new to the networks.
         coverage: Share of known implants whose candidates hold the right one.
         known_pass: Share of known implants that the novelty threshold lets pass.
         by_class: Whether each class is covered by itself, as far as its images are enough.
     """
-    temperature = fit_temperature(held_out.logits_NK, held_out_labels_N)
+    labels_N = held_out.labels_N
+    temperature = fit_temperature(held_out.logits_NK, labels_N)
     probabilities_NK = softmax(held_out.logits_NK, temperature)
-    reference = fit_novelty(train.features_NF, train_labels_N, train.logits_NK.shape[1])
     return Calibrated(
         temperature,
-        conformal_quantile(probabilities_NK, held_out_labels_N, coverage),
-        tuple(class_quantiles(probabilities_NK, held_out_labels_N, coverage)) if by_class else None,
+        conformal_quantile(probabilities_NK, labels_N, coverage),
+        tuple(class_quantiles(probabilities_NK, labels_N, coverage)) if by_class else None,
         reference,
-        novelty_threshold(reference.score(held_out.features_NF), known_pass),
+        novelty_threshold(held_out.novelty_N, known_pass),
     )
 
 

@@ -157,6 +157,9 @@ def describe_measurement(
     """One sentence that names the data and the design of the measurement."""
     data = "Synthetic phantoms" if config.card.synthetic else "The data named above"
     count = len(measured.indices_N)
+    parts = "one part tests, one calibrates and the others train"
+    if config.calibration.folds:
+        parts = "one part tests, the others train and calibrate"
     if not folded:
         return (
             f"{data}: {count} held-out images, grouped by patient and near duplicate, stratified "
@@ -164,7 +167,7 @@ def describe_measurement(
         )
     return (
         f"{data}: {count} images by grouped stratified {len(division.folds)}-fold "
-        "cross-validation; in each fold one part tests, one calibrates and the others train. The "
+        f"cross-validation; in each fold {parts}. The "
         f"network that is shipped trained on {len(division.shipped.train_N)} images by the same "
         "recipe and has no test set of its own."
     )

@@ -138,9 +138,12 @@ def split_balanced(
     return Split(*(np.flatnonzero(parts_N == part) for part in range(3)))
 
 
-def split_folds(
-    labels_N: Indices, groups_N: Indices, folds: int, seed: int, calibrate: bool = True
-) -> list[Split]:
+def deal_folds(labels_N: Indices, groups_N: Indices, folds: int, seed: int) -> Indices:
+    """Deals whole groups to so many folds of one size; returns each image's fold, int64 (N,)."""
+    return deal(labels_N, groups_N, [1 / folds] * folds, seed)
+
+
+def split_folds(labels_N: Indices, groups_N: Indices, folds: int, seed: int) -> list[Split]:
     """Divides into k folds: each is the test part once and the calibration part once.
 
     In split f fold f tests, fold f + 1 calibrates and the k - 2 others train, so that figures
@@ -149,15 +152,14 @@ def split_folds(
     Args:
         labels_N: Class of each image.
         groups_N: Group of each image.
-        folds: k, at least 3 (2 without calibration).
+        folds: k, at least 3.
         seed: As of `deal`.
-        calibrate: Whether a fold is kept for calibration; without, k - 1 folds train.
     """
-    parts_N = deal(labels_N, groups_N, [1 / folds] * folds, seed)
+    parts_N = deal_folds(labels_N, groups_N, folds, seed)
     splits = []
     for fold in range(folds):
         test_N = parts_N == fold
-        calibration_N = (parts_N == (fold + 1) % folds) & calibrate
+        calibration_N = parts_N == (fold + 1) % folds
         train_N = ~test_N & ~calibration_N
         splits.append(Split(*(np.flatnonzero(x) for x in (train_N, calibration_N, test_N))))
     return splits
