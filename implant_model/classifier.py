@@ -6,6 +6,7 @@ Letters: N images, B batch, C classes (implants), F features, H height, W width.
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -169,9 +170,13 @@ def measure(
             "is wanted."
         )
     place = torch.device(device)
+    run = partial(_run, networks, device=place, precision=precision)
     batches = _batches(images_NHW, batch_size, place)
-    with ThreadPoolExecutor(threads) as pool:
-        pairs = list(pool.map(lambda part: _run(networks, part, place, precision), batches))
+    if threads == 1:
+        pairs = list(map(run, batches))
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            pairs = list(pool.map(run, batches))
     logs = np.concatenate([pair[0] for pair in pairs])
     features = np.concatenate([pair[1] for pair in pairs])
     return logs[: len(images_NHW)], features[: len(images_NHW)]
@@ -188,7 +193,7 @@ def _batches(images_NHW: Images, batch_size: int, device: torch.device) -> Itera
 
 
 def _run(
-    networks: Ensemble, images_BHW: Images, device: torch.device, precision: Precision
+    networks: Ensemble, images_BHW: Images, *, device: torch.device, precision: Precision
 ) -> tuple[Array, Array]:
     bytes_BHW = torch.from_numpy(np.ascontiguousarray(images_BHW)).to(device)
     images_B1HW = bytes_BHW[:, None].to(memory_format=torch.channels_last).float() / 255

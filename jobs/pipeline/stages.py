@@ -1,4 +1,4 @@
-"""The stages between the archives and the receipts: classify in an actor pool, publish in tasks.
+"""The stages between the archives and the receipts: classify and publish, each in actors.
 
 Every stage takes a parcel and hands on a parcel; pictures end at the classifier, rows at the
 publisher, and only receipts of some hundred bytes reach the driver.
@@ -17,7 +17,7 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 import ray
-from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
+from ray.data import ActorPoolStrategy, DataContext, Dataset
 
 from implant_model.classifier import Classifier, Predictions
 from implant_model.errors import UsageError
@@ -27,7 +27,7 @@ from jobs.pipeline.parcels import parcel_table, read_parcel
 from jobs.pipeline.plan import PlannedArchive
 from jobs.pipeline.recipe import Recipe
 from jobs.pipeline.source import ArchiveSource, Group, group_archives
-from jobs.pipeline.unit_files import publish
+from jobs.pipeline.unit_files import PublishParcel
 
 TOP = 3
 """Candidates in the column `top`."""
@@ -39,6 +39,8 @@ CLASSIFIER_THREADS = 2
 the classifier has the cores to itself."""
 TASKS_PER_CPU = 16
 """Read tasks for each CPU: enough that the last ones end together, few enough to start quickly."""
+CPUS_PER_PUBLISHER = 8
+"""These read a parcel in 0.3 s at the fastest, which takes some 0.1 s to publish."""
 TASK_RETRIES = 2
 """How often a task is repeated whose process or node was lost; half of it where it is alone."""
 MOST_LOST_TASKS = 100
@@ -57,6 +59,7 @@ class Resources:
         actor_cpus: CPUs of one classifier actor.
         batch_size: Pictures in one pass of the networks; None fits it to the device.
         read_tasks: Most read tasks that archives are dealt to.
+        max_publishers: Publisher actors that there may be.
     """
 
     min_actors: int
@@ -66,6 +69,7 @@ class Resources:
     actor_cpus: float
     batch_size: int | None
     read_tasks: int
+    max_publishers: int
 
 
 def choose_resources(
@@ -97,7 +101,8 @@ def choose_resources(
     # On a GPU node a CPU is whole, as on nodes still to come; else see SHARE.
     share = 1.0 if gpus_per_actor and (cpus >= 2 or not cpus) else SHARE
     tasks = int(max(cpus, 1) * TASKS_PER_CPU)
-    return Resources(*actors, gpus_per_actor, share, share, batch_size, tasks)
+    publishers = max(1, int(cpus // CPUS_PER_PUBLISHER))
+    return Resources(*actors, gpus_per_actor, share, share, batch_size, tasks, publishers)
 
 
 def _autoscales() -> bool:
@@ -147,7 +152,7 @@ def build(
         alone: A classifier actor takes one parcel at a time: one that kills it costs no other.
 
     Returns:
-        A dataset of schema `RECEIPT`; each row is a JSON list of receipts, see `publish`.
+        A dataset of schema `RECEIPT`; each row is a JSON list of receipts, see `PublishParcel`.
     """
     retries = TASK_RETRIES // 2 if alone else TASK_RETRIES
     context = DataContext.get_current()
@@ -178,13 +183,13 @@ def build(
         **gpus,
     )
     published: Dataset = classified.map_batches(
-        publish,
-        fn_args=(recipe.output,),
+        PublishParcel,
+        fn_constructor_args=(recipe.output,),
         batch_size=1,
         batch_format="pyarrow",
-        compute=TaskPoolStrategy(),
+        compute=ActorPoolStrategy(min_size=1, max_size=resources.max_publishers),
         num_cpus=0,  # waits for the store; a share of a CPU would keep it from running on 2 cores
-        max_retries=retries,
+        max_task_retries=retries,
     )
     return published
 

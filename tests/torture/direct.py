@@ -33,7 +33,7 @@ from jobs.pipeline.run import settle
 from jobs.pipeline.source import group_archives, read_group
 from jobs.pipeline.stages import fill_rows
 from jobs.pipeline.summary import exit_code
-from jobs.pipeline.unit_files import publish
+from jobs.pipeline.unit_files import PublishParcel
 
 UNIT_MEMBERS: Final = 3
 READ_TIMEOUT_S: Final = 10
@@ -63,10 +63,11 @@ def classify(arguments: Sequence[str], *, lease: bool = True) -> int:
     classifier = Classifier(package)
 
     def receipts() -> Iterator[dict[str, Any]]:
+        publish = PublishParcel(recipe.output, units_at_once=1)  # requests in the same order always
         for group in group_archives(plan.todo, 2):
             for parcel in read_group(group, recipe, lambda data: prepare(data, recipe)):
                 table = _classified(parcel, recipe, classifier, package)
-                yield from json.loads(publish(table, recipe.output)["receipts"][0].as_py())
+                yield from json.loads(publish(table)["receipts"][0].as_py())
 
     def work() -> int:
         tables.create()
