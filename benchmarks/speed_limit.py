@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 
 from benchmarks.speed_archives import NUM_DIFFERENT
+from implant_model.decode import silence_loggers
 from implant_model.errors import ImplantError
 from implant_model.limits import Limits
 from implant_model.package import ModelPackage, load_package
@@ -35,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     package = load_package(options.model)
     data = read(options.tar)
     cv2.setNumThreads(1)
+    silence_loggers()
     images = [make(member, package) for member in data]
     decode_ms = 1000 * cpu_seconds(lambda i: make(data[i % len(data)], package), options.seconds)
     from implant_model.classifier import CPU_BATCH_SIZE, Classifier
