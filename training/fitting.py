@@ -34,6 +34,8 @@ from training.split import Indices, Split, deal, deal_folds, renumber
 from training.trainer import fit_network
 from training.watch import watched
 
+NOVELTY_FOLDS = 40
+"""A novelty grows as the images grow fewer that it is measured from, so that few are held out."""
 Networks = Mapping[NetworkSpec, bytes]
 
 
@@ -190,15 +192,15 @@ class _Fitting:
     @property
     def folds_N(self) -> Indices | None:
         """Fold of each training image by which it calibrates; None where a part does."""
-        if not self.config.calibration.folds:
-            return None
-        train_N, settings = self.split.train_N, self.config
-        return deal_folds(
-            self.labelled.labels_N[train_N],
-            renumber(self.groups_N[train_N].tolist()),
-            settings.calibration.folds,
-            settings.split.seed,
-        )
+        folds = self.config.calibration.folds
+        return self.deal_training(folds) if folds else None
+
+    def deal_training(self, folds: int) -> Indices:
+        """Deals the training part to folds of whole groups."""
+        train_N = self.split.train_N
+        groups_N = renumber(self.groups_N[train_N].tolist())
+        seed = self.config.split.seed
+        return deal_folds(self.labelled.labels_N[train_N], groups_N, folds, seed)
 
     def _fit_classifier(self, spec: NetworkSpec, done: Networks) -> State:
         config = self.config
@@ -330,7 +332,8 @@ def _calibrate_and_measure(
         held_out = hold_out(reference, run(calibration_N), labels_N[calibration_N])
     else:
         logits_NK = np.load(fitting.place.held_out_file(fitting.name))
-        held_out = hold_out_folds(train, train_labels_N, logits_NK, fitting.folds_N)
+        folds_N = fitting.deal_training(NOVELTY_FOLDS)
+        held_out = hold_out_folds(train, train_labels_N, logits_NK, folds_N)
     calibrated = calibrate(
         reference, held_out, settings.coverage, settings.known_pass, settings.by_class
     )

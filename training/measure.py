@@ -135,7 +135,7 @@ def hold_out_folds(
         train: Outputs of networks whose embeddings never saw a label.
         labels_N: The images' classes.
         logits_NK: Of each image, by a last layer that was fitted without its fold.
-        folds_N: Fold of each image.
+        folds_N: Fold of each image, by which its novelty is measured from the others.
     """
     num_classes, novelty_N = logits_NK.shape[1], np.zeros(len(labels_N), np.float32)
     for fold in np.unique(folds_N):
