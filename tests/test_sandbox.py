@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from implant_model import sandbox
 from implant_model.decode import decode
 from implant_model.errors import Reason
 from implant_model.limits import MIB, Limits
@@ -175,6 +176,26 @@ def test_a_timeout_costs_one_member(slow_member: bytes) -> None:
         assert time.monotonic() - start < 5
         assert is_gone(first)
         assert process.prepare(GOOD).reason is None
+
+
+def test_time_without_a_core_is_not_the_members(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert sandbox._kept_waiting_s(os.getpid()) > 0
+    assert sandbox._kept_waiting_s(2**30) == 0  # there is no such process
+    with DecodeProcess(SPEC, Limits(decode_seconds=1)) as process:
+        process.start()
+        child = pid_of(process)
+        begun = time.monotonic()
+        # As on a machine whose cores others hold: the child is stopped, and for the first two
+        # seconds Linux says that it was ready to run.
+        monkeypatch.setattr(
+            sandbox, "_kept_waiting_s", lambda pid: min(2.0, time.monotonic() - begun)
+        )
+        os.kill(child, signal.SIGSTOP)
+        threading.Timer(2.5, os.kill, (child, signal.SIGCONT)).start()
+        assert process.prepare(GOOD).reason is None
+        assert process.pid == child
+        os.kill(child, signal.SIGSTOP)
+        assert process.prepare(GOOD).reason is Reason.DECODER_TIMEOUT
 
 
 def test_memory_is_limited() -> None:

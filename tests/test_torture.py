@@ -9,7 +9,8 @@ import pytest
 
 from implant_model.decode import decode
 from implant_model.limits import Limits
-from tests.torture import catalogue, classes
+from tests.torture import __main__ as command
+from tests.torture import catalogue, classes, decoding
 from tests.torture.case import number_of, reason_in
 from tests.torture.damage import change_bytes, cut_archives
 from tests.torture.decoding import (
@@ -104,3 +105,17 @@ def test_table_has_a_line_for_each_attack_and_names_what_failed() -> None:
     assert lines[2].split() == ["another", "2", "1", "1"]
     assert lines[3].split() == ["all", "3", "2", "1"]
     assert lines[4] == "another: c: left; expected: right"
+
+
+def test_a_broken_attack_has_failed_and_the_others_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken() -> Tally:
+        raise OSError("no room")
+
+    monkeypatch.setattr(decoding, "torture_shipped", broken)
+    assert command.main(["--quick", "--only", "shipped", "bits"]) == command.FAILED
+    said = capsys.readouterr()
+    assert "shipped files: the attack itself: OSError: no room" in said.out
+    assert re.search(r"^flipped bits in tables.* 6\d +6\d +0", said.out, re.MULTILINE)
+    assert "Traceback" in said.err

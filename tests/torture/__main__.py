@@ -14,6 +14,7 @@ import os
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -55,10 +56,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name, attack in attacks(Path(folder), options.output, thorough=not options.quick):
             if any(word in name for word in options.only):
                 begun = time.monotonic()
-                tallies.append(attack())
+                tallies.append(_outcome(name, attack))
                 sys.stderr.write(f"{name}: {time.monotonic() - begun:,.0f} s\n")
     sys.stdout.write(table(tallies) + "\n")
     return FAILED if any(tally.failures for tally in tallies) else OK
+
+
+def _outcome(name: str, attack: Attack) -> Tally:
+    """What an attack gives; one that breaks has failed, and the others go on."""
+    try:
+        return attack()
+    except Exception as error:
+        traceback.print_exc()
+        broken = Tally(name)
+        broken.check("the attack itself", False, f"{type(error).__name__}: {error}")
+        return broken
 
 
 def attacks(folder: Path, output: str | None, *, thorough: bool) -> Iterator[tuple[str, Attack]]:

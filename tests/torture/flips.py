@@ -24,7 +24,7 @@ def flip_bits(folder: Path, *, thorough: bool = False) -> Tally:
         thorough: 500 flips instead of 60.
     """
     tally, rng = Tally("flipped bits in tables, logs and model files"), random.Random(0)
-    (folder / "tables").mkdir()
+    (folder / "tables").mkdir(parents=True)
     output = publish_sample(folder / "tables")
     publish_sample(folder / "tables", OTHER_MODEL)
     tally.check("no flip", verify_output(output).findings == (), verify_output(output).findings)
