@@ -25,7 +25,9 @@ from tests.object_store import ObjectStore
 from tests.small_package import save_small_package
 from tests.test_report import HOSTILE, Elements
 from training.assessment import Examined, assess, assess_classes, reliability, share, worst_mistakes
+from training.config import SplitSettings
 from training.evaluation import wilson
+from training.examination import duplicate_bits
 from training.paired import mcnemar_exact
 
 LABELS = ("Cofield", "DEPUY", "tornier", "zimmer", "cofield", "depuy")
@@ -332,3 +334,9 @@ def test_model_images_and_labels_from_a_bucket_give_the_same_figures(
     found, local = document(tmp_path / "report"), document(report)
     assert found["figures"] == local["figures"]
     assert found["confusion"] == local["confusion"]
+
+
+def test_near_duplicates_are_those_of_the_packages_training(small_package: Path) -> None:
+    assert duplicate_bits(load_package(str(small_package))) == SplitSettings().duplicate_bits
+    shipped = load_package(str(Path(__file__).parents[1] / "models" / "phantom"), weights=False)
+    assert duplicate_bits(shipped) == 8

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from implant_model.catalogue import Catalogue
 from implant_model.classifier import Classifier
 from implant_model.errors import UsageError
+from implant_model.package import ModelPackage
 from training.assessment import Examined
 from training.config import SplitSettings
 from training.duplicates import duplicate_groups
@@ -32,7 +33,7 @@ def examine(classifier: Classifier, gathered: Gathered) -> Examined:
         patients and near duplicates, as in training.
     """
     images_NSS = np.stack(gathered.images)
-    pictures_N = duplicate_groups(images_NSS, SplitSettings().duplicate_bits)
+    pictures_N = duplicate_groups(images_NSS, duplicate_bits(classifier.package))
     catalogue = classifier.package.catalogue
     return Examined(
         catalogue.names,
@@ -40,6 +41,18 @@ def examine(classifier: Classifier, gathered: Gathered) -> Examined:
         classifier.classify(images_NSS),
         join_groups(gathered.patients, pictures_N.tolist()),
     )
+
+
+def duplicate_bits(package: ModelPackage) -> int:
+    """What the package's training took for near duplicates, if it says so; else the usual.
+
+    Pictures drawn alike, as phantoms are, or a narrow view of one joint, lie nearer to each other
+    than different radiographs do, and would be one large group.
+    """
+    found: object = package.provenance
+    for key in ("settings", "split", "duplicate_bits"):
+        found = found.get(key) if isinstance(found, dict) else None
+    return found if type(found) is int and 0 <= found < 256 else SplitSettings().duplicate_bits
 
 
 def labels_of(catalogue: Catalogue, texts: Sequence[str]) -> NDArray[np.int64]:
