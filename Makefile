@@ -30,6 +30,7 @@ torture: .venv/installed
 bench: .venv/installed
 	$(BIN)/python -m benchmarks.speed $(BENCH)
 	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.plan_done
 	$(BIN)/python -m benchmarks.audit_million
 
 .venv/installed: requirements.lock

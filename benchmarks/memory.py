@@ -1,12 +1,13 @@
-"""Shows that memory does not grow with the archive: 1, 4 and 16 times as many radiographs.
+"""Shows that memory does not grow with the archive, nor with the number of archives.
 
     python -m benchmarks.memory
     python -m benchmarks.memory --images 30 --folder /var/tmp
 
-It writes tars of uncompressed 16-bit DICOM phantoms of a detector's size, runs `jobs.classify` on
-each in processes of its own, and looks at the memory of all of them several times a second. The
-result goes to benchmarks/memory.md. It needs Linux, and as much disk as the largest tar: 30 images
-make 0.3 GB, 480 make 4.5 GB. Exit codes: 0 flat; 3 not flat, or a run that did not end well.
+It writes tars of uncompressed 16-bit DICOM phantoms of a detector's size, with 1, 4 and 16 times as
+many radiographs, then 10, 100 and 1,000 tars of a few small JPEG, runs `jobs.classify` on each in
+processes of its own, and looks at the memory of all of them several times a second. The result goes
+to benchmarks/memory.md. It needs Linux, and as much disk as the largest tar: 30 images make 0.3 GB,
+480 make 5 GB. Exit codes: 0 flat; 3 not flat, or a run that did not end well.
 """
 
 import argparse
@@ -30,6 +31,7 @@ from implant_model.errors import ImplantError
 from implant_model.package import load_package
 from implant_model.phantom import ORTHONET, render
 from implant_model.phantom_files import write_dicom
+from implant_model.phantom_files_pictures import write_jpeg
 from jobs.pipeline.command import INCOMPLETE, OK, run_command
 from jobs.report.facts import read_facts
 
@@ -38,20 +40,19 @@ FACTORS = (1, 4, 16)
 HEIGHT_PX = 2500
 NUM_DIFFERENT = 6
 """Pictures that differ; a tar repeats them, since to draw one takes a second."""
-ROOM = 32_000_000
-"""Bytes that any peak may grow besides: a parcel of 256 pictures is 13 MB at 224 px, and the least
-archive does not fill one."""
+ARCHIVES = (10, 100, 1000)
+PER_ARCHIVE = 8
+SMALL_PX = 250
 LOOK_EVERY_S = 0.25
-FLAT = 1.25
-"""Largest ratio of the peak at 16 times the images to that at once that counts as flat: the sum
-holds a worker that publishes and comes and goes, of 30 to 130 MB, and Ray Data's statistics actor,
-which grows with the time that a run takes."""
+FLAT = 1.1
+"""Largest ratio of the peak at 16 times the images to that at 4 times that counts as flat."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One archive and what its classification took."""
+    """One input and what its classification took."""
 
+    archives: int
     images: int
     num_bytes: int
     seconds: float
@@ -71,14 +72,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     runs = []
     for factor in FACTORS:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-            archive = Path(folder) / "radiographs.tar"
+            archive = Path(folder) / "in" / "radiographs.tar"
+            archive.parent.mkdir()
             write_tar(archive, pictures, factor * options.images)
-            runs.append(measure(archive, factor * options.images, options.model, model))
+            runs.append(measure([archive], factor * options.images, options.model, model))
         print(describe(runs[-1]), flush=True)
-    text = report(runs, model, pictures, options.images)
+    many = []
+    for count in ARCHIVES:
+        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+            archives = write_many(Path(folder) / "in", count)
+            many.append(measure(archives, count * PER_ARCHIVE, options.model, model))
+        print(describe(many[-1]), flush=True)
+    text = report(runs, many, model, pictures, options.images)
     options.result.write_text(text, encoding="utf-8")
     print(text)
-    return OK if is_flat(runs) else INCOMPLETE
+    return OK if is_flat(runs) and is_flat(many) else INCOMPLETE
 
 
 def radiographs() -> list[bytes]:
@@ -100,17 +108,31 @@ def write_tar(path: Path, pictures: Sequence[bytes], count: int) -> None:
             archive.addfile(header, io.BytesIO(data))
 
 
-def measure(archive: Path, images: int, model: Path, model_id: str) -> Run:
-    """Classifies one archive in fresh processes, looking at their memory all the while.
+def write_many(folder: Path, count: int) -> list[Path]:
+    """Writes so many tars of small JPEG."""
+    phantoms = [
+        render(implant, np.random.default_rng(i), SMALL_PX)
+        for i, implant in enumerate(ORTHONET.implants[:PER_ARCHIVE])
+    ]
+    folder.mkdir()
+    paths = [folder / f"{number:05}.tar" for number in range(count)]
+    for path in paths:
+        write_tar(path, [write_jpeg(phantom) for phantom in phantoms], PER_ARCHIVE)
+    return paths
+
+
+def measure(archives: Sequence[Path], images: int, model: Path, model_id: str) -> Run:
+    """Classifies archives of one folder in fresh processes, looking at their memory meanwhile.
 
     Raises:
         ImplantError: The run did not end well, or rows are missing.
     """
-    output, size = archive.with_name("out"), archive.stat().st_size
-    command = [sys.executable, "-m", "jobs.classify", str(archive)]
+    folder = archives[0].parent
+    output, size = folder.parent / "out", sum(archive.stat().st_size for archive in archives)
+    command = [sys.executable, "-m", "jobs.classify", str(folder)]
     command += ["--output", str(output), "--model", str(model)]
     peaks, begun = Peaks(), time.monotonic()
-    with (archive.parent / "log").open("w+b") as log:
+    with (folder.parent / "log").open("w+b") as log:
         job = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
         while job.poll() is None:
             peaks.add(look(job.pid))
@@ -123,55 +145,67 @@ def measure(archive: Path, images: int, model: Path, model_id: str) -> Run:
     facts = read_facts(storage.normalise(str(output)), model_id)
     if facts.classified != images:
         raise ImplantError(f"{facts.classified} of {images} images were classified:\n{said}")
-    return Run(images, size, seconds, peaks)
+    return Run(len(archives), images, size, seconds, peaks)
 
 
 def is_flat(runs: Sequence[Run]) -> bool:
-    """Whether neither the processes nor the object store grow with the archive."""
-    first, last = runs[0].peaks, runs[-1].peaks
+    """Whether the processes' memory at the largest size is that at the one before."""
+    before, after = runs[-2].peaks, runs[-1].peaks
     pairs = [
-        (first.total, last.total),
-        (first.largest, last.largest),
-        (first.by_role["store"], last.by_role["store"]),
-        (first.by_role["driver"], last.by_role["driver"]),
+        (before.total, after.total),
+        (before.largest, after.largest),
+        (before.by_role["driver"], after.by_role["driver"]),
     ]
-    return all(after <= FLAT * before + ROOM for before, after in pairs)
+    return all(last <= FLAT * first for first, last in pairs)
 
 
 def describe(run: Run) -> str:
     """One run as a line of the log."""
-    return f"{run.images} images, {run.num_bytes / 1e9:.2f} GB: {run.seconds:.0f} s"
+    size = f"{run.images} images, {run.num_bytes / 1e9:.2f} GB"
+    return f"{run.archives} archives, {size}: {run.seconds:.0f} s"
 
 
 COLUMNS = (
-    "images", "tar, GB", "seconds", "all workers and decoders", "largest of them", "driver",
-    "object store", "processes",
+    "archives", "images", "GB", "seconds", "more seconds for one more image",
+    "all workers and decoders", "largest of them", "driver", "object store", "processes",
 )  # fmt: skip
 
 
-def report(runs: Sequence[Run], model: str, pictures: Sequence[bytes], images: int) -> str:
+def report(
+    runs: Sequence[Run], many: Sequence[Run], model: str, pictures: Sequence[bytes], images: int
+) -> str:
     """The result as Markdown."""
     size = sum(map(len, pictures)) / len(pictures) / 1e6
     lines = [
-        "# Memory of a run as the archive grows",
+        "# Memory and time of a run as its input grows",
         "",
         f"`python -m benchmarks.memory --images {images}`, {datetime.now(UTC):%Y-%m-%d}: one tar "
-        f"of uncompressed 16-bit DICOM phantoms ({size:.1f} MB each on average), model `{model}`. "
-        "Peaks in MB: unique set size (USS) of the processes, sums at one moment; "
-        "touched pages of Ray's object store.",
+        f"of uncompressed 16-bit DICOM phantoms ({size:.1f} MB each on average), then tars of "
+        f"{PER_ARCHIVE} JPEG of {SMALL_PX} x {SMALL_PX}; model `{model}`. Peaks in MB: unique set "
+        "size (USS) of the processes, sums at one moment; touched pages of Ray's object store.",
         "",
         f"Machine: {machine()}.",
         "",
-        f"| {' | '.join(COLUMNS)} |",
-        f"|{'---:|' * len(COLUMNS)}",
-        *(_line(run) for run in runs),
-        _ratios(runs[0], runs[-1]),
-        "",
-        f"{'Flat' if is_flat(runs) else 'NOT flat'}: accepted at {FACTORS[-1]} times the images is "
-        f"{FLAT} times the peak and {ROOM / 1e6:.0f} MB.",
+        *_table(runs),
+        *_table(many),
+        f"Accepted as flat is {FLAT} times the peak of the size before, of all processes together, "
+        "of the largest, and of the driver.",
         "",
     ]
     return "\n".join(lines)
+
+
+def _table(runs: Sequence[Run]) -> list[str]:
+    before = [None, *runs[:-1]]
+    return [
+        f"| {' | '.join(COLUMNS)} |",
+        f"|{'---:|' * len(COLUMNS)}",
+        *(_line(run, smaller) for run, smaller in zip(runs, before, strict=True)),
+        _ratios(runs[-2], runs[-1]),
+        "",
+        "Flat." if is_flat(runs) else "NOT flat.",
+        "",
+    ]
 
 
 def _peaks(run: Run) -> list[int]:
@@ -179,17 +213,21 @@ def _peaks(run: Run) -> list[int]:
     return [peaks.total, peaks.largest, peaks.by_role["driver"], peaks.by_role["store"]]
 
 
-def _line(run: Run) -> str:
+def _line(run: Run, smaller: Run | None) -> str:
     values = [f"{value / 1e6:,.0f}" for value in _peaks(run)]
-    first = [f"{run.images:,}", f"{run.num_bytes / 1e9:.2f}", f"{run.seconds:.0f}"]
-    return f"| {' | '.join([*first, *values, str(run.peaks.processes)])} |"
+    slope = ""
+    if smaller is not None:
+        slope = f"{(run.seconds - smaller.seconds) / (run.images - smaller.images):.4f}"
+    first = [f"{run.archives:,}", f"{run.images:,}", f"{run.num_bytes / 1e9:.2f}"]
+    cells = [*first, f"{run.seconds:.0f}", slope, *values, str(run.peaks.processes)]
+    return f"| {' | '.join(cells)} |"
 
 
 def _ratios(first: Run, last: Run) -> str:
     pairs = zip(_peaks(first), _peaks(last), strict=True)
     ratios = [f"{after / max(before, 1):.2f}" for before, after in pairs]
     grown = f"{last.images / first.images:.0f} times"
-    return f"| {grown} | {last.num_bytes / first.num_bytes:.1f} | | {' | '.join(ratios)} | |"
+    return f"| | {grown} | {last.num_bytes / first.num_bytes:.1f} | | | {' | '.join(ratios)} | |"
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from benchmarks.machine import machine
 from implant_model import __version__, storage
 from implant_model.errors import ArchiveStatus
 from jobs.pipeline.command import INCOMPLETE, OK, run_command
@@ -35,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--archives", type=int, default=100_000)
     parser.add_argument("--folder", help="where the files and tables are written meanwhile")
+    parser.add_argument("--result", type=Path, default=Path(__file__).with_suffix(".md"))
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         source = Path(folder) / "in"
@@ -49,10 +51,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         read_s = time.monotonic() - begun
         plan = make_plan([storage.normalise(str(source))], records)
         seconds, cpu_s = time.monotonic() - begun, time.process_time() - used
-    print(
-        f"{len(plan.done)} archives done, {len(plan.todo)} to do: {seconds:.1f} s "
-        f"({read_s:.1f} s to read the tables), {cpu_s:.1f} s of CPU"
+    found = (
+        f"{len(plan.done):,} archives done, {len(plan.todo)} to do: {seconds:.1f} s "
+        f"({read_s:.1f} s of it to read the tables), {cpu_s:.1f} s of CPU."
     )
+    command = f"python -m benchmarks.plan_done --archives {options.archives}"
+    text = f"`{command}`, {datetime.now(UTC):%Y-%m-%d}: {found}\n\nMachine: {machine()}.\n"
+    options.result.write_text(f"# A run that finds all done\n\n{text}", encoding="utf-8")
+    print(found)
     return OK if not plan.todo and seconds < MOST_S else INCOMPLETE
 
 
