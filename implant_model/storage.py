@@ -19,6 +19,7 @@ __all__ = [
     "ObjectReader",
     "delta_options",
     "exists",
+    "is_remote",
     "join",
     "list_objects",
     "normalise",
@@ -61,9 +62,19 @@ def list_objects(root: str) -> Iterator[ObjectInfo]:
     return storage_s3.list_objects(root) if is_s3(root) else storage_disk.list_objects(root)
 
 
-def open_object(info: ObjectInfo) -> ObjectReader:
-    """A reader of exactly this version; on S3 nothing is asked before the first read."""
-    return S3Reader(info) if is_s3(info.uri) else DiskReader(info)
+def is_remote(uri: str) -> bool:
+    """Whether each request takes a while: object storage, not a disk."""
+    return is_s3(uri)
+
+
+def open_object(info: ObjectInfo, *, whole: bool = False) -> ObjectReader:
+    """A reader of exactly this version; on S3 nothing is asked before the first read.
+
+    Args:
+        info: The object.
+        whole: Fetch a remote object now, by one request, and hold it; for small ones.
+    """
+    return S3Reader(info, whole=whole) if is_s3(info.uri) else DiskReader(info)
 
 
 def read_bytes(uri: str, max_bytes: int = 1 << 30) -> bytes:

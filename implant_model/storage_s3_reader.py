@@ -31,13 +31,24 @@ _BODY_ATTEMPTS = 5
 
 
 class S3Reader:
-    """An `ObjectReader` of an S3 object; holds no connection between calls."""
+    """An `ObjectReader` of an S3 object; holds no connection between calls.
 
-    def __init__(self, info: ObjectInfo) -> None:
+    Args:
+        info: The object.
+        whole: Fetch it here and now, by one request, and hold its bytes.
+
+    Raises:
+        StorageError: From the constructor, where it is to be fetched and cannot be.
+    """
+
+    def __init__(self, info: ObjectInfo, *, whole: bool = False) -> None:
         self.size = info.size
         self.version = info.version
         self._uri = info.uri
         self._bucket, self._key = s3_parts(info.uri)
+        self._held: bytes | None = None
+        if whole:
+            self._held = self._range(0, self.size)
 
     def read_at(self, offset: int, size: int) -> bytes:
         """See `ObjectReader.read_at`."""
@@ -53,9 +64,9 @@ class S3Reader:
         """
         if start < 0:
             raise ValueError(f"start {start} is to be 0 or more.")
-        if start == 0 and self.size <= PART_BYTES:
+        if self._held is not None or (start == 0 and self.size <= PART_BYTES):
             # Also for an empty object: whether it changed is to be asked even of that.
-            yield from filter(None, [self._range(0, self.size)])
+            yield from filter(None, [self._range(start, self.size)])
             return
         checksum = self._checksum() if start == 0 else None
         for part in self._parts(start, self.size):
@@ -80,10 +91,11 @@ class S3Reader:
         self.close()
 
     def _parts(self, start: int, stop: int) -> Iterator[bytes]:
-        starts = iter(range(start, stop, PART_BYTES))
-        if stop - start <= PART_BYTES:
-            yield from (self._range(first, stop) for first in starts)
+        if self._held is not None or stop - start <= PART_BYTES:
+            if start < stop:
+                yield self._range(start, stop)
             return
+        starts = iter(range(start, stop, PART_BYTES))
         pool = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="s3-range")
         under_way: deque[Future[bytes]] = deque()
         try:
@@ -97,6 +109,8 @@ class S3Reader:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _range(self, start: int, stop: int) -> bytes:
+        if self._held is not None:
+            return self._held[start:stop]
         for attempt in range(_BODY_ATTEMPTS):
             pause(attempt)
             data = self._try_range(start, stop)

@@ -131,6 +131,15 @@ def test_reader_reads_ranges_and_streams(large: tuple[str, bytes]) -> None:
             reader.read_at(-1, 1)
 
 
+def test_an_object_that_is_fetched_whole_reads_alike(large: tuple[str, bytes]) -> None:
+    uri, data = large
+    with open_object(stat(uri), whole=True) as reader:
+        assert b"".join(reader.stream()) == data
+        assert b"".join(reader.stream(PART_BYTES - 3)) == data[PART_BYTES - 3 :]
+        assert reader.read_at(5, 2 * PART_BYTES) == data[5 : 5 + 2 * PART_BYTES]
+        assert reader.read_at(len(data), 5) == b""
+
+
 def test_an_empty_object_is_an_object_without_bytes(bucket: str) -> None:
     uri = f"s3://{bucket}/empty.tar"
     put_if_absent(uri, b"")

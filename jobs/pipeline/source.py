@@ -23,11 +23,9 @@ from implant_model.preprocess import Preprocessing
 from implant_model.sandbox import DecodeProcess
 from jobs.pipeline.parcels import PARCEL, Parcel
 from jobs.pipeline.plan import PlannedArchive
+from jobs.pipeline.read_ahead import AHEAD, Group, read_ahead
 from jobs.pipeline.recipe import Recipe
 from jobs.pipeline.units import Prepare, read_archive
-
-Group = Sequence[tuple[int, PlannedArchive]]
-"""Archives that one task reads, each with its position in the plan."""
 
 PARCEL_MEMBERS = 256
 """Small archives share a parcel until it holds this many members: below 100 a block is overhead."""
@@ -100,13 +98,16 @@ def group_archives(archives: Sequence[PlannedArchive], most_groups: int) -> list
     return [group for group in groups if group]
 
 
-def read_group(group: Group, recipe: Recipe, prepare: Prepare | None = None) -> Iterator[pa.Table]:
+def read_group(
+    group: Group, recipe: Recipe, prepare: Prepare | None = None, ahead: int = AHEAD
+) -> Iterator[pa.Table]:
     """Streams the parcels of a group of archives.
 
     Args:
         group: Archives with their positions in the plan.
         recipe: How members become rows.
         prepare: Decodes one member; by default this worker's decoding process.
+        ahead: Small archives that are fetched ahead of their turn, see `read_ahead`.
 
     Yields:
         Tables of one row, schema `PARCEL`.
@@ -116,8 +117,9 @@ def read_group(group: Group, recipe: Recipe, prepare: Prepare | None = None) -> 
         decoder = _decoder(recipe.preprocessing, recipe.limits)
         prepare, allocate = decoder.prepare, decoder.allocate
     parcel = Parcel()
-    for position, archive in group:
-        for piece, rows, images_HW in read_archive(position, archive, recipe, prepare, allocate):
+    for position, archive, get in read_ahead(group, recipe, ahead):
+        pieces = read_archive(position, archive, recipe, prepare, allocate, get)
+        for piece, rows, images_HW in pieces:
             parcel.add(piece, rows, images_HW)
             if parcel.num_members >= PARCEL_MEMBERS:
                 yield parcel.to_table()

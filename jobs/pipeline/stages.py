@@ -25,8 +25,9 @@ from implant_model.package import ModelPackage
 from jobs.pipeline.cluster import possible_resources
 from jobs.pipeline.parcels import parcel_table, read_parcel
 from jobs.pipeline.plan import PlannedArchive
+from jobs.pipeline.read_ahead import Group
 from jobs.pipeline.recipe import Recipe
-from jobs.pipeline.source import ArchiveSource, Group, group_archives
+from jobs.pipeline.source import ArchiveSource, group_archives
 from jobs.pipeline.unit_files import PublishParcel
 
 TOP = 3

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from implant_model import storage
 from implant_model.archives import Allocate, Member, read_members
 from implant_model.decode import Header
 from implant_model.errors import (
@@ -26,8 +25,9 @@ from implant_model.errors import (
 from implant_model.sandbox import Prepared
 from jobs.pipeline.parcels import End, Piece, Unit
 from jobs.pipeline.plan import PlannedArchive
+from jobs.pipeline.read_ahead import Open, find_unit, open_archive
 from jobs.pipeline.recipe import Recipe
-from jobs.pipeline.tables import PREDICTION_ROW, PREDICTIONS, unit_id, unit_path
+from jobs.pipeline.tables import PREDICTION_ROW
 
 Prepare = Callable[[bytes | memoryview], Prepared]
 Read = tuple[Piece, pa.Table, list[np.ndarray]]
@@ -41,6 +41,7 @@ def read_archive(
     recipe: Recipe,
     prepare: Prepare,
     allocate: Allocate | None = None,
+    get_opening: Open | None = None,
 ) -> Iterator[Read]:
     """Streams an archive's units, then its end.
 
@@ -54,6 +55,7 @@ def read_archive(
         recipe: How members become rows.
         prepare: Decodes and preprocesses one member; never raises for what its bytes hold.
         allocate: Where `prepare` wants a large member; see `read_members`.
+        get_opening: Opens the archive; by default as it is its turn.
 
     Yields:
         A unit with its rows (schema `PREDICTION_ROW`, `outcome` null where a picture waits) and
@@ -64,14 +66,17 @@ def read_archive(
     draft: _Draft | None = None
     try:
         if reason is None:
-            draft = _open_draft(position, archive, recipe, 0)
-            with storage.open_object(archive.info) as reader:
+            opening = get_opening() if get_opening else open_archive(archive, recipe)
+            place = opening.unit_path, opening.adopted
+            draft = _open_draft(position, archive, recipe, 0, *place)
+            with opening.reader as reader:
                 for member in read_members(reader, archive.name, recipe.limits, allocate):
                     draft.add(member, prepare)
                     members += 1
                     if draft.is_full:
                         yield draft.close()
-                        draft = _open_draft(position, archive, recipe, members)
+                        place = find_unit(archive, recipe, members)
+                        draft = _open_draft(position, archive, recipe, members, *place)
     except ArchiveError as error:
         reason, message = error.reason, str(error)
     except StorageError as error:
@@ -125,11 +130,10 @@ class _Draft:
         return unit, pa.Table.from_pylist(self.rows, schema=PREDICTION_ROW), self.images_HW
 
 
-def _open_draft(position: int, archive: PlannedArchive, recipe: Recipe, first: int) -> _Draft:
+def _open_draft(
+    position: int, archive: PlannedArchive, recipe: Recipe, first: int, path: str, adopted: bool
+) -> _Draft:
     name, version = archive.name, archive.info.version
-    unit = unit_id(name, version, recipe.model, recipe.configuration_hash, archive.attempt, first)
-    path = unit_path(recipe.model, unit)
-    adopted = storage.exists(storage.join(recipe.output, PREDICTIONS, path)) is not None
     return _Draft(Unit(position, name, version, first, 0, 0, path, adopted), recipe)
 
 

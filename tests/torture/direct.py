@@ -65,7 +65,7 @@ def classify(arguments: Sequence[str], *, lease: bool = True) -> int:
     def receipts() -> Iterator[dict[str, Any]]:
         publish = PublishParcel(recipe.output, units_at_once=1)  # requests in the same order always
         for group in group_archives(plan.todo, 2):
-            for parcel in read_group(group, recipe, lambda data: prepare(data, recipe)):
+            for parcel in read_group(group, recipe, lambda data: prepare(data, recipe), ahead=0):
                 table = _classified(parcel, recipe, classifier, package)
                 yield from json.loads(publish(table)["receipts"][0].as_py())
 

@@ -1,0 +1,93 @@
+"""Small archives, fetched while those before them are decoded.
+
+A radiograph that lies alone in a bucket keeps a core busy for 10 ms and a store for 100, and is
+asked for twice: whether its unit is published, and for its bytes. Both are under way here for the
+next few, in threads; what is large is read by ranges ahead of use anyway, see `storage`.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from implant_model import storage
+from implant_model.limits import MIB
+from jobs.pipeline.plan import PlannedArchive
+from jobs.pipeline.recipe import Recipe
+from jobs.pipeline.tables import PREDICTIONS, unit_id, unit_path
+
+AHEAD: Final = 4
+MOST_AHEAD_BYTES: Final = 16 * MIB
+"""Of one archive, so that a reader holds 64 MiB ahead at the most."""
+Group = Sequence[tuple[int, PlannedArchive]]
+"""Archives that one task reads, each with its position in the plan."""
+
+
+@dataclass(frozen=True)
+class Opening:
+    """An archive about to be read.
+
+    Attributes:
+        reader: Of its planned version.
+        unit_path: Of its first unit's file, below the predictions.
+        adopted: The output has that file already.
+    """
+
+    reader: storage.ObjectReader
+    unit_path: str
+    adopted: bool
+
+
+Open = Callable[[], Opening]
+"""Gives the opening, or raises the StorageError that stands in its way."""
+
+
+def open_archive(archive: PlannedArchive, recipe: Recipe, whole: bool = False) -> Opening:
+    """Opens an archive.
+
+    Args:
+        archive: What to read, and in which version.
+        recipe: Where its units go.
+        whole: Fetch all of it at once, by one request.
+
+    Raises:
+        StorageError: It cannot be read, is another version, or the output cannot be asked.
+    """
+    path, adopted = find_unit(archive, recipe, 0)
+    return Opening(storage.open_object(archive.info, whole=whole), path, adopted)
+
+
+def find_unit(archive: PlannedArchive, recipe: Recipe, first: int) -> tuple[str, bool]:
+    """The path of the unit that begins at a member, and whether its file is there."""
+    version, model = archive.info.version, recipe.model
+    unit = unit_id(archive.name, version, model, recipe.configuration_hash, archive.attempt, first)
+    path = unit_path(model, unit)
+    return path, storage.exists(storage.join(recipe.output, PREDICTIONS, path)) is not None
+
+
+def read_ahead(
+    group: Group, recipe: Recipe, ahead: int = AHEAD
+) -> Iterator[tuple[int, PlannedArchive, Open]]:
+    """Goes through a group, the next few small archives of a bucket being on their way.
+
+    Args:
+        group: The archives.
+        recipe: Where their units go.
+        ahead: How many; 0: each is asked for when it is its turn.
+    """
+    waiting: deque[tuple[int, PlannedArchive, Open]] = deque()
+    with ThreadPoolExecutor(max(ahead, 1), thread_name_prefix="read-ahead") as pool:
+        for position, archive in group:
+            get: Open = partial(open_archive, archive, recipe)
+            if ahead and archive.unreachable is None and _is_small(archive):
+                get = pool.submit(open_archive, archive, recipe, whole=True).result
+            waiting.append((position, archive, get))
+            if len(waiting) > ahead:
+                yield waiting.popleft()
+        yield from waiting
+
+
+def _is_small(archive: PlannedArchive) -> bool:
+    return storage.is_remote(archive.info.uri) and archive.info.size <= MOST_AHEAD_BYTES
