@@ -30,6 +30,7 @@ from implant_model.limits import Limits
 from implant_model.preprocess import Preprocessing
 from jobs.pipeline.cluster import start_ray
 from jobs.pipeline.command import OK, Parser, run_command
+from jobs.report.folder import local_folder, make_folder
 from training.config import TrainConfig, load_config
 from training.dataset import load_set
 from training.divide import Division, divide
@@ -64,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         {**Preprocessing().to_json(), **call.config.preprocessing}
     )
     labels = read_labels(call.labels) if call.labels else None
+    make_folder(str(call.work), "--output")
     labelled = load_set(call.images, labels, preprocessing, Limits(), call.work / "images")
     division = divide(labelled, call.config.split, calibrate=not call.config.calibration.folds)
     call.config.catalogue(labelled.names)  # a fault in it is found before hours of training
@@ -109,7 +111,7 @@ def parse(arguments: Sequence[str] | None) -> Call:
             f"--workers is {options.workers}; 1 to fit.batch_size ({config.fit.batch_size}) are "
             "accepted, since every worker takes its share of each batch."
         )
-    output = Path(options.output).absolute()
+    output = local_folder(options.output, "--output")
     call = Call(
         tuple(options.images), options.labels, output, config, options.workers, options.resume
     )
@@ -130,7 +132,6 @@ def check_folders(call: Call) -> None:
 
 def workplace(call: Call) -> Workplace:
     """Where the trainings run: on GPUs where the cluster has one for each worker."""
-    call.work.mkdir(parents=True, exist_ok=True)
     use_gpu = ray.cluster_resources().get("GPU", 0) >= call.workers
     checkpoints = call.config.fit.checkpoints or str(call.work / "checkpoints")
     return Workplace(call.work, checkpoints, call.workers, use_gpu, say)

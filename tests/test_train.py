@@ -92,6 +92,18 @@ def test_a_package_is_not_written_over(tmp_path: Path) -> None:
         main(call)
 
 
+@pytest.mark.parametrize("uri", ["s3://bucket/models/mine", "gs://bucket/mine", "file:///mine"])
+def test_a_package_is_written_to_a_folder_of_this_machine(tmp_path: Path, uri: str) -> None:
+    with pytest.raises(UsageError, match=f"--output is {uri}; a folder of this machine"):
+        main(["--images", str(tmp_path), "--output", uri])
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_images_are_read(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"--output .*model\.work cannot be written: "):
+        main(["--images", str(tmp_path), "--output", str(tmp_path / "file" / "model")])
+
+
 def test_a_training_that_was_begun_needs_resume(tmp_path: Path) -> None:
     (tmp_path / "model.work" / "checkpoints").mkdir(parents=True)
     call = ["--images", str(tmp_path), "--labels", "x.csv", "--output", str(tmp_path / "model")]
