@@ -10,7 +10,8 @@ r"""Fits a network to labelled radiographs and writes a model package.
 without it, each image's folder is its label. The prepared images, the list of what was left out,
 the checkpoints and the losses of each epoch (*.jsonl, as it goes) are kept in OUTPUT.work, from
 which --resume goes on; every worker must reach it.
-Exit codes: 0 done; 2 the call or its set-up is wrong; 3 the training broke off, --resume goes on.
+Exit codes: 0 done; 2 the call or its set-up is wrong; 3 the training broke off, --resume goes on;
+or it is done, without labelled images that could not be read.
 """
 
 import json
@@ -29,13 +30,13 @@ from implant_model.errors import UsageError
 from implant_model.limits import Limits
 from implant_model.preprocess import Preprocessing
 from jobs.pipeline.cluster import start_ray
-from jobs.pipeline.command import OK, Parser, run_command
+from jobs.pipeline.command import INCOMPLETE, OK, Parser, run_command
 from jobs.report.folder import local_folder, make_folder
 from training.config import TrainConfig, load_config
 from training.dataset import load_set
 from training.divide import Division, divide
 from training.fitting import Fitted, Workplace, fit_split
-from training.labelled import LabelledSet, write_excluded
+from training.labelled import LabelledSet, num_missing, unread_archives, write_excluded
 from training.labels import read_labels
 from training.mask_set import MaskSet, gather_masks, write_poor
 from training.packaging import Figures, make_package
@@ -92,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         masks,
     )
     summarise(call, labelled, package.id, figures)
-    return OK
+    return say_missing(labelled)
 
 
 def parse(arguments: Sequence[str] | None) -> Call:
@@ -189,6 +190,16 @@ def summarise(call: Call, labelled: LabelledSet, package: str, figures: Figures)
         call.config.card.synthetic
     )
     print(f"Package {package} in {call.output}, with its MODEL_CARD.md.{synthetic}")
+
+
+def say_missing(labelled: LabelledSet) -> int:
+    """Says what the training went without; returns the exit code."""
+    missing, unread = num_missing(labelled), unread_archives(labelled)
+    if missing:
+        print(f"Labelled, but not to be read: {missing:,} images, see excluded.csv")
+    if unread:
+        print(f"Of the archives {len(unread):,} could not be read now, {unread[0]} the first.")
+    return INCOMPLETE if missing else OK
 
 
 if __name__ == "__main__":

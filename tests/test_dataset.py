@@ -3,6 +3,7 @@
 import io
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from implant_model.errors import UsageError
+from implant_model import storage
+from implant_model.errors import StorageError, UsageError
 from implant_model.limits import Limits
 from implant_model.preprocess import Preprocessing
+from implant_model.storage import ObjectInfo, ObjectReader
 from training.dataset import load_set
 from training.duplicates import duplicate_groups, near_pairs, perceptual_hashes
-from training.labelled import Excluded, LabelledSet
+from training.labelled import Excluded, LabelledSet, num_missing, unread_archives
 from training.labels import folder_label, label_of_name, read_labels
 
 SPEC = Preprocessing(size_px=32)
@@ -107,6 +110,35 @@ def test_the_cache_is_used_until_something_changes(archives: Path, tmp_path: Pat
     assert (first.names, first.excluded) == (again.names, again.excluded)
     other = load(archives, labels_file(tmp_path, *ROWS[:3]), tmp_path)
     assert other.fingerprint != first.fingerprint
+
+
+def test_what_the_store_did_not_give_is_read_again(
+    archives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = labels_file(tmp_path, *ROWS)
+    with monkeypatch.context() as broken:
+        broken.setattr(storage, "open_object", failing_on("second.zip"))
+        first = load(archives, labels, tmp_path)
+    assert Excluded("deep/second.zip", "", "storage_error") in first.excluded
+    assert unread_archives(first) == ("deep/second.zip",)
+    assert num_missing(first) == 4  # broken.png, gone.png, the archive and its member
+    again = load(archives, labels, tmp_path)
+    assert (len(first), len(again)) == (2, 3)
+    assert again.fingerprint != first.fingerprint  # a network of the one is not the other's
+    assert unread_archives(again) == ()
+    assert num_missing(again) == 2
+
+
+def failing_on(name: str) -> Callable[[ObjectInfo], ObjectReader]:
+    """`storage.open_object` of a store that gives all objects but those of a name."""
+    opened = storage.open_object
+
+    def open_object(info: ObjectInfo) -> ObjectReader:
+        if info.uri.endswith(name):
+            raise StorageError(f"{info.uri} cannot be read.")
+        return opened(info)
+
+    return open_object
 
 
 def test_no_patient_reaches_the_cache(archives: Path, tmp_path: Path) -> None:

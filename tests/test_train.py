@@ -20,11 +20,12 @@ from implant_model.networks import build
 from implant_model.package import ModelPackage, load_package
 from implant_model.phantom import ORTHONET
 from implant_model.phantom_files import Sample, sample_archives
-from jobs.train import main
+from jobs.train import main, say_missing
 from training.config import FitSettings, from_document, load_config
 from training.cues import probe_cues
 from training.dataset import load_set
 from training.divide import divide
+from training.labelled import Excluded, LabelledSet
 from training.labels import read_labels
 from training.schedule import draw_order, learning_rate, parameter_groups, take_weights
 
@@ -162,6 +163,28 @@ def test_equal_cues_vote_together_and_not_by_the_order_of_files() -> None:
     images_NSS = np.random.default_rng(0).integers(0, 255, (80, 16, 16), dtype=np.uint8)
     report = probe_cues(images_NSS, np.full((80, 2), 250), labels_N, np.arange(80))
     assert report.native.value == report.majority.value == 0.75
+
+
+@pytest.mark.parametrize(
+    ("reasons", "code", "words"),
+    [
+        ([], 0, ""),
+        (["no_label", "clutter"], 0, ""),
+        (["truncated", "no_label"], 3, "Labelled, but not to be read: 1 images"),
+        (["storage_error", "not_in_archive"], 3, "1 could not be read now, a.tar the first."),
+    ],
+)
+def test_labelled_images_that_could_not_be_read_are_said(
+    capsys: pytest.CaptureFixture[str], reasons: list[str], code: int, words: str
+) -> None:
+    excluded = tuple(Excluded("a.tar", "", reason) for reason in reasons)
+    nothing = np.zeros(0, np.int64)
+    pictures = np.zeros((0, 8, 8), np.uint8)
+    held = LabelledSet(pictures, nothing, nothing, nothing, (), ("a", "b"), excluded, "f")
+    assert say_missing(held) == code
+    out = capsys.readouterr().out
+    assert words in out
+    assert bool(out) == bool(code)
 
 
 CONFIG = """
