@@ -154,6 +154,8 @@ def find_masks(labelled: LabelledSet, call: Call) -> MaskSet | None:
     written = write_poor(labelled, masks, folder)
     print(f"Masks: {by_hand} given, {good} automatic, {poor} poor", end="")
     print(f"; {written} of these to correct in {folder}" if written else "", flush=True)
+    if masks.unused:
+        say(f"Masks in {settings.masks} that belong to no image: {masks.unused}")
     return masks
 
 
