@@ -20,7 +20,7 @@ from implant_model.storage import ObjectInfo, ObjectReader
 from training.dataset import load_set
 from training.duplicates import duplicate_groups, near_pairs, perceptual_hashes
 from training.labelled import Excluded, LabelledSet, num_missing, unread_archives
-from training.labels import folder_label, label_of_name, read_labels
+from training.labels import folder_label, label_of_name, labels_of_names, read_labels
 
 SPEC = Preprocessing(size_px=32)
 
@@ -193,6 +193,33 @@ def test_the_folder_that_counts(name: str, member: str, label: str | None) -> No
 )
 def test_orthonets_own_names(name: str, member: str, label: str | None) -> None:
     assert label_of_name(name, member) == label
+
+
+FURLONGS = ("jri-furlong-evolution-collared", "jri-furlong-evolution-collarless")  # 03 and 04
+
+
+def test_where_all_names_are_orthonets_they_are_the_classes(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    for number, name in enumerate(["train/03_0001.png", "train/04_0001.png", "test/03_0002.png"]):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(picture(number))
+    tar_of(folder / "more.tar", [("test/04_0002.png", picture(9))])
+    labelled = load(folder, None, tmp_path)
+    assert labelled.names == FURLONGS
+    by_member = dict(zip(labelled.places_N, labelled.labels_N.tolist(), strict=True))
+    assert {member: label for (_, member), label in by_member.items()} == {
+        "03_0001.png": 0,
+        "04_0001.png": 1,
+        "03_0002.png": 0,
+        "test/04_0002.png": 1,
+    }
+    (folder / "test" / "x.png").write_bytes(picture(10))
+    assert load(folder, None, tmp_path).names == ("test", "train")
+
+
+def test_orthonets_hips_with_and_without_a_collar_stay_two() -> None:
+    assert labels_of_names(["train/03_0001.png", "04_0001.png"]) == list(FURLONGS)
+    assert labels_of_names(["03_0001.png", "09_0001.png"]) is None
 
 
 @pytest.mark.parametrize(

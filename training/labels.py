@@ -4,7 +4,8 @@ A labels file (CSV with a header, or Parquet) has the columns `archive`, `member
 where known, `patient`. `archive` is the archive's path below the given --images, or its whole URI;
 `member` is the name inside, and may be left empty for a radiograph that lies loose. Without a
 file, the label of an image is the name of the folder that holds it directly, in an archive or not;
-an image in no folder may have a name as OrthoNet's radiographs have, `##_****.png`.
+an image in no folder may have a name as OrthoNet's radiographs have, `##_****.png`. Where all
+images of a set have such names, they are its labels: folders may be `train` and `test`.
 
 No message of this module quotes a patient: rows are named by their numbers.
 """
@@ -12,7 +13,7 @@ No message of this module quotes a patient: rows are named by their numbers.
 import csv
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -186,8 +187,21 @@ def match_archives(labels: Labels, names: Mapping[str, str]) -> dict[str, Mappin
     return matched
 
 
+def labels_of_names(members: Sequence[str]) -> list[str] | None:
+    """What the images of a set are by OrthoNet's naming; None where one has another name.
+
+    Args:
+        members: Names of the images inside their archives, or base names of loose ones.
+    """
+    labels = [orthonet_label(member) for member in members]
+    known = [label for label in labels if label is not None]
+    return known if len(known) == len(labels) else None
+
+
 def label_of_name(name: str, member: str) -> str | None:
     """What an image is by where it lies: its folder's name, or its own in OrthoNet's naming.
+
+    Of a set whose names all are OrthoNet's `labels_of_names` says more.
 
     Args:
         name: Path of the archive or loose image below --images.
