@@ -35,7 +35,8 @@ from training.assessment import assess, assess_classes, reliability
 from training.examination import examine, usable_device
 from training.gather import Gathered, gather, list_images
 from training.labelled import UNLABELLED
-from training.opponent import compare_with, read_opponent, read_table
+from training.labels import read_table
+from training.opponent import compare_with, read_opponent
 
 SHOWN = ("top_1", "top_3", "macro_f1", "mean_auroc", "calibration_error", "coverage", "set_size")
 NOVELTY = ("called_unknown", "unknown_found", "novelty_auroc")

@@ -35,9 +35,10 @@ from jobs.report.folder import local_folder, make_folder
 from training.config import TrainConfig, load_config
 from training.dataset import load_set
 from training.divide import Division, divide
-from training.fitting import Fitted, Workplace, fit_split
+from training.fitting import Fitted, Workplace, check_networks, fit_split
 from training.labelled import LabelledSet, num_missing, unread_archives, write_excluded
-from training.labels import read_labels
+from training.labels import read_table
+from training.mask_files import mask_files
 from training.mask_set import MaskSet, gather_masks, write_poor
 from training.packaging import Figures, make_package
 
@@ -65,7 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     preprocessing = Preprocessing.from_json(
         {**Preprocessing().to_json(), **call.config.preprocessing}
     )
-    labels = read_labels(call.labels) if call.labels else None
+    check_networks(call.config)
+    if call.config.needs_masks and call.config.segmenter.masks:
+        mask_files(Path(call.config.segmenter.masks))
+    labels = read_table(call.labels, "--labels", one_class=True) if call.labels else None
     make_folder(str(call.work), "--output")
     labelled = load_set(call.images, labels, preprocessing, Limits(), call.work / "images")
     division = divide(labelled, call.config.split, calibrate=not call.config.calibration.folds)

@@ -54,6 +54,7 @@ def test_settings_are_read_from_toml_and_json_alike(tmp_path: Path) -> None:
         ({"split": {"calibration": 0.6, "test": 0.4}}, "less than 1"),
         ({"augment": {"flip": 2}}, "augment.flip is 2"),
         ({"network": {"pretrained": True, "start_from": "models/phantom"}}, "start_from"),
+        ({"implants": {"a": 3}}, "implants.a is 3; a table is wanted"),
         ([], "the file is"),
     ],
 )
@@ -103,6 +104,28 @@ def test_a_folder_that_cannot_be_written_is_found_before_images_are_read(tmp_pat
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match=r"--output .*model\.work cannot be written: "):
         main(["--images", str(tmp_path), "--output", str(tmp_path / "file" / "model")])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ('[network]\narchitecture = "resnet19"', "'resnet19' is not known; accepted are resnet18"),
+        ('[network]\nstart_from = "{none}"', "none"),
+        ('[network]\nstart_from = "{package}"', "holds no resnet18 to start from"),
+        ('[segmenter]\nwidth = 4\nmasks = "{none}"', "segmenter.masks is .*none; a folder"),
+        ("", "--labels cannot be read: .*labels.csv"),
+    ],
+)
+def test_what_the_call_names_is_looked_at_before_images_are_read(
+    tmp_path: Path, small_package: Path, settings: str, message: str
+) -> None:
+    names = {"none": tmp_path / "none", "package": small_package}
+    (tmp_path / "train.toml").write_text(settings.format(**names))
+    call = ["--images", str(tmp_path / "no images"), "--config", str(tmp_path / "train.toml")]
+    paths = ["--labels", str(tmp_path / "labels.csv"), "--output", str(tmp_path / "model")]
+    with pytest.raises(UsageError, match=message):
+        main([*call, *paths])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["train.toml"]
 
 
 def test_a_training_that_was_begun_needs_resume(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from implant_model import storage
-from implant_model.errors import UsageError
+from implant_model.errors import StorageError, UsageError
 from implant_model.phantom import ORTHONET
 
 COLUMNS = ("archive", "member", "label", "patient")
@@ -86,6 +86,23 @@ def read_labels(uri: str, *, one_class: bool = True) -> Labels:
     data = storage.read_bytes(uri)
     rows = _parquet_rows(data, uri) if data[:4] == b"PAR1" else _csv_rows(data, uri)
     return check_labels(rows, uri, one_class=one_class)
+
+
+def read_table(uri: str, option: str, *, one_class: bool = False) -> Labels:
+    """Reads the labels file that an option names; one patient may have several implants.
+
+    Args:
+        uri: Of the file.
+        option: It is named in the message.
+        one_class: As of `read_labels`.
+
+    Raises:
+        UsageError: It cannot be read, or see `read_labels`.
+    """
+    try:
+        return read_labels(uri, one_class=one_class)
+    except StorageError as error:
+        raise UsageError(f"{option} cannot be read: {error}") from error
 
 
 def _csv_rows(data: bytes, uri: str) -> list[dict[str, str]]:
