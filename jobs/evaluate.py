@@ -29,12 +29,14 @@ from implant_model.package import load_package
 from jobs.pipeline.command import DISCLAIMER, INCOMPLETE, OK, Parser, run_command
 from jobs.report.evaluation import Evaluation
 from jobs.report.evaluation_files import write_evaluation
-from jobs.report.findings import UNLABELLED, confusion, data_facts, mistakes, poor_scans, usual_name
+from jobs.report.findings import confusion, data_facts, mistakes, poor_scans, usual_name
 from jobs.report.folder import make_folder
 from training.assessment import assess, assess_classes, reliability
 from training.examination import examine, usable_device
 from training.gather import Gathered, gather, list_images
-from training.opponent import compare_with, read_opponent, read_table
+from training.labelled import UNLABELLED
+from training.labels import read_table
+from training.opponent import compare_with, read_opponent
 
 SHOWN = ("top_1", "top_3", "macro_f1", "mean_auroc", "calibration_error", "coverage", "set_size")
 NOVELTY = ("called_unknown", "unknown_found", "novelty_auroc")

@@ -10,7 +10,8 @@ r"""Fits a network to labelled radiographs and writes a model package.
 without it, each image's folder is its label. The prepared images, the list of what was left out,
 the checkpoints and the losses of each epoch (*.jsonl, as it goes) are kept in OUTPUT.work, from
 which --resume goes on; every worker must reach it.
-Exit codes: 0 done; 2 the call or its set-up is wrong; 3 the training broke off, --resume goes on.
+Exit codes: 0 done; 2 the call or its set-up is wrong; 3 the training broke off, --resume goes on;
+or it is done, without labelled images that could not be read.
 """
 
 import json
@@ -29,13 +30,15 @@ from implant_model.errors import UsageError
 from implant_model.limits import Limits
 from implant_model.preprocess import Preprocessing
 from jobs.pipeline.cluster import start_ray
-from jobs.pipeline.command import OK, Parser, run_command
+from jobs.pipeline.command import INCOMPLETE, OK, Parser, run_command
+from jobs.report.folder import local_folder, make_folder
 from training.config import TrainConfig, load_config
 from training.dataset import load_set
 from training.divide import Division, divide
-from training.fitting import Fitted, Workplace, fit_split
-from training.labelled import LabelledSet, write_excluded
-from training.labels import read_labels
+from training.fitting import Fitted, Workplace, check_networks, fit_split
+from training.labelled import LabelledSet, num_missing, unread_archives, write_excluded
+from training.labels import read_table
+from training.mask_files import mask_files
 from training.mask_set import MaskSet, gather_masks, write_poor
 from training.packaging import Figures, make_package
 
@@ -63,7 +66,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     preprocessing = Preprocessing.from_json(
         {**Preprocessing().to_json(), **call.config.preprocessing}
     )
-    labels = read_labels(call.labels) if call.labels else None
+    check_networks(call.config)
+    if call.config.needs_masks and call.config.segmenter.masks:
+        mask_files(Path(call.config.segmenter.masks))
+    labels = read_table(call.labels, "--labels", one_class=True) if call.labels else None
+    make_folder(str(call.work), "--output")
     labelled = load_set(call.images, labels, preprocessing, Limits(), call.work / "images")
     division = divide(labelled, call.config.split, calibrate=not call.config.calibration.folds)
     call.config.catalogue(labelled.names)  # a fault in it is found before hours of training
@@ -90,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         masks,
     )
     summarise(call, labelled, package.id, figures)
-    return OK
+    return say_missing(labelled)
 
 
 def parse(arguments: Sequence[str] | None) -> Call:
@@ -109,7 +116,7 @@ def parse(arguments: Sequence[str] | None) -> Call:
             f"--workers is {options.workers}; 1 to fit.batch_size ({config.fit.batch_size}) are "
             "accepted, since every worker takes its share of each batch."
         )
-    output = Path(options.output).absolute()
+    output = local_folder(options.output, "--output")
     call = Call(
         tuple(options.images), options.labels, output, config, options.workers, options.resume
     )
@@ -130,7 +137,6 @@ def check_folders(call: Call) -> None:
 
 def workplace(call: Call) -> Workplace:
     """Where the trainings run: on GPUs where the cluster has one for each worker."""
-    call.work.mkdir(parents=True, exist_ok=True)
     use_gpu = ray.cluster_resources().get("GPU", 0) >= call.workers
     checkpoints = call.config.fit.checkpoints or str(call.work / "checkpoints")
     return Workplace(call.work, checkpoints, call.workers, use_gpu, say)
@@ -152,6 +158,8 @@ def find_masks(labelled: LabelledSet, call: Call) -> MaskSet | None:
     written = write_poor(labelled, masks, folder)
     print(f"Masks: {by_hand} given, {good} automatic, {poor} poor", end="")
     print(f"; {written} of these to correct in {folder}" if written else "", flush=True)
+    if masks.unused:
+        say(f"Masks in {settings.masks} that belong to no image: {masks.unused}")
     return masks
 
 
@@ -188,6 +196,16 @@ def summarise(call: Call, labelled: LabelledSet, package: str, figures: Figures)
         call.config.card.synthetic
     )
     print(f"Package {package} in {call.output}, with its MODEL_CARD.md.{synthetic}")
+
+
+def say_missing(labelled: LabelledSet) -> int:
+    """Says what the training went without; returns the exit code."""
+    missing, unread = num_missing(labelled), unread_archives(labelled)
+    if missing:
+        print(f"Labelled, but not to be read: {missing:,} images, see excluded.csv")
+    if unread:
+        print(f"Of the archives {len(unread):,} could not be read now, {unread[0]} the first.")
+    return INCOMPLETE if missing else OK
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import io
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,15 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from implant_model.errors import UsageError
+from implant_model import storage
+from implant_model.errors import StorageError, UsageError
 from implant_model.limits import Limits
 from implant_model.preprocess import Preprocessing
+from implant_model.storage import ObjectInfo, ObjectReader
 from training.dataset import load_set
 from training.duplicates import duplicate_groups, near_pairs, perceptual_hashes
-from training.labelled import Excluded, LabelledSet
-from training.labels import folder_label, label_of_name, read_labels
+from training.labelled import Excluded, LabelledSet, num_missing, unread_archives
+from training.labels import folder_label, label_of_name, labels_of_names, read_labels
 
 SPEC = Preprocessing(size_px=32)
 
@@ -109,6 +112,35 @@ def test_the_cache_is_used_until_something_changes(archives: Path, tmp_path: Pat
     assert other.fingerprint != first.fingerprint
 
 
+def test_what_the_store_did_not_give_is_read_again(
+    archives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = labels_file(tmp_path, *ROWS)
+    with monkeypatch.context() as broken:
+        broken.setattr(storage, "open_object", failing_on("second.zip"))
+        first = load(archives, labels, tmp_path)
+    assert Excluded("deep/second.zip", "", "storage_error") in first.excluded
+    assert unread_archives(first) == ("deep/second.zip",)
+    assert num_missing(first) == 4  # broken.png, gone.png, the archive and its member
+    again = load(archives, labels, tmp_path)
+    assert (len(first), len(again)) == (2, 3)
+    assert again.fingerprint != first.fingerprint  # a network of the one is not the other's
+    assert unread_archives(again) == ()
+    assert num_missing(again) == 2
+
+
+def failing_on(name: str) -> Callable[[ObjectInfo], ObjectReader]:
+    """`storage.open_object` of a store that gives all objects but those of a name."""
+    opened = storage.open_object
+
+    def open_object(info: ObjectInfo) -> ObjectReader:
+        if info.uri.endswith(name):
+            raise StorageError(f"{info.uri} cannot be read.")
+        return opened(info)
+
+    return open_object
+
+
 def test_no_patient_reaches_the_cache(archives: Path, tmp_path: Path) -> None:
     load(archives, labels_file(tmp_path, *[row.replace(",p", ",MRN-") for row in ROWS]), tmp_path)
     assert all(b"MRN-" not in file.read_bytes() for file in (tmp_path / "cache").iterdir())
@@ -161,6 +193,33 @@ def test_the_folder_that_counts(name: str, member: str, label: str | None) -> No
 )
 def test_orthonets_own_names(name: str, member: str, label: str | None) -> None:
     assert label_of_name(name, member) == label
+
+
+FURLONGS = ("jri-furlong-evolution-collared", "jri-furlong-evolution-collarless")  # 03 and 04
+
+
+def test_where_all_names_are_orthonets_they_are_the_classes(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    for number, name in enumerate(["train/03_0001.png", "train/04_0001.png", "test/03_0002.png"]):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(picture(number))
+    tar_of(folder / "more.tar", [("test/04_0002.png", picture(9))])
+    labelled = load(folder, None, tmp_path)
+    assert labelled.names == FURLONGS
+    by_member = dict(zip(labelled.places_N, labelled.labels_N.tolist(), strict=True))
+    assert {member: label for (_, member), label in by_member.items()} == {
+        "03_0001.png": 0,
+        "04_0001.png": 1,
+        "03_0002.png": 0,
+        "test/04_0002.png": 1,
+    }
+    (folder / "test" / "x.png").write_bytes(picture(10))
+    assert load(folder, None, tmp_path).names == ("test", "train")
+
+
+def test_orthonets_hips_with_and_without_a_collar_stay_two() -> None:
+    assert labels_of_names(["train/03_0001.png", "04_0001.png"]) == list(FURLONGS)
+    assert labels_of_names(["03_0001.png", "09_0001.png"]) is None
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from implant_model.errors import UsageError
 from implant_model.phantom import ORTHONET, render, render_without_implant
 from implant_model.preprocess import Preprocessing, preprocess
+from training.labelled import LabelledSet
 from training.mask_files import contact_sheet, mask_file, read_mask, write_masks
 from training.mask_grade import edge_step, grade_mask
 from training.mask_objects import clean_up, fill_holes
+from training.mask_set import find_files
 from training.masks import find_mask, flatten, thresholds
 from training.overlap import dice, iou, overlap_figures, overlaps, pool_overlaps
 
@@ -209,6 +211,34 @@ def test_masks_are_written_and_read_back(tmp_path: Path) -> None:
     picture = cv2.imread(str(file).replace("001.dcm.png", "001.dcm.picture.png"), 0)
     assert picture is not None
     assert np.array_equal(picture, image_HW)
+
+
+def labelled_set(*members: str) -> LabelledSet:
+    """Black pictures of one archive, which have names."""
+    count = len(members)
+    places = tuple(("hips.tar", member) for member in members)
+    nothing = np.zeros(count, np.int64)
+    pictures = np.zeros((count, SIDE, SIDE), np.uint8)
+    return LabelledSet(pictures, nothing, nothing, nothing, places, ("a", "b"), (), "f" * 64)
+
+
+def test_masks_that_belong_to_no_image_are_counted(tmp_path: Path) -> None:
+    image_HW, mask_HW = scene()
+    names = ["hips.tar/1.dcm", "2", "hips.tar/9.dcm", "old/1"]
+    write_masks(tmp_path, names, np.stack([image_HW] * 4), np.stack([mask_HW] * 4))
+    files, unused = find_files(labelled_set("0.dcm", "1.dcm", "2.dcm"), str(tmp_path))
+    assert files == {1: tmp_path / "hips.tar" / "1.dcm.png", 2: tmp_path / "2.png"}
+    assert unused == 2
+    assert find_files(labelled_set("0.dcm"), "") == ({}, 0)
+
+
+def test_a_folder_of_masks_must_be_there_and_be_the_sets(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"segmenter.masks is .*/none; a folder of masks"):
+        find_files(labelled_set("0.dcm"), str(tmp_path / "none"))
+    assert find_files(labelled_set("0.dcm"), str(tmp_path)) == ({}, 0)
+    (tmp_path / "knee.png").touch()
+    with pytest.raises(UsageError, match=r"None of the 1 masks .* hips.tar/0.dcm.png are wanted"):
+        find_files(labelled_set("0.dcm"), str(tmp_path))
 
 
 @pytest.mark.parametrize("member", ["../secret", "/etc/secret", "a/../../secret", "", ".", "x\0y"])

@@ -20,11 +20,12 @@ from implant_model.networks import build
 from implant_model.package import ModelPackage, load_package
 from implant_model.phantom import ORTHONET
 from implant_model.phantom_files import Sample, sample_archives
-from jobs.train import main
+from jobs.train import main, say_missing
 from training.config import FitSettings, from_document, load_config
 from training.cues import probe_cues
 from training.dataset import load_set
 from training.divide import divide
+from training.labelled import Excluded, LabelledSet
 from training.labels import read_labels
 from training.schedule import draw_order, learning_rate, parameter_groups, take_weights
 
@@ -53,6 +54,7 @@ def test_settings_are_read_from_toml_and_json_alike(tmp_path: Path) -> None:
         ({"split": {"calibration": 0.6, "test": 0.4}}, "less than 1"),
         ({"augment": {"flip": 2}}, "augment.flip is 2"),
         ({"network": {"pretrained": True, "start_from": "models/phantom"}}, "start_from"),
+        ({"implants": {"a": 3}}, "implants.a is 3; a table is wanted"),
         ([], "the file is"),
     ],
 )
@@ -90,6 +92,40 @@ def test_a_package_is_not_written_over(tmp_path: Path) -> None:
     call = ["--images", str(tmp_path), "--labels", "x.csv", "--output", str(tmp_path / "model")]
     with pytest.raises(UsageError, match="is there already"):
         main(call)
+
+
+@pytest.mark.parametrize("uri", ["s3://bucket/models/mine", "gs://bucket/mine", "file:///mine"])
+def test_a_package_is_written_to_a_folder_of_this_machine(tmp_path: Path, uri: str) -> None:
+    with pytest.raises(UsageError, match=f"--output is {uri}; a folder of this machine"):
+        main(["--images", str(tmp_path), "--output", uri])
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_images_are_read(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"--output .*model\.work cannot be written: "):
+        main(["--images", str(tmp_path), "--output", str(tmp_path / "file" / "model")])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ('[network]\narchitecture = "resnet19"', "'resnet19' is not known; accepted are resnet18"),
+        ('[network]\nstart_from = "{none}"', "none"),
+        ('[network]\nstart_from = "{package}"', "holds no resnet18 to start from"),
+        ('[segmenter]\nwidth = 4\nmasks = "{none}"', "segmenter.masks is .*none; a folder"),
+        ("", "--labels cannot be read: .*labels.csv"),
+    ],
+)
+def test_what_the_call_names_is_looked_at_before_images_are_read(
+    tmp_path: Path, small_package: Path, settings: str, message: str
+) -> None:
+    names = {"none": tmp_path / "none", "package": small_package}
+    (tmp_path / "train.toml").write_text(settings.format(**names))
+    call = ["--images", str(tmp_path / "no images"), "--config", str(tmp_path / "train.toml")]
+    paths = ["--labels", str(tmp_path / "labels.csv"), "--output", str(tmp_path / "model")]
+    with pytest.raises(UsageError, match=message):
+        main([*call, *paths])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["train.toml"]
 
 
 def test_a_training_that_was_begun_needs_resume(tmp_path: Path) -> None:
@@ -150,6 +186,28 @@ def test_equal_cues_vote_together_and_not_by_the_order_of_files() -> None:
     images_NSS = np.random.default_rng(0).integers(0, 255, (80, 16, 16), dtype=np.uint8)
     report = probe_cues(images_NSS, np.full((80, 2), 250), labels_N, np.arange(80))
     assert report.native.value == report.majority.value == 0.75
+
+
+@pytest.mark.parametrize(
+    ("reasons", "code", "words"),
+    [
+        ([], 0, ""),
+        (["no_label", "clutter"], 0, ""),
+        (["truncated", "no_label"], 3, "Labelled, but not to be read: 1 images"),
+        (["storage_error", "not_in_archive"], 3, "1 could not be read now, a.tar the first."),
+    ],
+)
+def test_labelled_images_that_could_not_be_read_are_said(
+    capsys: pytest.CaptureFixture[str], reasons: list[str], code: int, words: str
+) -> None:
+    excluded = tuple(Excluded("a.tar", "", reason) for reason in reasons)
+    nothing = np.zeros(0, np.int64)
+    pictures = np.zeros((0, 8, 8), np.uint8)
+    held = LabelledSet(pictures, nothing, nothing, nothing, (), ("a", "b"), excluded, "f")
+    assert say_missing(held) == code
+    out = capsys.readouterr().out
+    assert words in out
+    assert bool(out) == bool(code)
 
 
 CONFIG = """

@@ -234,6 +234,8 @@ class TrainConfig:
     implants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for label, facts in self.implants.items():
+            _wanted(isinstance(facts, Mapping), f"implants.{label}", facts, "a table")
         alone = self.network.architecture != FISHER or not self.segmenter.width
         _wanted(alone, "segmenter.width", self.segmenter.width, f"0 beside a {FISHER} network")
         parted = self.network.architecture == FISHER or not self.calibration.folds

@@ -1,8 +1,8 @@
 """Labelled radiographs as one tensor set, read by the very code that the main job reads with.
 
 What `gather` reads is kept as uint8 (N, S, S) in one `.npz` file under a hash of all that made it:
-archive versions, labels, preprocessing, limits. Patients are kept as numbers that mean nothing
-outside the set.
+archive versions, labels, preprocessing, limits. A set that lacks an archive for the store's sake is
+not kept: the next run reads again. Patients are kept as numbers that mean nothing outside the set.
 
 Shapes: N images, S side of the preprocessed image.
 """
@@ -20,10 +20,10 @@ from implant_model.limits import Limits
 from implant_model.preprocess import Preprocessing
 from implant_model.storage import ObjectInfo
 from training.gather import Gathered, gather, list_images
-from training.labelled import LabelledSet, from_file, to_file
+from training.labelled import LabelledSet, from_file, to_file, unread_archives
 from training.labels import Labels
 
-CACHE_FORMAT = 2
+CACHE_FORMAT = 3
 
 
 def load_set(
@@ -53,9 +53,17 @@ def load_set(
         return from_file(file, fingerprint)
     gathered = gather(objects, labels, spec, limits)
     known = labels.names if labels is not None else tuple(sorted(set(gathered.labels)))
+    unread = unread_archives(gathered)
+    if unread:
+        return _assemble(gathered, known, _without(fingerprint, unread))
     labelled = _assemble(gathered, known, fingerprint)
     to_file(file, labelled)
     return labelled
+
+
+def _without(fingerprint: str, unread: Sequence[str]) -> str:
+    """Of a set that lacks archives, so that nothing fitted to it passes for the whole set's."""
+    return hashlib.sha256(json.dumps([fingerprint, *unread]).encode()).hexdigest()
 
 
 def _fingerprint(

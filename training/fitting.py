@@ -279,6 +279,17 @@ def fit_split(
     return Fitted(networks, calibrated, measured, overlaps)
 
 
+def check_networks(config: TrainConfig) -> None:
+    """Finds before any image is read that a network cannot be built, or started from a package.
+
+    Raises:
+        UsageError: The architecture is not known, or see `first_weights`.
+    """
+    for spec in specs_of(config):
+        if spec.role == "classifier":
+            first_weights(config.network.start_from, spec)
+
+
 def first_weights(package_uri: str, spec: NetworkSpec) -> State | None:
     """Takes a package's network as a start, all but its head; None without a package.
 

@@ -21,7 +21,7 @@ from implant_model.preprocess import Preprocessing
 from implant_model.sandbox import DecodeProcess
 from implant_model.storage import ObjectInfo
 from training.labelled import Excluded
-from training.labels import Label, Labels, label_of_name, match_archives
+from training.labels import Label, Labels, label_of_name, labels_of_names, match_archives
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +97,9 @@ def gather(
         for info, name in objects:
             rows = None if wanted is None else wanted.get(info.uri, {})
             _gather(gathered, info, name, rows, decoder, limits)
+    if labels is None:
+        members = [place.member for place in gathered.places]
+        gathered.labels = labels_of_names(members) or gathered.labels
     return gathered
 
 

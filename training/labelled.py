@@ -12,10 +12,25 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from implant_model.errors import ArchiveReason
+
+UNLABELLED: Final = frozenset({"no_label", "clutter"})
+"""Reasons of members that nobody asked to use."""
+UNREAD: Final = frozenset(
+    str(reason)
+    for reason in (
+        ArchiveReason.ACCESS_DENIED,
+        ArchiveReason.CHANGED,
+        ArchiveReason.NOT_FOUND,
+        ArchiveReason.STORAGE_ERROR,
+    )
+)
+"""Reasons that lie in the store and not in an archive's bytes: the next run may read it."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +82,16 @@ class HasExcluded(Protocol):
     @property
     def excluded(self) -> Sequence[Excluded]:
         """Image by image."""
+
+
+def num_missing(held: HasExcluded) -> int:
+    """How many labelled images could not be used, archives that could not be read among them."""
+    return sum(item.reason not in UNLABELLED for item in held.excluded)
+
+
+def unread_archives(held: HasExcluded) -> tuple[str, ...]:
+    """Archives that could not be read for the store's sake."""
+    return tuple(item.archive for item in held.excluded if item.reason in UNREAD)
 
 
 def write_excluded(labelled: HasExcluded, file: Path) -> None:

@@ -4,7 +4,8 @@ A labels file (CSV with a header, or Parquet) has the columns `archive`, `member
 where known, `patient`. `archive` is the archive's path below the given --images, or its whole URI;
 `member` is the name inside, and may be left empty for a radiograph that lies loose. Without a
 file, the label of an image is the name of the folder that holds it directly, in an archive or not;
-an image in no folder may have a name as OrthoNet's radiographs have, `##_****.png`.
+an image in no folder may have a name as OrthoNet's radiographs have, `##_****.png`. Where all
+images of a set have such names, they are its labels: folders may be `train` and `test`.
 
 No message of this module quotes a patient: rows are named by their numbers.
 """
@@ -12,14 +13,14 @@ No message of this module quotes a patient: rows are named by their numbers.
 import csv
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from implant_model import storage
-from implant_model.errors import UsageError
+from implant_model.errors import StorageError, UsageError
 from implant_model.phantom import ORTHONET
 
 COLUMNS = ("archive", "member", "label", "patient")
@@ -85,6 +86,23 @@ def read_labels(uri: str, *, one_class: bool = True) -> Labels:
     data = storage.read_bytes(uri)
     rows = _parquet_rows(data, uri) if data[:4] == b"PAR1" else _csv_rows(data, uri)
     return check_labels(rows, uri, one_class=one_class)
+
+
+def read_table(uri: str, option: str, *, one_class: bool = False) -> Labels:
+    """Reads the labels file that an option names; one patient may have several implants.
+
+    Args:
+        uri: Of the file.
+        option: It is named in the message.
+        one_class: As of `read_labels`.
+
+    Raises:
+        UsageError: It cannot be read, or see `read_labels`.
+    """
+    try:
+        return read_labels(uri, one_class=one_class)
+    except StorageError as error:
+        raise UsageError(f"{option} cannot be read: {error}") from error
 
 
 def _csv_rows(data: bytes, uri: str) -> list[dict[str, str]]:
@@ -186,8 +204,21 @@ def match_archives(labels: Labels, names: Mapping[str, str]) -> dict[str, Mappin
     return matched
 
 
+def labels_of_names(members: Sequence[str]) -> list[str] | None:
+    """What the images of a set are by OrthoNet's naming; None where one has another name.
+
+    Args:
+        members: Names of the images inside their archives, or base names of loose ones.
+    """
+    labels = [orthonet_label(member) for member in members]
+    known = [label for label in labels if label is not None]
+    return known if len(known) == len(labels) else None
+
+
 def label_of_name(name: str, member: str) -> str | None:
     """What an image is by where it lies: its folder's name, or its own in OrthoNet's naming.
+
+    Of a set whose names all are OrthoNet's `labels_of_names` says more.
 
     Args:
         name: Path of the archive or loose image below --images.

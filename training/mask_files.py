@@ -19,10 +19,24 @@ from implant_model.errors import UsageError
 Grey = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
+PICTURE = ".picture.png"
 MOST_BYTES = 16 << 20  # of a mask's file; one of 4096 px without compression has as many
 TILE_PX = 192
 TILES = 8  # in a row of a contact sheet
 FOUND, TRUE = (0, 0, 255), (0, 200, 0)  # blue, green, red
+
+
+def mask_files(folder: Path) -> set[Path]:
+    """All files of a folder that may be masks; pictures that `write_masks` put beside them are not.
+
+    Raises:
+        UsageError: It is no folder that can be read.
+    """
+    if not folder.is_dir():
+        raise UsageError(
+            f"segmenter.masks is {folder}; a folder of masks that is there, or nothing, is wanted."
+        )
+    return {file for file in folder.rglob("*.png") if not file.name.endswith(PICTURE)}
 
 
 def mask_file(folder: Path, archive: str, member: str) -> Path | None:
@@ -101,7 +115,7 @@ def write_masks(folder: Path, names: Sequence[str], images_NSS: Grey, masks_NSS:
         file = folder.joinpath(*PurePosixPath(name).parts)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.with_name(f"{file.name}.png").write_bytes(_png(mask_SS.astype(np.uint8) * 255))
-        file.with_name(f"{file.name}.picture.png").write_bytes(_png(image_SS))
+        file.with_name(f"{file.name}{PICTURE}").write_bytes(_png(image_SS))
 
 
 def _png(pixels: NDArray[np.uint8]) -> bytes:

@@ -17,8 +17,9 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 
+from implant_model.errors import UsageError
 from training.labelled import LabelledSet
-from training.mask_files import is_inside, mask_file, read_mask, write_masks
+from training.mask_files import is_inside, mask_file, mask_files, read_mask, write_masks
 from training.masks import find_mask
 
 POOR, GOOD, BY_HAND = 0, 1, 2
@@ -38,11 +39,13 @@ class MaskSet:
         masks_NSS: bool, True on the implant.
         grades_N: `POOR` or `GOOD` of automatic ones, `BY_HAND`; uint8.
         digest: SHA-256 of the images and all masks made by hand, hexadecimal.
+        unused: Files in the folder of masks made by hand that belong to no image.
     """
 
     masks_NSS: Masks
     grades_N: NDArray[np.uint8]
     digest: str
+    unused: int = 0
 
     def usable(self, indices_N: Indices) -> Indices:
         """Those of the given positions whose masks may teach or measure."""
@@ -69,9 +72,9 @@ def gather_masks(labelled: LabelledSet, folder: str, cache: Path) -> MaskSet:
         cache: Folder that keeps the automatic masks.
 
     Raises:
-        UsageError: A mask that is there cannot be used.
+        UsageError: See `find_files`, or a mask that is there cannot be used.
     """
-    files = _by_hand(labelled, folder)
+    files, unused = find_files(labelled, folder)
     masks_NSS = np.zeros(labelled.images_NSS.shape, bool)
     grades_N = np.full(len(labelled), BY_HAND, np.uint8)
     others_N = np.array([n for n in range(len(labelled)) if n not in files], np.int64)
@@ -80,14 +83,35 @@ def gather_masks(labelled: LabelledSet, folder: str, cache: Path) -> MaskSet:
     for index, file in files.items():
         masks_NSS[index] = read_mask(file, labelled.images_NSS.shape[1])
         digest.update(f"{index}:".encode() + np.packbits(masks_NSS[index]).tobytes())
-    return MaskSet(masks_NSS, grades_N, digest.hexdigest())
+    return MaskSet(masks_NSS, grades_N, digest.hexdigest(), unused)
 
 
-def _by_hand(labelled: LabelledSet, folder: str) -> Mapping[int, Path]:
+def find_files(labelled: LabelledSet, folder: str) -> tuple[Mapping[int, Path], int]:
+    """Finds the masks made by hand.
+
+    Args:
+        labelled: The set.
+        folder: See `gather_masks`.
+
+    Returns:
+        The file of each image that has one, by the image's position; and how many files of the
+        folder belong to no image.
+
+    Raises:
+        UsageError: The folder is not there, or all of its masks belong to other images.
+    """
     if not folder:
-        return {}
-    files = (mask_file(Path(folder), *place) for place in labelled.places_N)
-    return {index: file for index, file in enumerate(files) if file is not None}
+        return {}, 0
+    there = mask_files(Path(folder))
+    found = (mask_file(Path(folder), *place) for place in labelled.places_N)
+    files = {index: file for index, file in enumerate(found) if file is not None}
+    if there and not files:
+        archive, member = labelled.places_N[0]
+        raise UsageError(
+            f"None of the {len(there)} masks in {folder} belongs to an image; names such as "
+            f"{'/'.join(filter(None, (archive, member)))}.png are wanted, not {min(there).name}."
+        )
+    return files, len(there - set(files.values()))
 
 
 def _automatic(

@@ -8,14 +8,14 @@ import numpy as np
 from implant_model import storage
 from implant_model.catalogue import Catalogue, folded
 from implant_model.classifier import Classifier
-from implant_model.errors import NotFoundError, UsageError
+from implant_model.errors import UsageError
 from implant_model.package import MANIFEST, ModelPackage, load_package
 from implant_model.preprocess import Preprocessing
 from implant_model.storage import ObjectInfo
 from training.assessment import Examined
 from training.examination import labels_of, usable_device
 from training.gather import Gathered, Place
-from training.labels import Labels, match_archives, read_labels
+from training.labels import Labels, match_archives, read_table
 from training.paired import Paired, compare_readers
 
 Key = tuple[str, str]
@@ -48,18 +48,6 @@ def read_opponent(uri: str, device: str = "cpu") -> Opponent:
         return Opponent(package.id, classifier=Classifier(package, usable_device(device)))
     answers = read_table(uri, "--against")
     return Opponent(answers.uri.rsplit("/", 1)[-1], answers=answers)
-
-
-def read_table(uri: str, option: str) -> Labels:
-    """Reads a labels file; one patient may have several implants.
-
-    Raises:
-        UsageError: It is not there (named by its option), or see `read_labels`.
-    """
-    try:
-        return read_labels(uri, one_class=False)
-    except NotFoundError as error:
-        raise UsageError(f"{option} cannot be read: {error}") from error
 
 
 def compare_with(

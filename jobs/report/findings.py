@@ -13,11 +13,10 @@ from jobs.report.picture import saliency_picture
 from training.assessment import Examined, UnderDistortion, assess_robustness, worst_mistakes
 from training.examination import outside
 from training.gather import Gathered
+from training.labelled import num_missing
 from training.labels import Labels
 
 MOST_MISTAKES = 12
-UNLABELLED = frozenset({"no_label", "clutter"})
-"""Reasons of members that nobody asked to evaluate."""
 
 
 def data_facts(
@@ -34,7 +33,7 @@ def data_facts(
         num_patients_known=sum(patient is not None for patient in held.patients),
         outside=dict(outside(examined, held).most_common()),
         excluded=excluded,
-        missing=sum(count for reason, count in excluded.items() if reason not in UNLABELLED),
+        missing=num_missing(held),
     )
 
 

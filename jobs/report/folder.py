@@ -1,4 +1,4 @@
-"""The folder that a report is written to."""
+"""The folder of this machine that a job writes to."""
 
 import os
 from pathlib import Path
@@ -6,20 +6,29 @@ from pathlib import Path
 from implant_model.errors import UsageError
 
 
-def make_folder(report: str) -> Path:
-    """The folder to write to.
+def local_folder(text: str, option: str) -> Path:
+    """The folder that an option names, whole.
+
+    Raises:
+        UsageError: It is no folder of this machine.
+    """
+    if "://" in text:
+        raise UsageError(f"{option} is {text}; a folder of this machine is wanted.")
+    return Path(text).absolute()
+
+
+def make_folder(text: str, option: str = "--report") -> Path:
+    """The folder to write to, made where it is not there.
 
     Raises:
         UsageError: It is no folder of this machine, or may not be written to.
     """
-    folder = Path(report).absolute()
-    if "://" in report:
-        raise UsageError(f"--report is {report}; a folder of this machine is wanted.")
+    folder = local_folder(text, option)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".{os.getpid()}.part"
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise UsageError(f"--report {folder} cannot be written: {error.strerror}.") from error
+        raise UsageError(f"{option} {folder} cannot be written: {error.strerror}.") from error
     return folder
