@@ -82,7 +82,7 @@ def audit(
     joined = join(records, images, keys, file.key, is_known(claims))
     evidence = combine(images, joined, len(records), model.shares_K, lapse(model.num_measured))
     seen_P = is_seen(images, joined.image_P)
-    verdicts = judge(records, claims, joined, evidence, seen_P, model.quantile, model.shares_K)
+    verdicts = judge(records, claims, joined, evidence, seen_P, model.quantiles_K, model.shares_K)
     confusion = estimate(evidence, claims.claim_M, claims.sets, model.shares_K, model.accuracy_sd)
     safety = safety_notes(model.catalogue, claims, verdicts)
     order = worklist_order(verdicts, confusion)

@@ -131,7 +131,7 @@ def test_a_held_out_fold_is_measured_from_the_others() -> None:
     features_NF = rng.normal(size=(40, 6)).astype(np.float32)
     outputs = Outputs(np.zeros((40, 2), np.float32), features_NF)
     logits_NK = rng.normal(size=(40, 2)).astype(np.float32)
-    held = hold_out_folds(outputs, labels_N, logits_NK, np.arange(40) // 10)
+    held = hold_out_folds(outputs, labels_N, logits_NK, np.arange(40) // 10, "mahalanobis")
     others = fit_novelty(features_NF[10:], labels_N[10:], 2)
     assert held.novelty_N[:10] == pytest.approx(others.score(features_NF[:10]))
     inside = fit_novelty(features_NF, labels_N, 2).score(features_NF)

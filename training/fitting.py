@@ -337,14 +337,15 @@ def _calibrate_and_measure(
         return run_networks(networks, num_classes, labelled.images_NSS[part_N], device)
 
     train, train_labels_N = run(split.train_N), labels_N[split.train_N]
-    reference = fit_novelty(train.features_NF, train_labels_N, num_classes)
+    method = settings.method
+    reference = fit_novelty(train.features_NF, train_labels_N, num_classes, method)
     if fitting.folds_N is None:
         calibration_N = split.calibration_N
         held_out = hold_out(reference, run(calibration_N), labels_N[calibration_N])
     else:
         logits_NK = np.load(fitting.place.held_out_file(fitting.name))
         folds_N = fitting.deal_training(NOVELTY_FOLDS)
-        held_out = hold_out_folds(train, train_labels_N, logits_NK, folds_N)
+        held_out = hold_out_folds(train, train_labels_N, logits_NK, folds_N, method)
     calibrated = calibrate(
         reference, held_out, settings.coverage, settings.known_pass, settings.by_class
     )

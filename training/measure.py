@@ -25,7 +25,7 @@ from implant_model.calibration import (
 )
 from implant_model.classifier import measure as measure_networks
 from implant_model.network_spec import NetworkSpec
-from implant_model.novelty import NoveltyReference, fit_novelty
+from implant_model.novelty import Method, NoveltyReference, fit_novelty
 from implant_model.weights import load_networks
 
 Images = NDArray[np.uint8]
@@ -127,7 +127,7 @@ def hold_out(reference: NoveltyReference, outputs: Outputs, labels_N: Indices) -
 
 
 def hold_out_folds(
-    train: Outputs, labels_N: Indices, logits_NK: Floats, folds_N: Indices
+    train: Outputs, labels_N: Indices, logits_NK: Floats, folds_N: Indices, method: Method
 ) -> HeldOut:
     """Scores the images that networks were fitted to as if each fold of them were new.
 
@@ -136,11 +136,14 @@ def hold_out_folds(
         labels_N: The images' classes.
         logits_NK: Of each image, by a last layer that was fitted without its fold.
         folds_N: Fold of each image, by which its novelty is measured from the others.
+        method: Of the novelty.
     """
     num_classes, novelty_N = logits_NK.shape[1], np.zeros(len(labels_N), np.float32)
     for fold in np.unique(folds_N):
         inside_N, others_N = folds_N == fold, folds_N != fold
-        reference = fit_novelty(train.features_NF[others_N], labels_N[others_N], num_classes)
+        reference = fit_novelty(
+            train.features_NF[others_N], labels_N[others_N], num_classes, method
+        )
         novelty_N[inside_N] = reference.score(train.features_NF[inside_N])
     return HeldOut(logits_NK, labels_N, novelty_N)
 

@@ -92,7 +92,7 @@ def assemble(
         worklist=first_rows(audited, pictures),
         notes=notes,
         gaps=gaps,
-        drift=drift.compare(previous, counts, confusion.rate),
+        drift=drift.compare(previous, counts, confusion.rate, confusion.sampling, source.model),
         previous_at=None if previous is None else str(previous["made_at"]),
     )
 

@@ -14,6 +14,7 @@ from training.evaluation import Figure, wilson
 
 MOST_BYTES: Final = 256 << 20
 RATE: Final = "Rate of errors"
+EXACT: Final = "error_rate_if_classifier_were_exactly_calibrated"
 
 
 def read_previous(uri: str, *, is_asked: bool) -> Mapping[str, Any] | None:
@@ -43,11 +44,29 @@ def read_previous(uri: str, *, is_asked: bool) -> Mapping[str, Any] | None:
 
 
 def compare(
-    previous: Mapping[str, Any] | None, verdicts: Mapping[Verdict, int], rate: Figure
+    previous: Mapping[str, Any] | None,
+    verdicts: Mapping[Verdict, int],
+    rate: Figure,
+    sampling: Figure,
+    model: str,
 ) -> list[Change]:
-    """Shares of the verdicts and the rate of errors, then and now; empty without an earlier one."""
+    """Shares of the verdicts and the rate of errors, then and now; empty without an earlier one.
+
+    What is not known of a model's accuracy lifts or lowers the rates of both audits alike. So where
+    the model is the same, intervals without that are compared.
+
+    Args:
+        previous: The summary of the audit before.
+        verdicts: Records with each.
+        rate: Of errors.
+        sampling: The same, were the classifier's accuracy known exactly.
+        model: `name@hash` of this audit's.
+    """
     if previous is None:
         return []
+    document = previous["error_rate"]
+    if previous["model"] == model:
+        rate, document = sampling, previous[EXACT]
     then, now = previous["verdicts"], sum(verdicts.values())
     changes = [
         _change(
@@ -57,7 +76,7 @@ def compare(
         )
         for verdict in Verdict
     ]
-    return [_change(RATE, _figure(previous["error_rate"]), rate), *changes]
+    return [_change(RATE, _figure(document), rate), *changes]
 
 
 def _change(name: str, before: Figure, now: Figure) -> Change:
@@ -79,7 +98,9 @@ def _check(document: Mapping[str, Any]) -> None:
     if document["format"] != FORMAT:
         raise ValueError("another format")
     datetime.fromisoformat(document["made_at"])
-    _figure(document["error_rate"])
+    for name in ("error_rate", EXACT):
+        _figure(document[name])
+    str(document["model"])
     counts = [int(document["verdicts"][verdict.word]) for verdict in Verdict]
     if min(counts) < 0 or sum(counts) != document["records"]:
         raise ValueError("verdicts do not add up")

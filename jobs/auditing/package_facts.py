@@ -28,7 +28,7 @@ class PackageFacts:
     Attributes:
         id: `name@hash`, as in the column `model`.
         catalogue: Its implants.
-        quantile: Largest 1 - probability of a candidate.
+        quantiles_K: Largest 1 - probability at which each implant is a candidate.
         shares_K: Share of each implant in the images that it was measured on; adds up to 1.
         num_measured: Held-out images that its accuracy was measured on; 0 where that is not known.
         accuracy: Measured top-1 accuracy; NaN where it is not known.
@@ -38,7 +38,7 @@ class PackageFacts:
 
     id: str
     catalogue: Catalogue
-    quantile: float
+    quantiles_K: npt.NDArray[np.float64]
     shares_K: npt.NDArray[np.float64]
     num_measured: int
     accuracy: float
@@ -47,12 +47,12 @@ class PackageFacts:
 
     @property
     def accuracy_sd(self) -> float:
-        """Standard deviation of the measured accuracy, 0 where it is not known.
+        """Standard deviation of the measured accuracy; a share's largest where it was not measured.
 
         With Laplace's two images more, so that 20 right ones of 20 do not give 0.
         """
         if not self.num_measured:
-            return 0.0
+            return 0.5
         hits = self.accuracy * self.num_measured
         share = (hits + 1) / (self.num_measured + 2)
         return math.sqrt(share * (1 - share) / (self.num_measured + 2))
@@ -105,7 +105,7 @@ def facts_of(package: ModelPackage) -> PackageFacts:
     return PackageFacts(
         id=package.id,
         catalogue=package.catalogue,
-        quantile=package.conformal_quantile,
+        quantiles_K=package.quantiles_C,
         shares_K=shares / shares.sum(),
         num_measured=count if 0 <= accuracy <= 1 else 0,
         accuracy=accuracy,
@@ -137,7 +137,8 @@ def _named_alone(model: str, dataset: Any) -> PackageFacts:
         )
     )
     shares = np.full(len(catalogue), 1 / len(catalogue))
-    return PackageFacts(model, catalogue, LEAST_QUANTILE, shares, 0, math.nan, _UNKNOWN, None)
+    quantiles = np.full(len(catalogue), LEAST_QUANTILE)
+    return PackageFacts(model, catalogue, quantiles, shares, 0, math.nan, _UNKNOWN, None)
 
 
 def _also_ran(dataset: Any, model: str) -> set[str]:

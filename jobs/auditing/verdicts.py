@@ -86,13 +86,13 @@ def judge(
     joined: Joined,
     evidence: Evidence,
     readable_P: npt.NDArray[np.bool_],
-    quantile: float,
+    quantiles_K: npt.NDArray[np.float64],
     shares_K: npt.NDArray[np.float64],
 ) -> Verdicts:
     """Sets the images' candidates against what each record claims.
 
-    An implant is a candidate if 1 - its probability is at most the package's quantile, for several
-    images together as for one.
+    An implant is a candidate if 1 - its probability is at most the package's quantile of it, for
+    several images together as for one.
 
     Args:
         records: All of the registry's.
@@ -100,12 +100,12 @@ def judge(
         joined: Their images.
         evidence: What these say.
         readable_P: Whether the image of each pair is a picture that the model has seen.
-        quantile: The package's.
+        quantiles_K: The package's, one for each implant.
         shares_K: Shares of the implants in the calibration.
     """
     count, num_implants = len(records), len(shares_K)
     claimed_E = is_claimed(claims, evidence, num_implants)
-    candidate_E = 1 - evidence.probability_E <= quantile
+    candidate_E = 1 - evidence.probability_E <= quantiles_K[evidence.implant_E]
     left_M = np.bincount(evidence.record_E, candidate_E, count)
     claimed_left_M = np.bincount(evidence.record_E, candidate_E & claimed_E, count)
     has_vote_M = evidence.num_images_M > 0

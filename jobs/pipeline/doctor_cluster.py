@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from http.client import HTTPException
 from typing import Final
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
@@ -58,8 +59,9 @@ def _check_job_server(address: str) -> Iterator[str]:
         if error.code not in (401, 403):
             yield f"No job server answers at {address} (HTTP {error.code}); check --address."
             return
-    except (URLError, OSError) as error:
-        yield f"Nothing answers at {address} ({error}); check --address and that Ray runs."
+    except (URLError, OSError, HTTPException, ValueError) as error:  # no HTTP, or no such port
+        why = str(error) or type(error).__name__
+        yield f"Nothing answers at {address} ({why}); check --address and that Ray runs."
         return
     yield from _check_version(address)
 
@@ -71,7 +73,7 @@ def _check_version(address: str) -> Iterator[str]:
     try:
         with urlopen(Request(f"{address}/api/version", headers=headers), timeout=TIMEOUT_S) as told:
             version = str(json.load(told)["ray_version"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, HTTPException, ValueError, KeyError):
         return  # it keeps that to itself, too
     if numbers(version) < numbers(FLOORS["ray"]):
         yield (
