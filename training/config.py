@@ -17,6 +17,7 @@ from typing import Any, TypeVar, get_type_hints
 from implant_model.catalogue import Catalogue, Implant
 from implant_model.errors import UsageError
 from implant_model.network_spec import FISHER
+from implant_model.novelty import METHODS, Method
 from implant_model.phantom import ORTHONET
 from training.augment import Augmentation
 from training.segmenter import SegmenterSettings
@@ -191,6 +192,7 @@ class CalibrationSettings:
         for name in ("coverage", "known_pass"):
             value = getattr(self, name)
             _wanted(0.5 <= value < 1, f"calibration.{name}", value, "0.5 <= share < 1")
+        _wanted(self.novelty in METHODS, "calibration.novelty", self.novelty, " or ".join(METHODS))
         _wanted(
             self.folds == 0 or self.folds >= 2, "calibration.folds", self.folds, "0, or over 1,"
         )
