@@ -18,7 +18,7 @@ Writes to DIR: worklist.parquet and .csv (contradictions, likeliest error first)
 and give it back by --synonyms), summary.json and audit.html. The files hold the registry's numbers
 and identifiers as in the predictions; the page and the summary hold none.
 Exit codes: 0 done; 2 the call is wrong, nothing was written; 3 done, but records had to be left
-out, or no image spoke for or against any record.
+out for a fault of the file, or no image spoke for or against any record.
 """
 
 import sys
@@ -33,12 +33,12 @@ from jobs.auditing.confusion import estimate
 from jobs.auditing.evidence import combine, lapse
 from jobs.auditing.findings import Findings, describe_source, to_json
 from jobs.auditing.images import columns_of, holds_pseudonyms, read_images
-from jobs.auditing.joining import distinct_keys, is_seen, join
+from jobs.auditing.joining import distinct_keys, exclude_several, is_seen, join, pair
 from jobs.auditing.names import Names, match, read_synonyms
 from jobs.auditing.options import AuditOptions, parse_audit
 from jobs.auditing.output import Output, open_output
 from jobs.auditing.pictures import draw_pictures
-from jobs.auditing.records import make_records
+from jobs.auditing.records import Exclusion, make_records
 from jobs.auditing.registry_file import RegistryFile, read_file
 from jobs.auditing.safety import safety_notes
 from jobs.auditing.verdicts import Verdict, is_known, judge
@@ -79,7 +79,9 @@ def audit(
     keys = distinct_keys(records)
     batches = output.batches(columns_of(file.key))
     images = read_images(batches, file.key, keys, {name: k for k, name in enumerate(names)})
-    joined = join(records, images, keys, file.key, is_known(claims))
+    pairs = pair(records, images, keys, file.key)
+    records = exclude_several(records, pairs, claims.claim_M)
+    joined = join(records, images, pairs, is_known(claims))
     evidence = combine(images, joined, len(records), model.shares_K, lapse(model.num_measured))
     seen_P = is_seen(images, joined.image_P)
     verdicts = judge(records, claims, joined, evidence, seen_P, model.quantiles_K, model.shares_K)
@@ -117,6 +119,8 @@ def summarise(found: Findings, folder: Path) -> None:
         print("No image spoke for or against any record: is it the key that classify was given?")
     if found.unmatched:
         print(f"Names without a match: {len(found.unmatched):,}, see {files.UNMATCHED}.")
+    if several := found.exclusions.get(Exclusion.SEVERAL_RECORDS):
+        print(f"Joints with several records: {several:,} records, see {files.EXCLUDED}.")
     if found.num_missing:
         print(f"Left out: {found.num_missing:,} records, see {files.EXCLUDED}.")
     print(f"Report: {folder / files.PAGE}\n{DISCLAIMER}")

@@ -218,6 +218,60 @@ def test_images_named_one_by_one_give_one_verdict_a_record(tmp_path: Path) -> No
     assert code == 3
 
 
+def test_records_of_one_joint_that_name_different_implants_are_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A primary and its revision: no image says which of the two it is of."""
+    hip: dict[str, Any] = {"body_part": "HIP", "laterality": "L"}
+    joint: dict[str, object] = {"side": "L", "joint": "hip"}
+    predictions = [
+        sure(EXETER, patient="revised", **hip),
+        sure(CORAIL, patient="revised", **hip),
+        sure(EXETER, patient="twice", **hip),
+        sure(EXETER, patient="foreign", **hip),
+        sure(EXETER, patient="sides", **hip),
+        sure(CORAIL, patient="sides", body_part="HIP", laterality="R"),
+    ]
+    rows: list[dict[str, object]] = [
+        {"record": "1", "patient": "revised", **joint, "product": "Exeter"},
+        {"record": "2", "patient": "revised", **joint, "product": "Corail, with collar"},
+        {"record": "3", "patient": "twice", **joint, "product": "Exeter"},
+        {"record": "4", "patient": "twice", **joint, "product": "EXETER"},
+        {"record": "5", "patient": "foreign", **joint, "product": "Exeter"},
+        {"record": "6", "patient": "foreign", **joint, "product": "Other"},
+        {"record": "7", "patient": "sides", **joint, "product": "Exeter"},
+        {"record": "8", "patient": "sides", "side": "R", "joint": "hip", "product": "Corail"},
+        {"record": "9", "patient": "unseen", **joint, "product": "Exeter"},
+        {"record": "10", "patient": "unseen", **joint, "product": "Corail"},
+    ]
+    code, summary, found = audited(tmp_path, predictions, rows)
+    several = ("excluded", "several_records")
+    once = ("agrees", None)
+    said = [(row["verdict"], row["why"]) for row in found[:8]]
+    assert said == [several, several, once, once, several, several, once, once]
+    assert [row["verdict"] for row in found[8:]] == ["no_image", "no_image"]
+    assert summary["excluded"] == {"several_records": 4}
+    assert summary["error_rate"]["count"] == 4
+    assert summary["image_uses"]["several_records"] == 3
+    assert summary["image_uses"]["used"] == 3
+    assert sum(summary["image_uses"].values()) == len(predictions)
+    assert code == 0, "revisions are no fault of the file"
+    assert "Joints with several records: 4 records, see excluded.csv." in capsys.readouterr().out
+    with (tmp_path / "0" / "report" / "excluded.csv").open(newline="") as file:
+        assert [row["record"] for row in csv.DictReader(file)] == ["1", "2", "5", "6"]
+
+
+def test_records_of_one_study_are_left_out_likewise(tmp_path: Path) -> None:
+    predictions = [sure(EXETER, study="S"), sure(EXETER, study="T")]
+    rows: list[dict[str, object]] = [
+        {"study": "S", "implant": EXETER},
+        {"study": "S", "implant": OXFORD},
+    ]
+    code, summary, found = audited(tmp_path, predictions, rows)
+    assert [row["why"] for row in found] == ["several_records"] * 2
+    assert (code, summary["error_rate"]["count"]) == (3, 0), "nothing was audited"
+
+
 def test_what_is_excluded_is_listed(tmp_path: Path) -> None:
     output = write_output(tmp_path / "out", [sure(EXETER, study="S")])
     path = tmp_path / "registry.csv"

@@ -8,7 +8,7 @@
     output.py, package_facts.py  the output of `classify`, and the model that made it
     names.py       makers' and products' names > implants of the catalogue
     images.py      the table `predictions` > arrays, batch by batch
-    joining.py     which image speaks of which record
+    joining.py     which image speaks of which record, and which records share one
     evidence.py    the radiographs of one joint > one likelihood for each implant
     confusion.py   the registry's confusion and its rate of errors, estimated from the batch
     verdicts.py    one verdict for each record

@@ -1,6 +1,6 @@
 """Which image speaks of which record, and why an image speaks of none."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Final
 
@@ -30,6 +30,7 @@ class Use(IntEnum):
     LOOKS_UNKNOWN = 5
     NOT_IN_CATALOGUE = 6
     SAME_PICTURE = 7
+    SEVERAL_RECORDS = 8
 
 
 USES: Final = {
@@ -41,6 +42,7 @@ USES: Final = {
     Use.LOOKS_UNKNOWN: "It looks like none of the model's implants.",
     Use.NOT_IN_CATALOGUE: "Its record's implant is not in the catalogue.",
     Use.SAME_PICTURE: "The record has the very same picture once more.",
+    Use.SEVERAL_RECORDS: "Its joint has several records, of different implants.",
 }
 
 
@@ -72,15 +74,27 @@ def distinct_keys(records: Records) -> pa.Array:
     return pc.drop_null(pc.unique(records.key.filter(pa.array(known))))
 
 
-def join(records: Records, images: Images, keys: pa.Array, kind: str, known_M: Flags) -> Joined:
-    """Pairs records with their images.
+@dataclass(frozen=True)
+class Pairs:
+    """Records and images that share an identifier and a site, each pair once.
+
+    Attributes:
+        record_P: Place of the record, ascending.
+        image_P: Place of the image; of one record in their order.
+    """
+
+    record_P: Places
+    image_P: Places
+
+
+def pair(records: Records, images: Images, keys: pa.Array, kind: str) -> Pairs:
+    """Finds the images of each record.
 
     Args:
         records: All of the registry's.
         images: All images, their keys looked up in `keys`.
         keys: What `distinct_keys` gave.
         kind: The identifier that joins.
-        known_M: Whether the catalogue has the implant that the record claims.
     """
     key_M = np.asarray(pc.fill_null(pc.index_in(records.key, keys), -1), np.int64)
     key_M[~(records.is_in_M | (records.excluded_M == Exclusion.CONTINUED))] = -1
@@ -92,11 +106,50 @@ def join(records: Records, images: Images, keys: pa.Array, kind: str, known_M: F
     order = np.lexsort((image_P, record_P))
     record_P, image_P = record_P[order], image_P[order]
     is_repeated = (np.diff(record_P, prepend=-1) == 0) & (np.diff(image_P, prepend=-1) == 0)
-    record_P, image_P = record_P[~is_repeated], image_P[~is_repeated]
+    return Pairs(record_P[~is_repeated], image_P[~is_repeated])
+
+
+def exclude_several(records: Records, pairs: Pairs, claim_M: npt.NDArray[np.int32]) -> Records:
+    """Leaves out records that share an image and claim different implants.
+
+    A primary and its revision are one joint with two right records; against the same images at
+    least one of them would look wrong.
+
+    Args:
+        records: All of the registry's.
+        pairs: Their images.
+        claim_M: Index of each record's claim.
+    """
+    claim_P = claim_M[pairs.record_P]
+    num_images = int(pairs.image_P.max(initial=-1)) + 1
+    least_N, most_N = np.full(num_images, np.iinfo(np.int32).max), np.full(num_images, -1)
+    np.minimum.at(least_N, pairs.image_P, claim_P)
+    np.maximum.at(most_N, pairs.image_P, claim_P)
+    excluded_M = records.excluded_M.copy()
+    excluded_M[pairs.record_P[(least_N < most_N)[pairs.image_P]]] = Exclusion.SEVERAL_RECORDS
+    return replace(records, excluded_M=excluded_M)
+
+
+def join(records: Records, images: Images, pairs: Pairs, known_M: Flags) -> Joined:
+    """Says which pairs vote; those of records that are left out do not.
+
+    Args:
+        records: All of the registry's.
+        images: All images.
+        pairs: Which are of which record.
+        known_M: Whether the catalogue has the implant that the record claims.
+    """
+    record_P, image_P = pairs.record_P, pairs.image_P
+    in_P = records.is_in_M[record_P]
     said_P = np.isin(images.outcome_N[image_P], [OUTCOMES.index(o) for o in READABLE[:2]])
     same_P = _same_picture(images, record_P, image_P, said_P)
-    votes_P = said_P & ~same_P & known_M[record_P]
-    return Joined(record_P, image_P, votes_P, _uses(images, record_P, image_P, votes_P, known_M))
+    votes_P = said_P & ~same_P & known_M[record_P] & in_P
+    use_N = _uses(images, record_P, image_P, votes_P, known_M)
+    several_N = np.zeros(len(images), bool)
+    several_N[image_P[~in_P]] = True
+    several_N[image_P[in_P]] = False
+    use_N[several_N & (use_N != Use.NO_PICTURE)] = Use.SEVERAL_RECORDS
+    return Joined(record_P, image_P, votes_P, use_N)
 
 
 def _same_key(key_M: Places, key_N: Places) -> tuple[Places, Places]:

@@ -32,6 +32,7 @@ class Exclusion(IntEnum):
     DUPLICATE = 5
     CONFLICTING = 6
     CONTINUED = 7
+    SEVERAL_RECORDS = 8
 
 
 EXCLUSIONS: Final = {
@@ -42,6 +43,10 @@ EXCLUSIONS: Final = {
     Exclusion.DUPLICATE: "It says word for word what a record before it says.",
     Exclusion.CONFLICTING: "Another record of the same number says something else.",
     Exclusion.CONTINUED: "It names another image of a record before it, and counts with that one.",
+    Exclusion.SEVERAL_RECORDS: (
+        "Another record of the same images names another implant, such as before a revision; the "
+        "images do not say which of them they show."
+    ),
 }
 
 
