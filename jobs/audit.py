@@ -34,13 +34,14 @@ from jobs.auditing.evidence import combine, lapse
 from jobs.auditing.findings import Findings, describe_source, to_json
 from jobs.auditing.images import columns_of, holds_pseudonyms, read_images
 from jobs.auditing.joining import distinct_keys, exclude_several, is_seen, join, pair
-from jobs.auditing.names import Names, match, read_synonyms
+from jobs.auditing.names import Names, match
 from jobs.auditing.options import AuditOptions, parse_audit
 from jobs.auditing.output import Output, open_output
 from jobs.auditing.pictures import draw_pictures
 from jobs.auditing.records import Exclusion, make_records
 from jobs.auditing.registry_file import RegistryFile, read_file
 from jobs.auditing.safety import safety_notes
+from jobs.auditing.synonyms import read_synonyms
 from jobs.auditing.verdicts import Verdict, is_known, judge
 from jobs.pipeline.command import DISCLAIMER, INCOMPLETE, OK, run_command
 from jobs.report.audit_page import render_audit

@@ -13,6 +13,8 @@ import pytest
 from implant_model.errors import UsageError
 from implant_model.privacy import IdentifierPolicy, Protector
 from jobs import audit as job
+from jobs.auditing.files import write_csv
+from jobs.auditing.registry_file import read_file
 from jobs.pipeline.command import DISCLAIMER
 from tests.audit_samples import Simulated, simulate, sure, write_output, write_registry
 from tests.small_package import save_small_package
@@ -68,7 +70,7 @@ def test_probabilities_of_the_worklist_are_calibrated(report: Path, simulated: S
     assert simulated.is_wrong_M[likely].mean() > 0.9
     listed = pq.read_table(report / "worklist.parquet")["wrong_probability"].to_numpy()
     assert (np.diff(listed) <= 0).all()
-    with (report / "worklist.csv").open(newline="") as file:
+    with (report / "worklist.csv").open(newline="", encoding="utf-8-sig") as file:
         assert [float(row["wrong_probability"]) for row in csv.DictReader(file)] == pytest.approx(
             listed.tolist(), abs=1e-6
         )
@@ -257,7 +259,9 @@ def test_records_of_one_joint_that_name_different_implants_are_left_out(
     assert sum(summary["image_uses"].values()) == len(predictions)
     assert code == 0, "revisions are no fault of the file"
     assert "Joints with several records: 4 records, see excluded.csv." in capsys.readouterr().out
-    with (tmp_path / "0" / "report" / "excluded.csv").open(newline="") as file:
+    with (tmp_path / "0" / "report" / "excluded.csv").open(
+        newline="", encoding="utf-8-sig"
+    ) as file:
         assert [row["record"] for row in csv.DictReader(file)] == ["1", "2", "5", "6"]
 
 
@@ -282,7 +286,7 @@ def test_what_is_excluded_is_listed(tmp_path: Path) -> None:
     assert code == 3
     assert summary["verdicts"]["agrees"] == 1
     assert summary["excluded"] == {"malformed": 2, "duplicate": 1}
-    with (tmp_path / "report" / "excluded.csv").open(newline="") as file:
+    with (tmp_path / "report" / "excluded.csv").open(newline="", encoding="utf-8-sig") as file:
         listed = [tuple(row.values()) for row in csv.DictReader(file)]
     assert listed == [("2", "", "malformed"), ("3", "", "malformed"), ("4", "7", "duplicate")]
     assert [row["row"] for row in verdicts(tmp_path / "report")] == [1, 2, 3, 4]
@@ -361,7 +365,9 @@ def test_a_spreadsheet_runs_nothing(tmp_path: Path) -> None:
         for n, text in enumerate(evil)
     ]
     audited(tmp_path, [sure(OXFORD, study="S"), sure(EXETER, study="T")], rows)
-    with (tmp_path / "0" / "report" / "worklist.csv").open(newline="", encoding="utf-8") as file:
+    with (tmp_path / "0" / "report" / "worklist.csv").open(
+        newline="", encoding="utf-8-sig"
+    ) as file:
         cells = [row["hospital"] for row in csv.DictReader(file)]
     assert len(cells) == len(evil)
     for text, cell in zip(evil, cells, strict=True):
@@ -370,6 +376,35 @@ def test_a_spreadsheet_runs_nothing(tmp_path: Path) -> None:
         assert cell == (bare if bare in ("-5", "a=b") else f"'{bare}"), text
     kept = [row["hospital"] for row in verdicts(tmp_path / "0" / "report")]
     assert kept == [text.strip() for text in evil], "Parquet has the registry's own words"
+
+
+def test_no_part_of_a_cell_is_run_where_a_spreadsheet_splits_it(tmp_path: Path) -> None:
+    texts = {
+        "a;=1+1": "a;'=1+1",
+        "a,-cmd": "a,'-cmd",
+        "a\t @SUM(1)": "a\t '@SUM(1)",
+        "a|+1": "a|'+1",
+        "a\n=1": "a\n'=1",
+        "a\r\n\u200b=1;=2": "a\r\n\u200b'=1;'=2",
+        "\u200b=1": "'\u200b=1",
+        "\u2060\u00ad+1": "'\u2060\u00ad+1",
+        "\u3000@x": "'\u3000@x",
+        "\x01=1": "'\x01=1",
+        "\u2800=1": "'\u2800=1",
+        "\ufe0f=1": "'\ufe0f=1",
+        "=1;=2": "'=1;'=2",
+        "-5": "-5",
+        "a-b; c=d, e": "a-b; c=d, e",
+        "Müller": "Müller",
+    }
+    write_csv(tmp_path / "x.csv", pa.table({"text": [*texts]}))
+    data = (tmp_path / "x.csv").read_bytes()
+    assert data.startswith(b"\xef\xbb\xbf")
+    with (tmp_path / "x.csv").open(newline="", encoding="utf-8-sig") as file:
+        cells = [row["text"] for row in csv.DictReader(file)]
+    assert cells == [*texts.values()]
+    again = read_file((tmp_path / "x.csv").as_uri(), {"study": "text", "implant": "text"}, None)
+    assert again.columns == {"study": "text", "implant": "text"}
 
 
 def test_drift_since_the_audit_before(tmp_path: Path) -> None:

@@ -17,7 +17,6 @@ from jobs.auditing.names import (
     match,
     plain,
     read_claim,
-    read_synonyms,
 )
 from jobs.auditing.records import Exclusion, Records
 from jobs.auditing.sites import (
@@ -29,6 +28,7 @@ from jobs.auditing.sites import (
     joint_names,
     side_codes,
 )
+from jobs.auditing.synonyms import read_synonyms
 
 COLLARED, COLLARLESS = "depuy-corail-collared", "depuy-corail-collarless"
 CATALOGUE = Catalogue(
@@ -138,10 +138,23 @@ def test_a_table_of_synonyms(tmp_path: Path) -> None:
     assert read_synonyms(None) == {}
     with pytest.raises(UsageError, match="--synonyms cannot be read"):
         read_synonyms((tmp_path / "none.csv").as_uri())
-    for data in (b"text\nX\n", b"text,means\n\xff,y\n", b'text,means\nX\n"'):
+    refused = "no CSV in UTF-8 or cp1252 with the columns text and means"
+    for data in (b"text\nX\n", b"text,means\n\x81\xff,y\n", b'text,means\nX\n"'):
         path.write_bytes(data)
-        with pytest.raises(UsageError, match="no CSV in UTF-8 with the columns text and means"):
+        with pytest.raises(UsageError, match=refused):
             read_synonyms(path.as_uri())
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_synonyms_as_a_spreadsheet_saves_them(
+    tmp_path: Path, delimiter: str, encoding: str
+) -> None:
+    lines = ["field|text|records|why|means", "product|Hüftschaft|3|Müller, not known.|Exeter"]
+    quoted = [line.replace("Müller, not known.", '"Müller, not known."') for line in lines]
+    path = tmp_path / "unmatched.csv"
+    path.write_bytes("\r\n".join(quoted).replace("|", delimiter).encode(encoding))
+    assert read_synonyms(path.as_uri()) == {"Hüftschaft": "Exeter"}
 
 
 def test_sides_and_joints_as_they_are_written() -> None:

@@ -7,6 +7,7 @@
     records.py     text > records, and what had to be excluded
     output.py, package_facts.py  the output of `classify`, and the model that made it
     names.py       makers' and products' names > implants of the catalogue
+    synonyms.py    the user's table of what the registry's words mean
     images.py      the table `predictions` > arrays, batch by batch
     joining.py     which image speaks of which record, and which records share one
     evidence.py    the radiographs of one joint > one likelihood for each implant

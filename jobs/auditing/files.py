@@ -1,7 +1,10 @@
 """What an audit leaves in its folder: Parquet, CSV that is safe in a spreadsheet, JSON, a page.
 
 A cell that begins like a formula is shown with an apostrophe before it, in CSV only: spreadsheets
-run `=`, `+`, `-`, `@`, also behind blanks, tabs and line ends (CWE-1236). Numbers stay numbers.
+run `=`, `+`, `-`, `@`, also behind blanks, line ends and characters that are not seen (CWE-1236).
+So does what follows a separator or a line end inside a cell, since a spreadsheet that splits at
+another separator than the comma begins a cell there. Numbers stay numbers. A byte order mark says
+that the file is UTF-8: without one spreadsheets take it for the system's old encoding.
 """
 
 import os
@@ -28,7 +31,11 @@ EXCLUDED: Final = "excluded.csv"
 UNMATCHED: Final = "unmatched.csv"
 SUMMARY: Final = "summary.json"
 PAGE: Final = "audit.html"
-_FORMULA: Final = r"^[\s\x00\x{a0}\x{feff}]*[=+\-@\x{ff1d}\x{ff0b}\x{ff0d}\x{ff20}]|^[\t\r\n]"
+BOM: Final = b"\xef\xbb\xbf"
+_SIGN: Final = r"[=+\-@\x{ff1d}\x{ff0b}\x{ff0d}\x{ff20}]"
+_UNSEEN: Final = r"[\s\p{C}\p{Z}\p{M}\x{115f}\x{1160}\x{2800}\x{3164}\x{ffa0}]"
+_FORMULA: Final = rf"^{_UNSEEN}*{_SIGN}|^[\t\r\n]"
+_INNER: Final = rf"([,;|\t\r\n]{_UNSEEN}*)({_SIGN})"
 _NUMBER: Final = r"^[+\-]?[0-9]+(\.[0-9]+)?$"
 _SAFETY_COLUMNS: Final = ("study", "row", "record", "claimed", "seen")
 
@@ -103,9 +110,15 @@ def write_tables(folder: Path, audited: Audited) -> None:
 
 
 def write_csv(path: Path, table: pa.Table) -> None:
-    """Writes CSV in UTF-8 that no spreadsheet takes for formulas."""
+    """Writes CSV in UTF-8 that spreadsheets know as such and do not take for formulas."""
     safe = pa.table({name: _safe(table[name]) for name in table.column_names})
-    _put(path, lambda part: pa_csv.write_csv(safe, part))
+
+    def write(part: str) -> None:
+        with Path(part).open("wb") as file:
+            file.write(BOM)
+            pa_csv.write_csv(safe, file)
+
+    _put(path, write)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -114,15 +127,16 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def _safe(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Text that begins like a formula behind an apostrophe; numbers as they are."""
+    """What begins like a formula, or would once it is split, behind an apostrophe; no number."""
     if pa.types.is_dictionary(column.type):
         column = column.cast(pa.string())
     if not pa.types.is_string(column.type):
         return column
     acts = pc.match_substring_regex(column, _FORMULA)
     is_number = pc.match_substring_regex(column, _NUMBER)
+    inner = pc.replace_substring_regex(column, _INNER, r"\1'\2")
     return pc.if_else(
-        pc.and_not(acts, is_number), pc.binary_join_element_wise("'", column, ""), column
+        pc.and_not(acts, is_number), pc.binary_join_element_wise("'", inner, ""), inner
     )
 
 

@@ -12,8 +12,6 @@ Then the maker, where the catalogue knows it, and the joint must go with the imp
 blanks, punctuation and legal forms (`Ltd`, `GmbH`, ...) make no difference.
 """
 
-import csv
-import io
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -25,9 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from implant_model import storage
 from implant_model.catalogue import Catalogue, folded
-from implant_model.errors import NotFoundError, UsageError
 from jobs.auditing.records import Records
 from jobs.auditing.sites import places
 
@@ -144,31 +140,6 @@ def maker(text: str) -> str:
     """A maker's name without its legal form."""
     words = [word for word in plain(text).split() if word not in _LEGAL]
     return " ".join(words) or plain(text)
-
-
-def read_synonyms(uri: str | None) -> dict[str, str]:
-    """Reads a table of `text` and `means`; rows without a meaning are passed over.
-
-    Raises:
-        UsageError: It is not there, no CSV in UTF-8, or lacks one of the columns.
-    """
-    if uri is None:
-        return {}
-    try:
-        text = storage.read_bytes(uri).decode("utf-8-sig")
-        rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
-        return {_bare(row["text"]): row["means"].strip() for row in rows if row["means"].strip()}
-    except NotFoundError as error:
-        raise UsageError(f"--synonyms cannot be read: {error}") from error
-    except (UnicodeDecodeError, csv.Error, KeyError, AttributeError) as error:
-        raise UsageError(
-            f"The synonyms file {uri} is no CSV in UTF-8 with the columns text and means."
-        ) from error
-
-
-def _bare(text: str) -> str:
-    """Without the apostrophe that keeps a spreadsheet from running it."""
-    return text[1:] if text[:2] in ("'=", "'+", "'-", "'@") else text
 
 
 Said = tuple[str | None, str | None, str | None, str | None]
