@@ -34,7 +34,7 @@ from jobs.auditing.evidence import combine, lapse
 from jobs.auditing.findings import Findings, describe_source, to_json
 from jobs.auditing.images import columns_of, holds_pseudonyms, read_images
 from jobs.auditing.joining import distinct_keys, exclude_several, is_seen, join, pair
-from jobs.auditing.names import Names, match
+from jobs.auditing.names import Names, counted_by, match
 from jobs.auditing.options import AuditOptions, parse_audit
 from jobs.auditing.output import Output, open_output
 from jobs.auditing.pictures import draw_pictures
@@ -73,10 +73,11 @@ def audit(
     file: RegistryFile, output: Output, options: AuditOptions, synonyms: Mapping[str, str]
 ) -> Audited:
     """Records and images joined, combined, judged."""
-    model, names = output.model, output.model.catalogue.names
+    model = output.model
+    names, words = model.catalogue.names, Names(model.catalogue, synonyms)
     are_pseudonyms = holds_pseudonyms(output.dataset, model.id, file.key)
     records = make_records(file, options.protector, are_pseudonyms)
-    claims = match(records, Names(model.catalogue, synonyms))
+    claims = match(records, words)
     keys = distinct_keys(records)
     batches = output.batches(columns_of(file.key))
     images = read_images(batches, file.key, keys, {name: k for k, name in enumerate(names)})
@@ -89,7 +90,10 @@ def audit(
     confusion = estimate(evidence, claims.claim_M, claims.sets, model.shares_K, model.accuracy_sd)
     safety = safety_notes(model.catalogue, claims, verdicts)
     order = worklist_order(verdicts, confusion)
-    return Audited(names, records, claims, images, joined, verdicts, confusion, safety, order)
+    counted = counted_by(records, words)
+    return Audited(
+        names, records, counted, claims, images, joined, verdicts, confusion, safety, order
+    )
 
 
 def write(folder: Path, audited: Audited, found: Findings) -> None:

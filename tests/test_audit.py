@@ -358,6 +358,19 @@ def test_mistakes_are_sentences_and_leave_nothing(tmp_path: Path) -> None:
     assert not list((tmp_path / "report").glob("*"))
 
 
+def test_spellings_of_a_product_are_one_row_of_its_table(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {"study": "A", "manufacturer": "Stryker", "product": "Exeter"},
+        {"study": "B", "manufacturer": "STRYKER INC.", "product": "Stryker exeter"},
+    ]
+    images = [sure(EXETER, study="A"), sure(EXETER, study="B")]
+    _, summary, found = audited(tmp_path, images, rows)
+    for field, name in (("manufacturer", "Stryker"), ("product", "Exeter")):
+        (group,) = summary["groups"][field]
+        assert (group["name"], group["records"]) == (name, 2)
+    assert [row["product"] for row in found] == ["Exeter", "Stryker exeter"], "as it is written"
+
+
 def test_a_spreadsheet_runs_nothing(tmp_path: Path) -> None:
     evil = ["=1+1", "+cmd|'/c calc'!A1", "-2+3", "@SUM(1)", "\t=1", " =1", "\uff1d1", "-5", "a=b"]
     rows: list[dict[str, object]] = [

@@ -12,6 +12,7 @@ from implant_model.phantom import ORTHONET
 from jobs.auditing.names import (
     Names,
     Said,
+    counted_by,
     describe,
     maker,
     match,
@@ -129,6 +130,23 @@ def test_claims_of_many_records() -> None:
     assert found.sets[found.claim_M[0]] == {CATALOGUE.index("stryker-exeter")}
     assert found.sets[found.claim_M[3]] == frozenset()
     assert [(item.text, item.records) for item in found.unmatched] == [("?", 1)]
+
+
+def test_spellings_of_one_name_are_counted_as_one() -> None:
+    products = ["Corail", "DePuy CORAIL", "corail", "Exeter V40", "Exeter", "New stem", None]
+    records = records_of(products)
+    makers = ["DePuy Ltd", "DEPUY", "DePuy", "Stryker", "stryker inc", "Nobody", None]
+    implants = ["acme-x", "The X stem", "Acme_X", "Corail", "?", None, None]
+    records.texts["manufacturer"] = pa.array(makers).dictionary_encode()
+    records.texts["implant"] = pa.array(implants).dictionary_encode()
+    records.texts["hospital"] = pa.array(["A", "a"] * 3 + ["B"]).dictionary_encode()
+    found = {field: column.to_pylist() for field, column in counted_by(records, NAMES).items()}
+    assert found["product"] == ["Corail"] * 3 + ["Exeter"] * 2 + ["New stem", None]
+    assert found["manufacturer"] == ["DePuy"] * 3 + ["Stryker"] * 2 + ["Nobody", None]
+    both = f"{COLLARED} or {COLLARLESS}"
+    assert found["implant"] == ["acme-x"] * 3 + [both, "?", None, None]
+    assert found["hospital"] == ["A", "a"] * 3 + ["B"]
+    assert len(counted_by(records, NAMES)["product"].dictionary) == 3
 
 
 def test_a_table_of_synonyms(tmp_path: Path) -> None:

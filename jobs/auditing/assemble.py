@@ -33,11 +33,13 @@ class Audited:
 
     Attributes:
         names: Of the catalogue's implants.
+        counted: Texts that the records are counted by.
         order: Places of the contradictions, the likeliest to be wrong first.
     """
 
     names: tuple[str, ...]
     records: Records
+    counted: Mapping[str, pa.DictionaryArray]
     claims: Claims
     images: Images
     joined: Joined
@@ -86,7 +88,7 @@ def assemble(
         contradicted=wilson(against, against + counts[Verdict.AGREES]),
         likely_wrong=int((wrong >= LIKELY).sum()),
         expected_wrong=float(wrong.sum()),
-        groups=count_groups(audited.records, verdicts.verdict_M, confusion.wrong_M),
+        groups=count_groups(audited.counted, verdicts.verdict_M, confusion.wrong_M),
         pairs=count_pairs(audited),
         unmatched=audited.claims.unmatched,
         worklist=first_rows(audited, pictures),

@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from jobs.auditing.records import Records
 from jobs.auditing.sites import places
 from jobs.auditing.verdicts import Verdict
 from training.evaluation import Figure, wilson
@@ -22,7 +21,7 @@ class Group:
     """Records of one hospital, maker, product or year.
 
     Attributes:
-        name: As the registry writes it.
+        name: As the catalogue writes it where it knows it, else as the registry does.
         records: All of them.
         verdicts: Number by verdict.
         contradicted: Share of contradictions among those that agree or contradict.
@@ -39,14 +38,12 @@ class Group:
 
 
 def count_groups(
-    records: Records, verdict_M: npt.NDArray[np.int8], wrong_M: npt.NDArray[np.float64]
+    texts: Mapping[str, pa.DictionaryArray],
+    verdict_M: npt.NDArray[np.int8],
+    wrong_M: npt.NDArray[np.float64],
 ) -> dict[str, list[Group]]:
-    """Counts by each of `GROUPINGS` that the file has, most records first."""
-    return {
-        name: _count(records.texts[name], verdict_M, wrong_M)
-        for name in GROUPINGS
-        if name in records.texts
-    }
+    """Counts by each of `GROUPINGS` that there are texts of, most records first."""
+    return {name: _count(texts[name], verdict_M, wrong_M) for name in GROUPINGS if name in texts}
 
 
 def _count(

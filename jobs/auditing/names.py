@@ -210,6 +210,34 @@ def describe(claim: Claim, catalogue: Catalogue) -> str:
     return " or ".join(found[:3]) + more
 
 
+def counted_by(records: Records, names: Names) -> dict[str, pa.DictionaryArray]:
+    """The texts that records are counted by: in the catalogue's words where it knows them."""
+    words = {
+        "implant": lambda text: describe(names.product(text), names.catalogue),
+        "product": lambda text: _family(names.product(text), names.catalogue),
+        "manufacturer": lambda text: _maker_name(names.maker(text), names.catalogue),
+    }
+    counted = dict(records.texts)
+    for field in words.keys() & counted.keys():
+        column = counted[field]
+        said = [words[field](text) or text for text in column.dictionary.to_pylist()]
+        counted[field] = pa.array(said, pa.string()).take(column.indices).dictionary_encode()
+    return counted
+
+
+def _family(claim: Claim, catalogue: Catalogue) -> str:
+    """The product that all implants of a claim are, if need be up to its first comma."""
+    products = [catalogue[index].product or "" for index in sorted(claim)]
+    for found in (products, [product.partition(",")[0] for product in products]):
+        if len(set(found)) == 1 and found[0]:
+            return found[0]
+    return describe(claim, catalogue)
+
+
+def _maker_name(claim: Claim, catalogue: Catalogue) -> str:
+    return catalogue[min(claim)].manufacturer if claim else ""
+
+
 def _distinct(
     coded: list[pa.DictionaryArray | None], is_in_M: npt.NDArray[np.bool_]
 ) -> tuple[npt.NDArray[np.int64], list[Said]]:
