@@ -437,6 +437,28 @@ def test_drift_since_the_audit_before(tmp_path: Path) -> None:
     assert "Since the last audit" in (tmp_path / "report" / "audit.html").read_text()
 
 
+def test_mr_safety_has_a_row_for_each_study_of_a_record(tmp_path: Path) -> None:
+    hip: dict[str, Any] = {"body_part": "HIP", "laterality": "L"}
+    predictions = [
+        sure(EXETER, patient="P", study="2", **hip),
+        sure(EXETER, patient="P", study="1", **hip),
+        sure(EXETER, patient="P", study="2", **hip),
+        sure(EXETER, patient="Q", study="3", **hip),
+        sure(EXETER, patient="Q", **hip),
+        sure(EXETER, patient="P", study="4", body_part="HIP", laterality="R"),
+    ]
+    rows: list[dict[str, object]] = [
+        {"record": n, "patient": name, "side": "L", "joint": "hip", "implant": EXETER}
+        for n, name in enumerate("PQR")
+    ]
+    _, summary, _ = audited(tmp_path, predictions, rows)
+    listed = pq.read_table(tmp_path / "0" / "report" / "mr_safety.parquet").to_pylist()
+    said = [(row["study"], row["record"], row["mr_safety"]) for row in listed]
+    studies = [("2", "0"), ("1", "0"), ("3", "1"), (None, "1")]
+    assert said == [(*item, "not known") for item in studies]
+    assert sum(summary["mr_safety"]["not_known"].values()) == 2, "records, each once"
+
+
 def test_mr_safety_is_the_catalogues_word_or_not_known(tmp_path: Path) -> None:
     note = {"mr_safety": "conditional, 3 T", "mr_safety_source": "Maker's leaflet 7, 2021"}
     changed = save_small_package(tmp_path / "noted", notes={"zimmer": note})

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from jobs.auditing.assemble import Audited
 from jobs.auditing.records import Exclusion, Records
 from jobs.auditing.safety import NOT_KNOWN, Gap
+from jobs.auditing.sites import places
 from jobs.auditing.verdicts import Doubt, Verdict, Verdicts
 
 VERDICTS: Final = "verdicts.parquet"
@@ -65,11 +66,9 @@ def verdict_table(audited: Audited) -> pa.Table:
 
 
 def safety_table(table: pa.Table, audited: Audited) -> pa.Table:
-    """One row for each record with an image: its study, the note and its source."""
-    safety = audited.safety
-    at = np.flatnonzero(safety.has_image_M)
-    first_M = audited.verdicts.first_image_M
-    study = audited.images.texts["study"].take(pa.array(first_M[at]))
+    """One row for each record and each study of its images: the note and its source."""
+    safety, (at, image) = audited.safety, _studies(audited)
+    study = audited.images.texts["study"].take(pa.array(image))
     rows = table.take(pa.array(at)).append_column("study", study)
     note = _words([note for note, _ in safety.notes], safety.note_M[at])
     source = _words([source for _, source in safety.notes], safety.note_M[at])
@@ -83,6 +82,16 @@ def safety_table(table: pa.Table, audited: Audited) -> pa.Table:
             "why_not_known": why,
         }
     )
+
+
+def _studies(audited: Audited) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Places of each record and of its first image of each study, in the order of the pairs."""
+    record_P, image_P = audited.joined.record_P, audited.joined.image_P
+    study = audited.images.texts["study"].combine_chunks().dictionary_encode()
+    study_P = places(study)[image_P] + 1
+    _, first = np.unique(record_P * (len(study.dictionary) + 1) + study_P, return_index=True)
+    first.sort()
+    return record_P[first], image_P[first]
 
 
 def write_tables(folder: Path, audited: Audited) -> None:

@@ -157,8 +157,8 @@ class Findings:
         pairs: Contradictions by claim and image, most first.
         unmatched: Texts that stand for nothing in the catalogue.
         worklist: Its first lines.
-        notes: Studies by MR-safety note and source.
-        gaps: Studies without one, by reason.
+        notes: Records with an image by MR-safety note and source.
+        gaps: Those without one, by reason.
         drift: Against the audit before; empty without one.
         previous_at: When that was made; None without one.
     """
