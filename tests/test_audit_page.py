@@ -173,6 +173,22 @@ def test_the_page_fits_its_window_in_chromium(tmp_path: Path, width: int) -> Non
     assert layout.scripts == 1
 
 
+def test_the_page_is_printed_to_pdf_by_chromium(tmp_path: Path) -> None:
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("chromium is not installed; the page is not printed here")
+    (tmp_path / "report.html").write_text(render_audit(some_findings()), encoding="utf-8")
+    printed = tmp_path / "audit.pdf"
+    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer"]
+    command += [f"--print-to-pdf={printed}", f"--user-data-dir={tmp_path / 'profile'}"]
+    command += [(tmp_path / "report.html").as_uri()]
+    subprocess.run(command, capture_output=True, timeout=120, check=True)
+    data = printed.read_bytes()
+    assert data.startswith(b"%PDF-")
+    assert data.rstrip().endswith(b"%%EOF")
+    assert len(re.findall(rb"/Type\s*/Page\b", data)) > 1, "more than fits one page"
+
+
 DRIVE = """<!doctype html><title>none</title><iframe src="report.html" width="1000"></iframe>
 <script>
 document.querySelector('iframe').addEventListener('load', event => {
