@@ -335,6 +335,10 @@ def test_mistakes_are_sentences_and_leave_nothing(tmp_path: Path) -> None:
     fails("no column that says what was implanted", "study\nS\n")
     fails("no column for side", "patient,joint,implant\nP,hip,x\n")
     fails("no column 'Maker', named for manufacturer", columns="manufacturer=Maker")
+    fails("a column's name of more than 131072", f"study,implant,{'x' * 200_000}\nS,x,y\n")
+    fails(
+        r"--columns has 'study=a\\nproduct=b', which has a line end", columns="study=a\nproduct=b"
+    )
     fails("two columns 'study'", "study,study,implant\nS,S,x\n")
     fails("not in the encoding utf-8", b"study,implant\nS,\xff\n")
     fails("not in the encoding utf-8", b"study,implant\xff\nS,x\n")

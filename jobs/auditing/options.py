@@ -109,7 +109,14 @@ def parse_columns(texts: Sequence[str]) -> dict[str, str]:
         UsageError: Not of this form, an unknown field, or one that is named twice.
     """
     columns: dict[str, str] = {}
-    for pair in (pair for row in csv.reader(texts) for pair in row):
+    try:
+        pairs = [pair for row in csv.reader(texts) for pair in row]
+    except csv.Error as error:
+        raise UsageError(
+            f"--columns has {', '.join(texts)[:200]!r}, which has a line end or is too long; "
+            "FIELD=COLUMN is accepted, and a pair with a line end in it in double quotes."
+        ) from error
+    for pair in pairs:
         field, equals, column = pair.partition("=")
         field, column = field.strip(), column.strip()
         if not equals or field not in FIELDS or not column:

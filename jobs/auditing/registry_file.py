@@ -142,7 +142,13 @@ def _header(data: bytes, encoding: str) -> tuple[list[str], str]:
         raise UsageError(_not_in(encoding)) from error
     line = (text.lstrip("\ufeff\r\n").splitlines() or [""])[0]
     delimiter = max(_DELIMITERS, key=line.count)
-    return next(csv.reader(io.StringIO(line), delimiter=delimiter), []), delimiter
+    try:
+        return next(csv.reader(io.StringIO(line), delimiter=delimiter), []), delimiter
+    except csv.Error as error:
+        raise UsageError(
+            f"The registry's file has a column's name of more than {csv.field_size_limit()} "
+            "characters; is it a table with a header?"
+        ) from error
 
 
 def _not_in(encoding: str) -> str:
