@@ -25,10 +25,12 @@ def save_small_package(
     name: str = "small",
     seed: int = 0,
     notes: Mapping[str, Mapping[str, Any]] | None = None,
+    class_quantiles: tuple[float, ...] | None = None,
 ) -> ModelPackage:
     """Saves a package of four shoulder implants; the same seed gives the same package.
 
-    `notes` are MR-safety notes with their sources, by implant.
+    `notes` are MR-safety notes with their sources, by implant; `class_quantiles` thresholds of the
+    candidates, one for each implant.
     """
     notes = notes or {}
     torch.manual_seed(seed)
@@ -48,7 +50,7 @@ def save_small_package(
         ),
         preprocessing=Preprocessing(size_px=64),
         networks={spec: weights_bytes(network)},
-        calibration=Calibration(temperature=1.0, conformal_quantile=0.74, coverage=0.9),
+        calibration=Calibration(1.0, 0.74, 0.9, class_quantiles),
         novelty=fit_novelty(features_NF, labels_N, len(MAKERS)),
         novelty_threshold=1e6,
         known_pass_rate=0.95,

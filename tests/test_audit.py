@@ -463,6 +463,30 @@ def test_mr_safety_has_a_row_for_each_study_of_a_record(tmp_path: Path) -> None:
     assert sum(summary["mr_safety"]["not_known"].values()) == 2, "records, each once"
 
 
+def test_each_implant_is_a_candidate_by_its_own_quantile(tmp_path: Path) -> None:
+    """A quarter for DePuy is enough by its own quantile, and not by that of all."""
+    own = save_small_package(tmp_path / "own", class_quantiles=(0.3, 0.8, 0.3, 0.3))
+    one = save_small_package(tmp_path / "one")
+    tops = {"zimmer": 0.73, "depuy": 0.25, "tornier": 0.01}
+    seen = {
+        "outcome": "ambiguous",
+        "implant": "zimmer",
+        "manufacturer": "Zimmer",
+        "joint": "shoulder",
+        "probability": 0.73,
+        "candidates": ["zimmer", "depuy"],
+        "top": [{"implant": name, "probability": p} for name, p in tops.items()],
+        "study": "A",
+    }
+    registry = write_registry(tmp_path / "r.csv", [{"study": "A", "implant": "DePuy"}])
+    for name, package, said in (("own", own, "undecided"), ("one", one, "contradicts")):
+        output = write_output(tmp_path / f"{name}-out", [seen], package.id)
+        report = tmp_path / f"{name}-report"
+        run(report, output, registry, "--model", str(tmp_path / name))
+        (row,) = verdicts(report)
+        assert row["verdict"] == said, name
+
+
 def test_mr_safety_is_the_catalogues_word_or_not_known(tmp_path: Path) -> None:
     note = {"mr_safety": "conditional, 3 T", "mr_safety_source": "Maker's leaflet 7, 2021"}
     changed = save_small_package(tmp_path / "noted", notes={"zimmer": note})
