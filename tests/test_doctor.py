@@ -1,6 +1,7 @@
 """Each fault that doctor looks for, made for real, and a set-up without one."""
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from implant_model import storage
 from implant_model.errors import UsageError
 from jobs.doctor import main, parse_doctor
 from jobs.pipeline.doctor_checks import (
+    CODECS,
     FLOORS,
     check_codecs,
     check_spill_folder,
@@ -58,6 +60,12 @@ def test_floors_are_those_of_the_project() -> None:
     for package, floor in FLOORS.items():
         assert f'"{package}>={floor}"' in project or f'"{package}[' in project
         assert f">={floor}" in project
+
+
+def test_every_codec_that_dicom_is_read_with_is_looked_for() -> None:
+    assert CODECS["rle.rle"] == ("pylibjpeg-rle", "RLE in DICOM")
+    for package, _ in CODECS.values():
+        assert f'"{package}' in (ROOT / "pyproject.toml").read_text()
 
 
 def test_old_version_and_missing_codec_are_found(tmp_path: Path) -> None:
@@ -185,7 +193,23 @@ def test_gpu_that_is_not_there_is_found() -> None:
     assert "PyTorch finds none on this machine" in finding
 
 
-@pytest.mark.parametrize("address", ["head", "http://", "head:port", "head:6379/x", "ftp://a:1"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "head",
+        "http://",
+        "head:port",
+        "head:6379/x",
+        "ftp://a:1",
+        "head:65536",
+        "head:0",
+        "http://head:port",
+        "http://head:99999",
+        "http://[::1",
+        "http://a]b:1",
+        "http://:8265",
+    ],
+)
 def test_address_of_another_form_is_a_mistake(address: str) -> None:
     with pytest.raises(UsageError, match="--address is"):
         parse_address(address)
@@ -209,6 +233,41 @@ def test_nobody_there_is_found() -> None:
     for address in (f"http://127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"):
         (finding,) = check_access(address)
         assert finding.startswith(f"Nothing answers at {address}")
+
+
+def test_odd_address_on_the_command_line_is_one_sentence() -> None:
+    done = doctor("--address", "http://head:port")
+    assert done.returncode == 2, done.stderr
+    assert "--address is 'http://head:port'; accepted is" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("host", ["a..b", f"{'a' * 64}.example", "-"])
+def test_name_that_no_host_can_have_is_found(host: str) -> None:
+    for address in (f"http://{host}:8265", f"{host}:6379"):
+        (finding,) = check_access(parse_address(address))
+        assert finding.startswith(f"Nothing answers at {address}")
+        assert "\n" not in finding
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"SSH-2.0-OpenSSH_9.2\r\n", b"", b"HTTP/1.1 abc\r\n\r\n", b"HTTP/1.1 200 OK\r\n" * 200],
+)
+def test_what_speaks_no_http_is_found(answer: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with server.accept()[0] as connection:
+                connection.recv(4096)
+                connection.sendall(answer)
+
+        Thread(target=serve, daemon=True).start()
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        (finding,) = check_access(address)
+    assert finding.startswith(f"Nothing answers at {address}")
+    assert "\n" not in finding
+    assert "\r" not in finding
 
 
 @pytest.mark.cluster

@@ -19,7 +19,7 @@ CODECS = {
     "gdcm": ("python-gdcm", "lossless JPEG in DICOM"),
     "jpeg_ls": ("pyjpegls", "JPEG-LS in DICOM"),
     "openjpeg": ("pylibjpeg-openjpeg", "JPEG 2000 in DICOM"),
-    "rle": ("pylibjpeg-rle", "RLE in DICOM"),
+    "rle.rle": ("pylibjpeg-rle", "RLE in DICOM"),
 }
 PILLOW_FEATURES = {"jpg": "JPEG", "jpg_2000": "JPEG 2000 in DICOM"}
 

@@ -9,7 +9,8 @@ import sys
 from collections.abc import Iterator
 from http.client import HTTPException
 from typing import Final
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 from implant_model.errors import UsageError
@@ -20,6 +21,8 @@ TIMEOUT_S: Final = 10
 _REMEDY: Final = (
     "start it with RAY_AUTH_MODE=token on every node, and keep its ports off public networks."
 )
+_NO_ANSWER: Final = (OSError, HTTPException, ValueError)
+"""No connection, an answer that is no HTTP, and a name that no host can have."""
 _JOIN: Final = """
 import os, sys
 os.environ.update(RAY_AUTH_MODE="disabled")
@@ -35,12 +38,22 @@ def parse_address(text: str) -> str:
     Raises:
         UsageError: It is neither http(s)://HOST[:PORT] nor HOST:PORT.
     """
-    if not re.fullmatch(r"https?://[^/\s]+/?|[\w.-]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}", text):
+    form = r"https?://[^/\s]+/?|[\w.-]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}"
+    if not re.fullmatch(form, text) or not _names_a_port(text):
         raise UsageError(
             f"--address is {text!r}; accepted is http://HOST:8265 of a job server or HOST:6379 of "
             "a cluster."
         )
     return text.rstrip("/")
+
+
+def _names_a_port(text: str) -> bool:
+    """Whether an address has a host, and its port, if any, is from 1 to 65535."""
+    try:
+        parts = urlsplit(text if "://" in text else f"http://{text}")
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def check_access(address: str) -> Iterator[str]:
@@ -59,11 +72,15 @@ def _check_job_server(address: str) -> Iterator[str]:
         if error.code not in (401, 403):
             yield f"No job server answers at {address} (HTTP {error.code}); check --address."
             return
-    except (URLError, OSError, HTTPException, ValueError) as error:  # no HTTP, or no such port
-        why = str(error) or type(error).__name__
-        yield f"Nothing answers at {address} ({why}); check --address and that Ray runs."
+    except _NO_ANSWER as error:
+        yield _nothing(address, error)
         return
     yield from _check_version(address)
+
+
+def _nothing(address: str, error: Exception) -> str:
+    why = " ".join(str(error).split()) or type(error).__name__
+    return f"Nothing answers at {address} ({why}); check --address and that Ray runs."
 
 
 def _check_version(address: str) -> Iterator[str]:
@@ -73,7 +90,7 @@ def _check_version(address: str) -> Iterator[str]:
     try:
         with urlopen(Request(f"{address}/api/version", headers=headers), timeout=TIMEOUT_S) as told:
             version = str(json.load(told)["ray_version"])
-    except (OSError, HTTPException, ValueError, KeyError):
+    except (*_NO_ANSWER, KeyError, TypeError):
         return  # it keeps that to itself, too
     if numbers(version) < numbers(FLOORS["ray"]):
         yield (
@@ -87,8 +104,8 @@ def _check_cluster(address: str) -> Iterator[str]:
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), TIMEOUT_S).close()
-    except OSError as error:
-        yield f"Nothing answers at {address} ({error}); check --address and that Ray runs."
+    except _NO_ANSWER as error:
+        yield _nothing(address, error)
         return
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH")}
     command = [sys.executable, "-c", _JOIN, address]
