@@ -4,7 +4,7 @@ Letters: N images, F features, C classes (implants), K axes.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +15,9 @@ from implant_model.errors import PackageError
 
 Array = npt.NDArray[np.float32]
 Array64 = npt.NDArray[np.float64]
-Method = Literal["mahalanobis", "relative_mahalanobis"]
+Method = Literal["mahalanobis", "normalised_mahalanobis", "relative_mahalanobis"]
 
-METHODS = ("mahalanobis", "relative_mahalanobis")
+METHODS: tuple[Method, ...] = get_args(Method)
 MOST_AXES = 128  # 128 x 2,048 float32 is 1 MB; later axes of an embedding are noise
 
 
@@ -49,13 +49,16 @@ class NoveltyReference:
     """What is remembered of the training embeddings.
 
     Attributes:
-        centres_CF: Mean embedding of each implant.
-        within: Covariance around the own implant's centre, one for all implants.
+        centres_CF: Mean embedding of each implant, in the space that distances are measured in.
+        within: Covariance around the own implant's centre, one for all implants, in that space.
         mean_F: Mean of all embeddings.
-        background: Covariance around that mean.
+        background: Covariance around that mean; no axes where the method does without.
         method: `mahalanobis`: squared distance to the nearest implant (Lee et al. 2018);
-            `relative_mahalanobis`: less that to the mean of all (Ren et al. 2021, which takes away
-            the directions that vary in every image).
+            `normalised_mahalanobis`: that distance between embeddings less their mean, scaled to
+            length one, so that their direction counts and not how much an image shows (after
+            Mueller and Hein 2025, who scale without a mean);
+            `relative_mahalanobis`: squared distance less that to the mean of all (Ren et al. 2021,
+            which takes away the directions that vary in every image).
     """
 
     centres_CF: Array
@@ -67,7 +70,7 @@ class NoveltyReference:
     def score(self, features_NF: npt.ArrayLike) -> Array:
         """Returns the novelty, N float32, of embeddings; higher is stranger."""
         features = np.asarray(features_NF, np.float64)
-        whitened = self.within.whitened(features)
+        whitened = self.within.whitened(_placed(features, self.mean_F, self.method))
         nearest = np.full(len(features), np.inf)
         for centre_F in self.within.whitened(self.centres_CF):
             nearest = np.minimum(nearest, _squared(whitened - centre_F))
@@ -115,7 +118,7 @@ def fit_novelty(
     features_NF: npt.ArrayLike,
     labels_N: npt.ArrayLike,
     num_classes: int,
-    method: Method = "mahalanobis",
+    method: Method = "normalised_mahalanobis",
 ) -> NoveltyReference:
     """Describes the embeddings of the training images.
 
@@ -141,15 +144,26 @@ def fit_novelty(
         )
     if not np.isfinite(features).all():
         raise ValueError("An embedding is not finite.")
-    centres = np.stack([features[labels == index].mean(axis=0) for index in range(num_classes)])
-    mean = features.mean(axis=0)
+    mean_F = features.mean(axis=0).astype(np.float32)
+    placed = _placed(features, mean_F, method)
+    centres = np.stack([placed[labels == index].mean(axis=0) for index in range(num_classes)])
+    background_axes = MOST_AXES if method == "relative_mahalanobis" else 0
     return NoveltyReference(
         centres.astype(np.float32),
-        shrunk_covariance(features - centres[labels]),
-        mean.astype(np.float32),
-        shrunk_covariance(features - mean),
+        shrunk_covariance(placed - centres[labels]),
+        mean_F,
+        shrunk_covariance(features - mean_F, background_axes),
         method,
     )
+
+
+def _placed(features_NF: Array64, mean_F: Array, method: Method) -> Array64:
+    """Embeddings in the space that a method measures distances in."""
+    if method != "normalised_mahalanobis":
+        return features_NF
+    offsets_NF = features_NF - mean_F
+    lengths_N1 = np.linalg.norm(offsets_NF, axis=1, keepdims=True)
+    return np.asarray(offsets_NF / np.maximum(lengths_N1, 1e-12), np.float64)
 
 
 def shrunk_covariance(offsets_NF: Array64, most_axes: int = MOST_AXES) -> Gaussian:

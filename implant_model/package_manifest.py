@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 from implant_model.catalogue import Catalogue
 from implant_model.errors import PackageError, UsageError
@@ -229,7 +230,7 @@ def _novelty(fields: Fields) -> Novelty:
     method = fields.choice("method", METHODS)
     novelty = Novelty(
         fields.text("file"),
-        "mahalanobis" if method == "mahalanobis" else "relative_mahalanobis",
+        cast(Method, method),
         fields.number("threshold", -1e12, 1e12),
         fields.number("known_pass_rate", 0, 1),
     )

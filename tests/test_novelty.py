@@ -32,7 +32,10 @@ def test_scores_are_those_of_the_textbook(method: Method) -> None:
     train, new = embeddings(), embeddings(1)
     reference = fit_novelty(train, LABELS_N, 4, method)
     within, background = (_matrix(g) for g in (reference.within, reference.background))
-    offsets = new[:, None] - reference.centres_CF
+    placed = new
+    if method == "normalised_mahalanobis":
+        placed = np.stack([row / math.dist(row, [0] * 24) for row in new - train.mean(axis=0)])
+    offsets = placed[:, None] - reference.centres_CF
     nearest = np.einsum("ncf,fg,ncg->nc", offsets, np.linalg.inv(within), offsets).min(axis=1)
     if method == "relative_mahalanobis":
         far = new - reference.mean_F
@@ -65,6 +68,16 @@ def test_a_stranger_between_the_implants_is_seen(method: Method) -> None:
     strange = embeddings(2) - 0.6 * np.eye(4, 24)[LABELS_N, ::-1]
     strange[:, 20:] -= 0.6  # away from every corner
     assert np.median(reference.score(strange)) > np.quantile(known, 0.95)
+
+
+def test_the_direction_counts_and_not_how_much_an_image_shows() -> None:
+    train, new = embeddings(), embeddings(1)
+    reference = fit_novelty(train, LABELS_N, 4, "normalised_mahalanobis")
+    mean_F = reference.mean_F.astype(np.float64)
+    np.testing.assert_allclose(
+        reference.score(mean_F + 0.3 * (new - mean_F)), reference.score(new), rtol=1e-4
+    )
+    assert np.isfinite(reference.score(mean_F[None])).all()
 
 
 def test_shrinkage_is_that_of_ledoit_and_wolf() -> None:

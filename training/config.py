@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, cast, get_type_hints
 
 from implant_model.catalogue import Catalogue, Implant
 from implant_model.errors import UsageError
@@ -200,7 +200,7 @@ class CalibrationSettings:
     @property
     def method(self) -> Method:
         """`novelty`, checked."""
-        return "mahalanobis" if self.novelty == "mahalanobis" else "relative_mahalanobis"
+        return cast(Method, self.novelty)
 
 
 @dataclass(frozen=True)
