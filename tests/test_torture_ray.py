@@ -36,14 +36,18 @@ def command(archives: Path, model: Path) -> list[str]:
 
 
 def processes_of(cluster: RayCluster, words: str) -> Iterator[int]:
-    """Workers of this very cluster whose title has these words."""
+    """Workers of this very cluster whose title has these words.
+
+    By the port alone: Ray calls this machine by another address where it has one.
+    """
+    metadata = f":{cluster.address.rpartition(':')[2]}"
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, StopIteration):
             if words not in folder.joinpath("cmdline").read_text(errors="replace"):
                 continue
             variables = folder.joinpath("environ").read_text(errors="replace").split("\0")
             raylet = next(v for v in variables if v.startswith("RAY_RAYLET_PID=")).split("=")[1]
-            if cluster.address in Path("/proc", raylet, "cmdline").read_text(errors="replace"):
+            if metadata in Path("/proc", raylet, "cmdline").read_text(errors="replace"):
                 yield int(folder.name)
 
 
