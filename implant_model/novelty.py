@@ -118,7 +118,7 @@ def fit_novelty(
     features_NF: npt.ArrayLike,
     labels_N: npt.ArrayLike,
     num_classes: int,
-    method: Method = "normalised_mahalanobis",
+    method: Method = "mahalanobis",
 ) -> NoveltyReference:
     """Describes the embeddings of the training images.
 

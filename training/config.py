@@ -171,9 +171,10 @@ class CalibrationSettings:
     Attributes:
         coverage: Share of known implants whose candidates hold the right one.
         known_pass: Share of known implants that the novelty threshold lets pass.
-        novelty: How far an image is from the known ones, see `implant_model.novelty`. On held-out
-            images `mahalanobis` told unknown ones better wherever it was tried: phantom knees from
-            hips (AUROC 0.94 against 0.77), phantoms from shoulders (0.93 against 0.72).
+        novelty: How far an image is from the known ones, see `implant_model.novelty`, and
+            benchmarks/novelty.md. `mahalanobis` serves learned networks best, and
+            `normalised_mahalanobis` the embeddings of `fisher`, whose length says little: it told
+            phantoms from held-out shoulders with an AUROC of 0.97 against 0.94 and, relative, 0.74.
         by_class: Whether that coverage is promised for each class by itself; one with too few
             calibration images (9 for 0.9) is covered together with all.
         folds: 0: a part of the set calibrates and does not train. Otherwise all but the test part
