@@ -16,6 +16,7 @@ import torch
 from implant_model.calibration import prediction_set, softmax
 from implant_model.device_batches import DeviceBatches
 from implant_model.errors import Outcome, PackageError
+from implant_model.folding import fold_batch_norms
 from implant_model.networks import Ensemble
 from implant_model.package import ModelPackage
 from implant_model.weights import load_networks
@@ -75,6 +76,7 @@ class Classifier:
         self.precision: Precision = precision
         self._threads = threads
         ensemble = load_networks(package.networks, len(package.catalogue), package.files)
+        fold_batch_norms(ensemble)
         self.networks = ensemble.to(self.device).to(memory_format=torch.channels_last)
         self._reference = package.novelty_reference()
         self._on_device: dict[int | None, DeviceBatches] = {}

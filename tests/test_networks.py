@@ -11,6 +11,7 @@ from torch.nn import functional
 from torchvision import models
 
 from implant_model.errors import UsageError
+from implant_model.folding import fold_batch_norms
 from implant_model.network_spec import BACKBONES, NetworkSpec
 from implant_model.networks import Ensemble, ImplantClassifier, ImplantSegmenter, build
 from implant_model.unet import UNet
@@ -48,6 +49,31 @@ def test_every_backbone_gives_logits_embedding_and_map(architecture: str) -> Non
         assert network.features(images).shape == (2, network.num_features)
     assert maps[0].ndim == 4
     assert maps[0].shape[2:] == (2, 3)  # 1/32 of the image: the last map before the pooling
+
+
+FAMILIES = (
+    "resnet18", "resnext50_32x4d", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0",
+    "efficientnet_v2_s", "densenet121", "shufflenet_v2_x0_5", "mnasnet0_5", "convnext_tiny",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, "unet"])
+def test_folded_batch_norms_change_nothing(name: str) -> None:
+    network: nn.Module = segmenter() if name == "unet" else classifier(name)
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    with torch.no_grad():
+        for norm in norms:
+            for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+                assert tensor is not None
+                tensor.uniform_(0.5, 1.5)
+    images = torch.rand(2, 1, 64, 64)
+    with torch.inference_mode():
+        before = network(images)
+        fold_batch_norms(network)
+        torch.testing.assert_close(network(images), before, rtol=1e-3, atol=1e-3)
+    left = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    # A DenseNet's norms come before their convolutions, but for those inside a layer.
+    assert len(left) <= len(norms) * (0.6 if name == "densenet121" else 0)
 
 
 def test_embedding_and_head_make_the_logits() -> None:
