@@ -2,11 +2,14 @@
 
 import ast
 import json
+import os
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -19,8 +22,9 @@ from cronsim import CronSim
 
 from implant_model import storage
 from implant_model.errors import AccessDeniedError
+from implant_model.privacy import load_key
 from jobs.pipeline.lease import Lease
-from jobs.pipeline.options import parse_classify
+from jobs.pipeline.options import KEY_VARIABLE, parse_classify
 from jobs.pipeline.plan import make_plan
 from jobs.pipeline.publish import RunIdentity, Tables
 from tests.object_store import CREDENTIALS, ObjectStore, running_object_store
@@ -76,6 +80,73 @@ def test_kubernetes_cluster_is_closed_and_its_head_idle() -> None:
     assert f"\nray=={cluster['rayVersion']} " in locked
 
 
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_head_names_the_feature_gates_that_the_manifest_needs(name: str) -> None:
+    """Off by default in KubeRay 1.7: without them the operator refuses the kind or the field."""
+    told = manifest(name)
+    job = told["spec"].get("jobTemplate", told["spec"])
+    needed = {"RayCronJob"} if told["kind"] == "RayCronJob" else set()
+    needed |= {"RayClusterNetworkPolicy"} if "networkPolicy" in job["rayClusterSpec"] else set()
+    head = (DEPLOY / name).read_text().partition("apiVersion:")[0]
+    gates = dict(re.findall(r"featureGates\[(\d)\]\.name=(\w+)", head))
+    enabled = re.findall(r"featureGates\[(\d)\]\.enabled=true", head)
+    assert {gates[number] for number in enabled} == set(gates.values()) == needed
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_key_is_mounted_where_the_command_expects_it(name: str) -> None:
+    told = manifest(name)["spec"]
+    job = told.get("jobTemplate", told)
+    pod = job["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
+    (head,) = pod["containers"]
+    path = next(item["value"] for item in head["env"] if item["name"] == KEY_VARIABLE)
+    (mount,) = head["volumeMounts"]
+    (volume,) = (item for item in pod["volumes"] if item["name"] == mount["name"])
+    folder, _, file = path.rpartition("/")
+    assert (mount["mountPath"], mount["readOnly"]) == (folder, True)
+    made = f"kubectl create secret generic {volume['secret']['secretName']} --from-file={file}="
+    assert made in (DEPLOY / name).read_text().partition("apiVersion:")[0]
+    # The group may read it, and the driver's account is of that group.
+    assert volume["secret"]["defaultMode"] == 0o440
+    assert pod["securityContext"]["fsGroup"]
+
+
+def test_airflow_takes_the_key_from_where_the_cluster_puts_it() -> None:
+    source = (DEPLOY / "airflow_nightly.py").read_text()
+    path = re.search(r'^KEY_FILE = "(.+?)"', source, re.MULTILINE)
+    assert path is not None
+    assert f'"env_vars": {{"{KEY_VARIABLE}": KEY_FILE}}' in source
+    cluster = yaml.safe_load((ROOT / "cluster.yaml").read_text())
+    assert cluster["head_setup_commands"][-1].endswith(f" > {path[1]}")
+    (called,) = (words for name, words in commands() if name == "cluster.yaml")
+    assert called[called.index("--key-file") + 1] == path[1]
+
+
+def test_key_comes_to_the_head_by_its_role_and_for_its_account_alone(
+    object_store: ObjectStore, tmp_path: Path
+) -> None:
+    """The very command, against a Secrets Manager that is not AWS's."""
+    secrets = client("secretsmanager", object_store.endpoint, region="eu-central-1")
+    made = secrets.create_secret(Name="implant-key", SecretString="0123456789abcdef\n")
+    (command,) = yaml.safe_load((ROOT / "cluster.yaml").read_text())["head_setup_commands"]
+    command = command.replace("/home/ray/", f"{tmp_path}/")
+    python = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    variables = {"AWS_ENDPOINT_URL": object_store.endpoint, **CREDENTIALS, "PATH": python}
+    subprocess.run(["bash", "-c", command], env={**os.environ, **variables}, check=True)
+    (key,) = tmp_path.iterdir()
+    assert load_key(key) == b"0123456789abcdef"
+    assert key.stat().st_mode & 0o777 == 0o600
+    readers = {
+        (path.stem, statement["Resource"])
+        for path in POLICIES
+        for statement in json.loads(path.read_text())["Statement"]
+        if "secretsmanager" in str(statement["Action"])
+    }
+    ((policy, resource),) = readers
+    assert policy == "policy-head"
+    assert fnmatch(made["ARN"].split("secret:")[1], resource.split("secret:")[1])
+
+
 def starts_daily(schedule: str) -> bool:
     """Whether the five fields say one moment of each day."""
     nights = CronSim(schedule, datetime(2026, 1, 31, tzinfo=UTC))
@@ -101,14 +172,16 @@ def test_crontab_is_one_daily_command_that_bash_can_read() -> None:
 def commands() -> Iterator[tuple[str, list[str]]]:
     """The arguments of each `python -m jobs.classify` below `deploy/` and in cluster.yaml."""
     for path in (*sorted(DEPLOY.iterdir()), ROOT / "cluster.yaml"):
-        text = re.sub(r"\\\n#?\s*|\"\n\s*\"", " ", path.read_text())
+        text = re.sub(r" *\\\n#?\s*|\"\n\s*\"", " ", path.read_text())
         text = re.sub(r"(classify[^\n]*)\n\s+(--)", r"\1 \2", text)
         for found in re.findall(r"python -m jobs\.classify ([^\n\">]*)", text):
             words = shlex.split(found.split("  ")[0])
             yield path.name, words
 
 
-def test_commands_are_accepted() -> None:
+def test_commands_are_accepted(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("0123456789abcdef")
     called = list(commands())
     names = {name for name, _ in called}
     assert names == {
@@ -119,6 +192,8 @@ def test_commands_are_accepted() -> None:
         "raycronjob.yaml",
     }
     for _, arguments in called:
+        if "--key-file" in arguments:  # it lies on the head
+            arguments[arguments.index("--key-file") + 1] = str(key)
         options = parse_classify(arguments, None)
         assert options.output == "s3://registry/implants"
 
@@ -154,13 +229,19 @@ def test_policy_gives_no_right_to_delete_and_none_to_everything(path: Path) -> N
             assert all(re.match(r"ec2:Describe|ecr:GetAuth", action) for action in actions)
 
 
-def client(service: str, endpoint: str, key: str = "testing", secret: str = "testing") -> Any:
+def client(
+    service: str,
+    endpoint: str,
+    key: str = "testing",
+    secret: str = "testing",
+    region: str = CREDENTIALS["AWS_DEFAULT_REGION"],
+) -> Any:
     return boto3.Session().client(
         service,  # type: ignore[call-overload]
         endpoint_url=endpoint,
         aws_access_key_id=key,
         aws_secret_access_key=secret,
-        region_name=CREDENTIALS["AWS_DEFAULT_REGION"],
+        region_name=region,
     )
 
 
