@@ -111,11 +111,7 @@ def summarise(found: Findings, folder: Path) -> None:
         if count:
             print(f"  {verdict.name.replace('_', ' ').lower():<20} {count:>12,}")
     if found.rate.count:
-        low, high = 100 * found.rate.low, 100 * found.rate.high
-        print(
-            f"Rate of errors of the registry: {100 * found.rate.value:.2f} % (95 % interval "
-            f"{low:.2f} to {high:.2f} %), from {found.rate.count:,} records."
-        )
+        print(f"Rate of errors of the registry: {describe_rate(found)}")
         print(
             f"Worklist: {found.verdicts[Verdict.CONTRADICTS]:,} records, {found.likely_wrong:,} of "
             "them more likely wrong than right."
@@ -129,6 +125,15 @@ def summarise(found: Findings, folder: Path) -> None:
     if found.num_missing:
         print(f"Left out: {found.num_missing:,} records, see {files.EXCLUDED}.")
     print(f"Report: {folder / files.PAGE}\n{DISCLAIMER}")
+
+
+def describe_rate(found: Findings) -> str:
+    """The rate of errors with its interval, or why it is not known."""
+    if found.why_no_rate:
+        return f"not known. {found.why_no_rate}"
+    value, low, high = (100 * part for part in (found.rate.value, found.rate.low, found.rate.high))
+    count = found.rate.count
+    return f"{value:.2f} % (95 % interval {low:.2f} to {high:.2f} %), from {count:,} records."
 
 
 if __name__ == "__main__":

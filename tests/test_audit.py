@@ -1,6 +1,7 @@
 """The audit as a user runs it: files, sums, sentences, exit codes; no Ray."""
 
 import csv
+import html
 import json
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ def test_errors_are_found_and_the_rate_is_theirs(report: Path, simulated: Simula
     wrong = set(np.flatnonzero(simulated.is_wrong_M).tolist())
     assert len(found & wrong) / len(wrong) > 0.97
     assert len(found & wrong) / len(found) > 0.85
-    rate = summary["error_rate"]
+    rate = summary["error_rate_if_classifier_were_exactly_calibrated"]
     assert rate["low"] < simulated.is_wrong_M.mean() < rate["high"]
     assert summary["notice"] == DISCLAIMER
 
@@ -82,6 +83,34 @@ def test_nothing_is_dropped(report: Path, simulated: Simulated) -> None:
     assert sum(summary["image_uses"].values()) == len(simulated.predictions)
     for groups in summary["groups"].values():
         assert sum(group["records"] for group in groups) == len(simulated.records)
+
+
+def test_rate_of_a_model_that_nobody_measured_is_not_known(
+    report: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    why = "The model's package was not at hand, and with it no measured accuracy."
+    summary = json.loads((report / "summary.json").read_text())
+    rate = summary["error_rate"]
+    assert (rate["value"], rate["low"], rate["high"], rate["why_not_known"]) == (*[None] * 3, why)
+    assert rate["count"] == 1500
+    page = html.unescape((report / "audit.html").read_text())
+    assert f"is <strong>not known</strong>: {why}" in page
+    assert "95 % interval" not in page.partition('id="rate"')[2].partition("</section>")[0]
+    package = save_small_package(tmp_path / "unmeasured")
+    seen = {"implant": "zimmer", "manufacturer": "Zimmer", "joint": "shoulder", "study": "A"}
+    image = {
+        **seen,
+        "outcome": "identified",
+        "probability": 0.97,
+        "candidates": ["zimmer"],
+        "top": [{"implant": "zimmer", "probability": 0.97}],
+    }
+    output = write_output(tmp_path / "out", [image], package.id)
+    registry = write_registry(tmp_path / "r.csv", [{"study": "A", "implant": "Zimmer"}])
+    _, summary = run(tmp_path / "r", output, registry, "--model", str(tmp_path / "unmeasured"))
+    why = "The model's package has no measured accuracy."
+    assert summary["error_rate"]["why_not_known"] == why
+    assert f"Rate of errors of the registry: not known. {why}" in capsys.readouterr().out
 
 
 def test_pseudonyms_meet_raw_identifiers_under_the_same_key(tmp_path: Path) -> None:
@@ -438,6 +467,8 @@ def test_drift_since_the_audit_before(tmp_path: Path) -> None:
     assert summary["previous"] == then
     changed = {change["name"] for change in summary["drift"] if change["apart"]}
     assert changed == {"Rate of errors", "Agrees", "Contradicts"}
+    (rate,) = (change for change in summary["drift"] if change["name"] == "Rate of errors")
+    assert (rate["before"]["value"], rate["now"]["value"]) == (None, None), "nobody measured it"
     assert "Since the last audit" in (tmp_path / "report" / "audit.html").read_text()
 
 

@@ -141,6 +141,21 @@ def test_pictures_only_where_there_are_some() -> None:
     assert "This page holds radiographs" in page
 
 
+def test_no_interval_is_shown_of_a_rate_that_is_not_known() -> None:
+    unknown = Figure(math.nan, math.nan, math.nan, 952_000)
+    source = replace(some_findings().source, num_measured=0, accuracy=math.nan)
+    line = Change("Rate of errors", unknown, wilson(50, 1000), None)
+    found = replace(some_findings(), source=source, rate=unknown, drift=[line])
+    page = render_audit(found)
+    plain = " ".join("".join(Elements(page).texts).split())
+    assert plain.count("The model's package has no measured accuracy.") == 2
+    assert "4.9 to" not in plain
+    assert "95 %:" not in plain.partition("Records contradicted")[0]
+    drift = page.partition('id="drift"')[2].partition("</section>")[0]
+    assert "<td>not known</td>" in drift
+    assert "no more than chance" not in drift
+
+
 def test_an_audit_of_nothing_has_a_page() -> None:
     nothing = Figure(math.nan, 0.0, 1.0, 0)
     none = replace(

@@ -16,7 +16,8 @@ not count as the registry's.
 The interval of e is the profile of the likelihood (95 %), joined in quadrature, end by end (MOVER,
 Zou and Donner 2008), with what is not known of the classifier: its accuracy was measured on n
 images, and a share of answers that is wrong beyond what the probabilities say goes one for one into
-e. So no batch, however large, gives a tighter interval than the package's own measurement.
+e. So no batch, however large, gives a tighter interval than the package's own measurement; and of a
+classifier that nobody measured, e is not known.
 """
 
 import math
@@ -46,7 +47,8 @@ class Confusion:
 
     Attributes:
         wrong_M: Probability that the record is wrong; NaN where no image votes.
-        rate: The registry's rate of errors, with its interval and the records that it rests on.
+        rate: The registry's rate of errors, with its interval and the records that it rests on;
+            NaN where the classifier's accuracy is not known.
         sampling: The same with the interval that a classifier known exactly would give.
         rate_C: Rate of each claim.
         shares_K: Share of each implant among the records' joints, as estimated.
@@ -64,7 +66,7 @@ def estimate(
     claim_M: npt.NDArray[np.int32],
     claims: Sequence[frozenset[int]],
     shares_K: Floats,
-    accuracy_sd: float = 0.0,
+    accuracy_sd: float | None = 0.0,
 ) -> Confusion:
     """Fits the model.
 
@@ -73,7 +75,7 @@ def estimate(
         claim_M: Index of each record's claim.
         claims: Sets of implants, none of them empty where a record with evidence claims it.
         shares_K: Shares to begin with.
-        accuracy_sd: Standard deviation of the classifier's measured accuracy.
+        accuracy_sd: Standard deviation of the classifier's measured accuracy; None without one.
     """
     seen_R, record_E = np.unique(evidence.record_E, return_inverse=True)
     fit = _Fit(evidence, record_E, claim_M[seen_R].astype(np.int64), claims, shares_K)
@@ -192,10 +194,15 @@ def rate_interval(right_R: Floats, other_R: Floats) -> Figure:
     return Figure(value, low, high, len(right_R))
 
 
-def widened(rate: Figure, accuracy_sd: float) -> Figure:
-    """An interval joined with the uncertainty of the classifier's accuracy, end by end."""
+def widened(rate: Figure, accuracy_sd: float | None) -> Figure:
+    """An interval joined with the uncertainty of the classifier's accuracy, end by end.
+
+    Nothing is left of it (NaN) where that was not measured.
+    """
     if math.isnan(rate.value):
         return rate
+    if accuracy_sd is None:
+        return Figure(math.nan, math.nan, math.nan, rate.count)
     half = Z_95 * accuracy_sd
     low = rate.value - math.hypot(rate.value - rate.low, half)
     high = rate.value + math.hypot(rate.high - rate.value, half)

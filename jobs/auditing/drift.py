@@ -53,7 +53,8 @@ def compare(
     """Shares of the verdicts and the rate of errors, then and now; empty without an earlier one.
 
     What is not known of a model's accuracy lifts or lowers the rates of both audits alike. So where
-    the model is the same, intervals without that are compared.
+    the model is the same, intervals without that are compared; of a model that nobody measured they
+    are not shown, only whether the rate has changed.
 
     Args:
         previous: The summary of the audit before.
@@ -64,9 +65,6 @@ def compare(
     """
     if previous is None:
         return []
-    document = previous["error_rate"]
-    if previous["model"] == model:
-        rate, document = sampling, previous[EXACT]
     then, now = previous["verdicts"], sum(verdicts.values())
     changes = [
         _change(
@@ -76,12 +74,25 @@ def compare(
         )
         for verdict in Verdict
     ]
-    return [_change(RATE, _figure(document), rate), *changes]
+    return [_change_of_rate(previous, rate, sampling, model), *changes]
+
+
+def _change_of_rate(
+    previous: Mapping[str, Any], rate: Figure, sampling: Figure, model: str
+) -> Change:
+    before = _figure(previous["error_rate"])
+    if previous["model"] != model:
+        return _change(RATE, before, rate)
+    exact = _change(RATE, _figure(previous[EXACT]), sampling)
+    is_known = not (math.isnan(before.value) or math.isnan(rate.value))
+    return exact if is_known else Change(RATE, before, rate, exact.is_apart)
 
 
 def _change(name: str, before: Figure, now: Figure) -> Change:
     """Newcombe's interval of the difference of two shares, from the intervals of both (1998)."""
     gap = now.value - before.value
+    if math.isnan(gap):
+        return Change(name, before, now, is_apart=None)
     low = gap - math.hypot(now.value - now.low, before.high - before.value)
     high = gap + math.hypot(now.high - now.value, before.value - before.low)
     return Change(name, before, now, is_apart=low > 0 or high < 0)

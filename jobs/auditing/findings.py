@@ -127,13 +127,13 @@ class Change:
         name: Of what.
         before: Then.
         now: This time.
-        is_apart: Whether the difference's 95 % interval leaves 0 out.
+        is_apart: Whether the difference's 95 % interval leaves 0 out; None where that is not known.
     """
 
     name: str
     before: Figure
     now: Figure
-    is_apart: bool
+    is_apart: bool | None
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class Findings:
         exclusions: Excluded records by reason.
         uses: Images by what became of them; add up to all rows of the predictions.
         image_reasons: Images that are no picture, by the reason of `predictions`.
-        rate: The registry's rate of errors.
+        rate: The registry's rate of errors; NaN where it is not known.
         sampling: The same, were the classifier's accuracy known exactly.
         contradicted: Share of contradictions among agreements and contradictions.
         likely_wrong: Contradictions that are more likely wrong than right.
@@ -195,6 +195,17 @@ class Findings:
         return sum(self.uses.values())
 
     @property
+    def why_no_rate(self) -> str | None:
+        """Why the rate of errors is not known, a sentence; None where it is."""
+        if not math.isnan(self.rate.value):
+            return None
+        if not self.rate.count:
+            return "No image spoke for or against any record."
+        if not self.source.has_package:
+            return "The model's package was not at hand, and with it no measured accuracy."
+        return "The model's package has no measured accuracy."
+
+    @property
     def num_missing(self) -> int:
         """Records that are not audited for a fault of the file.
 
@@ -236,7 +247,7 @@ def _document(found: Findings) -> dict[str, Any]:
         "image_uses": {_word(use): count for use, count in found.uses.items()},
         "image_reasons": dict(found.image_reasons),
         "incomplete_archives": source.incomplete_archives,
-        "error_rate": found.rate.to_json(),
+        "error_rate": {**found.rate.to_json(), "why_not_known": found.why_no_rate},
         "error_rate_if_classifier_were_exactly_calibrated": found.sampling.to_json(),
         "contradicted": found.contradicted.to_json(),
         "worklist": {

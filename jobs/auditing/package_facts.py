@@ -46,13 +46,13 @@ class PackageFacts:
     package: ModelPackage | None
 
     @property
-    def accuracy_sd(self) -> float:
-        """Standard deviation of the measured accuracy; a share's largest where it was not measured.
+    def accuracy_sd(self) -> float | None:
+        """Standard deviation of the measured accuracy; None where nobody measured it.
 
         With Laplace's two images more, so that 20 right ones of 20 do not give 0.
         """
         if not self.num_measured:
-            return 0.5
+            return None
         hits = self.accuracy * self.num_measured
         share = (hits + 1) / (self.num_measured + 2)
         return math.sqrt(share * (1 - share) / (self.num_measured + 2))

@@ -23,7 +23,7 @@ def number(figure: Figure) -> str:
 def interval(figure: Figure, as_number: bool = False) -> str:
     """The interval for reading, or nothing where there is no figure."""
     if math.isnan(figure.value):
-        return "no such images"
+        return "not known" if figure.count else "no such images"
     if math.isnan(figure.low):
         return "no interval"
     if as_number:
