@@ -29,7 +29,6 @@ from typing import Any
 from implant_model import storage
 from jobs.auditing import drift, files
 from jobs.auditing.assemble import Audited, assemble, worklist_order
-from jobs.auditing.confusion import estimate
 from jobs.auditing.evidence import combine, lapse
 from jobs.auditing.findings import Findings, describe_source, to_json
 from jobs.auditing.images import columns_of, holds_pseudonyms, read_images
@@ -38,6 +37,7 @@ from jobs.auditing.names import Names, counted_by, match
 from jobs.auditing.options import AuditOptions, parse_audit
 from jobs.auditing.output import Output, open_output
 from jobs.auditing.pictures import draw_pictures
+from jobs.auditing.rate import estimate_rate
 from jobs.auditing.records import Exclusion, make_records
 from jobs.auditing.registry_file import RegistryFile, read_file
 from jobs.auditing.safety import safety_notes
@@ -87,7 +87,7 @@ def audit(
     evidence = combine(images, joined, len(records), model.shares_K, lapse(model.num_measured))
     seen_P = is_seen(images, joined.image_P)
     verdicts = judge(records, claims, joined, evidence, seen_P, model.quantiles_K, model.shares_K)
-    confusion = estimate(evidence, claims.claim_M, claims.sets, model.shares_K, model.accuracy_sd)
+    confusion = estimate_rate(images, joined, evidence, claims, model)
     safety = safety_notes(model.catalogue, claims, verdicts)
     order = worklist_order(verdicts, confusion)
     counted = counted_by(records, words)

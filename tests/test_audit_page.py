@@ -124,6 +124,7 @@ def test_the_page_says_what_it_is_for_and_adds_up() -> None:
         "not known",
         "Not for diagnosis, not for planning an operation",
         "Against the audit of 2026-01-30 12:30 UTC",
+        "the interval spans correlations from 0 to 1",
         "3 archives were not read to their ends",
         "20 more, each with fewer records",
         "The first 300 are here",

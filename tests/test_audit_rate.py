@@ -6,10 +6,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from implant_model.phantom import ORTHONET
 from jobs.auditing.confusion import Confusion, estimate, rate_interval, widened
 from jobs.auditing.evidence import NOT_MEASURED, Evidence, combine, lapse
 from jobs.auditing.images import Images
 from jobs.auditing.joining import Joined
+from jobs.auditing.names import Claims
+from jobs.auditing.package_facts import PackageFacts
+from jobs.auditing.rate import estimate_rate, span
 from tests.audit_samples import IMPLANTS, probabilities
 from training.evaluation import Figure
 
@@ -36,17 +40,22 @@ def images_of(chance_NK: npt.NDArray[np.float64]) -> Images:
     )
 
 
+def joined_of(record_N: npt.NDArray[np.int64]) -> Joined:
+    count = len(record_N)
+    return Joined(record_N, np.arange(count), np.ones(count, bool), np.zeros(count, np.int8))
+
+
 def evidence_of(
     chance_NK: npt.NDArray[np.float64], record_N: npt.NDArray[np.int64] | None = None
 ) -> Evidence:
     count = len(chance_NK)
     record_N = np.arange(count) if record_N is None else record_N
-    joined = Joined(record_N, np.arange(count), np.ones(count, bool), np.zeros(count, np.int8))
-    return combine(images_of(chance_NK), joined, int(record_N.max()) + 1, FLAT_K, LAPSE)
+    num_records = int(record_N.max()) + 1
+    return combine(images_of(chance_NK), joined_of(record_N), num_records, FLAT_K, LAPSE)
 
 
 def batch(
-    count: int, rate: float, seed: int, strength: float, astray: float = 0.0, sd: float = 0.0
+    count: int, rate: float, seed: int, strength: float, astray: float = 0.0
 ) -> tuple[Confusion, npt.NDArray[np.bool_], float]:
     """An audit of single images: what was fitted, which records are wrong, and the accuracy.
 
@@ -60,7 +69,7 @@ def batch(
     shown_M = np.where(rng.random(count) < astray, rng.integers(0, K, count), truth_M)
     chance_NK = probabilities(shown_M, rng, strength)
     accuracy = float((chance_NK.argmax(axis=1) == truth_M).mean())
-    fitted = estimate(evidence_of(chance_NK), claim_M.astype(np.int32), SINGLES, FLAT_K, sd)
+    fitted = estimate(evidence_of(chance_NK), claim_M.astype(np.int32), SINGLES, FLAT_K)
     return fitted, wrong_M, accuracy
 
 
@@ -207,7 +216,49 @@ def test_interval_by_hand_and_at_the_ends() -> None:
     assert math.isnan(widened(empty, 0.1).value)
 
 
+MEASURED = PackageFacts("m@0", ORTHONET, np.full(K, 0.5), FLAT_K, 10_000_000, 0.95, "images", None)
+"""So many images that the accuracy adds nothing to the interval."""
+
+
+def several_images(num_images: int, alike: bool) -> tuple[Confusion, Confusion]:
+    """3,000 records of so many images each: with the span, and without."""
+    rng = np.random.default_rng(8)
+    truth_M = rng.integers(0, K, 3000)
+    wrong_M = rng.random(3000) < 0.05
+    claim_M = np.where(wrong_M, (truth_M + 1) % K, truth_M).astype(np.int32)
+    record_N = np.repeat(np.arange(3000), num_images)
+    if alike:
+        chance_NK = np.repeat(probabilities(truth_M, rng, 3.0), num_images, axis=0)
+    else:
+        chance_NK = probabilities(truth_M[record_N], rng, 3.0)
+    joined = joined_of(record_N)
+    evidence = evidence_of(chance_NK, record_N)
+    claims = Claims(claim_M, tuple(SINGLES), ("",) * K, ())
+    fitted = estimate_rate(images_of(chance_NK), joined, evidence, claims, MEASURED)
+    return fitted, estimate(evidence, claim_M, SINGLES, FLAT_K)
+
+
+@pytest.mark.parametrize("alike", [False, True])
+def test_interval_spans_what_is_not_known_of_the_correlation(alike: bool) -> None:
+    spanned, assumed = several_images(4, alike)
+    assert spanned.rate.value == assumed.rate.value
+    assert spanned.rate.low < 0.05 < spanned.rate.high
+    width = assumed.rate.high - assumed.rate.low
+    assert spanned.rate.high - spanned.rate.low > 1.2 * width
+    assert spanned.sampling == assumed.sampling
+    assert spanned.wrong_M.tolist() == assumed.wrong_M.tolist()
+
+
+def test_correlation_of_single_images_is_nothing() -> None:
+    spanned, assumed = several_images(1, alike=False)
+    assert spanned.rate.low == pytest.approx(assumed.rate.low, abs=2e-4)
+    assert spanned.rate.high == pytest.approx(assumed.rate.high, abs=2e-4)
+    assert span(Figure(0.1, 0.05, 0.2, 9), []) == Figure(0.1, 0.05, 0.2, 9)
+
+
 def test_uncertainties_join_in_quadrature() -> None:
     rate = widened(Figure(0.10, 0.07, 0.14, 9), 0.04 / 1.959963984540054)
     assert (rate.low, rate.high) == pytest.approx((0.05, 0.10 + math.hypot(0.04, 0.04)))
     assert widened(Figure(0.01, 0.0, 0.03, 9), 0.5).low == 0.0
+    unknown = widened(rate, None)
+    assert (unknown.count, math.isnan(unknown.value), math.isnan(unknown.high)) == (9, True, True)

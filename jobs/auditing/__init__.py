@@ -12,6 +12,7 @@
     joining.py     which image speaks of which record, and which records share one
     evidence.py    the radiographs of one joint > one likelihood for each implant
     confusion.py   the registry's confusion and its rate of errors, estimated from the batch
+    rate.py        the rate's interval over what is not known of the classifier
     verdicts.py    one verdict for each record
     counting.py    counts by hospital, maker, product and year, with intervals
     safety.py      the catalogue's MR-safety notes by study

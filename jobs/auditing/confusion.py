@@ -13,11 +13,12 @@ records, and v, drawn towards the implants' shares in the batch as by `CONFUSION
 Since L is what the classifier says with all its doubt, its own errors are in B and A alike and do
 not count as the registry's.
 
-The interval of e is the profile of the likelihood (95 %), joined in quadrature, end by end (MOVER,
-Zou and Donner 2008), with what is not known of the classifier: its accuracy was measured on n
-images, and a share of answers that is wrong beyond what the probabilities say goes one for one into
-e. So no batch, however large, gives a tighter interval than the package's own measurement; and of a
-classifier that nobody measured, e is not known.
+The interval of e is the profile of the likelihood (95 %). `rate.py` spans it over the correlations
+of radiographs of one joint, and joins it in quadrature, end by end (MOVER, Zou and Donner 2008),
+with what is not known of the classifier: its accuracy was measured on n images, and a share of
+answers that is wrong beyond what the probabilities say goes one for one into e. So no batch,
+however large, gives a tighter interval than the package's own measurement; and of a classifier that
+nobody measured, e is not known.
 """
 
 import math
@@ -47,9 +48,10 @@ class Confusion:
 
     Attributes:
         wrong_M: Probability that the record is wrong; NaN where no image votes.
-        rate: The registry's rate of errors, with its interval and the records that it rests on;
-            NaN where the classifier's accuracy is not known.
-        sampling: The same with the interval that a classifier known exactly would give.
+        rate: The registry's rate of errors, with its interval and the records that it rests on.
+            As `estimate` leaves it, that of a classifier known exactly; see `rate.py`.
+        sampling: The same with the interval that a classifier known exactly would give, at the
+            assumed correlation.
         rate_C: Rate of each claim.
         shares_K: Share of each implant among the records' joints, as estimated.
     """
@@ -66,7 +68,6 @@ def estimate(
     claim_M: npt.NDArray[np.int32],
     claims: Sequence[frozenset[int]],
     shares_K: Floats,
-    accuracy_sd: float | None = 0.0,
 ) -> Confusion:
     """Fits the model.
 
@@ -75,7 +76,6 @@ def estimate(
         claim_M: Index of each record's claim.
         claims: Sets of implants, none of them empty where a record with evidence claims it.
         shares_K: Shares to begin with.
-        accuracy_sd: Standard deviation of the classifier's measured accuracy; None without one.
     """
     seen_R, record_E = np.unique(evidence.record_E, return_inverse=True)
     fit = _Fit(evidence, record_E, claim_M[seen_R].astype(np.int64), claims, shares_K)
@@ -84,8 +84,7 @@ def estimate(
     wrong_M = np.full(len(claim_M), np.nan)
     wrong_M[seen_R] = fit.wrong_R
     sampling = rate_interval(fit.right_R, fit.other_R)
-    rate = widened(sampling, accuracy_sd)
-    return Confusion(wrong_M, rate, sampling, fit.rate_C, fit.shares_K)
+    return Confusion(wrong_M, sampling, sampling, fit.rate_C, fit.shares_K)
 
 
 class _Fit:

@@ -7,7 +7,8 @@ only the rest of the probability is known, which is dealt to them by their share
 Several radiographs: the product of their likelihoods would hold if each erred for itself, their
 geometric mean if all erred alike. Views of one joint share patient, implant and device, so the
 truth lies between: the product is tempered by 1 / (1 + (n - 1) r), the design effect of n values
-with correlation r = 0.5. Two views then count as 1.33, and any number as less than 2.
+with correlation r = 0.5. Two views then count as 1.33, and any number as less than 2. Nobody
+measured r, so the rate of errors is also estimated with both extremes, see `rate.py`.
 
 No classifier is believed beyond what it was measured on: with n held-out images a share of
 1 / (n + 2) of answers (Laplace's rule of succession) is taken to say nothing.
@@ -55,7 +56,12 @@ def lapse(num_measured: int) -> float:
 
 
 def combine(
-    images: Images, joined: Joined, num_records: int, shares_K: Floats, lapse_rate: float
+    images: Images,
+    joined: Joined,
+    num_records: int,
+    shares_K: Floats,
+    lapse_rate: float,
+    correlation: float = CORRELATION,
 ) -> Evidence:
     """Combines the voting images of each record.
 
@@ -65,12 +71,13 @@ def combine(
         num_records: M.
         shares_K: Share of each implant in the calibration; adds up to 1.
         lapse_rate: Share of answers that say nothing, inside 0..1.
+        correlation: Of what the radiographs of one joint say, 0..1.
     """
     record_V = joined.record_P[joined.votes_P]
     image_V = joined.image_P[joined.votes_P]
     top_V3, log_V3 = _log_likelihoods(images, image_V, shares_K, lapse_rate)
     num_images_M = np.bincount(record_V, minlength=num_records)
-    weight_M = 1 / (1 + (np.maximum(num_images_M, 1) - 1) * CORRELATION)
+    weight_M = 1 / (1 + (np.maximum(num_images_M, 1) - 1) * correlation)
     listed_V3 = top_V3 >= 0
     num_implants = len(shares_K)
     code = (record_V[:, None] * num_implants + top_V3)[listed_V3]

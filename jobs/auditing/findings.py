@@ -21,8 +21,9 @@ from training.evaluation import Figure
 
 FORMAT: Final = 1
 INTERVALS: Final = (
-    "95 %: Wilson's for shares; for the rate of errors the profile of the likelihood, widened by "
-    "what is not known of the classifier's accuracy"
+    "95 %: Wilson's for shares; for the rate of errors the profile of the likelihood, over "
+    "correlations of 0, 0.5 and 1 between radiographs of one joint, widened by what is not known "
+    "of the classifier's accuracy"
 )
 MOST_GROUPS: Final = 1000
 LIKELY: Final = 0.5
@@ -149,7 +150,7 @@ class Findings:
         uses: Images by what became of them; add up to all rows of the predictions.
         image_reasons: Images that are no picture, by the reason of `predictions`.
         rate: The registry's rate of errors; NaN where it is not known.
-        sampling: The same, were the classifier's accuracy known exactly.
+        sampling: The same, were the classifier's accuracy and correlation known exactly.
         contradicted: Share of contradictions among agreements and contradictions.
         likely_wrong: Contradictions that are more likely wrong than right.
         expected_wrong: Sum of the probabilities over the worklist.
