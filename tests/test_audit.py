@@ -495,27 +495,59 @@ def test_mr_safety_has_a_row_for_each_study_of_a_record(tmp_path: Path) -> None:
 
 
 def test_each_implant_is_a_candidate_by_its_own_quantile(tmp_path: Path) -> None:
-    """A quarter for DePuy is enough by its own quantile, and not by that of all."""
+    """Two images leave DePuy by its own quantile, and not by that of all."""
     own = save_small_package(tmp_path / "own", class_quantiles=(0.3, 0.8, 0.3, 0.3))
     one = save_small_package(tmp_path / "one")
-    tops = {"zimmer": 0.73, "depuy": 0.25, "tornier": 0.01}
+    tops = {"zimmer": 0.70, "depuy": 0.28, "tornier": 0.01}
     seen = {
         "outcome": "ambiguous",
         "implant": "zimmer",
         "manufacturer": "Zimmer",
         "joint": "shoulder",
-        "probability": 0.73,
+        "probability": 0.70,
         "candidates": ["zimmer", "depuy"],
         "top": [{"implant": name, "probability": p} for name, p in tops.items()],
         "study": "A",
     }
     registry = write_registry(tmp_path / "r.csv", [{"study": "A", "implant": "DePuy"}])
     for name, package, said in (("own", own, "undecided"), ("one", one, "contradicts")):
-        output = write_output(tmp_path / f"{name}-out", [seen], package.id)
+        output = write_output(tmp_path / f"{name}-out", [seen, seen], package.id)
         report = tmp_path / f"{name}-report"
         run(report, output, registry, "--model", str(tmp_path / name))
         (row,) = verdicts(report)
         assert row["verdict"] == said, name
+
+
+@pytest.mark.parametrize("num_images", [1, 2])
+def test_candidate_beyond_the_best_three_is_one(tmp_path: Path, num_images: int) -> None:
+    """The fourth of an image's candidates speaks for its record, and one fewer does not."""
+    package = save_small_package(tmp_path / "small", class_quantiles=(0.95,) * 4)
+    tops = {"zimmer": 0.4, "depuy": 0.3, "tornier": 0.2}
+    fourth = {
+        "outcome": "ambiguous",
+        "implant": "zimmer",
+        "manufacturer": "Zimmer",
+        "joint": "shoulder",
+        "probability": 0.4,
+        "candidates": [*tops, "cofield"],
+        "top": [{"implant": name, "probability": p} for name, p in tops.items()],
+    }
+    third = {**fourth, "candidates": [*tops]}
+    images = [{**fourth, "study": "A"}] * num_images + [{**third, "study": "B"}] * num_images
+    output = write_output(tmp_path / "out", images, package.id)
+    rows = [{"study": study, "implant": "Cofield"} for study in "AB"]
+    registry = write_registry(tmp_path / "r.csv", rows)
+    run(tmp_path / "report", output, registry, "--model", str(tmp_path / "small"))
+    found = verdicts(tmp_path / "report")
+    assert [row["verdict"] for row in found] == ["undecided", "contradicts"]
+    assert found[0]["why"] == "several_left"
+    assert 0 < found[0]["claimed_probability"] < 0.2
+    assert found[0]["claimed_probability"] == pytest.approx(found[1]["claimed_probability"])
+    # Without the package's catalogue, its name is known from that column.
+    absent = write_output(tmp_path / "absent", images, "absent@0123456789ab")
+    run(tmp_path / "again", absent, write_registry(tmp_path / "s.csv", rows))
+    again = [row["verdict"] for row in verdicts(tmp_path / "again")]
+    assert again == ["undecided", "contradicts" if num_images == 1 else "undecided"]
 
 
 def test_mr_safety_is_the_catalogues_word_or_not_known(tmp_path: Path) -> None:

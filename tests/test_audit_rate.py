@@ -35,6 +35,9 @@ def images_of(chance_NK: npt.NDArray[np.float64]) -> Images:
         outcome_N=zero_N.astype(np.int8),
         top_N3=top_N3.astype(np.int32),
         probability_N3=np.take_along_axis(chance_NK, top_N3, 1).astype(np.float32),
+        is_candidate_N3=np.take_along_axis(chance_NK, top_N3, 1) >= 0.5,
+        num_beyond_N=zero_N.astype(np.int32),
+        beyond_B=np.zeros(0, np.int32),
         member_index_N=zero_N,
         texts={},
     )

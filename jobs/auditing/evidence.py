@@ -2,7 +2,8 @@
 
 A calibrated probability p(k | image) is that of an image like those of the calibration; divided by
 the implant's share there it is a likelihood, up to a factor. Of the implants beyond the best three
-only the rest of the probability is known, which is dealt to them by their shares.
+only the rest of the probability is known, which is dealt to them by their shares, candidates of the
+image among them.
 
 Several radiographs: the product of their likelihoods would hold if each erred for itself, their
 geometric mean if all erred alike. Views of one joint share patient, implant and device, so the
@@ -15,7 +16,7 @@ No classifier is believed beyond what it was measured on: with n held-out images
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -35,11 +36,15 @@ _LEAST: Final = 1e-12
 class Evidence:
     """What the voting images say, sparse: implants that no image lists have likelihood 1.
 
+    Listed are the best three of each image, and its candidates beyond them.
+
     Attributes:
         record_E: Place of the record, ascending.
         implant_E: Index of the implant; within a record ascending.
         likelihood_E: Against that of an implant that no image of the record lists.
         probability_E: Of the implant by the images alone, by shares as in the calibration.
+        num_left_E: Voting images of the record that have the implant among their candidates.
+        num_beyond_E: Those of them that have it beyond their best three, its probability unknown.
         num_images_M: Voting images of each record.
     """
 
@@ -47,6 +52,8 @@ class Evidence:
     implant_E: Places
     likelihood_E: Floats
     probability_E: Floats
+    num_left_E: Places
+    num_beyond_E: Places
     num_images_M: Places
 
 
@@ -81,12 +88,19 @@ def combine(
     listed_V3 = top_V3 >= 0
     num_implants = len(shares_K)
     code = (record_V[:, None] * num_implants + top_V3)[listed_V3]
-    code_E, sums_E = _summed(code, log_V3[listed_V3])
+    at_B, beyond_B = _beyond(images, image_V)
+    is_beyond = np.repeat([0, 1], [len(code), len(beyond_B)])
+    code = np.concatenate([code, record_V[at_B] * num_implants + beyond_B])
+    log = np.concatenate([log_V3[listed_V3], np.zeros(len(beyond_B))])
+    is_left = is_beyond + np.concatenate([images.is_candidate_N3[image_V][listed_V3], 0 * beyond_B])
+    code_E, sums_E, num_left_E, num_beyond_E = _summed(code, log, is_left, is_beyond)
     record_E, implant_E = np.divmod(code_E, num_implants)
     likelihood_E = np.exp(sums_E * weight_M[record_E])
     probability_E = _probabilities(record_E, implant_E, likelihood_E, shares_K, num_records)
     plain_E = np.clip((probability_E - lapse_rate * shares_K[implant_E]) / (1 - lapse_rate), 0, 1)
-    return Evidence(record_E, implant_E, likelihood_E, plain_E, num_images_M)
+    return Evidence(
+        record_E, implant_E, likelihood_E, plain_E, num_left_E, num_beyond_E, num_images_M
+    )
 
 
 def _log_likelihoods(
@@ -105,13 +119,23 @@ def _log_likelihoods(
     return top_V3, np.log(((1 - lapse_rate) * ratio_V3 + lapse_rate) / base_V[:, None])
 
 
-def _summed(code: Places, values: Floats) -> tuple[Places, Floats]:
-    """Distinct codes, ascending, and the sum of the values of each."""
+def _beyond(images: Images, image_V: Places) -> tuple[Places, Places]:
+    """Candidates beyond the best three: place of the voting image, and implant."""
+    count_V = images.num_beyond_N[image_V].astype(np.int64)
+    start_N = np.cumsum(images.num_beyond_N) - images.num_beyond_N
+    at_B = np.repeat(np.arange(len(image_V)), count_V)
+    within_B = np.arange(len(at_B)) - np.repeat(np.cumsum(count_V) - count_V, count_V)
+    return at_B, images.beyond_B[start_N[image_V][at_B] + within_B].astype(np.int64)
+
+
+def _summed(code: Places, *values: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], ...]:
+    """Distinct codes, ascending, and the sums of the values of each."""
     order = np.argsort(code, kind="stable")
     ordered = code[order]
     start = np.flatnonzero(np.diff(ordered, prepend=-1))
-    sums = np.add.reduceat(values[order], start) if len(start) else np.zeros(0)
-    return ordered[start], sums
+    if not len(start):
+        return ordered, *values
+    return ordered[start], *(np.add.reduceat(value[order], start) for value in values)
 
 
 def _probabilities(

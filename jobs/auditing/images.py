@@ -23,7 +23,7 @@ OUTCOMES: Final = tuple(Outcome)
 NO_KEY: Final = -1
 NO_RECORD: Final = -2
 _COLUMNS: Final = ("archive", "member_index", "body_part", "laterality", "outcome", "reason")
-_MORE: Final = ("joint", "top", "content", "study")
+_MORE: Final = ("joint", "top", "candidates", "content", "study")
 _TEXTS: Final = ("archive", "reason", "content", "study")
 
 
@@ -40,6 +40,9 @@ class Images:
         outcome_N: Index into `OUTCOMES`.
         top_N3: Indices of the best implants, best first; -1 where there are fewer.
         probability_N3: Their calibrated probabilities, float32; 0 where there are fewer.
+        is_candidate_N3: Whether each is in the column `candidates`, the conformal prediction set.
+        num_beyond_N: Candidates beyond the best three of each image.
+        beyond_B: Their indices, image after image.
         member_index_N: Position in its archive.
         texts: `archive`, `reason`, `content` and `study`, the first two as dictionary arrays.
     """
@@ -52,6 +55,9 @@ class Images:
     outcome_N: npt.NDArray[np.int8]
     top_N3: npt.NDArray[np.int32]
     probability_N3: npt.NDArray[np.float32]
+    is_candidate_N3: npt.NDArray[np.bool_]
+    num_beyond_N: npt.NDArray[np.int32]
+    beyond_B: npt.NDArray[np.int32]
     member_index_N: npt.NDArray[np.int64]
     texts: Mapping[str, pa.ChunkedArray]
 
@@ -119,6 +125,7 @@ def _arrays(
 ) -> dict[str, Any]:
     outcomes = {str(outcome): code for code, outcome in enumerate(OUTCOMES)}
     top_N3, probability_N3 = _top(batch["top"], implants)
+    is_candidate_N3, num_beyond_N, beyond_B = _candidates(batch["candidates"], top_N3, implants)
     return {
         "key": batch[key],
         "side_N": side_codes(pa.chunked_array([batch["laterality"]])),
@@ -127,6 +134,9 @@ def _arrays(
         "outcome_N": _coded(batch["outcome"].dictionary_encode(), outcomes).astype(np.int8),
         "top_N3": top_N3,
         "probability_N3": probability_N3,
+        "is_candidate_N3": is_candidate_N3,
+        "num_beyond_N": num_beyond_N,
+        "beyond_B": beyond_B,
         "member_index_N": np.asarray(batch["member_index"], np.int64),
         "archive": batch["archive"].dictionary_encode(),
         "reason": batch["reason"].dictionary_encode(),
@@ -159,6 +169,22 @@ def _top(
     top_N3[row_E, place_E] = implant_E[kept_E]
     probability_N3[row_E, place_E] = np.asarray(pairs.field("probability"), np.float32)[kept_E]
     return top_N3, probability_N3
+
+
+def _candidates(
+    candidates: pa.ListArray, top_N3: npt.NDArray[np.int32], implants: Mapping[str, int]
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """Which of the best implants are candidates, and the candidates beyond them."""
+    count_N = np.asarray(pc.fill_null(pc.list_value_length(candidates), 0), np.int64)
+    row_E = np.repeat(np.arange(len(candidates)), count_N)
+    implant_E = _coded(candidates.flatten().dictionary_encode(), implants)
+    same_E3 = top_N3[row_E] == implant_E[:, None]
+    is_candidate_N3 = np.zeros(top_N3.shape, bool)
+    entry_S, place_S = np.nonzero(same_E3)
+    is_candidate_N3[row_E[entry_S], place_S] = True
+    is_beyond_E = ~same_E3.any(axis=1)
+    num_beyond_N = np.bincount(row_E[is_beyond_E], minlength=len(candidates))
+    return is_candidate_N3, num_beyond_N.astype(np.int32), implant_E[is_beyond_E]
 
 
 def _coded(encoded: pa.DictionaryArray, codes: Mapping[str, int]) -> npt.NDArray[np.int32]:

@@ -142,10 +142,12 @@ def _named_alone(model: str, dataset: Any) -> PackageFacts:
 
 
 def _also_ran(dataset: Any, model: str) -> set[str]:
-    """Implants that are second or third best somewhere."""
+    """Implants that are second or third best somewhere, or a candidate."""
     names: set[str] = set()
-    for batch in dataset.to_batches(columns=["top"], filter=pc.field("model") == model):
+    columns = ["top", "candidates"]
+    for batch in dataset.to_batches(columns=columns, filter=pc.field("model") == model):
         names.update(pc.unique(batch["top"].flatten().field("implant")).to_pylist())
+        names.update(pc.unique(batch["candidates"].flatten()).to_pylist())
     return names
 
 

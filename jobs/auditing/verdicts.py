@@ -91,8 +91,10 @@ def judge(
 ) -> Verdicts:
     """Sets the images' candidates against what each record claims.
 
-    An implant is a candidate if 1 - its probability is at most the package's quantile of it, for
-    several images together as for one.
+    A single image's candidates are those of its row. Several together leave an implant if 1 - its
+    probability is at most the package's quantile of it, for several images as for one. Where one of
+    them has it beyond its best three, so that its probability is not known, it is also left beside
+    others if it is a candidate of each.
 
     Args:
         records: All of the registry's.
@@ -105,7 +107,7 @@ def judge(
     """
     count, num_implants = len(records), len(shares_K)
     claimed_E = is_claimed(claims, evidence, num_implants)
-    candidate_E = 1 - evidence.probability_E <= quantiles_K[evidence.implant_E]
+    candidate_E = is_candidate(evidence, quantiles_K)
     left_M = np.bincount(evidence.record_E, candidate_E, count)
     claimed_left_M = np.bincount(evidence.record_E, candidate_E & claimed_E, count)
     has_vote_M = evidence.num_images_M > 0
@@ -128,6 +130,17 @@ def judge(
         evidence.num_images_M,
         _first_images(joined, count),
     )
+
+
+def is_candidate(evidence: Evidence, quantiles_K: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Whether the images of a record leave each listed implant, see `judge`."""
+    num_E = evidence.num_images_M[evidence.record_E]
+    is_left_E = evidence.num_left_E == num_E
+    is_likely_E = 1 - evidence.probability_E <= quantiles_K[evidence.implant_E]
+    others_M = np.bincount(evidence.record_E, is_likely_E, len(evidence.num_images_M))
+    is_beside_E = (evidence.num_beyond_E > 0) & (others_M[evidence.record_E] > 0)
+    together_E = is_likely_E | (is_left_E & is_beside_E)
+    return np.asarray(np.where(num_E == 1, is_left_E, together_E), bool)
 
 
 def is_claimed(claims: Claims, evidence: Evidence, num_implants: int) -> npt.NDArray[np.bool_]:
