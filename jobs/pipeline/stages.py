@@ -88,7 +88,7 @@ def choose_resources(
         UsageError: GPUs are asked for and the cluster has none.
     """
     cluster = possible_resources()
-    cpus, gpus = cluster.get("CPU", 1.0), cluster.get("GPU", 0.0)
+    cpus, gpus = cluster.get("CPU", 0.0), cluster.get("GPU", 0.0)
     if gpus_per_actor is None:
         gpus_per_actor = 1.0 if gpus else 0.0
     if gpus_per_actor > gpus and not _autoscales():
