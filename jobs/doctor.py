@@ -6,9 +6,10 @@ r"""Is this set-up safe and complete? Finds what would make a run unsafe, wrong 
 
 Looks for a Ray that lets anyone in, versions with known vulnerabilities, missing codecs, a spill
 folder on a small, shared or memory disk, an output whose store overwrites, and no GPU where one is
-asked for. Each finding is one sentence with its remedy. Without --address it looks at the cluster
-of RAY_ADDRESS, or at this machine. Writes nothing but a small object `_probe` in --output. Exit
-codes: 0 nothing was found; 2 the call is wrong; 3 something was.
+asked for. Of a cluster (HOST:PORT, or behind ray job submit) each node is asked, too, for its
+versions and the room to spill. Each finding is one sentence with its remedy. Without --address it
+looks at the cluster of RAY_ADDRESS, or at this machine. Writes nothing but a small object `_probe`
+in --output. Exit codes: 0 nothing was found; 2 the call is wrong; 3 something was.
 """
 
 import os
@@ -24,7 +25,8 @@ from jobs.pipeline.doctor_checks import (
     check_store,
     check_versions,
 )
-from jobs.pipeline.doctor_cluster import check_access, check_gpu, parse_address
+from jobs.pipeline.doctor_cluster import NOTHING, check_access, check_gpu, parse_address
+from jobs.pipeline.doctor_nodes import check_nodes
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,10 @@ def examine(options: DoctorOptions) -> Iterator[str]:
     if options.output is not None:
         yield from check_store(options.output)
     if options.address is not None:
-        yield from check_access(options.address)
+        access = [*check_access(options.address)]
+        yield from access
+        if not any(finding.startswith(NOTHING) for finding in access):
+            yield from check_nodes(options.address)
     if options.gpu:
         yield from check_gpu(options.address)
 

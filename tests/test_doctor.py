@@ -5,16 +5,20 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
 import torch
 
 from implant_model import storage
 from implant_model.errors import UsageError
-from jobs.doctor import main, parse_doctor
+from jobs import doctor as doctor_job
+from jobs.doctor import examine, main, parse_doctor
+from jobs.pipeline import doctor_nodes
 from jobs.pipeline.doctor_checks import (
     CODECS,
     FLOORS,
@@ -25,6 +29,7 @@ from jobs.pipeline.doctor_checks import (
     numbers,
 )
 from jobs.pipeline.doctor_cluster import check_access, check_gpu, parse_address
+from jobs.pipeline.doctor_nodes import SOFTWARE, Node, Told, check_nodes, judge_node, teller
 from tests.object_store import ObjectStore, free_port
 from tests.ray_cluster import ROOT, RayCluster, running_cluster
 
@@ -229,6 +234,82 @@ def test_address_and_folder_are_those_of_ray(monkeypatch: pytest.MonkeyPatch) ->
     assert (options.address, options.spill) == ("10.0.0.1:6379", "/scratch/ray")
 
 
+HERE = {"ray": "2.60.0", "torch": "2.10.0", SOFTWARE: "0.1.0"}
+AS_HERE = Told(HERE, "/tmp/ray", 20 * 10**9)
+
+
+def judged(**changes: Any) -> list[str]:
+    return [*judge_node(Node("10.0.0.2", 9.6e9, replace(AS_HERE, **changes)), HERE)]
+
+
+def test_node_like_this_machine_is_well() -> None:
+    assert judged() == []
+    assert judged(versions={**HERE, SOFTWARE: None}) == [], "the working directory brings it"
+
+
+def test_node_that_differs_is_one_sentence() -> None:
+    old = {"ray": "2.54.0", "torch": None, SOFTWARE: "0.0.9"}
+    (finding,) = judged(versions=old)
+    assert finding == (
+        "Node 10.0.0.2 has other packages than this machine (ray 2.54.0 where 2.60.0 is wanted; "
+        "torch is missing where 2.10.0 is wanted; implant_model 0.0.9 where 0.1.0 is wanted); "
+        "install requirements.lock on both."
+    )
+    (finding,) = judged(free=10**9)
+    assert "on node 10.0.0.2 spills to /tmp/ray, which has 1.0 GB free; 9.6 GB" in finding
+
+
+def test_node_without_an_answer_is_found() -> None:
+    (finding,) = judge_node(Node("10.0.0.2", 0, "gave no answer within 60 seconds"), HERE)
+    assert finding.startswith("Node 10.0.0.2 gave no answer within 60 seconds; ")
+
+
+def test_a_node_needs_none_of_this_software_to_be_asked() -> None:
+    """What travels is the function itself, and it imports what it needs where it runs."""
+    told = teller()
+    assert "<locals>" in told.__qualname__
+    assert set(told.__code__.co_freevars) == {"packages", "software"}
+    names = told.__code__.co_names
+    assert not {name for name in names if name in told.__globals__} - {"dict"}
+
+
+@pytest.mark.parametrize("access", [[], ["Anyone enters."]])
+def test_nodes_of_a_cluster_that_answers_are_asked(
+    monkeypatch: pytest.MonkeyPatch, access: list[str]
+) -> None:
+    assert nodes_found(monkeypatch, "10.0.0.1:6379", access) == [*access, "A node differs."]
+
+
+def test_nodes_of_a_cluster_that_does_not_answer_are_not_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    silent = ["Nothing answers at 10.0.0.1:6379 (timed out); check --address."]
+    assert nodes_found(monkeypatch, "10.0.0.1:6379", silent) == silent
+    assert list(check_nodes("http://10.0.0.1:8265")) == []
+
+
+def nodes_found(monkeypatch: pytest.MonkeyPatch, address: str, access: list[str]) -> list[str]:
+    """What doctor finds of a cluster, this machine aside."""
+    for name in ("check_versions", "check_codecs"):
+        monkeypatch.setattr(doctor_job, name, list)
+    monkeypatch.setattr(doctor_job, "check_access", lambda _: access)
+    monkeypatch.setattr(doctor_job, "check_nodes", lambda _: ["A node differs."])
+    found = examine(parse_doctor(["--address", address]))
+    return [finding for finding in found if "spill" not in finding]
+
+
+def test_cluster_that_lets_this_driver_not_in_is_a_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse() -> None:
+        raise UsageError("The Ray cluster 10.0.0.1:6379 of RAY_ADDRESS cannot be joined: no.")
+
+    monkeypatch.setenv("RAY_ADDRESS", "")
+    monkeypatch.setattr(doctor_nodes, "start_ray", refuse)
+    (finding,) = check_nodes("10.0.0.1:6379")
+    assert "cannot be joined" in finding
+
+
 def test_nobody_there_is_found() -> None:
     for address in (f"http://127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"):
         (finding,) = check_access(address)
@@ -279,6 +360,7 @@ def test_open_cluster_is_found(ray_cluster: RayCluster) -> None:
     done = doctor("--gpu", RAY_ADDRESS=ray_cluster.address, RAY_AUTH_MODE="disabled")
     assert done.returncode == 3, done.stderr
     assert f"no node of the Ray cluster {ray_cluster.address} has one" in done.stdout
+    assert "Node " not in done.stdout, "it was asked, and is this machine"
 
 
 @pytest.mark.cluster

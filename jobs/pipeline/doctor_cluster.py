@@ -21,6 +21,8 @@ TIMEOUT_S: Final = 10
 _REMEDY: Final = (
     "start it with RAY_AUTH_MODE=token on every node, and keep its ports off public networks."
 )
+NOTHING: Final = "Nothing answers at"
+"""How findings begin after which a cluster cannot be asked anything."""
 _NO_ANSWER: Final = (OSError, HTTPException, ValueError)
 """No connection, an answer that is no HTTP, and a name that no host can have."""
 _JOIN: Final = """
@@ -80,7 +82,7 @@ def _check_job_server(address: str) -> Iterator[str]:
 
 def _nothing(address: str, error: Exception) -> str:
     why = " ".join(str(error).split()) or type(error).__name__
-    return f"Nothing answers at {address} ({why}); check --address and that Ray runs."
+    return f"{NOTHING} {address} ({why}); check --address and that Ray runs."
 
 
 def _check_version(address: str) -> Iterator[str]:
@@ -114,12 +116,12 @@ def _check_cluster(address: str) -> Iterator[str]:
             command, env=environment, capture_output=True, text=True, timeout=60, check=False
         )
     except subprocess.TimeoutExpired:
-        yield f"Nothing answers at {address} within 60 seconds; check --address and that Ray runs."
+        yield f"{NOTHING} {address} within 60 seconds; check --address and that Ray runs."
         return
     if done.returncode == 0:
         yield f"The Ray cluster {address} lets in anyone who reaches it; {_REMEDY}"
     elif not re.search(r"[Uu]nauthenticated|AuthenticationError|token", done.stderr):
-        yield f"Nothing answers at {address} as a Ray cluster; check --address and that Ray runs."
+        yield f"{NOTHING} {address} as a Ray cluster; check --address and that Ray runs."
 
 
 def check_gpu(address: str | None) -> Iterator[str]:
