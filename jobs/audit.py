@@ -14,8 +14,9 @@ pseudonyms are taken as they are. --model is wanted for thresholds, synonyms and
 a package that does not ship with this software.
 
 Writes to DIR: worklist.parquet and .csv (contradictions, likeliest error first), verdicts.parquet
-(every record), mr_safety.parquet and .csv, excluded.csv, unmatched.csv (fill in its column `means`
-and give it back by --synonyms), summary.json and audit.html. The files hold the registry's numbers
+(every record), mr_safety.parquet and .csv, excluded.csv, same_joint.csv (records of a joint that
+another names likewise: it counts once in the rate), unmatched.csv (fill in its column `means` and
+give it back by --synonyms), summary.json and audit.html. The files hold the registry's numbers
 and identifiers as in the predictions; the page and the summary hold none.
 Exit codes: 0 done; 2 the call is wrong, nothing was written; 3 done, but records had to be left
 out for a fault of the file, or no image spoke for or against any record.
@@ -37,7 +38,7 @@ from jobs.auditing.names import Names, counted_by, match
 from jobs.auditing.options import AuditOptions, parse_audit
 from jobs.auditing.output import Output, open_output
 from jobs.auditing.pictures import draw_pictures
-from jobs.auditing.rate import estimate_rate
+from jobs.auditing.rate import estimate_rate, first_of_joint
 from jobs.auditing.records import Exclusion, make_records
 from jobs.auditing.registry_file import RegistryFile, read_file
 from jobs.auditing.safety import safety_notes
@@ -87,13 +88,13 @@ def audit(
     evidence = combine(images, joined, len(records), model.shares_K, lapse(model.num_measured))
     seen_P = is_seen(images, joined.image_P)
     verdicts = judge(records, claims, joined, evidence, seen_P, model.quantiles_K, model.shares_K)
-    confusion = estimate_rate(images, joined, evidence, claims, model)
+    first_M = first_of_joint(joined, len(records))
+    confusion = estimate_rate(images, joined, evidence, claims, model, first_M)
     safety = safety_notes(model.catalogue, claims, verdicts)
     order = worklist_order(verdicts, confusion)
     counted = counted_by(records, words)
-    return Audited(
-        names, records, counted, claims, images, joined, verdicts, confusion, safety, order
-    )
+    judged = (joined, verdicts, confusion, safety, first_M, order)
+    return Audited(names, records, counted, claims, images, *judged)
 
 
 def write(folder: Path, audited: Audited, found: Findings) -> None:
@@ -122,6 +123,8 @@ def summarise(found: Findings, folder: Path) -> None:
         print(f"Names without a match: {len(found.unmatched):,}, see {files.UNMATCHED}.")
     if several := found.exclusions.get(Exclusion.SEVERAL_RECORDS):
         print(f"Joints with several records: {several:,} records, see {files.EXCLUDED}.")
+    if found.num_same_joint:
+        print(f"Joints recorded again: {found.num_same_joint:,} records, see {files.SAME_JOINT}.")
     if found.num_missing:
         print(f"Left out: {found.num_missing:,} records, see {files.EXCLUDED}.")
     print(f"Report: {folder / files.PAGE}\n{DISCLAIMER}")

@@ -282,12 +282,20 @@ def test_records_of_one_joint_that_name_different_implants_are_left_out(
     assert said == [several, several, once, once, several, several, once, once]
     assert [row["verdict"] for row in found[8:]] == ["no_image", "no_image"]
     assert summary["excluded"] == {"several_records": 4}
-    assert summary["error_rate"]["count"] == 4
+    assert summary["error_rate"]["count"] == 3, "the joint of 3 and 4 counts once"
+    assert summary["records_whose_joint_counts_with_another"] == 1
+    assert [row["same_joint_as"] for row in found] == [*[None] * 3, 3, *[None] * 6]
+    with (tmp_path / "0" / "report" / "same_joint.csv").open(
+        newline="", encoding="utf-8-sig"
+    ) as file:
+        assert [*csv.DictReader(file)] == [{"row": "4", "record": "4", "same_joint_as": "3"}]
     assert summary["image_uses"]["several_records"] == 3
     assert summary["image_uses"]["used"] == 3
     assert sum(summary["image_uses"].values()) == len(predictions)
     assert code == 0, "revisions are no fault of the file"
-    assert "Joints with several records: 4 records, see excluded.csv." in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "Joints with several records: 4 records, see excluded.csv." in printed
+    assert "Joints recorded again: 1 records, see same_joint.csv." in printed
     with (tmp_path / "0" / "report" / "excluded.csv").open(
         newline="", encoding="utf-8-sig"
     ) as file:

@@ -13,7 +13,7 @@ from jobs.auditing.images import Images
 from jobs.auditing.joining import Joined
 from jobs.auditing.names import Claims
 from jobs.auditing.package_facts import PackageFacts
-from jobs.auditing.rate import estimate_rate, span
+from jobs.auditing.rate import estimate_rate, first_of_joint, span
 from tests.audit_samples import IMPLANTS, probabilities
 from training.evaluation import Figure
 
@@ -237,7 +237,8 @@ def several_images(num_images: int, alike: bool) -> tuple[Confusion, Confusion]:
     joined = joined_of(record_N)
     evidence = evidence_of(chance_NK, record_N)
     claims = Claims(claim_M, tuple(SINGLES), ("",) * K, ())
-    fitted = estimate_rate(images_of(chance_NK), joined, evidence, claims, MEASURED)
+    own_M = np.arange(3000)
+    fitted = estimate_rate(images_of(chance_NK), joined, evidence, claims, MEASURED, own_M)
     return fitted, estimate(evidence, claim_M, SINGLES, FLAT_K)
 
 
@@ -257,6 +258,33 @@ def test_correlation_of_single_images_is_nothing() -> None:
     assert spanned.rate.low == pytest.approx(assumed.rate.low, abs=2e-4)
     assert spanned.rate.high == pytest.approx(assumed.rate.high, abs=2e-4)
     assert span(Figure(0.1, 0.05, 0.2, 9), []) == Figure(0.1, 0.05, 0.2, 9)
+
+
+def test_first_record_of_a_joint_by_shared_images() -> None:
+    """Records 0, 2 and 3 overlap image by image; 1 is alone, and of 4 no image votes."""
+    record_P = np.array([0, 1, 2, 2, 3, 4])
+    image_P = np.array([0, 1, 0, 2, 2, 0])
+    votes_P = np.array([True] * 5 + [False])
+    joined = Joined(record_P, image_P, votes_P, np.zeros(3, np.int8))
+    assert first_of_joint(joined, 6).tolist() == [0, 1, 0, 0, 4, 5]
+
+
+def test_a_joint_that_is_recorded_again_counts_once() -> None:
+    """All wrong records written three times would triple the rate's numerator."""
+    rng = np.random.default_rng(4)
+    truth_M = rng.integers(0, K, 400)
+    claim_M = truth_M.copy()
+    claim_M[:20] = (truth_M[:20] + 1) % K
+    again_M = np.concatenate([np.arange(400), np.repeat(np.arange(20), 2)])
+    images = images_of(probabilities(truth_M, rng, 5.0))
+    pairs = Joined(np.arange(440), again_M, np.ones(440, bool), np.zeros(400, np.int8))
+    evidence = combine(images, pairs, 440, FLAT_K, LAPSE)
+    claims = Claims(claim_M[again_M].astype(np.int32), tuple(SINGLES), ("",) * K, ())
+    first_M = first_of_joint(pairs, 440)
+    fitted = estimate_rate(images, pairs, evidence, claims, MEASURED, first_M)
+    assert fitted.rate.count == 400
+    assert fitted.rate.value == pytest.approx(0.05, abs=0.01)
+    assert fitted.wrong_M[400:].tolist() == fitted.wrong_M[again_M[400:]].tolist()
 
 
 def test_uncertainties_join_in_quadrature() -> None:

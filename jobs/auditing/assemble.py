@@ -34,6 +34,7 @@ class Audited:
     Attributes:
         names: Of the catalogue's implants.
         counted: Texts that the records are counted by.
+        first_M: Place of the first record of each one's joint, see `rate.first_of_joint`.
         order: Places of the contradictions, the likeliest to be wrong first.
     """
 
@@ -46,6 +47,7 @@ class Audited:
     verdicts: Verdicts
     confusion: Confusion
     safety: Safety
+    first_M: npt.NDArray[np.int64]
     order: npt.NDArray[np.int64]
 
 
@@ -85,6 +87,7 @@ def assemble(
         image_reasons=reasons,
         rate=confusion.rate,
         sampling=confusion.sampling,
+        num_same_joint=int((audited.first_M < np.arange(len(audited.first_M))).sum()),
         contradicted=wilson(against, against + counts[Verdict.AGREES]),
         likely_wrong=int((wrong >= LIKELY).sum()),
         expected_wrong=float(wrong.sum()),

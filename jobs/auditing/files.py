@@ -29,6 +29,7 @@ VERDICTS: Final = "verdicts.parquet"
 WORKLIST: Final = "worklist"
 SAFETY: Final = "mr_safety"
 EXCLUDED: Final = "excluded.csv"
+SAME_JOINT: Final = "same_joint.csv"
 UNMATCHED: Final = "unmatched.csv"
 SUMMARY: Final = "summary.json"
 PAGE: Final = "audit.html"
@@ -58,6 +59,7 @@ def verdict_table(audited: Audited) -> pa.Table:
         "seen_probability": _numbers(verdicts.seen_probability_M),
         "claimed_probability": _numbers(verdicts.claim_probability_M),
         "wrong_probability": _numbers(audited.confusion.wrong_M),
+        "same_joint_as": _same_joint(records, audited.first_M),
         "images": verdicts.num_images_M.astype(np.int32),
         "archive": images.texts["archive"].take(image),
         "member_index": pa.array(images.member_index_N).take(image),
@@ -100,7 +102,8 @@ def write_tables(folder: Path, audited: Audited) -> None:
     safety, unmatched = safety_table(table, audited), audited.claims.unmatched
     worklist = table.take(pa.array(audited.order)).drop_columns(["verdict", "why"])
     excluded = table.filter(pc.equal(table["verdict"].cast(pa.string()), Verdict.EXCLUDED.word))
-    listed = [name for name in ("row", "record", "why") if name in table.column_names]
+    same_joint = table.filter(table["same_joint_as"].is_valid())
+    numbers = [name for name in ("row", "record") if name in table.column_names]
     names = pa.table(
         {
             "field": pa.array([item.field for item in unmatched], pa.string()),
@@ -114,7 +117,8 @@ def write_tables(folder: Path, audited: Audited) -> None:
     for stem, rows in ((WORKLIST, worklist), (SAFETY, safety)):
         _put(folder / f"{stem}.parquet", lambda p, r=rows: pq.write_table(r, p, compression="zstd"))  # type: ignore[misc]
         write_csv(folder / f"{stem}.csv", rows)
-    write_csv(folder / EXCLUDED, excluded.select(listed))
+    write_csv(folder / EXCLUDED, excluded.select([*numbers, "why"]))
+    write_csv(folder / SAME_JOINT, same_joint.select([*numbers, "same_joint_as"]))
     write_csv(folder / UNMATCHED, names)
 
 
@@ -165,6 +169,12 @@ def _reasons(records: Records, verdicts: Verdicts) -> pa.DictionaryArray:
     excluded_M = records.excluded_M > 0
     code_M[excluded_M] = records.excluded_M[excluded_M].astype(np.int32) + len(Doubt) - 2
     return _words(words, code_M)
+
+
+def _same_joint(records: Records, first_M: npt.NDArray[np.int64]) -> pa.Array:
+    """The row of the record that another's joint counts with; null for those that count."""
+    is_own_M = first_M == np.arange(len(first_M))
+    return pa.array(records.row_M[first_M], mask=is_own_M)
 
 
 def _words(words: Any, code_M: npt.NDArray[Any]) -> pa.DictionaryArray:

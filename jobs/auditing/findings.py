@@ -151,6 +151,7 @@ class Findings:
         image_reasons: Images that are no picture, by the reason of `predictions`.
         rate: The registry's rate of errors; NaN where it is not known.
         sampling: The same, were the classifier's accuracy and correlation known exactly.
+        num_same_joint: Records whose joint counts with a record before them.
         contradicted: Share of contradictions among agreements and contradictions.
         likely_wrong: Contradictions that are more likely wrong than right.
         expected_wrong: Sum of the probabilities over the worklist.
@@ -173,6 +174,7 @@ class Findings:
     image_reasons: Mapping[str, int]
     rate: Figure
     sampling: Figure
+    num_same_joint: int
     contradicted: Figure
     likely_wrong: int
     expected_wrong: float
@@ -250,6 +252,7 @@ def _document(found: Findings) -> dict[str, Any]:
         "incomplete_archives": source.incomplete_archives,
         "error_rate": {**found.rate.to_json(), "why_not_known": found.why_no_rate},
         "error_rate_if_classifier_were_exactly_calibrated": found.sampling.to_json(),
+        "records_whose_joint_counts_with_another": found.num_same_joint,
         "contradicted": found.contradicted.to_json(),
         "worklist": {
             "records": found.verdicts[Verdict.CONTRADICTS],
