@@ -24,9 +24,9 @@ from tests.browser import lay_out
 from tests.object_store import ObjectStore
 from tests.small_package import save_small_package
 from tests.test_report import HOSTILE, Elements
-from training.assessment import Examined, assess, assess_classes, reliability, share, worst_mistakes
+from training.assessment import Examined, assess, assess_classes, reliability, worst_mistakes
 from training.config import SplitSettings
-from training.evaluation import wilson
+from training.evaluation import share, wilson
 from training.examination import duplicate_bits
 from training.paired import mcnemar_exact
 

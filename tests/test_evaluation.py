@@ -16,6 +16,8 @@ from training.evaluation import (
     evaluate,
     macro_f1,
     mean_auroc,
+    scarcer,
+    share,
     top_k_hits,
     wilson,
 )
@@ -111,6 +113,45 @@ def test_bootstrap_draws_whole_groups() -> None:
     pairs = bootstrap(lambda i: float(values_N[i].mean()), np.arange(100) // 10, rounds=300)
     assert alone.value == pairs.value == 0.5
     assert pairs.high - pairs.low > 1.8 * (alone.high - alone.low)  # sqrt(10) in the limit
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+@pytest.mark.parametrize("num_groups", [1, 4])
+def test_an_interval_of_finite_data_has_a_width(value: float, num_groups: int) -> None:
+    figure = bootstrap(lambda i: value, np.arange(12) % num_groups, rounds=20)
+    same = wilson(int(value) * num_groups, num_groups)
+    assert (figure.low, figure.high) == pytest.approx((same.low, same.high))
+
+
+def test_unseen_groups_may_lie_at_either_end_of_the_span() -> None:
+    figure = bootstrap(lambda i: 0.0, np.arange(100), rounds=20, span=(-1.0, 1.0))
+    unseen = wilson(0, 100).high
+    assert (figure.low, figure.high) == pytest.approx((-unseen, unseen))
+
+
+def test_an_area_rests_on_the_scarcer_side() -> None:
+    scores_N, positive_N = np.arange(100.0), np.arange(100) >= 96
+    units = scarcer(positive_N, np.arange(100) // 2)
+    assert units == 2
+    figure = bootstrap(
+        lambda i: auroc(scores_N[i], positive_N[i]), np.arange(100) // 2, 20, num_units=units
+    )
+    assert figure.value == 1
+    assert figure.low == pytest.approx(wilson(2, 2).low)
+
+
+def test_evaluate_allows_for_groups_and_claims_no_certainty() -> None:
+    """All right, three images of a patient: as sure as one image of each would be."""
+    labels_N, groups_N = np.arange(30) // 3 % 2, np.arange(30) // 3
+    figures = evaluate(
+        labels_N, np.eye(2)[labels_N], [[x] for x in labels_N.tolist()], groups_N, ("a", "b")
+    )
+    assert figures["top_1"] == share(np.ones(30, bool), groups_N)
+    for name in ("top_1", "macro_f1", "mean_auroc", "coverage"):
+        assert figures[name].low == pytest.approx(wilson(10, 10).low)
+    assert figures["sensitivity: a"].low == pytest.approx(wilson(5, 5).low)
+    for figure in figures.values():
+        assert figure.low < figure.high
 
 
 def test_evaluate_names_every_figure() -> None:

@@ -17,14 +17,12 @@ from numpy.typing import NDArray
 from implant_model.classifier import Predictions
 from implant_model.errors import Outcome
 from training.evaluation import (
-    Z_95,
     Figure,
     auroc,
     bootstrap,
-    covered,
     evaluate,
-    top_k_hits,
-    wilson,
+    scarcer,
+    share,
 )
 from training.robustness import Images, distortions
 
@@ -107,36 +105,6 @@ class UnderDistortion:
     called_unknown: Figure
 
 
-def share(hits_N: Hits, groups_N: Indices) -> Figure:
-    """A share with Wilson's interval, widened where images of a group agree with each other.
-
-    The number of images is divided by the design effect, the variance of the share over groups
-    by that over independent images, where it is above 1 (Dean and Pagano 2015,
-    doi:10.1093/jssam/smv024); of a share of 0 or 1 every group counts once.
-    """
-    count = len(hits_N)
-    _, of_N = np.unique(groups_N, return_inverse=True)
-    num_groups = int(of_N.max()) + 1 if count else 0
-    plain = wilson(int(hits_N.sum()), count)
-    if num_groups in (0, count):
-        return plain
-    effective = float(num_groups)
-    if 0 < plain.value < 1 and num_groups > 1:
-        sums = np.bincount(of_N, weights=hits_N - plain.value)
-        variance = num_groups / (num_groups - 1) * float((sums**2).sum()) / count**2
-        alone = plain.value * (1 - plain.value) / count
-        effective = count / max(1.0, variance / alone)
-    return _wilson_of(plain.value, effective, count)
-
-
-def _wilson_of(value: float, effective: float, count: int) -> Figure:
-    squared = Z_95**2
-    centre = (value + squared / (2 * effective)) / (1 + squared / effective)
-    spread = math.sqrt(value * (1 - value) / effective + squared / (4 * effective**2))
-    half = Z_95 * spread / (1 + squared / effective)
-    return Figure(value, max(0.0, centre - half), min(1.0, centre + half), count)
-
-
 def assess(examined: Examined) -> dict[str, Figure]:
     """All figures of the whole set by name.
 
@@ -157,14 +125,15 @@ def assess(examined: Examined) -> dict[str, Figure]:
     others = np.flatnonzero(~known_N)
     novelty_N = examined.said.novelty_N
     figures |= {
-        "top_1": share(top_k_hits(labels_N, probabilities_NK, 1), groups),
-        "top_3": share(top_k_hits(labels_N, probabilities_NK, 3), groups),
-        "coverage": share(covered(labels_N, candidates), groups),
         "identified": share(identified_N[at], groups),
         "right_if_identified": share(examined.right_N[sure], groups_N[sure]),
         "called_unknown": share(unknown_N[at], groups),
         "unknown_found": share(unknown_N[others], groups_N[others]),
-        "novelty_auroc": bootstrap(lambda i: auroc(novelty_N[i], ~known_N[i]), groups_N),
+        "novelty_auroc": bootstrap(
+            lambda i: auroc(novelty_N[i], ~known_N[i]),
+            groups_N,
+            num_units=scarcer(known_N, groups_N),
+        ),
     }
     return figures
 
@@ -182,7 +151,12 @@ def assess_classes(examined: Examined) -> list[ClassFigures]:
         ClassFigures(
             name,
             share(right_N[labels_N == label], groups_N[labels_N == label]),
-            bootstrap(area(label), groups_N, CLASS_ROUNDS)
+            bootstrap(
+                area(label),
+                groups_N,
+                CLASS_ROUNDS,
+                num_units=scarcer(labels_N == label, groups_N),
+            )
             if (labels_N == label).any()
             else Figure(math.nan, math.nan, math.nan, 0),
         )
@@ -248,4 +222,4 @@ def assess_robustness(
 
 def _loss(before_N: Hits, after_N: Hits, groups_N: Indices) -> Figure:
     lost_N = before_N.astype(np.float64) - after_N.astype(np.float64)
-    return bootstrap(lambda i: float(lost_N[i].mean()), groups_N)
+    return bootstrap(lambda i: float(lost_N[i].mean()), groups_N, span=(-1.0, 1.0))

@@ -19,6 +19,11 @@ PHANTOM_WARNING = (
     "**The images are synthetic phantoms. Figures on them show that the software works; they are "
     "no evidence about patients.**"
 )
+INTERVALS = (
+    "Intervals are 95 %: Wilson's for shares, widened where images of one group are right or wrong "
+    "together; bootstrap over groups, joined with what groups may do of which none was seen, for "
+    "the others."
+)
 TITLES = {
     "top_1": "Top-1 accuracy",
     "top_3": "Top-3 accuracy",
@@ -74,7 +79,7 @@ def write_card(config: TrainConfig, catalogue: Catalogue, facts: CardFacts) -> s
         ["## What it tells apart", _catalogue_table(catalogue, facts)],
         ["## Data", *_data(config, facts)],
         ["## Figures", facts.measured_on, _figure_table(facts.figures)],
-        ["Intervals are 95 %: Wilson's for shares, bootstrap over groups for the others."],
+        [INTERVALS],
         _comparison(facts),
         *[[f"### Control: {name}", _figure_table(f)] for name, f in facts.controls.items()],
         ["## Cues", *_cues(facts.cues)] if facts.cues else [],

@@ -1,8 +1,10 @@
 """Metrics as pure functions: labels and probabilities in, named numbers with intervals out.
 
-Intervals are 95 %: Wilson's for shares of independent images (Wilson 1927; sound for small counts
-and for shares near 0 and 1), and percentile bootstrap over *groups* for what is no plain share
-(macro F1, calibration error, areas), since images of one patient are not independent.
+Intervals are 95 %. Shares have Wilson's (Wilson 1927; sound for small counts and for shares near 0
+and 1) at the number of images that the *groups* are worth, since images of one patient are not
+independent. What is no share (macro F1, calibration error, areas, means) has the percentile
+bootstrap over groups, joined with what groups may do of which none was drawn: no interval of finite
+data is without width.
 
 Shapes: N images, K classes.
 """
@@ -45,16 +47,42 @@ class Figure:
 
 
 def wilson(hits: int, count: int) -> Figure:
-    """A share with Wilson's score interval; (NaN, 0, 1) of nothing."""
+    """A share of independent images with Wilson's score interval; (NaN, 0, 1) of nothing."""
     if count == 0:
         return Figure(math.nan, 0.0, 1.0, 0)
-    share, squared = hits / count, Z_95**2
-    centre = (share + squared / (2 * count)) / (1 + squared / count)
-    spread = math.sqrt(share * (1 - share) / count + squared / (4 * count**2))
-    half = Z_95 * spread / (1 + squared / count)
-    # min and max with the share: at 0 and 1 rounding puts the end 1e-18 beyond it.
-    low, high = max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
-    return Figure(share, low, high, count)
+    return _wilson_of(hits / count, count, count)
+
+
+def share(hits_N: NDArray[np.bool_], groups_N: Indices) -> Figure:
+    """A share with Wilson's interval, widened where images of a group agree with each other.
+
+    The number of images is divided by the design effect, the variance of the share over groups
+    by that over independent images, where it is above 1 (Dean and Pagano 2015,
+    doi:10.1093/jssam/smv024); of a share of 0 or 1 every group counts once.
+    """
+    count = len(hits_N)
+    _, of_N = np.unique(groups_N, return_inverse=True)
+    num_groups = int(of_N.max()) + 1 if count else 0
+    plain = wilson(int(hits_N.sum()), count)
+    if num_groups in (0, count):
+        return plain
+    effective = float(num_groups)
+    if 0 < plain.value < 1 and num_groups > 1:
+        sums = np.bincount(of_N, weights=hits_N - plain.value)
+        variance = num_groups / (num_groups - 1) * float((sums**2).sum()) / count**2
+        alone = plain.value * (1 - plain.value) / count
+        effective = count / max(1.0, variance / alone)
+    return _wilson_of(plain.value, effective, count)
+
+
+def _wilson_of(value: float, effective: float, count: int) -> Figure:
+    squared = Z_95**2
+    centre = (value + squared / (2 * effective)) / (1 + squared / effective)
+    spread = math.sqrt(value * (1 - value) / effective + squared / (4 * effective**2))
+    half = Z_95 * spread / (1 + squared / effective)
+    # min and max with the value: at 0 and 1 rounding puts the end 1e-18 beyond it.
+    low, high = max(0.0, min(value, centre - half)), min(1.0, max(value, centre + half))
+    return Figure(value, low, high, count)
 
 
 def bootstrap(
@@ -63,8 +91,15 @@ def bootstrap(
     rounds: int = 1000,
     seed: int = 0,
     centred: bool = False,
+    span: tuple[float, float] = (0.0, 1.0),
+    num_units: int | None = None,
 ) -> Figure:
-    """A statistic with its percentile interval over resampled groups.
+    """A statistic with its percentile interval over resampled groups, and over unseen ones.
+
+    Resampling shows only what some group shows, and shows nothing of one group, or where all are
+    alike (a macro F1 of 1). So the interval is joined with what it would be if as many more as may
+    have gone unseen lay at either end of the span: the share u = z^2 / (G + z^2) of G groups, the
+    upper end of Wilson's interval of 0 of G. Of a figure of 0 or 1 in 0..1 this is Wilson's own.
 
     Args:
         statistic: From positions of images, with repetitions, to a number; NaN where undefined.
@@ -73,6 +108,8 @@ def bootstrap(
         seed: The same seed gives the same interval.
         centred: Move the interval so that the resamplings' median lies on the estimate, and cut it
             at 0: for a sum of absolute gaps, which resampling widens.
+        span: Least and greatest value that the statistic can take.
+        num_units: G, where the statistic rests on fewer groups than there are, see `scarcer`.
     """
     members = [np.flatnonzero(groups_N == group) for group in np.unique(groups_N)]
     rng = np.random.default_rng(seed)
@@ -87,7 +124,14 @@ def bootstrap(
     if centred and finite:
         shift = float(np.median(finite)) - value
         low, high = max(0.0, low - shift), max(0.0, high - shift)
-    return Figure(value, low, high, len(groups_N))
+    unseen = Z_95**2 / ((len(members) if num_units is None else num_units) + Z_95**2)
+    least, most = value + unseen * (span[0] - value), value + unseen * (span[1] - value)
+    return Figure(value, float(np.fmin(low, least)), float(np.fmax(high, most)), len(groups_N))
+
+
+def scarcer(positive_N: NDArray[np.bool_], groups_N: Indices) -> int:
+    """Groups on the side, positive or negative, that fewer are on: what an AUROC rests on."""
+    return min(len(np.unique(groups_N[side_N])) for side_N in (positive_N, ~positive_N))
 
 
 def top_k_hits(labels_N: Indices, probabilities_NK: Floats, k: int) -> NDArray[np.bool_]:
@@ -175,25 +219,27 @@ def evaluate(
         `sensitivity: NAME` of each class.
     """
     predicted_N = probabilities_NK.argmax(axis=1).astype(np.int64)
-    count = len(labels_N)
     sizes_N = np.array([len(members) for members in candidates], dtype=np.float64)
 
     def of(statistic: Callable[[Indices], float]) -> Figure:
         return bootstrap(statistic, groups_N)
 
     figures = {
-        f"top_{k}": wilson(int(top_k_hits(labels_N, probabilities_NK, k).sum()), count)
-        for k in (1, 3)
+        f"top_{k}": share(top_k_hits(labels_N, probabilities_NK, k), groups_N) for k in (1, 3)
     }
     figures["macro_f1"] = of(lambda i: macro_f1(labels_N[i], predicted_N[i]))
     figures["mean_auroc"] = of(lambda i: mean_auroc(labels_N[i], probabilities_NK[i]))
     figures["calibration_error"] = bootstrap(
         lambda i: calibration_error(labels_N[i], probabilities_NK[i]), groups_N, centred=True
     )
-    figures["coverage"] = wilson(int(covered(labels_N, candidates).sum()), count)
-    figures["set_size"] = of(lambda i: float(sizes_N[i].mean()))
+    figures["coverage"] = share(covered(labels_N, candidates), groups_N)
+    # One class more than in any set that was seen: of thousands of classes the greatest value that
+    # a mean size can take says nothing.
+    most = min(probabilities_NK.shape[1], sizes_N.max(initial=0) + 1)
+    figures["set_size"] = bootstrap(
+        lambda i: float(sizes_N[i].mean()), groups_N, span=(0.0, float(most))
+    )
     for label, name in enumerate(names):
         truth_N = labels_N == label
-        hits = int((predicted_N[truth_N] == label).sum())
-        figures[f"sensitivity: {name}"] = wilson(hits, int(truth_N.sum()))
+        figures[f"sensitivity: {name}"] = share(predicted_N[truth_N] == label, groups_N[truth_N])
     return figures

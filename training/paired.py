@@ -58,7 +58,7 @@ def compare_readers(first_N: Hits, second_N: Hits, groups_N: Indices) -> Paired:
         only_second,
         int((~first_N & ~second_N).sum()),
         mcnemar_exact(only_first, only_second),
-        bootstrap(lambda i: float(gain_N[i].mean()), groups_N),
+        bootstrap(lambda i: float(gain_N[i].mean()), groups_N, span=(-1.0, 1.0)),
     )
 
 

@@ -19,7 +19,8 @@ from training.paired import Paired
 FORMAT: Final = 1
 INTERVALS: Final = (
     "95 %: Wilson's for shares, widened where images of one patient are right or wrong together; "
-    "percentile bootstrap over groups (a patient with all near duplicates) for the others"
+    "percentile bootstrap over groups (a patient with all near duplicates) for the others, "
+    "joined with what groups may do of which none was seen"
 )
 
 
