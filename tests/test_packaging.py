@@ -14,6 +14,7 @@ from implant_model.preprocess import Preprocessing
 from implant_model.weights import weights_bytes
 from training.config import CardSettings, SplitSettings, TrainConfig, from_document
 from training.divide import Division, divide
+from training.evaluation import wilson
 from training.fitting import Fitted, Workplace, class_counts, first_weights, fit_split
 from training.labelled import Excluded, LabelledSet
 from training.measure import Outputs, hold_out_folds
@@ -125,6 +126,18 @@ def test_a_set_that_spares_no_calibration_part_trains_on_all_but_the_test(
             assert after.train_N.tolist() == both
 
 
+def test_the_share_called_unknown_is_no_surer_than_its_groups(
+    labelled: LabelledSet, tmp_path: Path
+) -> None:
+    division, shipped, folds, _ = fitted(labelled, config_of(3, False), tmp_path)
+    measured = measured_parts(shipped, folds)
+    none = replace(measured, flagged_N=np.zeros(90, bool))
+    groups = len(np.unique(division.groups_N))
+    figure = figures_of(labelled, division, none)["flagged"]
+    assert (figure.value, figure.count) == (0.0, 90)
+    assert figure.high == pytest.approx(wilson(0, groups).high)
+
+
 def test_a_held_out_fold_is_measured_from_the_others() -> None:
     rng = np.random.default_rng(0)
     labels_N = np.arange(40) % 2
@@ -132,9 +145,9 @@ def test_a_held_out_fold_is_measured_from_the_others() -> None:
     outputs = Outputs(np.zeros((40, 2), np.float32), features_NF)
     logits_NK = rng.normal(size=(40, 2)).astype(np.float32)
     held = hold_out_folds(outputs, labels_N, logits_NK, np.arange(40) // 10, "mahalanobis")
-    others = fit_novelty(features_NF[10:], labels_N[10:], 2)
+    others = fit_novelty(features_NF[10:], labels_N[10:], 2, "mahalanobis")
     assert held.novelty_N[:10] == pytest.approx(others.score(features_NF[:10]))
-    inside = fit_novelty(features_NF, labels_N, 2).score(features_NF)
+    inside = fit_novelty(features_NF, labels_N, 2, "mahalanobis").score(features_NF)
     assert held.novelty_N.mean() > inside.mean()  # what a reference was fitted to lies nearer
 
 

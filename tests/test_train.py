@@ -25,6 +25,7 @@ from training.config import FitSettings, from_document, load_config
 from training.cues import probe_cues
 from training.dataset import load_set
 from training.divide import divide
+from training.evaluation import wilson
 from training.labelled import Excluded, LabelledSet
 from training.labels import read_labels
 from training.schedule import draw_order, learning_rate, parameter_groups, take_weights
@@ -186,6 +187,16 @@ def test_equal_cues_vote_together_and_not_by_the_order_of_files() -> None:
     images_NSS = np.random.default_rng(0).integers(0, 255, (80, 16, 16), dtype=np.uint8)
     report = probe_cues(images_NSS, np.full((80, 2), 250), labels_N, np.arange(80))
     assert report.native.value == report.majority.value == 0.75
+
+
+def test_a_cues_share_is_no_surer_than_its_groups() -> None:
+    labels_N, groups_N = np.arange(90) // 3 % 2, np.arange(90) // 3
+    images_NSS = np.random.default_rng(0).integers(60, 200, (90, 16, 16), dtype=np.uint8)
+    sizes_N2 = np.where(labels_N[:, None] == 1, 900, 250).repeat(2, axis=1)
+    report = probe_cues(images_NSS, sizes_N2, labels_N, groups_N)
+    assert report.native.value == 1.0
+    assert report.native.low == pytest.approx(wilson(30, 30).low)
+    assert report.majority.low < wilson(45, 90).low
 
 
 @pytest.mark.parametrize(

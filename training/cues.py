@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from training.evaluation import Figure, wilson
+from training.evaluation import Figure, share
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ def probe_cues(
     sizes_N2 = np.maximum(sizes_N2, 1)
     native_NC = np.column_stack([np.log(sizes_N2), np.log(sizes_N2[:, 0] / sizes_N2[:, 1])])
     seen_NC = np.array([[black_share(image), sharpness(image)] for image in images_NSS])
-    commonest = int(np.bincount(labels_N).max())
+    commonest = int(np.bincount(labels_N).argmax())
     return CueReport(
-        wilson(commonest, len(labels_N)),
+        share(labels_N == commonest, groups_N),
         _nearest(native_NC, labels_N, groups_N),
         _nearest(seen_NC, labels_N, groups_N),
     )
@@ -71,11 +71,11 @@ def _nearest(
     """
     spread_C = cues_NC.std(axis=0)
     scaled_NC = (cues_NC - cues_NC.mean(axis=0)) / np.where(spread_C > 0, spread_C, 1)
-    hits = 0
+    hits_N = np.zeros(len(labels_N), dtype=bool)
     for index, cue_C in enumerate(scaled_NC):
         distance_N = ((scaled_NC - cue_C) ** 2).sum(axis=1)
         distance_N[groups_N == groups_N[index]] = np.inf
         fifth = np.partition(distance_N, min(4, len(distance_N) - 1))[:5].max()
         near_N = np.isfinite(distance_N) & (distance_N <= fifth + 1e-9)
-        hits += int(np.bincount(labels_N[near_N]).argmax() == labels_N[index])
-    return wilson(hits, len(labels_N))
+        hits_N[index] = np.bincount(labels_N[near_N]).argmax() == labels_N[index]
+    return share(hits_N, groups_N)

@@ -18,7 +18,7 @@ from training.card import CardFacts, write_card
 from training.config import TrainConfig
 from training.cues import probe_cues
 from training.divide import Division
-from training.evaluation import Figure, evaluate, wilson
+from training.evaluation import Figure, evaluate, share
 from training.fitting import Fitted, Workplace, class_counts
 from training.labelled import LabelledSet
 from training.mask_set import MaskSet
@@ -38,14 +38,15 @@ def measured_parts(shipped: Fitted, folds: Sequence[Fitted]) -> Measured:
 def figures_of(labelled: LabelledSet, division: Division, measured: Measured) -> Figures:
     """All figures of a test set, the share of known implants called unknown among them."""
     indices_N = measured.indices_N
+    groups_N = division.groups_N[indices_N]
     figures = evaluate(
         labelled.labels_N[indices_N],
         measured.probabilities_NK,
         measured.candidates,
-        division.groups_N[indices_N],
+        groups_N,
         labelled.names,
     )
-    figures["flagged"] = wilson(int(measured.flagged_N.sum()), len(indices_N))
+    figures["flagged"] = share(measured.flagged_N, groups_N)
     return figures
 
 
@@ -79,8 +80,7 @@ def size_control(
     sizes_N2 = labelled.sizes_N2[measured.indices_N]
     sizes, inverse_N, counts = np.unique(sizes_N2, axis=0, return_inverse=True, return_counts=True)
     commonest = int(counts.argmax())
-    share = counts[commonest] / len(sizes_N2)
-    if not LEAST_CONTROL <= share < 1:
+    if not LEAST_CONTROL <= counts[commonest] / len(sizes_N2) < 1:
         return {}
     rows, columns = sizes[commonest].tolist()
     common_N = inverse_N.reshape(-1) == commonest
