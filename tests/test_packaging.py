@@ -17,6 +17,7 @@ from training.divide import Division, divide
 from training.evaluation import wilson
 from training.fitting import Fitted, Workplace, class_counts, first_weights, fit_split
 from training.labelled import Excluded, LabelledSet
+from training.mask_set import BY_HAND, GOOD, MaskSet
 from training.measure import Outputs, hold_out_folds
 from training.packaging import figures_of, make_package, measured_parts, size_control
 
@@ -124,6 +125,21 @@ def test_a_set_that_spares_no_calibration_part_trains_on_all_but_the_test(
             assert after.test_N.tolist() == before.test_N.tolist()
             both = sorted([*before.train_N, *before.calibration_N])
             assert after.train_N.tolist() == both
+
+
+def test_a_card_counts_the_masks_that_trained(labelled: LabelledSet, tmp_path: Path) -> None:
+    config = config_of(0, False)
+    division, shipped, folds, place = fitted(labelled, config, tmp_path)
+    grades_N = np.full(90, GOOD, np.uint8)
+    grades_N[division.shipped.test_N] = BY_HAND
+    masks = MaskSet(np.zeros((90, 32, 32), bool), grades_N, "d" * 64)
+    made, _ = make_package(
+        tmp_path / "model", config, Preprocessing(size_px=32), labelled, division, shipped, folds,
+        place, ["python"], masks,
+    )  # fmt: skip
+    trained = int((grades_N[division.shipped.train_N] == GOOD).sum())
+    assert 0 < trained < int((grades_N == GOOD).sum())  # those of the calibration part taught none
+    assert f"from 0 masks that were given and {trained} automatic" in made.card
 
 
 def test_the_share_called_unknown_is_no_surer_than_its_groups(

@@ -52,7 +52,7 @@ class CardFacts:
         duplicates: Images that are near duplicates of another.
         patients_known: Images of which the patient is known.
         excluded: Images that could not be used.
-        masks: Poor, good and hand-made masks of the segmenter's images; None without one.
+        masks: Poor, good and hand-made masks of the training part; None where masks taught nothing.
         command: The command line that made the package.
         environment: Versions and machine.
     """

@@ -125,7 +125,7 @@ def make_package(
         duplicates=division.duplicates,
         patients_known=int((labelled.patients_N >= 0).sum()),
         excluded=labelled.excluded,
-        masks=None if masks is None else masks.counts(np.arange(len(labelled))),
+        masks=None if masks is None else masks.counts(division.shipped.train_N),
         command=shlex.join(command),
         environment=environment(place),
     )
