@@ -41,6 +41,7 @@ from training.labels import read_table
 from training.mask_files import mask_files
 from training.mask_set import MaskSet, gather_masks, write_poor
 from training.packaging import Figures, make_package
+from training.trained_on import learned_before
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     make_folder(str(call.work), "--output")
     labelled = load_set(call.images, labels, preprocessing, Limits(), call.work / "images")
     division = divide(labelled, call.config.split, calibrate=not call.config.calibration.folds)
+    before = learned_before(call.config.network.start_from, labelled, division)
     call.config.catalogue(labelled.names)  # a fault in it is found before hours of training
     write_excluded(labelled, call.work / "excluded.csv")
     # The default of 60 s is over before torch is imported on a busy machine, and the start is
@@ -95,6 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         place,
         command,
         masks,
+        before,
     )
     summarise(call, labelled, package.id, figures)
     return say_missing(labelled)

@@ -19,7 +19,7 @@ from implant_model.preprocess import Preprocessing
 from implant_model.storage import ObjectInfo, ObjectReader
 from training.dataset import load_set
 from training.duplicates import duplicate_groups, near_pairs, perceptual_hashes
-from training.labelled import Excluded, LabelledSet, num_missing, unread_archives
+from training.labelled import Excluded, LabelledSet, content_digest, num_missing, unread_archives
 from training.labels import folder_label, label_of_name, labels_of_names, read_labels
 
 SPEC = Preprocessing(size_px=32)
@@ -108,6 +108,9 @@ def test_the_cache_is_used_until_something_changes(archives: Path, tmp_path: Pat
     for name in ("images_NSS", "labels_N", "patients_N", "sizes_N2"):
         assert np.array_equal(getattr(first, name), getattr(again, name))
     assert (first.names, first.excluded) == (again.names, again.excluded)
+    assert first.digests == again.digests
+    contents = (picture(1), picture(3), picture(5, side=64))
+    assert sorted(first.digests) == sorted(map(content_digest, contents))
     other = load(archives, labels_file(tmp_path, *ROWS[:3]), tmp_path)
     assert other.fingerprint != first.fingerprint
 

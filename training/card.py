@@ -55,6 +55,7 @@ class CardFacts:
         masks: Poor, good and hand-made masks of the training part; None where masks taught nothing.
         command: The command line that made the package.
         environment: Versions and machine.
+        start_known: Whether the package that it started from, if any, says what it trained on.
     """
 
     counts: Mapping[str, tuple[int, int, int]]
@@ -69,6 +70,7 @@ class CardFacts:
     masks: tuple[int, int, int] | None
     command: str
     environment: str
+    start_known: bool = True
 
 
 def write_card(config: TrainConfig, catalogue: Catalogue, facts: CardFacts) -> str:
@@ -207,7 +209,20 @@ def _by_epochs(config: TrainConfig, facts: CardFacts) -> list[str]:
         *([] if facts.masks is None else [_segmenter(config.segmenter, facts.masks)]),
         f"{network.architecture}, {seen}, {start}; {fit.epochs} epochs, batches of "
         f"{fit.batch_size}, AdamW at {fit.learning_rate:g}, seed {fit.seed}. {facts.environment}",
+        *([_start(facts.start_known)] if network.start_from else []),
     ]
+
+
+def _start(known: bool) -> str:
+    if known:
+        return (
+            "The package that it started from names the files that it was trained on; none of "
+            "them calibrates or tests here."
+        )
+    return (
+        "**The package that it started from does not say what it was trained on.** If any of it "
+        "calibrates or tests here, the figures are too good."
+    )
 
 
 def _segmenter(settings: SegmenterSettings, masks: tuple[int, int, int]) -> str:

@@ -23,7 +23,7 @@ from training.gather import Gathered, gather, list_images
 from training.labelled import LabelledSet, from_file, to_file, unread_archives
 from training.labels import Labels
 
-CACHE_FORMAT = 3
+CACHE_FORMAT = 4
 
 
 def load_set(
@@ -117,4 +117,5 @@ def _assemble(gathered: Gathered, names: tuple[str, ...], fingerprint: str) -> L
         names,
         tuple(gathered.excluded),
         fingerprint,
+        tuple(gathered.digests),
     )

@@ -20,7 +20,7 @@ from implant_model.limits import Limits
 from implant_model.preprocess import Preprocessing
 from implant_model.sandbox import DecodeProcess
 from implant_model.storage import ObjectInfo
-from training.labelled import Excluded
+from training.labelled import Excluded, content_digest
 from training.labels import Label, Labels, label_of_name, labels_of_names, match_archives
 
 
@@ -50,6 +50,7 @@ class Gathered:
     patients: list[str | None] = field(default_factory=list, repr=False)
     sizes: list[tuple[int, int]] = field(default_factory=list)
     places: list[Place] = field(default_factory=list)
+    digests: list[str] = field(default_factory=list)
     excluded: list[Excluded] = field(default_factory=list)
 
 
@@ -139,6 +140,7 @@ def _gather(
                     excluded = Excluded(name, member.name, str(prepared.reason))
                     gathered.excluded.append(excluded)
                 else:
+                    gathered.digests.append(content_digest(member.data))
                     _add(gathered, place, label, patient, prepared.header, prepared.image)
     except (ArchiveError, StorageError) as error:
         gathered.excluded.append(Excluded(name, "", str(error.reason)))

@@ -7,6 +7,7 @@ Shapes: N images, S side of the preprocessed image.
 """
 
 import csv
+import hashlib
 import io
 import json
 from collections.abc import Sequence
@@ -31,6 +32,15 @@ UNREAD: Final = frozenset(
     )
 )
 """Reasons that lie in the store and not in an archive's bytes: the next run may read it."""
+
+
+DIGEST_BYTES: Final = 8
+"""Of an image's file: enough that among millions of files no two of different content agree."""
+
+
+def content_digest(data: bytes | memoryview) -> str:
+    """Names the content of an image's file: the first 64 bits of its SHA-256, hexadecimal."""
+    return hashlib.sha256(data).hexdigest()[: 2 * DIGEST_BYTES]
 
 
 @dataclass(frozen=True)
@@ -61,6 +71,7 @@ class LabelledSet:
         names: The classes, sorted.
         excluded: What could not be used, and why.
         fingerprint: SHA-256 of all that made the set, hexadecimal.
+        digests: Of each image's file, see `content_digest`; () of a set that was not read.
     """
 
     images_NSS: NDArray[np.uint8]
@@ -71,6 +82,7 @@ class LabelledSet:
     names: tuple[str, ...]
     excluded: tuple[Excluded, ...]
     fingerprint: str
+    digests: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels_N)
@@ -108,6 +120,7 @@ def to_file(file: Path, labelled: LabelledSet) -> None:
     facts = {
         "names": labelled.names,
         "places": labelled.places_N,
+        "digests": labelled.digests,
         "excluded": [asdict(item) for item in labelled.excluded],
     }
     buffer = io.BytesIO()
@@ -137,4 +150,5 @@ def from_file(file: Path, fingerprint: str) -> LabelledSet:
             tuple(facts["names"]),
             tuple(Excluded(**item) for item in facts["excluded"]),
             fingerprint,
+            tuple(facts["digests"]),
         )

@@ -24,6 +24,7 @@ from training.labelled import LabelledSet
 from training.mask_set import MaskSet
 from training.measure import Measured, pool
 from training.overlap import overlap_figures, pool_overlaps
+from training.trained_on import KEY, Digests, all_learned, pack_digests
 
 Figures = dict[str, Figure]
 LEAST_CONTROL = 0.5
@@ -105,8 +106,12 @@ def make_package(
     place: Workplace,
     command: Sequence[str],
     masks: MaskSet | None = None,
+    before: Digests | None = frozenset(),
 ) -> tuple[ModelPackage, Figures]:
-    """Measures, writes the card and saves the package; returns it with its figures."""
+    """Measures, writes the card and saves the package; returns it with its figures.
+
+    `before` is what the first weights learned from, see `training.trained_on.learned_before`.
+    """
     measured = measured_parts(shipped, folds)
     figures = figures_of(labelled, division, measured)
     figures.update(segmenter_figures(division, shipped, folds))
@@ -128,7 +133,9 @@ def make_package(
         masks=None if masks is None else masks.counts(division.shipped.train_N),
         command=shlex.join(command),
         environment=environment(place),
+        start_known=before is not None,
     )
+    learned = all_learned(labelled, division.shipped.train_N, before)
     package = save_package(
         folder,
         name=config.name,
@@ -145,7 +152,7 @@ def make_package(
         novelty_threshold=shipped.calibrated.threshold,
         known_pass_rate=config.calibration.known_pass,
         metrics=_metrics(measured_on, figures, controls),
-        provenance=_provenance(config, labelled, facts),
+        provenance=_provenance(config, labelled, facts, learned),
         card=write_card(config, catalogue, facts),
     )
     return package, figures
@@ -195,7 +202,9 @@ def _metrics(
     }
 
 
-def _provenance(config: TrainConfig, labelled: LabelledSet, facts: CardFacts) -> dict[str, object]:
+def _provenance(
+    config: TrainConfig, labelled: LabelledSet, facts: CardFacts, learned: Digests | None
+) -> dict[str, object]:
     return {
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "software": __version__,
@@ -209,4 +218,5 @@ def _provenance(config: TrainConfig, labelled: LabelledSet, facts: CardFacts) ->
             "excluded": len(labelled.excluded),
         },
         "settings": config.to_json(),
+        **({KEY: pack_digests(learned)} if learned else {}),
     }
