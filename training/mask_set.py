@@ -18,6 +18,7 @@ import ray
 from numpy.typing import NDArray
 
 from implant_model.errors import UsageError
+from training.failures import results_of
 from training.labelled import LabelledSet
 from training.mask_files import is_inside, mask_file, mask_files, read_mask, write_masks
 from training.masks import find_mask
@@ -140,7 +141,7 @@ def find_masks(images_NSS: Images) -> tuple[Masks, NDArray[np.uint8]]:
         _find.remote(images_NSS[start : start + TASK_IMAGES])
         for start in range(0, len(images_NSS), TASK_IMAGES)
     ]
-    parts: list[tuple[Masks, NDArray[np.uint8]]] = ray.get(tasks)
+    parts: list[tuple[Masks, NDArray[np.uint8]]] = results_of(tasks)
     masks_NSS = np.zeros(images_NSS.shape, bool)
     grades_N = np.zeros(len(images_NSS), np.uint8)
     for number, (masks_BSS, grades_B) in enumerate(parts):

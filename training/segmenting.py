@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from implant_model.weights import load_network, weights_bytes
 from training.augment import Augmentation
+from training.failures import results_of
 from training.mask_set import MaskSet
 from training.overlap import Overlaps, overlaps
 from training.recipe import State
@@ -58,7 +59,8 @@ def fit_on_masks(
     """
     used_N = masks.usable(train_N)
     remote = _fit.options(num_cpus=task.threads, num_gpus=int(task.use_gpu), max_retries=3)
-    weights: bytes = ray.get(remote.remote(images_NSS[used_N], masks.masks_NSS[used_N], task))
+    fit = remote.remote(images_NSS[used_N], masks.masks_NSS[used_N], task)
+    weights: bytes = results_of([fit])[0]
     return weights
 
 

@@ -11,13 +11,9 @@ import ray.train
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
-from implant_model.errors import ImplantError
+from training.failures import TrainingError, last_line
 from training.loop import read_checkpoint, train_worker
 from training.recipe import Material, Recipe, State
-
-
-class TrainingError(ImplantError):
-    """A training that ended before its last epoch; `--resume` goes on."""
 
 
 def fit_network(
@@ -44,6 +40,9 @@ def fit_network(
     Returns:
         The weights to ship: the average of those of the last steps (`FitSettings.ema`), or with
         early stopping the best such average, on the CPU.
+
+    Raises:
+        TrainingError: A worker failed more often than it may; Ray's log holds the traceback.
     """
     shared = ray.put(material)
     trainer = TorchTrainer(
@@ -64,7 +63,8 @@ def fit_network(
     except ray.train.TrainingFailedError as error:
         raise TrainingError(
             f"The training {name} failed after {recipe.fit.max_failures} restarts; its last "
-            f"checkpoint is in {storage_path}, and --resume goes on from it. Cause: {error}"
+            f"checkpoint is in {storage_path}, and --resume goes on from it. Cause: "
+            f"{last_line(error)}"
         ) from error
     if result.checkpoint is None:
         raise TrainingError(f"The training {name} ended without a checkpoint in {storage_path}.")
