@@ -24,13 +24,13 @@ from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
-import ray
 
 from implant_model.errors import UsageError
 from implant_model.limits import Limits
 from implant_model.preprocess import Preprocessing
 from jobs.pipeline.cluster import start_ray
 from jobs.pipeline.command import INCOMPLETE, OK, Parser, run_command
+from jobs.pipeline.workers import place_workers
 from jobs.report.folder import local_folder, make_folder
 from training.config import TrainConfig, load_config
 from training.dataset import load_set
@@ -139,8 +139,8 @@ def check_folders(call: Call) -> None:
 
 
 def workplace(call: Call) -> Workplace:
-    """Where the trainings run: on GPUs where the cluster has one for each worker."""
-    use_gpu = ray.cluster_resources().get("GPU", 0) >= call.workers
+    """Where the trainings run, see `place_workers`."""
+    use_gpu = place_workers(call.workers, say)
     checkpoints = call.config.fit.checkpoints or str(call.work / "checkpoints")
     return Workplace(call.work, checkpoints, call.workers, use_gpu, say)
 

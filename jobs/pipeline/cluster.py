@@ -59,6 +59,11 @@ def possible_resources() -> dict[str, float]:
     return {name: max(there.get(name, 0), may_be.get(name, 0)) for name in {*there, *may_be}}
 
 
+def may_grow() -> bool:
+    """Whether this cluster may grow: then what it lacks now may still come."""
+    return bool(os.environ.get("RAY_ADDRESS"))
+
+
 def _join(address: str) -> None:
     import ray
 

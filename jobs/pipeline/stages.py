@@ -22,7 +22,7 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset
 from implant_model.classifier import Classifier, Predictions
 from implant_model.errors import UsageError
 from implant_model.package import ModelPackage
-from jobs.pipeline.cluster import possible_resources
+from jobs.pipeline.cluster import may_grow, possible_resources
 from jobs.pipeline.parcels import parcel_table, read_parcel
 from jobs.pipeline.plan import PlannedArchive
 from jobs.pipeline.read_ahead import Group
@@ -91,7 +91,7 @@ def choose_resources(
     cpus, gpus = cluster.get("CPU", 0.0), cluster.get("GPU", 0.0)
     if gpus_per_actor is None:
         gpus_per_actor = 1.0 if gpus else 0.0
-    if gpus_per_actor > gpus and not _autoscales():
+    if gpus_per_actor > gpus and not may_grow():
         raise UsageError(
             f"--gpus-per-actor {gpus_per_actor:g} asks for GPUs; the cluster has {gpus:g}. Leave "
             "it out to classify on CPUs."
@@ -104,11 +104,6 @@ def choose_resources(
     tasks = int(max(cpus, 1) * TASKS_PER_CPU)
     publishers = max(1, int(cpus // CPUS_PER_PUBLISHER))
     return Resources(*actors, gpus_per_actor, share, share, batch_size, tasks, publishers)
-
-
-def _autoscales() -> bool:
-    """Whether this cluster may grow: then what it lacks now may still come."""
-    return bool(os.environ.get("RAY_ADDRESS"))
 
 
 def run_stages(
