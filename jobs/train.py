@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         masks,
         before,
     )
-    summarise(call, labelled, package.id, figures)
+    summarise(call, labelled, division, package.id, figures)
     return say_missing(labelled)
 
 
@@ -189,12 +189,17 @@ def fit(
     return fit_one(division.shipped, call.config, f"{name}-shipped"), folds
 
 
-def summarise(call: Call, labelled: LabelledSet, package: str, figures: Figures) -> None:
+def summarise(
+    call: Call, labelled: LabelledSet, division: Division, package: str, figures: Figures
+) -> None:
     """Prints what was made, from what, and how well it did."""
     print(f"{len(labelled):,} images of {len(labelled.names)} classes", end="; ")
     print(f"{len(labelled.excluded):,} left out, listed in {call.work / 'excluded.csv'}")
+    parts = f"Test parts of {len(division.folds)} folds" if division.folds else "Test part"
+    count = sum(len(split.test_N) for split in division.folds or (division.shipped,))
+    print(f"{parts} of {', '.join(call.images)}, {count:,} images; 95 % intervals:")
     for name, figure in figures.items():
-        print(f"  {name:<40} {figure}")
+        print(f"  {name:<40} {figure}, {figure.count:,} images")
     synthetic = " Its figures are of phantoms: no evidence about patients." * (
         call.config.card.synthetic
     )

@@ -20,8 +20,8 @@ from implant_model.networks import build
 from implant_model.package import ModelPackage, load_package
 from implant_model.phantom import ORTHONET
 from implant_model.phantom_files import Sample, sample_archives
-from jobs.train import main, say_missing
-from training.config import FitSettings, from_document, load_config
+from jobs.train import Call, main, say_missing, summarise
+from training.config import FitSettings, SplitSettings, from_document, load_config
 from training.cues import probe_cues
 from training.dataset import load_set
 from training.divide import divide
@@ -219,6 +219,27 @@ def test_labelled_images_that_could_not_be_read_are_said(
     out = capsys.readouterr().out
     assert words in out
     assert bool(out) == bool(code)
+
+
+@pytest.mark.parametrize("folds", [0, 3])
+def test_printed_figures_name_their_data_and_intervals(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], folds: int
+) -> None:
+    at = np.arange(60)
+    pictures = np.random.default_rng(0).integers(0, 255, (60, 16, 16), dtype=np.uint8)
+    places = tuple(("a.tar", str(number)) for number in at)
+    sizes = np.full((60, 2), 16)
+    held = LabelledSet(pictures, at % 2, at, sizes, places, ("a", "b"), (), "f")
+    division = divide(held, SplitSettings(folds=folds))
+    config = from_document({}, "a test")
+    call = Call(("s3://b/x", "y"), None, tmp_path / "m", config, 1, resume=False)
+    summarise(call, held, division, "m@1", {"top_1": wilson(9, 10)})
+    out = capsys.readouterr().out
+    tests = len(division.shipped.test_N)
+    parts = "Test parts of 3 folds" if folds else "Test part"
+    count = 60 if folds else tests
+    assert f"{parts} of s3://b/x, y, {count} images; 95 % intervals:\n" in out
+    assert "0.900 (0.596 to 0.982), 10 images\n" in out
 
 
 CONFIG = """
