@@ -7,9 +7,10 @@ r"""Fits a network to labelled radiographs and writes a model package.
         --output /shared/models/mine --workers 8
 
 --labels is CSV or Parquet with the columns archive, member, label and, where known, patient;
-without it, each image's folder is its label. The prepared images, the list of what was left out,
-the checkpoints and the losses of each epoch (*.jsonl, as it goes) are kept in OUTPUT.work, from
-which --resume goes on; every worker must reach it.
+without it, each image's folder is its label.
+What is odd about the set is printed first. That (set.txt), the prepared images, the list of what
+was left out, the checkpoints and the losses of each epoch (*.jsonl, as it goes) are kept in
+OUTPUT.work, from which --resume goes on; every worker must reach it.
 Exit codes: 0 done; 2 the call or its set-up is wrong; 3 the training broke off, --resume goes on;
 or it is done, without labelled images that could not be read.
 """
@@ -33,6 +34,7 @@ from jobs.pipeline.command import INCOMPLETE, OK, Parser, run_command
 from jobs.pipeline.workers import place_workers
 from jobs.report.folder import local_folder, make_folder
 from training.config import TrainConfig, load_config
+from training.cues import CueReport, probe_cues
 from training.dataset import load_set
 from training.divide import Division, divide
 from training.fitting import Fitted, Workplace, check_networks, fit_split
@@ -41,7 +43,11 @@ from training.labels import read_table
 from training.mask_files import mask_files
 from training.mask_set import MaskSet, gather_masks, write_poor
 from training.packaging import Figures, make_package
+from training.set_report import describe_classes, describe_cues, describe_links
 from training.trained_on import learned_before
+
+CLASSES_SAID = 12
+"""Lines of classes before the training; the file has all."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     before = learned_before(call.config.network.start_from, labelled, division)
     call.config.catalogue(labelled.names)  # a fault in it is found before hours of training
     write_excluded(labelled, call.work / "excluded.csv")
+    cues = report_set(labelled, division, call.work / "set.txt")
     # The default of 60 s is over before torch is imported on a busy machine, and the start is
     # begun again without end.
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
@@ -98,6 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command,
         masks,
         before,
+        cues,
     )
     summarise(call, labelled, division, package.id, figures)
     return say_missing(labelled)
@@ -148,6 +156,19 @@ def workplace(call: Call) -> Workplace:
 def say(line: str) -> None:
     """Prints a line of progress at once."""
     print(line, flush=True)
+
+
+def report_set(labelled: LabelledSet, division: Division, file: Path) -> CueReport:
+    """Says and keeps what is odd about the set, of many classes those of the fewest groups."""
+    cues = probe_cues(labelled.images_NSS, labelled.sizes_N2, labelled.labels_N, division.groups_N)
+    classes = describe_classes(labelled, division)
+    links, told = describe_links(labelled, division), [*describe_cues(cues)]
+    file.write_text("\n".join([*links, *told, *classes]) + "\n")
+    more = len(classes) - CLASSES_SAID
+    rest = [f"  and {more:,} classes more, in {file}"] if more > 0 else []
+    for line in (*links, *told, *classes[:CLASSES_SAID], *rest):
+        say(line)
+    return cues
 
 
 def find_masks(labelled: LabelledSet, call: Call) -> MaskSet | None:

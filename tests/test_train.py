@@ -20,7 +20,7 @@ from implant_model.networks import build
 from implant_model.package import ModelPackage, load_package
 from implant_model.phantom import ORTHONET
 from implant_model.phantom_files import Sample, sample_archives
-from jobs.train import Call, main, say_missing, summarise
+from jobs.train import Call, main, report_set, say_missing, summarise
 from training.config import FitSettings, SplitSettings, from_document, load_config
 from training.cues import probe_cues
 from training.dataset import load_set
@@ -240,6 +240,23 @@ def test_printed_figures_name_their_data_and_intervals(
     count = 60 if folds else tests
     assert f"{parts} of s3://b/x, y, {count} images; 95 % intervals:\n" in out
     assert "0.900 (0.596 to 0.982), 10 images\n" in out
+
+
+def test_what_is_odd_about_a_set_is_said_and_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    at = np.arange(200)
+    pictures = np.random.default_rng(0).integers(0, 255, (200, 16, 16), dtype=np.uint8)
+    places = tuple(("a.tar", str(number)) for number in at)
+    names = tuple(f"class {number:02}" for number in range(20))
+    held = LabelledSet(pictures, at % 20, at, np.full((200, 2), 9), places, names, (), "f")
+    cues = report_set(held, divide(held, SplitSettings()), tmp_path / "set.txt")
+    out = capsys.readouterr().out
+    kept = (tmp_path / "set.txt").read_text()
+    assert f"  stored size: {cues.native}\n" in out
+    assert f"  and 8 classes more, in {tmp_path / 'set.txt'}\n" in out
+    assert [name for name in names if name not in kept] == []
+    assert sum(name in out for name in names) == 12
 
 
 CONFIG = """

@@ -16,7 +16,7 @@ from implant_model.package_manifest import Calibration
 from implant_model.preprocess import Preprocessing
 from training.card import CardFacts, write_card
 from training.config import TrainConfig
-from training.cues import probe_cues
+from training.cues import CueReport, probe_cues
 from training.divide import Division
 from training.evaluation import Figure, evaluate, share
 from training.fitting import Fitted, Workplace, class_counts
@@ -107,10 +107,12 @@ def make_package(
     command: Sequence[str],
     masks: MaskSet | None = None,
     before: Digests | None = frozenset(),
+    cues: CueReport | None = None,
 ) -> tuple[ModelPackage, Figures]:
     """Measures, writes the card and saves the package; returns it with its figures.
 
-    `before` is what the first weights learned from, see `training.trained_on.learned_before`.
+    `before` is what the first weights learned from, see `training.trained_on.learned_before`;
+    `cues` what file facts give away, and is measured here if it was not before.
     """
     measured = measured_parts(shipped, folds)
     figures = figures_of(labelled, division, measured)
@@ -123,9 +125,8 @@ def make_package(
         figures=figures,
         controls=controls,
         measured_on=measured_on,
-        cues=probe_cues(
-            labelled.images_NSS, labelled.sizes_N2, labelled.labels_N, division.groups_N
-        ),
+        cues=cues
+        or probe_cues(labelled.images_NSS, labelled.sizes_N2, labelled.labels_N, division.groups_N),
         groups=len(np.unique(division.groups_N)),
         duplicates=division.duplicates,
         patients_known=int((labelled.patients_N >= 0).sum()),
