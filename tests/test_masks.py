@@ -302,7 +302,7 @@ def test_overlap_has_intervals_over_groups() -> None:
     assert figures["iou"].value == pytest.approx(np.mean([iou(*pair) for pair in pairs]))
     assert figures["dice"].low < figures["dice"].value < figures["dice"].high
     one_group = overlap_figures(pool_overlaps(parts), np.zeros(30, np.int64))
-    assert one_group["dice"].low == pytest.approx(one_group["dice"].high)
+    assert one_group["dice"].low < 0.3  # of one patient next to nothing is known
     nothing = overlap_figures(overlaps(true_NHW[:0], true_NHW[:0], np.arange(0)), np.arange(30))
     assert np.isnan(nothing["dice"].value)
     with pytest.raises(ValueError, match="masks of one size"):

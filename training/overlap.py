@@ -75,7 +75,7 @@ def pool_overlaps(parts: Sequence[Overlaps]) -> Overlaps:
 
 
 def overlap_figures(measured: Overlaps, groups_N: Indices) -> dict[str, Figure]:
-    """Mean Dice and IoU over images, with 95 % bootstrap intervals over groups; NaN of none.
+    """Mean Dice and IoU over images, with 95 % intervals as of `bootstrap`; NaN of none.
 
     Args:
         measured: Image by image.
