@@ -22,7 +22,7 @@ from training.gather import gather, list_images
 from training.labels import read_labels
 
 ROOT = Path(__file__).parents[1]
-EPOCHS = 14
+EPOCHS = 40
 PATIENCE_S = 400
 CONFIG = """
 name = "recovered"
@@ -37,6 +37,8 @@ architecture = "shufflenet_v2_x0_5"
 [fit]
 epochs = {epochs}
 batch_size = 16
+learning_rate = 3e-3
+ema = 0.9
 checkpoint_epochs = 2
 checkpoints = "s3://{bucket}/{name}"
 mixed_precision = false
