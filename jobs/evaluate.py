@@ -16,6 +16,7 @@ thousand of them. Exit codes: 0 done; 2 the call is wrong; 3 done, without label
 could not be read.
 """
 
+import math
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -122,7 +123,8 @@ def summarise(found: Evaluation, folder: Path) -> None:
     data = found.data
     print(f"{found.model} on {data.name}: {data.num_images:,} images, {data.num_groups:,} groups")
     for name in (*SHOWN, *NOVELTY):
-        print(f"  {name:<20} {found.figures[name]}, {found.figures[name].count:,} images")
+        if not math.isnan(found.figures[name].value):
+            print(f"  {name:<20} {found.figures[name]}, {found.figures[name].count:,} images")
     if found.paired is not None:
         print(f"  against {found.opponent}: McNemar's exact p = {found.paired.p_value:.2g}")
     for label, count in data.outside.items():
