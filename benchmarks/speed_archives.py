@@ -69,21 +69,21 @@ def _kind(
 
 KINDS: Final = {
     "dicom": _kind(
-        "DICOM 16 bit uncompressed", ".dcm", _dicom(ExplicitVRLittleEndian), (11, 110, 90),
+        "DICOM 16 bit uncompressed", ".dcm", _dicom(ExplicitVRLittleEndian), (9, 75, 90),
         (8, 10, 0.85),
     ),
     "jpeg2000": _kind(
-        "DICOM JPEG 2000 lossless", ".dcm", _dicom(JPEG2000Lossless), (27, 330, 400),
+        "DICOM JPEG 2000 lossless", ".dcm", _dicom(JPEG2000Lossless), (20, 370, 400),
         (10, 12, 0.85),
     ),
     "jpegls": _kind(
-        "DICOM JPEG-LS", ".dcm", _dicom(JPEGLSLossless), (65, 190, 250), (2.2, 2.5, 0.85)
+        "DICOM JPEG-LS", ".dcm", _dicom(JPEGLSLossless), (50, 160, 250), (2.2, 2.5, 0.85)
     ),
-    "rle": _kind("DICOM RLE", ".dcm", _dicom(RLELossless), (18, 150, 200), (5, 6, 0.85)),
-    "jpeg": _kind("JPEG 2500 x 2048, 8 bit", ".jpg", write_jpeg, (9, 30, 40), (4, 5, 0.80)),
-    "png": _kind("PNG 2500 x 2048, 16 bit", ".png", write_png, (42, 100, 130), (1.5, 1.8, 0.85)),
+    "rle": _kind("DICOM RLE", ".dcm", _dicom(RLELossless), (13, 110, 200), (5, 6, 0.85)),
+    "jpeg": _kind("JPEG 2500 x 2048, 8 bit", ".jpg", write_jpeg, (8, 21, 27), (4, 5, 0.80)),
+    "png": _kind("PNG 2500 x 2048, 16 bit", ".png", write_png, (30, 70, 90), (1.5, 1.8, 0.85)),
     "small": Kind(
-        "JPEG 250 x 250", SMALL, ".jpg", 256, write_jpeg, {"job": 7, "loader": 14, "ray": 20},
+        "JPEG 250 x 250", SMALL, ".jpg", 256, write_jpeg, {"job": 5, "loader": 11, "ray": 13},
         (1.8, 2.2, 0.80),
     ),
 }  # fmt: skip

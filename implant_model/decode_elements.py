@@ -43,6 +43,10 @@ class PixelElement:
     length: int | None
 
 
+DEFLATED_BYTES, INFLATED_BYTES = 64 << 10, 1 << 20
+"""Of a deflated dataset, what is put in and taken out at a time."""
+
+
 @dataclass(slots=True)
 class Elements:
     """The wanted elements of one dataset.
@@ -277,11 +281,23 @@ def _skip_group(data: bytes, position: int, group: int, *, explicit: bool) -> in
 
 
 def _inflate(data: bytes, position: int, limits: Limits) -> bytes:
-    """Expands a deflated dataset within `limits.member_bytes`."""
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    expanded = inflater.decompress(memoryview(data)[position:], limits.member_bytes)
-    if inflater.eof:
-        return expanded
-    if len(expanded) >= limits.member_bytes:
-        raise MemberError(Reason.TOO_LARGE, "The deflated dataset exceeds limits.member_bytes.")
-    raise MemberError(Reason.TRUNCATED, "The deflated dataset ends early.")
+    """Expands a deflated dataset within `limits.member_bytes`.
+
+    Piece by piece: in one call zlib holds the result twice before its size is known.
+    """
+    inflater, expanded = zlib.decompressobj(-zlib.MAX_WBITS), bytearray()
+    for start in range(position, len(data), DEFLATED_BYTES):
+        piece = data[start : start + DEFLATED_BYTES]
+        while not inflater.eof:
+            part = inflater.decompress(piece, INFLATED_BYTES)
+            piece = inflater.unconsumed_tail
+            expanded += part
+            if len(expanded) > limits.member_bytes:
+                raise MemberError(
+                    Reason.TOO_LARGE, "The deflated dataset exceeds limits.member_bytes."
+                )
+            if not piece and len(part) < INFLATED_BYTES:
+                break
+    if not inflater.eof:
+        raise MemberError(Reason.TRUNCATED, "The deflated dataset ends early.")
+    return bytes(expanded)

@@ -1,10 +1,13 @@
 """Seals of the tables: what they find, and that a run sets what is missing."""
 
+import itertools
 from pathlib import Path
 
 import pytest
 from deltalake import DeltaTable
 
+from implant_model import storage
+from implant_model.errors import StorageError
 from implant_model.storage_uri import local_path
 from jobs.pipeline.audit_trail import verify_output
 from jobs.pipeline.publish import RunIdentity, Tables
@@ -45,6 +48,39 @@ def test_seals_that_a_dead_run_left_out_are_named_and_then_set(
     Tables(output, RunIdentity(MODEL, "c0", "0.1.0", "run-2")).seal()
     assert seals_of(output, "archives") == seals
     assert verify_output(output).findings == ()
+
+
+def test_a_bit_that_flips_on_the_way_is_not_sealed(
+    output: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in seals_of(output, "archives"):
+        path.unlink()
+    read, flips = storage.read_bytes, iter([True, False, False, True])
+
+    def read_bytes(uri: str) -> bytes:
+        data = read(uri)
+        wrong = uri.endswith(".parquet") and next(flips, False)
+        return bytes([data[0] ^ 1]) + data[1:] if wrong else data
+
+    monkeypatch.setattr(storage, "read_bytes", read_bytes)
+    seal(output)
+    monkeypatch.undo()
+    assert check_seals(output) == SealReport((), ())
+
+
+def test_a_file_that_reads_differently_each_time_is_not_sealed(
+    output: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in seals_of(output, "archives"):
+        path.unlink()
+    read, numbers = storage.read_bytes, itertools.count()
+
+    def read_bytes(uri: str) -> bytes:
+        return read(uri) + b"%d" % next(numbers) * uri.endswith(".parquet")
+
+    monkeypatch.setattr(storage, "read_bytes", read_bytes)
+    with pytest.raises(StorageError, match="reads differently each time"):
+        seal(output)
 
 
 def test_entry_of_the_log_that_is_gone_is_named(output: str) -> None:

@@ -15,10 +15,11 @@ from typing import Final
 from urllib.parse import unquote
 
 from implant_model import storage
-from implant_model.errors import NotFoundError
+from implant_model.errors import NotFoundError, StorageError
 from jobs.pipeline.tables import ARCHIVES, PREDICTIONS
 
 TABLES: Final = (PREDICTIONS, ARCHIVES)
+READINGS: Final = 4
 _SEALS: Final = "_seals"
 _LOG: Final = "_delta_log"
 _LAST_CHECKPOINT: Final = "_delta_log/_last_checkpoint"
@@ -38,7 +39,8 @@ def seal(output: str) -> None:
                 break  # seals are set in order, so all before it are there
             unsealed.append(version)
         for version in reversed(unsealed):
-            hashes = {name: _hash(output, table, name) for name in _sealed(output, table, version)}
+            names = _sealed(output, table, version)
+            hashes = {name: _agreed_hash(output, table, name) for name in names}
             storage.put_if_absent(_seal_uri(output, table, version), _dump(hashes))
 
 
@@ -135,6 +137,24 @@ def _read_seal(output: str, table: str, version: int) -> dict[str, str] | None:
     except (ValueError, NotFoundError):
         return None
     return hashes if _dump(hashes) == data else None
+
+
+def _agreed_hash(output: str, table: str, name: str) -> str:
+    """The hash that two readings one after the other give.
+
+    A bit that flips on the way from the store would else be sealed, and the whole file be called
+    damaged ever after.
+
+    Raises:
+        StorageError: No two of them agree.
+    """
+    before = None
+    for _ in range(READINGS):
+        found = _hash(output, table, name)
+        if found == before:
+            return found
+        before = found
+    raise StorageError(f"{table}/{name} reads differently each time; it is not sealed. Run again.")
 
 
 def _hash(output: str, table: str, name: str) -> str:
