@@ -15,13 +15,19 @@ Role = Literal["segmenter", "classifier"]
 # A closed list: the name comes out of a file, and torchvision also builds networks of 600 million
 # weights. Each has a last linear layer on a pooled feature map, which novelty and saliency read.
 BACKBONES = (
-    "resnet18", "resnet34", "resnet50", "resnet101", "resnext50_32x4d", "wide_resnet50_2",
+    "resnet18", "resnet34", "resnet50", "resnet101", "resnet152",
+    "resnext50_32x4d", "resnext101_32x8d", "wide_resnet50_2", "wide_resnet101_2",
     "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large",
     "efficientnet_b0", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3", "efficientnet_b4",
-    "efficientnet_v2_s", "densenet121", "densenet169", "densenet201",
-    "convnext_tiny", "convnext_small", "convnext_base",
+    "efficientnet_b5", "efficientnet_b6", "efficientnet_b7",
+    "efficientnet_v2_s", "efficientnet_v2_m", "efficientnet_v2_l",
+    "densenet121", "densenet161", "densenet169", "densenet201",
+    "convnext_tiny", "convnext_small", "convnext_base", "convnext_large",
+    "regnet_x_400mf", "regnet_x_800mf", "regnet_x_1_6gf", "regnet_x_3_2gf", "regnet_x_8gf",
+    "regnet_y_400mf", "regnet_y_800mf", "regnet_y_1_6gf", "regnet_y_3_2gf", "regnet_y_8gf",
     "shufflenet_v2_x0_5", "shufflenet_v2_x1_0", "shufflenet_v2_x1_5", "shufflenet_v2_x2_0",
-    "mnasnet0_5", "mnasnet1_0",
+    "mnasnet0_5", "mnasnet0_75", "mnasnet1_0", "mnasnet1_3",
+    "vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn",
 )  # fmt: skip
 UNET = "unet"
 FISHER = "fisher"  # not of torchvision: see `implant_model.fisher`

@@ -36,6 +36,8 @@ _FEATURE_MAPS = {
     "efficientnet": "features",
     "densenet": "features",
     "convnext": "features",
+    "regnet": "trunk_output",
+    "vgg": "features",
     "shufflenet": "conv5",
     "mnasnet": "layers",
 }
