@@ -56,8 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name, attack in attacks(Path(folder), options.output, thorough=not options.quick):
             if any(word in name for word in options.only):
                 begun = time.monotonic()
-                tallies.append(_outcome(name, attack))
-                sys.stderr.write(f"{name}: {time.monotonic() - begun:,.0f} s\n")
+                tally = _outcome(name, attack)
+                tallies.append(tally)
+                took = f"{len(tally.failures):,} failed, {time.monotonic() - begun:,.0f} s"
+                sys.stderr.write(f"{name}: {tally.tried:,} tried, {took}\n")  # if it is cut short
     sys.stdout.write(table(tallies) + "\n")
     return FAILED if any(tally.failures for tally in tallies) else OK
 
