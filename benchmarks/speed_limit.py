@@ -19,7 +19,6 @@ import cv2
 import numpy as np
 
 from benchmarks.speed_archives import NUM_DIFFERENT
-from implant_model.allocator import keep_freed_memory
 from implant_model.decode import silence_loggers
 from implant_model.errors import ImplantError
 from implant_model.limits import Limits
@@ -42,7 +41,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     decode_ms = 1000 * cpu_seconds(lambda i: make(data[i % len(data)], package), options.seconds)
     from implant_model.classifier import CPU_BATCH_SIZE, Classifier
 
-    keep_freed_memory()  # as the job's classifier does
     classifier = Classifier(package)
     batch = np.stack([images[i % len(images)] for i in range(CPU_BATCH_SIZE)])
     classifier.classify(batch, CPU_BATCH_SIZE)

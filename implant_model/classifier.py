@@ -4,7 +4,7 @@ Letters: N images, B batch, C classes (implants), F features, H height, W width.
 """
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -74,7 +74,8 @@ class Classifier:
         self.package = package
         self.device = torch.device(device)
         self.precision: Precision = precision
-        self._threads = threads
+        # Kept: new threads for each call would each bring an allocator's arena of their own.
+        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
         ensemble = load_networks(package.networks, len(package.catalogue), package.files)
         fold_batch_norms(ensemble)
         self.networks = ensemble.to(self.device).to(memory_format=torch.channels_last)
@@ -111,9 +112,7 @@ class Classifier:
     def _measured(self, images_NHW: Images, batch_size: int | None) -> tuple[Array, Array]:
         if self.device.type != "cuda" or not len(images_NHW):
             size = CPU_BATCH_SIZE if batch_size is None else batch_size
-            return measure(
-                self.networks, images_NHW, size, self.device, self.precision, self._threads
-            )
+            return measure(self.networks, images_NHW, size, self.device, self.precision, self._pool)
         if batch_size not in self._on_device:
             self._on_device[batch_size] = DeviceBatches(
                 self.networks,
@@ -148,7 +147,7 @@ def measure(
     batch_size: int = 32,
     device: str | torch.device = "cpu",
     precision: Precision = "float32",
-    threads: int = 1,
+    pool: Executor | None = None,
 ) -> tuple[Array, Array]:
     """Runs networks over images, as a classifier does before calibration; training uses it, too.
 
@@ -158,7 +157,7 @@ def measure(
         batch_size: Images that go through the networks at a time.
         device: Where the networks are.
         precision: See `Classifier`.
-        threads: See `Classifier`.
+        pool: Runs batches side by side; None: one after the other on the calling thread.
 
     Returns:
         Logs of the averaged probabilities, NC, and embeddings, NF, both float32.
@@ -174,11 +173,7 @@ def measure(
     place = torch.device(device)
     run = partial(_run, networks, device=place, precision=precision)
     batches = _batches(images_NHW, batch_size, place)
-    if threads == 1:
-        pairs = list(map(run, batches))
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            pairs = list(pool.map(run, batches))
+    pairs = list((map if pool is None else pool.map)(run, batches))
     logs = np.concatenate([pair[0] for pair in pairs])
     features = np.concatenate([pair[1] for pair in pairs])
     return logs[: len(images_NHW)], features[: len(images_NHW)]

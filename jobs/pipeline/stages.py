@@ -19,7 +19,6 @@ import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 
-from implant_model.allocator import keep_freed_memory
 from implant_model.classifier import Classifier, Predictions
 from implant_model.errors import UsageError
 from implant_model.package import ModelPackage
@@ -203,7 +202,6 @@ class ClassifyParcel:
     def __init__(
         self, package: "ray.ObjectRef[ModelPackage]", size_px: int, resources: Resources
     ) -> None:
-        keep_freed_memory()
         self._package: ModelPackage = ray.get(package)
         self._size_px = size_px
         self._batch_size = resources.batch_size
