@@ -287,6 +287,8 @@ def _inflate(data: bytes, position: int, limits: Limits) -> bytes:
     """
     inflater, expanded = zlib.decompressobj(-zlib.MAX_WBITS), bytearray()
     for start in range(position, len(data), DEFLATED_BYTES):
+        if inflater.eof:
+            break
         piece = data[start : start + DEFLATED_BYTES]
         while not inflater.eof:
             part = inflater.decompress(piece, INFLATED_BYTES)

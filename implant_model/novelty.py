@@ -147,14 +147,11 @@ def fit_novelty(
     mean_F = features.mean(axis=0).astype(np.float32)
     placed = _placed(features, mean_F, method)
     centres = np.stack([placed[labels == index].mean(axis=0) for index in range(num_classes)])
-    background_axes = MOST_AXES if method == "relative_mahalanobis" else 0
-    return NoveltyReference(
-        centres.astype(np.float32),
-        shrunk_covariance(placed - centres[labels]),
-        mean_F,
-        shrunk_covariance(features - mean_F, background_axes),
-        method,
-    )
+    within = shrunk_covariance(placed - centres[labels])
+    background = Gaussian(within.axes_KF[:0], within.variances_K[:0], 1.0)
+    if method == "relative_mahalanobis":
+        background = shrunk_covariance(features - mean_F)
+    return NoveltyReference(centres.astype(np.float32), within, mean_F, background, method)
 
 
 def _placed(features_NF: Array64, mean_F: Array, method: Method) -> Array64:

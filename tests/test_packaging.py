@@ -59,6 +59,17 @@ def fitted(
     return division, shipped, folds, place
 
 
+def packaged(labelled: LabelledSet, folder: Path) -> Division:
+    """Makes `folder/model` of a set; returns the division that it was fitted by."""
+    config = config_of(0, False)
+    division, shipped, folds, place = fitted(labelled, config, folder)
+    make_package(
+        folder / "model", config, Preprocessing(size_px=32), labelled, division, shipped, folds,
+        place, ["python"],
+    )  # fmt: skip
+    return division
+
+
 def config_of(folds: int, synthetic: bool) -> TrainConfig:
     plain = from_document(
         {"network": {"architecture": SPEC.architecture}, "implants": {"stem": {"joint": "hip"}}},
@@ -180,12 +191,7 @@ def test_a_control_needs_a_common_size(labelled: LabelledSet, tmp_path: Path) ->
 
 
 def test_a_start_from_a_package_leaves_its_head(labelled: LabelledSet, tmp_path: Path) -> None:
-    config = config_of(0, False)
-    division, shipped, folds, place = fitted(labelled, config, tmp_path)
-    make_package(
-        tmp_path / "model", config, Preprocessing(size_px=32), labelled, division, shipped, folds,
-        place, ["python"],
-    )  # fmt: skip
+    packaged(labelled, tmp_path)
     weights = first_weights(str(tmp_path / "model"), SPEC)
     assert weights is not None
     assert not [name for name in weights if name.startswith("head.")]

@@ -9,7 +9,7 @@ import pytest
 from implant_model.errors import UsageError
 from implant_model.package import load_package
 from implant_model.preprocess import Preprocessing
-from tests.test_packaging import config_of, fitted
+from tests.test_packaging import config_of, fitted, packaged
 from training.divide import Division
 from training.labelled import LabelledSet, content_digest
 from training.packaging import make_package
@@ -35,12 +35,7 @@ def labelled() -> LabelledSet:
 @pytest.fixture
 def made(labelled: LabelledSet, tmp_path: Path) -> tuple[str, Division]:
     """A package of that set with the division that it was fitted by."""
-    config = config_of(0, False)
-    division, shipped, folds, place = fitted(labelled, config, tmp_path)
-    make_package(
-        tmp_path / "model", config, Preprocessing(size_px=32), labelled, division, shipped, folds,
-        place, ["python"],
-    )  # fmt: skip
+    division = packaged(labelled, tmp_path)
     return str(tmp_path / "model"), division
 
 
