@@ -502,21 +502,25 @@ def test_mr_safety_has_a_row_for_each_study_of_a_record(tmp_path: Path) -> None:
     assert sum(summary["mr_safety"]["not_known"].values()) == 2, "records, each once"
 
 
+def ambiguous(tops: dict[str, float], candidates: list[str]) -> dict[str, object]:
+    """What the predictions say of an image whose best candidate is Zimmer."""
+    return {
+        "outcome": "ambiguous",
+        "implant": "zimmer",
+        "manufacturer": "Zimmer",
+        "joint": "shoulder",
+        "probability": tops["zimmer"],
+        "candidates": candidates,
+        "top": [{"implant": name, "probability": p} for name, p in tops.items()],
+    }
+
+
 def test_each_implant_is_a_candidate_by_its_own_quantile(tmp_path: Path) -> None:
     """Two images leave DePuy by its own quantile, and not by that of all."""
     own = save_small_package(tmp_path / "own", class_quantiles=(0.3, 0.8, 0.3, 0.3))
     one = save_small_package(tmp_path / "one")
     tops = {"zimmer": 0.70, "depuy": 0.28, "tornier": 0.01}
-    seen = {
-        "outcome": "ambiguous",
-        "implant": "zimmer",
-        "manufacturer": "Zimmer",
-        "joint": "shoulder",
-        "probability": 0.70,
-        "candidates": ["zimmer", "depuy"],
-        "top": [{"implant": name, "probability": p} for name, p in tops.items()],
-        "study": "A",
-    }
+    seen = {**ambiguous(tops, ["zimmer", "depuy"]), "study": "A"}
     registry = write_registry(tmp_path / "r.csv", [{"study": "A", "implant": "DePuy"}])
     for name, package, said in (("own", own, "undecided"), ("one", one, "contradicts")):
         output = write_output(tmp_path / f"{name}-out", [seen, seen], package.id)
@@ -531,15 +535,7 @@ def test_candidate_beyond_the_best_three_is_one(tmp_path: Path, num_images: int)
     """The fourth of an image's candidates speaks for its record, and one fewer does not."""
     package = save_small_package(tmp_path / "small", class_quantiles=(0.95,) * 4)
     tops = {"zimmer": 0.4, "depuy": 0.3, "tornier": 0.2}
-    fourth = {
-        "outcome": "ambiguous",
-        "implant": "zimmer",
-        "manufacturer": "Zimmer",
-        "joint": "shoulder",
-        "probability": 0.4,
-        "candidates": [*tops, "cofield"],
-        "top": [{"implant": name, "probability": p} for name, p in tops.items()],
-    }
+    fourth = ambiguous(tops, [*tops, "cofield"])
     third = {**fourth, "candidates": [*tops]}
     images = [{**fourth, "study": "A"}] * num_images + [{**third, "study": "B"}] * num_images
     output = write_output(tmp_path / "out", images, package.id)
