@@ -26,7 +26,7 @@ from benchmarks.speed_archives import KINDS, link, prepare
 from benchmarks.speed_start import START, measure_start
 from benchmarks.speed_table import CONTENDERS, report
 from implant_model.errors import ImplantError
-from implant_model.sandbox import ALLOCATOR
+from jobs.pipeline.cluster import ALLOCATOR
 from jobs.pipeline.command import OK, run_command
 
 ROOT = Path(__file__).parents[1]

@@ -21,7 +21,7 @@ from implant_model.decoded import Pixels
 # saturates the air around the patient, which is black), or hardly anything between black and white.
 LARGEST_WHITE = 0.5
 SMALLEST_INSIDE = 0.02
-SAMPLE_PIXELS = 1 << 20
+SAMPLE_PIXELS = 1 << 18
 Table = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 
@@ -131,9 +131,10 @@ def _sample(unsigned_HW: np.ndarray) -> np.ndarray:
     step = max(1, unsigned_HW.size // SAMPLE_PIXELS)
     histogram = _histogram(unsigned_HW[::step])
     if step > 1:
-        ends = int(unsigned_HW.min()), int(unsigned_HW.max())
+        least, greatest, _, _ = cv2.minMaxLoc(unsigned_HW)  # one pass for both
+        ends = [int(least), int(greatest)]
         histogram = np.pad(histogram, (0, ends[1] + 1 - len(histogram)))
-        histogram[list(ends)] += 1
+        histogram[ends] += 1
     return histogram
 
 

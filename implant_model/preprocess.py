@@ -254,8 +254,11 @@ def _stretch(pixels_HW: np.ndarray, low_percent: float, high_percent: float) -> 
         low, high = float(present[0]), float(present[-1])
     if not high > low:
         raise MemberError(Reason.BAD_PIXELS, "The picture is constant.")
-    grey = (np.arange(len(histogram), dtype=np.float64) - low) / (high - low)
-    levels = np.rint(np.clip(grey, 0.0, 1.0) * 65535.0).astype(np.uint16)
+    first, last = math.ceil(low), math.floor(high)  # only greys between the two are worked out
+    levels = np.zeros(len(histogram), np.uint16)
+    levels[last + 1 :] = 65535
+    grey = (np.arange(first, last + 1, dtype=np.float64) - low) / (high - low)
+    levels[first : last + 1] = np.rint(grey * 65535.0)
     return cast(np.ndarray, cv2.LUT(pixels_HW, levels))
 
 

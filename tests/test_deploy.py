@@ -23,6 +23,7 @@ from cronsim import CronSim
 from implant_model import storage
 from implant_model.errors import AccessDeniedError
 from implant_model.privacy import load_key
+from jobs.pipeline.cluster import ALLOCATOR
 from jobs.pipeline.lease import Lease
 from jobs.pipeline.options import KEY_VARIABLE, parse_classify
 from jobs.pipeline.plan import make_plan
@@ -34,6 +35,11 @@ DEPLOY = ROOT / "deploy"
 SCHEMA = json.loads((ROOT / "tests" / "schemas" / "kuberay-1.7.0.json").read_text())
 MANIFESTS = ("rayjob.yaml", "raycronjob.yaml")
 POLICIES = sorted(DEPLOY.glob("policy-*.json"))
+
+
+def test_the_image_sets_the_allocator_as_a_local_cluster_does() -> None:
+    settings = re.findall(r"MALLOC_\w+=\d+", (DEPLOY / "Dockerfile").read_text())
+    assert dict(setting.split("=") for setting in settings) == ALLOCATOR
 
 
 def manifest(name: str) -> dict[str, Any]:

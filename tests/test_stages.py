@@ -38,15 +38,21 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
 
 
 @pytest.mark.parametrize(
-    ("cpus", "max_actors", "read_tasks", "max_publishers"),
-    [(1, 1, 16, 1), (2, 1, 32, 1), (4, 2, 64, 1), (8, 4, 128, 1), (128, 64, 2048, 16)],
+    ("cpus", "max_actors", "read_tasks", "max_publishers", "max_waiting"),
+    [(1, 1, 16, 1, 16), (2, 1, 32, 1, 32), (8, 4, 128, 1, 128), (128, 64, 2048, 16, 2048)],
 )
 def test_without_a_gpu_readers_and_actors_share_the_cores(
-    cluster: dict[str, float], cpus: int, max_actors: int, read_tasks: int, max_publishers: int
+    cluster: dict[str, float],
+    cpus: int,
+    max_actors: int,
+    read_tasks: int,
+    max_publishers: int,
+    max_waiting: int,
 ) -> None:
     cluster |= {"CPU": cpus}
     asked = choose_resources(None, None, 7)
-    assert asked == Resources(1, max_actors, 0.0, 0.5, 0.5, 7, read_tasks, max_publishers)
+    shares = (0.0, 0.5, 0.5)
+    assert asked == Resources(1, max_actors, *shares, 7, read_tasks, max_publishers, max_waiting)
 
 
 @pytest.mark.parametrize(

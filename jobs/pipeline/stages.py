@@ -17,7 +17,7 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 import ray
-from ray.data import ActorPoolStrategy, DataContext, Dataset
+from ray.data import ActorPoolStrategy, DataContext, Dataset, ExecutionResources
 
 from implant_model.classifier import Classifier, Predictions
 from implant_model.errors import UsageError
@@ -27,7 +27,7 @@ from jobs.pipeline.parcels import parcel_table, read_parcel
 from jobs.pipeline.plan import PlannedArchive
 from jobs.pipeline.read_ahead import Group
 from jobs.pipeline.recipe import Recipe
-from jobs.pipeline.source import ArchiveSource, group_archives
+from jobs.pipeline.source import PARCEL_MEMBERS, ArchiveSource, group_archives
 from jobs.pipeline.unit_files import PublishParcel
 
 TOP = 3
@@ -38,6 +38,10 @@ time, so that there are more of them than cores and the operating system shares 
 CLASSIFIER_THREADS = 2
 """Of an actor on CPUs, of which there is one for every two cores: where decoding is cheap, or done,
 the classifier has the cores to itself."""
+WAITING_PER_CPU = 16
+"""Parcels for each CPU that may be in the object store: small pictures are decoded faster than they
+are classified, and would fill it. With fewer than a dozen Ray Data stops readers for want of room,
+and their idle processes are ended and started again."""
 TASKS_PER_CPU = 16
 """Read tasks for each CPU: enough that the last ones end together, few enough to start quickly."""
 CPUS_PER_PUBLISHER = 8
@@ -61,6 +65,7 @@ class Resources:
         batch_size: Pictures in one pass of the networks; None fits it to the device.
         read_tasks: Most read tasks that archives are dealt to.
         max_publishers: Publisher actors that there may be.
+        max_waiting: Parcels that may be in the object store, as far as Ray Data can tell.
     """
 
     min_actors: int
@@ -71,6 +76,7 @@ class Resources:
     batch_size: int | None
     read_tasks: int
     max_publishers: int
+    max_waiting: int
 
 
 def choose_resources(
@@ -103,7 +109,8 @@ def choose_resources(
     share = 1.0 if gpus_per_actor and (cpus >= 2 or not cpus) else SHARE
     tasks = int(max(cpus, 1) * TASKS_PER_CPU)
     publishers = max(1, int(cpus // CPUS_PER_PUBLISHER))
-    return Resources(*actors, gpus_per_actor, share, share, batch_size, tasks, publishers)
+    waiting = int(max(cpus, 1) * WAITING_PER_CPU)
+    return Resources(*actors, gpus_per_actor, share, share, batch_size, tasks, publishers, waiting)
 
 
 def run_stages(
@@ -156,6 +163,10 @@ def build(
     context.target_max_block_size = 1
     context.execution_options.preserve_order = False
     context.max_errored_blocks = MOST_LOST_TASKS
+    parcel_bytes = PARCEL_MEMBERS * recipe.preprocessing.size_px**2
+    context.execution_options.resource_limits = ExecutionResources(
+        object_store_memory=resources.max_waiting * parcel_bytes
+    )
     parcels = ray.data.read_datasource(
         ArchiveSource(groups, recipe),
         override_num_blocks=len(groups),
