@@ -41,7 +41,9 @@ HEIGHT_PX = 2500
 NUM_DIFFERENT = 6
 """Pictures that differ; a tar repeats them, since to draw one takes a second."""
 ARCHIVES = (10, 100, 1000)
-PER_ARCHIVE = 8
+PER_ARCHIVE = 32
+"""Radiographs of a small archive: enough that every actor has full batches with 100 archives, and
+what more of them take is growth and not a beginning."""
 SMALL_PX = 250
 LOOK_EVERY_S = 0.25
 FLAT = 1.1
@@ -110,14 +112,15 @@ def write_tar(path: Path, pictures: Sequence[bytes], count: int) -> None:
 
 def write_many(folder: Path, count: int) -> list[Path]:
     """Writes so many tars of small JPEG."""
+    implants = ORTHONET.implants[:NUM_DIFFERENT]
     phantoms = [
-        render(implant, np.random.default_rng(i), SMALL_PX)
-        for i, implant in enumerate(ORTHONET.implants[:PER_ARCHIVE])
+        render(implant, np.random.default_rng(i), SMALL_PX) for i, implant in enumerate(implants)
     ]
+    pictures = [write_jpeg(phantom) for phantom in phantoms]
     folder.mkdir()
     paths = [folder / f"{number:05}.tar" for number in range(count)]
     for path in paths:
-        write_tar(path, [write_jpeg(phantom) for phantom in phantoms], PER_ARCHIVE)
+        write_tar(path, pictures, PER_ARCHIVE)
     return paths
 
 

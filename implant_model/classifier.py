@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +16,7 @@ from implant_model.calibration import prediction_set, softmax
 from implant_model.device_batches import DeviceBatches
 from implant_model.errors import Outcome, PackageError
 from implant_model.folding import fold_batch_norms
+from implant_model.network_spec import Precision
 from implant_model.networks import Ensemble
 from implant_model.package import ModelPackage
 from implant_model.weights import load_networks
@@ -24,7 +24,6 @@ from implant_model.weights import load_networks
 Array = npt.NDArray[np.float32]
 Images = npt.NDArray[np.uint8]
 CPU_BATCH_SIZE = 32  # larger ones leave the cache: 2.2, 2.5 and 3.5 ms an image at 32, 64, 128
-Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -56,8 +55,8 @@ class Classifier:
         package: A package as `load_package` returned it.
         device: `cpu`, `cuda`, `cuda:1`, ...
         precision: `bfloat16` runs convolutions in bfloat16: faster where the processor has it, with
-            probabilities that differ in the second digit and may depend on the batch. Calibration
-            and thresholds are those of float32.
+            probabilities that differ in the second digit and may depend on the batch and on the
+            processor. Calibration and thresholds are those of float32.
         threads: Batches that a CPU works on at a time, each with torch's own number of threads.
 
     Raises:

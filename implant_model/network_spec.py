@@ -11,6 +11,8 @@ from implant_model.errors import UsageError
 from implant_model.json_fields import Fields
 
 Role = Literal["segmenter", "classifier"]
+Precision = Literal["float32", "bfloat16"]
+"""What convolutions are computed in; see `implant_model.classifier.Classifier`."""
 
 # A closed list: the name comes out of a file, and torchvision also builds networks of 600 million
 # weights. Each has a last linear layer on a pooled feature map, which novelty and saliency read.

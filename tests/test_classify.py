@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import get_args
 
 import deltalake
 import duckdb
@@ -16,7 +17,12 @@ import pydicom.data
 import pytest
 from PIL import Image
 
+from implant_model.classifier import Classifier
 from implant_model.errors import Outcome, Reason, UsageError
+from implant_model.limits import Limits
+from implant_model.network_spec import Precision
+from implant_model.package import load_package
+from implant_model.pictures import picture_of
 from jobs.classify import main
 from jobs.pipeline.tables import PREDICTION_ROW
 from tests.object_store import ObjectStore
@@ -250,6 +256,7 @@ def arguments(call: dict[str, str], **changes: str) -> list[str]:
         ({"identifiers": "pseudonymise"}, "needs a key"),
         ({"identifiers": "publish"}, "publish"),
         ({"key_file": "{folder}/none.key"}, "none.key"),
+        ({"precision": "int8"}, "'float32', 'bfloat16'"),
         ({"colour": "blue"}, "--colour"),
     ],
 )
@@ -314,6 +321,34 @@ def test_patient_is_one_pseudonym_and_no_name_leaves_the_file(
     assert len(rows) == 2
     assert identifier not in text
     assert "Doe" not in text
+
+
+@pytest.mark.cluster
+def test_precision_that_is_asked_for_is_that_of_the_networks(
+    tmp_path: Path, ray_cluster: RayCluster, small_package: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    pictures = [png(number) for number in range(3)]
+    members = {f"{number}.png": picture for number, picture in enumerate(pictures)}
+    (tmp_path / "in" / "a.tar").write_bytes(tar_of(members))
+    done = ray_cluster.run(
+        "jobs.classify",
+        str(tmp_path / "in"),
+        *("--output", str(tmp_path / "out"), "--model", str(small_package)),
+        *("--precision", "bfloat16"),
+    )
+    assert done.returncode == 0, done.stderr
+    rows = pl.read_delta(str(tmp_path / "out" / "predictions")).sort("member_index")
+    package = load_package(str(small_package))
+    made = [picture_of(data, package.preprocessing, Limits()).image for data in pictures]
+    images_NHW = np.stack([image for image in made if image is not None])
+    best = {
+        precision: Classifier(package, precision=precision).classify(images_NHW)
+        for precision in get_args(Precision)
+    }
+    reduced, exact = (best[name].probabilities_NC.max(axis=1) for name in ("bfloat16", "float32"))
+    difference = np.abs(reduced - exact).max()
+    assert np.abs(rows["probability"].to_numpy() - reduced).max() < difference / 2
 
 
 @pytest.mark.cluster

@@ -185,6 +185,7 @@ def test_configuration_hash_follows_what_decides_the_rows(tmp_path: Path) -> Non
         {"limits": Limits(frames=1)},
         {"model": "m@ffffffffffff"},
         {"unit_members": 10},
+        {"precision": "bfloat16"},
         {"protector": Protector(IdentifierPolicy.DROP, None)},
         {"protector": Protector(IdentifierPolicy.PSEUDONYMISE, bytes(range(32)))},
     ):

@@ -3,10 +3,12 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 from implant_model import storage
 from implant_model.errors import UsageError
 from implant_model.limits import Limits
+from implant_model.network_spec import Precision
 from implant_model.package import ModelPackage
 from implant_model.privacy import IdentifierPolicy, Protector, load_key
 from jobs.pipeline.command import Parser
@@ -15,6 +17,10 @@ from jobs.pipeline.recipe import Recipe
 
 KEY_VARIABLE = "IMPLANT_KEY_FILE"
 _BATCH_SIZE = "images in one pass of the networks; default 32, on a GPU what fits its memory"
+_PRECISION = (
+    "of the networks: float32, as they were calibrated (default), or bfloat16, faster where the "
+    "processor or GPU has it; probabilities then differ in the second digit"
+)
 _MAX_REJECTED = "share of rejected members above which the exit code is 3; default 1"
 _MAX_DRIFT = "shift against the last weeks above which the exit code is 3; default 0.25"
 _METRICS = (
@@ -35,6 +41,7 @@ class ClassifyOptions:
         actors: Least and most classifier actors; None fits them to the cluster.
         gpus_per_actor: None fits it to the cluster.
         batch_size: Pictures in one pass of the networks; None fits it to the device.
+        precision: Of the networks.
         max_rejected: Largest share of rejected members that still ends with exit code 0.
         max_drift: Largest population stability index that still ends with exit code 0.
         metrics_file: Normalised URI of a Prometheus text file, or None.
@@ -50,6 +57,7 @@ class ClassifyOptions:
     actors: tuple[int, int] | None
     gpus_per_actor: float | None
     batch_size: int | None
+    precision: Precision
     max_rejected: float
     max_drift: float
     metrics_file: str | None
@@ -77,7 +85,10 @@ class ClassifyOptions:
 
     def recipe(self, package: ModelPackage) -> Recipe:
         """How members become rows under these options and this model."""
-        return Recipe(self.output, package.id, package.preprocessing, Limits(), self.protector)
+        return Recipe(
+            self.output, package.id, package.preprocessing, Limits(), self.protector,
+            precision=self.precision,
+        )  # fmt: skip
 
 
 def parse_classify(arguments: Sequence[str] | None, description: str | None) -> ClassifyOptions:
@@ -97,6 +108,7 @@ def parse_classify(arguments: Sequence[str] | None, description: str | None) -> 
     add("--actors", type=_actors, metavar="MIN[:MAX]", help="classifier actors; default: to fit")
     add("--gpus-per-actor", type=float, metavar="F", help="0 for CPUs; a fraction shares a GPU")
     add("--batch-size", type=int, metavar="N", help=_BATCH_SIZE)
+    add("--precision", choices=get_args(Precision), default="float32", help=_PRECISION)
     add("--max-rejected", type=float, default=1.0, metavar="RATE", help=_MAX_REJECTED)
     add("--max-drift", type=float, default=0.25, metavar="PSI", help=_MAX_DRIFT)
     add("--metrics-file", type=storage.normalise, metavar="PATH", help=_METRICS)

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 
 from implant_model import __version__
 from implant_model.limits import Limits
+from implant_model.network_spec import Precision
 from implant_model.preprocess import Preprocessing
 from implant_model.privacy import Protector
 from jobs.pipeline.tables import UNIT_MEMBERS
@@ -27,6 +28,7 @@ class Recipe:
         protector: What is done with identifiers; holds the key where there is one.
         unit_members: Most members of a unit, at most 1,000.
         unit_bytes: A unit ends with the member that takes it to this size.
+        precision: Of the networks, see `implant_model.classifier.Classifier`.
     """
 
     output: str
@@ -36,6 +38,7 @@ class Recipe:
     protector: Protector
     unit_members: int = UNIT_MEMBERS
     unit_bytes: int = UNIT_BYTES
+    precision: Precision = "float32"
 
     @property
     def configuration_hash(self) -> str:
@@ -48,4 +51,6 @@ class Recipe:
             "key": self.protector.key_id,
             "unit": [self.unit_members, self.unit_bytes],
         }
+        if self.precision != "float32":  # not named, so that older outputs keep their hash
+            decides["precision"] = self.precision
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]

@@ -21,6 +21,7 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset, ExecutionResources
 
 from implant_model.classifier import Classifier, Predictions
 from implant_model.errors import UsageError
+from implant_model.network_spec import Precision
 from implant_model.package import ModelPackage
 from jobs.pipeline.cluster import may_grow, possible_resources
 from jobs.pipeline.parcels import parcel_table, read_parcel
@@ -181,7 +182,7 @@ def build(
     gpus = {"num_gpus": resources.gpus_per_actor} if resources.gpus_per_actor else {}
     classified = parcels.map_batches(
         ClassifyParcel,
-        fn_constructor_args=(ray.put(package), recipe.preprocessing.size_px, resources),
+        fn_constructor_args=(ray.put(package), recipe.precision, resources),
         batch_size=1,
         batch_format="pyarrow",
         compute=pool,
@@ -206,20 +207,20 @@ class ClassifyParcel:
 
     Args:
         package: Reference to the `ModelPackage` in the object store.
-        size_px: Side of a parcel's pictures.
+        precision: Of the networks.
         resources: Device and batch size.
     """
 
     def __init__(
-        self, package: "ray.ObjectRef[ModelPackage]", size_px: int, resources: Resources
+        self, package: "ray.ObjectRef[ModelPackage]", precision: Precision, resources: Resources
     ) -> None:
         self._package: ModelPackage = ray.get(package)
-        self._size_px = size_px
+        self._size_px = self._package.preprocessing.size_px
         self._batch_size = resources.batch_size
         device = "cuda" if resources.gpus_per_actor else "cpu"
         threads = min(CLASSIFIER_THREADS, os.cpu_count() or 1)
-        self._classifier = Classifier(self._package, device=device, threads=threads)
-        blank = np.zeros((1, size_px, size_px), np.uint8)
+        self._classifier = Classifier(self._package, device, precision, threads)
+        blank = np.zeros((1, self._size_px, self._size_px), np.uint8)
         self._classifier.classify(blank, self._batch_size)  # warm before work
 
     def __call__(self, table: pa.Table) -> pa.Table:
