@@ -184,8 +184,8 @@ def report(
         "",
         f"`python -m benchmarks.memory --images {images}`, {datetime.now(UTC):%Y-%m-%d}: one tar "
         f"of uncompressed 16-bit DICOM phantoms ({size:.1f} MB each on average), then tars of "
-        f"{PER_ARCHIVE} JPEG of {SMALL_PX} x {SMALL_PX}; model `{model}`. Peaks in MB: unique set "
-        "size (USS) of the processes, sums at one moment; touched pages of Ray's object store.",
+        f"{PER_ARCHIVE} JPEG of {SMALL_PX} x {SMALL_PX}; model `{model}`. Peaks in MB: anonymous "
+        "memory of the processes, sums at one moment; touched pages of Ray's object store.",
         "",
         f"Machine: {machine()}.",
         "",

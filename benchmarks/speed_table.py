@@ -40,23 +40,29 @@ def report(measured: Mapping[str, Rates]) -> str:
 
 def _sizing(measured: Mapping[str, Rates]) -> list[str]:
     """What the CPU times mean for a cluster: linear in cores, since archives share nothing."""
-    timed = {kind: measured[kind] for kind in KINDS if measured.get(kind, {}).get("decode_ms")}
+    wanted = ("job", "limit", "decode_ms")
+    timed = {
+        kind: rates
+        for kind in KINDS
+        if all((rates := measured.get(kind, {})).get(name) for name in wanted)
+    }
     if not timed:
         return []
     lines = [
         "## Sizing",
         "",
-        "Radiographs an hour of one core of this machine that decodes and classifies; and, where "
-        "GPUs classify, the cores that must decode for a GPU that takes 1,000 images a second: "
-        "multiply by what `python -m benchmarks.gpu` says of yours. The cost of a million "
-        "radiographs is a million over the first figure, in hours of a core at your price.",
+        "Radiographs an hour of one core of this machine that decodes and classifies, by the job's "
+        "rate above; and, where GPUs classify, the cores that must decode for a GPU that takes "
+        "1,000 images a second: multiply by what `python -m benchmarks.gpu` says of yours. The "
+        "cost of a million radiographs is a million over the first figure, in hours of a core at "
+        "your price.",
         "",
         "| archive | an hour and core | cores for 1,000 images/s |",
         "|---|---:|---:|",
     ]
     for kind, rates in timed.items():
         decode_ms, model_ms = median(rates["decode_ms"]), median(rates["model_ms"])
-        hourly = 3.6e6 / (decode_ms + model_ms)
+        hourly = median(ratios(rates, "limit")) * 3.6e6 / (decode_ms + model_ms)
         lines.append(f"| {KINDS[kind].title} | {hourly:,.0f} | {decode_ms:,.0f} |")
     return [*lines, ""]
 
