@@ -2,10 +2,10 @@
 
 Anonymous memory (`Pss_Anon` and `SwapPss` of `smaps_rollup`) is what processes have allocated, and
 what only their end gives back. Pages of libraries are no part of it: Linux drops them at need, and
-whether a process shares them or has them to itself changes as others come and go (the unique set of
-a classifier rose by 150 MB in two minutes while what it had allocated stayed the same). Ray's object
-store is counted by the pages of its file in /dev/shm: those that were ever used, so that the figure
-only grows, and is never less than what is in use.
+whether a process has them to itself changes as others come and go (the unique set of a classifier
+rose by 150 MB in two minutes, while what it had allocated stayed the same). Ray's object store is
+counted by the pages of its file in /dev/shm: those that were ever used, so that the figure only
+grows, and is never less than what is in use.
 """
 
 import contextlib

@@ -150,12 +150,10 @@ def limit(tar: Path, bench: Bench, rates: dict[str, list[float]]) -> float:
         for _ in range(bench.cores)
     ]  # fmt: skip
     said = [json.loads(process.communicate()[0].splitlines()[-1]) for process in running]
-    decode_ms, model_ms = (
-        float(sum(each[part] for each in said)) / len(said) for part in ("decode_ms", "model_ms")
-    )
-    rates.setdefault("decode_ms", []).append(decode_ms)
-    rates.setdefault("model_ms", []).append(model_ms)
-    return bench.cores / (decode_ms + model_ms) * 1000
+    taken = {part: float(sum(each[part] for each in said)) / len(said) for part in said[0]}
+    for part, milliseconds in taken.items():
+        rates.setdefault(part, []).append(milliseconds)
+    return bench.cores / (taken["decode_ms"] + taken["model_ms"]) * 1000
 
 
 def run(command: Sequence[str], bench: Bench) -> list[str]:

@@ -3,8 +3,9 @@
     python -m benchmarks.speed_limit MODEL TAR --seconds 5
 
 Decodes the members of a tar that is in memory, in this process, and runs the networks on the
-pictures in the batches of the job. Prints CPU milliseconds a picture of both as JSON. One process
-for each core runs at a time, since cores share their memory's bandwidth when all work.
+pictures in the batches of the job, in float32 and in bfloat16. Prints CPU milliseconds a picture of
+each as JSON. One process for each core runs at a time, since cores share their memory's bandwidth
+when all work.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from benchmarks.speed_archives import NUM_DIFFERENT
 from implant_model.decode import silence_loggers
 from implant_model.errors import ImplantError
 from implant_model.limits import Limits
+from implant_model.network_spec import Precision
 from implant_model.package import ModelPackage, load_package
 from implant_model.pictures import picture_of
 
@@ -39,15 +41,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     silence_loggers()
     images = [make(member, package) for member in data]
     decode_ms = 1000 * cpu_seconds(lambda i: make(data[i % len(data)], package), options.seconds)
+    float32_ms, bfloat16_ms = (
+        classify_ms(package, images, precision, options.seconds)
+        for precision in ("float32", "bfloat16")
+    )
+    print(json.dumps({"decode_ms": decode_ms, "model_ms": float32_ms, "bfloat16_ms": bfloat16_ms}))
+
+
+def classify_ms(
+    package: ModelPackage, images: Sequence[np.ndarray], precision: Precision, seconds: float
+) -> float:
+    """CPU milliseconds of the classifier for a picture, in batches of the job."""
     from implant_model.classifier import CPU_BATCH_SIZE, Classifier
 
-    classifier = Classifier(package)
+    classifier = Classifier(package, precision=precision)
     batch = np.stack([images[i % len(images)] for i in range(CPU_BATCH_SIZE)])
     classifier.classify(batch, CPU_BATCH_SIZE)
-    model_ms = 1000 * cpu_seconds(
-        lambda _: classifier.classify(batch, CPU_BATCH_SIZE), options.seconds
-    )
-    print(json.dumps({"decode_ms": decode_ms, "model_ms": model_ms / CPU_BATCH_SIZE}))
+    used_s = cpu_seconds(lambda _: classifier.classify(batch, CPU_BATCH_SIZE), seconds)
+    return 1000 * used_s / CPU_BATCH_SIZE
 
 
 def read(tar: Path) -> list[bytes]:

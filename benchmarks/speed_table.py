@@ -28,8 +28,8 @@ def report(measured: Mapping[str, Rates]) -> str:
         f"Machine: {machine()}.",
         "",
         "| archive | job, images/s | to the DataLoader loop | to plain Ray Data | to the limit |"
-        " decode, CPU ms | model, CPU ms |",
-        "|---|---:|---|---|---|---:|---:|",
+        " decode, CPU ms | model, CPU ms | model in bfloat16, CPU ms |",
+        "|---|---:|---|---|---|---:|---:|---:|",
         *(_line(kind, measured[kind]) for kind in KINDS if kind in measured),
         "",
         *_start(measured.get(START, {})),
@@ -76,7 +76,7 @@ def _line(kind: str, rates: Rates) -> str:
     cells = [KINDS[kind].title, f"{median(rates['job']):.0f}" if rates.get("job") else ""]
     for rival, least in zip(RIVALS, KINDS[kind].least, strict=True):
         cells.append(_ratio(ratios(rates, rival), least) if rates.get(rival) else "")
-    for part in ("decode_ms", "model_ms"):
+    for part in ("decode_ms", "model_ms", "bfloat16_ms"):
         cells.append(f"{median(rates[part]):.1f}" if rates.get(part) else "")
     return f"| {' | '.join(cells)} |"
 
