@@ -132,10 +132,9 @@ def _panels(explanation: Explanation, asked: str) -> list[tuple[npt.NDArray[np.u
     if explanation.cut_out_HW is not None:
         panels.append((_grey(explanation.cut_out_HW), "What the segmenter cuts out as implant."))
     says = (
-        f"What speaks for {asked}: the brighter the colour, the more (Grad-CAM). Rough, and no "
-        "proof of why."
+        f"What speaks for {asked}: the brighter the colour, the more. Rough, and no proof of why."
         if heat_HW.any()
-        else f"Nothing in the last feature map speaks for {asked} (Grad-CAM)."
+        else f"Nothing that the networks see speaks for {asked}."
     )
     return [*panels, (overlay(image_HW, heat_HW), says)]
 
