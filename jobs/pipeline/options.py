@@ -16,7 +16,7 @@ from jobs.pipeline.plan import check_reasons
 from jobs.pipeline.recipe import Recipe
 
 KEY_VARIABLE = "IMPLANT_KEY_FILE"
-_BATCH_SIZE = "images in one pass of the networks; default 32, on a GPU what fits its memory"
+_BATCH_SIZE = "images in one pass of the networks; default 16, on a GPU what fits its memory"
 _PRECISION = (
     "of the networks: float32, as they were calibrated (default), or bfloat16, faster where the "
     "processor or GPU has it; probabilities then differ in the second digit"
