@@ -26,7 +26,7 @@ from benchmarks.speed_archives import KINDS, link, prepare
 from benchmarks.speed_start import START, measure_start
 from benchmarks.speed_table import CONTENDERS, report
 from implant_model.errors import ImplantError
-from jobs.pipeline.cluster import ALLOCATOR
+from jobs.pipeline.cluster import NODE
 from jobs.pipeline.command import OK, run_command
 
 ROOT = Path(__file__).parents[1]
@@ -144,7 +144,7 @@ def limit(tar: Path, bench: Bench, rates: dict[str, list[float]]) -> float:
     command = [sys.executable, "-m", "benchmarks.speed_limit", str(bench.model), str(tar)]
     running = [
         subprocess.Popen(
-            command, cwd=ROOT, env={**bench.environment, "OMP_NUM_THREADS": "1", **ALLOCATOR},
+            command, cwd=ROOT, env={**bench.environment, "OMP_NUM_THREADS": "1", **NODE},
             stdout=subprocess.PIPE, text=True,
         )
         for _ in range(bench.cores)

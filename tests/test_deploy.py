@@ -23,7 +23,7 @@ from cronsim import CronSim
 from implant_model import storage
 from implant_model.errors import AccessDeniedError
 from implant_model.privacy import load_key
-from jobs.pipeline.cluster import ALLOCATOR
+from jobs.pipeline.cluster import NODE
 from jobs.pipeline.lease import Lease
 from jobs.pipeline.options import KEY_VARIABLE, parse_classify
 from jobs.pipeline.plan import make_plan
@@ -37,9 +37,9 @@ MANIFESTS = ("rayjob.yaml", "raycronjob.yaml")
 POLICIES = sorted(DEPLOY.glob("policy-*.json"))
 
 
-def test_the_image_sets_the_allocator_as_a_local_cluster_does() -> None:
-    settings = re.findall(r"MALLOC_\w+=\d+", (DEPLOY / "Dockerfile").read_text())
-    assert dict(setting.split("=") for setting in settings) == ALLOCATOR
+def test_the_image_has_the_settings_of_a_local_cluster() -> None:
+    settings = re.findall(r"(?:MALLOC|RAY)_\w+=\d+", (DEPLOY / "Dockerfile").read_text())
+    assert dict(setting.split("=") for setting in settings) == NODE
 
 
 def manifest(name: str) -> dict[str, Any]:

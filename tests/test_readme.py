@@ -13,10 +13,14 @@ import tomllib
 from collections.abc import Iterator
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from statistics import median
 
 import pytest
 from ray.job_submission import JobDetails, JobSubmissionClient
 
+from benchmarks.speed import read_result
+from benchmarks.speed_archives import KINDS
+from benchmarks.speed_table import RIVALS, ratios
 from implant_model.errors import ArchiveReason, ArchiveStatus, Outcome, Reason
 from implant_model.privacy import IdentifierPolicy
 from jobs.pipeline import command
@@ -218,15 +222,21 @@ def test_dependencies_have_their_reasons() -> None:
     assert all(re.search(rf"\b{name}\b", section("Dependencies")) for name in developing)
 
 
-def test_figures_are_those_of_the_benchmark() -> None:
+def test_figures_of_memory_are_those_of_the_benchmark() -> None:
     lines = (ROOT / "benchmarks" / "memory.md").read_text(encoding="utf-8").splitlines()
-    measured = [
-        [c.strip() for c in line.strip("|").split("|")] for line in lines if line[:2] == "| "
-    ]
-    for said, row in zip(table("Memory"), measured[1:], strict=False):
-        assert [cell.removesuffix(" MB") for cell in said] == [row[0], *row[3:7]]
-    assert len(table("Memory")) == 3
+    rows = [[c.strip() for c in line.strip("|").split("|")] for line in lines if line[:1] == "|"]
+    measured = [row for row in rows if row[0].replace(",", "").isdigit()]
+    for said, row in zip(table("Memory"), measured, strict=True):
+        assert [cell.removesuffix(" MB") for cell in said] == [*row[:2], *row[5:9]]
     assert "make bench" in section("Memory")
+
+
+def test_figures_of_speed_are_those_of_the_benchmark() -> None:
+    measured = read_result()
+    for said, (name, kind) in zip(table("Speed"), KINDS.items(), strict=True):
+        rates = measured[name]
+        shares = [f"{median(ratios(rates, rival)):.2f}" for rival in RIVALS]
+        assert said == [kind.title, f"{median(rates['job']):.0f}", *shares]
 
 
 def test_promises_are_shown_by_tests_that_there_are() -> None:

@@ -21,14 +21,19 @@ next time, its programs are in the page cache."""
 REACH_S: Final = 10.0
 OOM_RETRIES: Final = 3
 """How often a task is repeated that was killed for want of memory; Ray's default is for ever."""
-ALLOCATOR: Final = {
+NODE: Final = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": str(32 * MIB),
     "MALLOC_TRIM_THRESHOLD_": str(256 * MIB),
+    "RAY_idle_worker_killing_time_threshold_ms": "60000",
 }
-"""Of the C library in the processes of a local cluster (deploy/Dockerfile sets it for others'): the
-memory of a batch is kept for the next one, since to get it anew from the system takes a fifth of a
-small network's time; and in one arena, since each of a worker's many threads would keep its own."""
+"""Settings of the processes of a local cluster; deploy/Dockerfile makes them for others.
+
+The C library keeps the memory of a batch for the next one, since to get it anew from the system
+takes a fifth of a small network's time; and in one arena, since each of a worker's many threads
+would keep its own. A reader that waits for room in the object store is not ended after a second,
+as is Ray's default: the next one takes 2.5 s of a core to start.
+"""
 
 
 def start_ray() -> None:
@@ -41,7 +46,7 @@ def start_ray() -> None:
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("RAY_task_oom_retries", str(OOM_RETRIES))
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    for name, value in ALLOCATOR.items():
+    for name, value in NODE.items():
         os.environ.setdefault(name, value)
     import ray
 
