@@ -35,9 +35,9 @@ START_S = {"job": 14.0, "loader": 2.0, "ray": 4.0}
 """Seconds of work of the smaller run: above a start, in which some contenders work already."""
 
 
-FIRST = 1
-"""Archives of a run before both, whose workers Ray keeps: without it only the smaller run would
-have to start them, and the slope would be too steep."""
+FIRST = 16
+"""Archives of a run before both, enough that every worker has some: Ray keeps its workers, and
+without it only the smaller run would have to start them, and the slope would be too steep."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.model.resolve(), options.folder, options.seconds, environment, count_cores()
         )
         for kind, tar in tars.items():
-            measured[kind] = measure(
-                kind, tar, options.contenders.split(","), options.repeats, bench
+            contenders = options.contenders.split(",")
+            measured.setdefault(kind, {}).update(
+                measure(kind, tar, contenders, options.repeats, bench)
             )
             write_result(measured)
         if START in kinds:
