@@ -8,7 +8,8 @@ Data pipeline, one after the other, `--repeats` times in turn on one running clu
 the slope between two numbers of archives, both of which take longer than a start, so that what a
 start takes cancels, work that is done meanwhile included; starts are a row of their own. The limit
 is the number of cores over the CPU seconds of the job's own decode and model. What was measured
-replaces its rows in benchmarks/speed.json, and benchmarks/speed.md shows all of that.
+replaces its figures in benchmarks/speed.json (a contender that is left out keeps those of before),
+and benchmarks/speed.md shows all of that.
 Exit codes: 0 measured; 3 a contender failed.
 """
 
