@@ -34,8 +34,6 @@ ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks" / "speed.json"
 START_S = {"job": 14.0, "loader": 2.0, "ray": 4.0}
 """Seconds of work of the smaller run: above a start, in which some contenders work already."""
-
-
 FIRST = 16
 """Archives of a run before both, enough that every worker has some: Ray keeps its workers, and
 without it only the smaller run would have to start them, and the slope would be too steep."""
@@ -70,8 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         bench = Bench(
             options.model.resolve(), options.folder, options.seconds, environment, count_cores()
         )
+        contenders = options.contenders.split(",")
         for kind, tar in tars.items():
-            contenders = options.contenders.split(",")
             measured.setdefault(kind, {}).update(
                 measure(kind, tar, contenders, options.repeats, bench)
             )

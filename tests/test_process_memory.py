@@ -40,7 +40,7 @@ def family() -> Iterator[int]:
         yield process.pid
 
 
-def test_private_memory_of_a_process_and_its_child_is_seen(family: int) -> None:
+def test_memory_of_a_process_and_its_child_is_seen(family: int) -> None:
     sample = look(family)
     assert [len(sample[role]) for role in ("driver", "decoder", "worker", "store")] == [1, 1, 0, 0]
     for role in ("driver", "decoder"):
