@@ -17,6 +17,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from implant_model.decode_markers import JpegFrame, PngFrame, jpeg_frame, png_frame
+from implant_model.decode_png import store_pixels
 from implant_model.decoded import Header, Pixels
 from implant_model.errors import MemberError, Reason
 from implant_model.limits import Limits
@@ -92,7 +93,7 @@ def _read_png(data: bytes, frame: PngFrame) -> Pixels:
         raise MemberError(Reason.MULTI_FRAME, "The PNG is animated.")
     if not frame.whole:
         raise MemberError(Reason.TRUNCATED, "The PNG ends before its IEND chunk.")
-    image = _load(data, PngImageFile)
+    image = _load(store_pixels(data, frame), PngImageFile)
     if frame.bits == 16 and image.mode not in ("I;16", "I;16B", "I"):
         # Pillow keeps 8 of 16 bits of colour; it has proven the file whole, so OpenCV may read it.
         return _turned(grey_of(_read_with_opencv(data)), _orientation(image))
