@@ -1,9 +1,10 @@
 """Stored values of a grey image > display-ready grey (PS3.3 C.11.1, C.11.2, C.11.6 and C.7.6.3).
 
 The whole chain (modality LUT, VOI LUT or window, inversion) is worked out once for each of the 256
-or 65,536 values that a pixel can have, and the picture then looked up: exact in float64 where it is
-cheap, and 16-bit pixels stay 16-bit. Pure numpy, and OpenCV for the look-up and the histogram
-(1.6 and 1.9 ms on 2500 x 2048 pixels, where numpy takes 6.7 and 13). Knows nothing of DICOM files.
+or 65,536 values that a pixel can have, exact in float64 where it is cheap. Where it comes to a
+straight line between black and white, as with most windows, that line makes the picture (0.6 ms for
+2500 x 2048 pixels of 16 bits), else a look-up (2.0 ms; numpy's takes 6.7). 16-bit pixels stay
+16-bit. Pure numpy, and OpenCV for what goes over pixels. Knows nothing of DICOM files.
 
 `Lut` and `Display` take the attributes as read; what makes no sense in them falls back to the full
 range of the pixels, because a wrong window must not cost the picture.
@@ -22,6 +23,10 @@ from implant_model.decoded import Pixels
 LARGEST_WHITE = 0.5
 SMALLEST_INSIDE = 0.02
 SAMPLE_PIXELS = 1 << 18
+STRAIGHT = 1e-6
+"""Of the range from black to white, how far a line may be from what is exact."""
+LARGEST_PRODUCT = 1 << 22
+"""Of a line's slope and a value: OpenCV works with 24 bits, and is then off by half a level."""
 Table = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 
@@ -83,7 +88,6 @@ def to_grey(stored_HW: np.ndarray, display: Display) -> Pixels:
         returned constant.
     """
     unsigned, zero = _unsigned(stored_HW)
-    peak = np.iinfo(unsigned.dtype).max
     exact = display.padding is not None or display.modality_lut is not None
     histogram = _histogram(unsigned) if exact else _sample(unsigned)
     stored = np.arange(len(histogram), dtype=np.float64) - zero
@@ -91,9 +95,32 @@ def to_grey(stored_HW: np.ndarray, display: Display) -> Pixels:
     histogram[padded] = 0
     table = _grey_table(stored, histogram, display)
     table[padded] = 0.0
-    levels = np.zeros(peak + 1, unsigned.dtype)
+    return _apply(unsigned, table)
+
+
+def _apply(unsigned_HW: np.ndarray, table: Table) -> Pixels:
+    """Grey 0 to 1 of each value > grey of the picture, within 1 of 65,535 levels."""
+    peak = int(np.iinfo(unsigned_HW.dtype).max)
+    line = _line(table) if peak > 255 else None
+    if line is not None and abs(line[0]) * peak * len(table) < LARGEST_PRODUCT:
+        slope, offset = line[0] * peak, line[1] * peak
+        # Rounds, and clips to black and white.
+        return cast(Pixels, cv2.addWeighted(unsigned_HW, slope, unsigned_HW, 0.0, offset))
+    levels = np.zeros(peak + 1, unsigned_HW.dtype)
     levels[: len(table)] = np.rint(table * peak)
-    return cast(Pixels, cv2.LUT(unsigned, levels))
+    return cast(Pixels, cv2.LUT(unsigned_HW, levels))
+
+
+def _line(table: Table) -> tuple[float, float] | None:
+    """Slope and offset of the straight line that, clipped to 0 and 1, the table is; or None."""
+    inside = np.flatnonzero((table > 0.0) & (table < 1.0))
+    if len(inside) < 2:
+        return None
+    first, last = int(inside[0]), int(inside[-1])
+    slope = float(table[last] - table[first]) / (last - first)
+    offset = float(table[first]) - slope * first
+    line = np.clip(slope * np.arange(len(table)) + offset, 0.0, 1.0)
+    return (slope, offset) if np.abs(line - table).max() <= STRAIGHT else None
 
 
 def shrink_to_16_bits(stored_HW: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from implant_model import display
-from implant_model.display import Display, to_grey
+from implant_model.display import Display, Lut, to_grey
 
 
 def large(seed: int) -> np.ndarray:
@@ -46,3 +46,53 @@ def test_the_ends_of_a_picture_that_few_rows_do_not_show_are_black_and_white() -
     grey_HW = to_grey(stored_HW, Display())
     assert grey_HW[1, 1] == 0
     assert grey_HW[2, 2] == 65535
+
+
+def looked_up(stored_HW: np.ndarray, chain: Display, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
+    with monkeypatch.context() as patch:
+        patch.setattr(display, "_line", lambda _table: None)
+        return to_grey(stored_HW, chain)
+
+
+LINES = [
+    Display(),
+    Display(inverted=True),
+    Display(slope=-2.0, intercept=900.0),
+    Display(center=2000.0, width=800.0),
+    Display(center=2000.25, width=801.5, function="LINEAR_EXACT", inverted=True),
+    Display(center=1500.0, width=3.0),
+    Display(voi_lut=Lut(1000, np.arange(2000, dtype=np.uint16))),
+]
+CURVES = [
+    Display(center=2000.0, width=800.0, function="SIGMOID"),
+    Display(padding=(1990, 2010)),
+    Display(voi_lut=Lut(1000, np.arange(2000, dtype=np.uint16) // 8)),
+]
+
+
+@pytest.mark.parametrize("chain", LINES)
+@pytest.mark.parametrize("kind", [np.uint16, np.int16])
+def test_a_line_is_what_a_look_up_gives(
+    monkeypatch: pytest.MonkeyPatch, chain: Display, kind: type[np.generic]
+) -> None:
+    stored_HW = large(2).astype(kind)
+    exact = looked_up(stored_HW, chain, monkeypatch)
+    grey = to_grey(stored_HW, chain)
+    assert np.abs(grey.astype(int) - exact).max() <= 1
+    np.testing.assert_array_equal(grey == 0, exact == 0)
+    np.testing.assert_array_equal(grey == 65535, exact == 65535)
+
+
+@pytest.mark.parametrize("chain", CURVES)
+def test_a_curve_is_looked_up(monkeypatch: pytest.MonkeyPatch, chain: Display) -> None:
+    stored_HW = large(3)
+    exact = looked_up(stored_HW, chain, monkeypatch)
+    np.testing.assert_array_equal(to_grey(stored_HW, chain), exact)
+
+
+def test_a_steep_line_far_from_zero_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """24 bits of precision would be some levels off."""
+    stored_HW = (large(4) // 64 + 65400).astype(np.uint16)
+    chain = Display()
+    exact = looked_up(stored_HW, chain, monkeypatch)
+    np.testing.assert_array_equal(to_grey(stored_HW, chain), exact)
