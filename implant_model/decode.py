@@ -77,7 +77,8 @@ def decode(data: bytes | memoryview, limits: Limits, size_px: int | None = None)
     """Decodes one member.
 
     Args:
-        data: The member, whole. Uncompressed DICOM is read where it lies, the rest is copied.
+        data: The member, whole. Uncompressed DICOM is read where it lies, and overwritten where
+            that is a writable memoryview; the rest is copied.
         limits: Bounds on what is read.
         size_px: A hint that the picture is only needed this large: JPEG and JPEG 2000 are then
             decoded at half, quarter or eighth size, with no side under `size_px`. `Header.rows` and

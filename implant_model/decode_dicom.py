@@ -179,7 +179,8 @@ class DicomSource:
         if stored.itemsize > 2:
             stored = shrink_to_16_bits(stored)
             return to_grey(stored, display_of(attributes, fmt, windowed=False))
-        return to_grey(stored, display_of(attributes, fmt))
+        display = display_of(attributes, fmt)
+        return to_grey(stored, display, in_place=bool(stored.flags.writeable))
 
 
 def _names_an_image(attributes: Attributes) -> bool:

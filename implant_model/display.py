@@ -76,12 +76,13 @@ class Display:
     padding: tuple[int, int] | None = None
 
 
-def to_grey(stored_HW: np.ndarray, display: Display) -> Pixels:
+def to_grey(stored_HW: np.ndarray, display: Display, *, in_place: bool = False) -> Pixels:
     """Applies the display chain.
 
     Args:
         stored_HW: Stored values, uint8, int8, uint16 or int16, of shape (height, width).
         display: The chain.
+        in_place: The values may be overwritten, which leaves more of the caches to them.
 
     Returns:
         Grey of the same width in bits: 0 black, the type's maximum white. A constant picture is
@@ -95,20 +96,23 @@ def to_grey(stored_HW: np.ndarray, display: Display) -> Pixels:
     histogram[padded] = 0
     table = _grey_table(stored, histogram, display)
     table[padded] = 0.0
-    return _apply(unsigned, table)
+    into = unsigned if unsigned is not stored_HW or in_place else None
+    return _apply(unsigned, table, into)
 
 
-def _apply(unsigned_HW: np.ndarray, table: Table) -> Pixels:
+def _apply(unsigned_HW: np.ndarray, table: Table, into_HW: np.ndarray | None) -> Pixels:
     """Grey 0 to 1 of each value > grey of the picture, within 1 of 65,535 levels."""
     peak = int(np.iinfo(unsigned_HW.dtype).max)
     line = _line(table) if peak > 255 else None
     if line is not None and abs(line[0]) * peak * len(table) < LARGEST_PRODUCT:
         slope, offset = line[0] * peak, line[1] * peak
         # Rounds, and clips to black and white.
-        return cast(Pixels, cv2.addWeighted(unsigned_HW, slope, unsigned_HW, 0.0, offset))
+        return cast(
+            Pixels, cv2.addWeighted(unsigned_HW, slope, unsigned_HW, 0.0, offset, dst=into_HW)
+        )
     levels = np.zeros(peak + 1, unsigned_HW.dtype)
     levels[: len(table)] = np.rint(table * peak)
-    return cast(Pixels, cv2.LUT(unsigned_HW, levels))
+    return cast(Pixels, cv2.LUT(unsigned_HW, levels, dst=into_HW))
 
 
 def _line(table: Table) -> tuple[float, float] | None:

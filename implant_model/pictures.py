@@ -36,7 +36,7 @@ def picture_of(data: bytes | memoryview, spec: Preprocessing, limits: Limits) ->
     """Decodes and preprocesses one member on the calling thread.
 
     Args:
-        data: The member, whole.
+        data: The member, whole; see `decode` of a memoryview that can be written.
         spec: The package's preprocessing.
         limits: Bounds on what is read.
 

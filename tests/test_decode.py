@@ -58,7 +58,7 @@ def reason_of(data: bytes, limits: Limits = LIMITS) -> Reason | None:
     return decoded.reason
 
 
-def pixels_of(data: bytes) -> np.ndarray:
+def pixels_of(data: bytes | memoryview) -> np.ndarray:
     decoded = decode(data, LIMITS)
     assert decoded.reason is None
     assert decoded.pixels_HW is not None
@@ -460,6 +460,22 @@ def test_a_senseless_slope_is_passed_over(slope: str) -> None:
     element = b"\x28\x00\x53\x10DS" + struct.pack("<H", len(value)) + value
     data = plain[:start] + element + plain[start:]
     np.testing.assert_array_equal(pixels_of(data), pixels_of(plain))
+
+
+@pytest.mark.parametrize("bits", [8, 12])
+@pytest.mark.parametrize("more", [{}, {"WindowCenter": 90, "WindowWidth": 40}])
+def test_memory_that_may_be_written_is_used_for_the_picture(
+    bits: int, more: dict[str, Any]
+) -> None:
+    pixels = picture(700, 600, bits).astype(np.uint8 if bits == 8 else np.uint16)
+    data = dicom(pixels, **more)
+    expected = pixels_of(data)
+    kept, scratch = memoryview(bytearray(data)).toreadonly(), memoryview(bytearray(data))
+    np.testing.assert_array_equal(pixels_of(kept), expected)
+    assert kept == data
+    grey = pixels_of(scratch)
+    np.testing.assert_array_equal(grey, expected)
+    assert np.shares_memory(grey, np.frombuffer(scratch, np.uint8))
 
 
 def test_monochrome1_is_inverted_once() -> None:
