@@ -3,13 +3,14 @@
     python -m benchmarks.speed
     python -m benchmarks.speed --kinds dicom,jpeg --repeats 2 --seconds 10
 
-Each kind of archive is read by this job, by a plain PyTorch DataLoader loop and by a simple Ray
-Data pipeline, one after the other, `--repeats` times in turn on one running cluster. A rate is
-the slope between two numbers of archives, both of which take longer than a start, so that what a
-start takes cancels, work that is done meanwhile included; starts are a row of their own. The limit
-is the number of cores over the CPU seconds of the job's own decode and model. What was measured
-replaces its figures in benchmarks/speed.json (a contender that is left out keeps those of before),
-and benchmarks/speed.md shows all of that.
+Each kind of archive is read by this job, in float32 and in bfloat16, by a plain PyTorch DataLoader
+loop and by a simple Ray Data pipeline, one after the other, `--repeats` times in turn. The jobs and
+the pipeline are on one running cluster, whose processes have the job's settings; the loop has what
+the caller's environment says. A rate is the slope between two numbers of archives, both of which
+take longer than a start, so that what a start takes cancels, work that is done meanwhile included;
+starts are a row of their own. The limit is the number of cores over the CPU seconds of the job's
+own decode and model. What was measured replaces its figures in benchmarks/speed.json (a contender
+that is left out keeps those of before), and benchmarks/speed.md shows all of that.
 Exit codes: 0 measured; 3 a contender failed.
 """
 
@@ -32,7 +33,7 @@ from jobs.pipeline.command import OK, run_command
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks" / "speed.json"
-START_S = {"job": 14.0, "loader": 2.0, "ray": 4.0}
+START_S = {"job": 14.0, "bfloat16": 14.0, "loader": 2.0, "ray": 4.0}
 """Seconds of work of the smaller run: above a start, in which some contenders work already."""
 FIRST = 16
 """Archives of a run before both, enough that every worker has some: Ray keeps its workers, and
@@ -41,12 +42,22 @@ without it only the smaller run would have to start them, and the slope would be
 
 @dataclass(frozen=True)
 class Bench:
-    """What all measurements of one call share."""
+    """What all measurements of one call share.
+
+    Attributes:
+        model: The package.
+        folder: Where archives and outputs lie.
+        seconds: Of work between the two sizes of a run.
+        environment: Of whoever uses the cluster.
+        plain_environment: Of whoever does not.
+        cores: That this process may use.
+    """
 
     model: Path
     folder: Path
     seconds: float
     environment: dict[str, str]
+    plain_environment: dict[str, str]
     cores: int
 
 
@@ -64,10 +75,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     kinds = options.kinds.split(",")
     tars = {kind: prepare(options.folder, kind) for kind in kinds if kind in KINDS}
     measured = read_result()
+    plain = dict(os.environ)  # before Ray's start sets what its processes want
     with Cluster() as environment:
         bench = Bench(
-            options.model.resolve(), options.folder, options.seconds, environment, count_cores()
-        )
+            options.model.resolve(), options.folder, options.seconds, environment, plain,
+            count_cores(),
+        )  # fmt: skip
         contenders = options.contenders.split(",")
         for kind, tar in tars.items():
             measured.setdefault(kind, {}).update(
@@ -118,7 +131,8 @@ def measure(
 
 def slope(kind: str, contender: str, tar: Path, bench: Bench) -> float:
     """Images a second between a small and a large number of archives."""
-    members, expected_ms = KINDS[kind].members, KINDS[kind].expected_ms[contender]
+    members = KINDS[kind].members
+    expected_ms = KINDS[kind].expected_ms["job" if contender == "bfloat16" else contender]
     small, more = (
         2 * max(1, round(1000 * seconds / expected_ms / members / 2))  # even: for two workers
         for seconds in (START_S[contender], bench.seconds)
@@ -161,7 +175,7 @@ def run(command: Sequence[str], bench: Bench) -> list[str]:
     done = subprocess.run(
         [sys.executable, "-m", f"benchmarks.{command[0]}", *command[1:]],
         cwd=ROOT,
-        env=bench.environment,
+        env=bench.plain_environment if command[1] == "loader" else bench.environment,
         capture_output=True,
         text=True,
         check=False,

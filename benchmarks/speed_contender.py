@@ -14,20 +14,24 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
 import pyarrow.dataset as ds
 
 from implant_model.errors import ImplantError
+from implant_model.network_spec import Precision
 from implant_model.package import ModelPackage, load_package
 
 Contender = Callable[[Sequence[Path], Path, ModelPackage], None]
+PRECISIONS: Final[dict[str, Precision]] = {"job": "float32", "bfloat16": "bfloat16"}
+"""Of the contenders that are this job."""
 
 
 def main(arguments: Sequence[str]) -> None:
     """Times one contender on each folder."""
     name, model, output = arguments[0], arguments[1], Path(arguments[2])
     package = load_package(model)
-    classify = job(model) if name == "job" else rival(name)
+    classify = job(model, PRECISIONS[name]) if name in PRECISIONS else rival(name)
     seconds = []
     for number, folder in enumerate(map(Path, arguments[3:])):
         target = output / str(number)
@@ -39,7 +43,7 @@ def main(arguments: Sequence[str]) -> None:
     print(json.dumps(seconds))
 
 
-def job(model: str) -> Contender:
+def job(model: str, precision: Precision) -> Contender:
     """This project's job, by its own command line; what a process does but once is done before."""
     from jobs.classify import main as classify_main
     from jobs.pipeline.cluster import start_ray
@@ -50,7 +54,10 @@ def job(model: str) -> Contender:
     def classify(paths: Sequence[Path], output: Path, package: ModelPackage) -> None:
         said = io.StringIO()
         with contextlib.redirect_stdout(said):
-            code = classify_main([str(paths[0].parent), "--output", str(output), "--model", model])
+            code = classify_main(
+                [str(paths[0].parent), "--output", str(output), "--model", model]
+                + ["--precision", precision]
+            )
         if code:
             raise ImplantError(f"classify ended with {code}: {said.getvalue()}")
 

@@ -10,6 +10,8 @@ MEASURED = {
         "limit": [100.0, 100.0, 100.0],
         "decode_ms": [8.0, 8.0, 8.0],
         "model_ms": [2.0, 2.0, 2.0],
+        "bfloat16": [110.0, 120.0, 100.0],
+        "bfloat16_ms": [1.0, 1.0, 1.0],
     },
     "start": {"warm": [12.0, 14.0, 13.0], "cold": [30.0, 50.0, 31.0]},
 }
@@ -27,6 +29,15 @@ def test_report_says_what_is_met_and_what_is_not() -> None:
     assert "0.90 (0.80 to 1.00); 0.85 met" in row
     assert "| warm | 13 s (12 to 14) | 20 s |" in text
     assert "| DICOM 16 bit uncompressed | 324,000 | 8 |" in text
+
+
+def test_bfloat16_has_the_same_rivals_and_a_limit_of_its_own() -> None:
+    _, text = report(MEASURED).split("--precision bfloat16")
+    row = next(line for line in text.splitlines() if line.startswith("| DICOM 16 bit"))
+    assert row.startswith("| DICOM 16 bit uncompressed | 110 | 11.00 (10.00 to 12.00); 8 met |")
+    assert "0.99 (0.90 to 1.08); 0.85 met | 8.0 | 1.0 |" in row
+    alone = {"dicom": {**MEASURED["dicom"], "bfloat16": []}}
+    assert "bfloat16" not in report(alone)
 
 
 def test_what_was_not_measured_has_no_row() -> None:
