@@ -86,6 +86,8 @@ class Classifier:
     def classify(self, images_NHW: Images, batch_size: int | None = CPU_BATCH_SIZE) -> Predictions:
         """Identifies images; what is said of one does not depend on the others.
 
+        On a CPU several threads may call it at a time.
+
         Args:
             images_NHW: uint8, of the size that the package's preprocessing makes; N may be 0.
             batch_size: Images that go through the networks at a time; None fits a GPU's memory.

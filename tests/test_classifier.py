@@ -1,6 +1,7 @@
 """Letters: N images, B batch, C classes, H height, W width."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -13,6 +14,7 @@ import torch
 from implant_model.calibration import prediction_set, softmax
 from implant_model.classifier import Classifier, decide, measure
 from implant_model.errors import Outcome, PackageError
+from implant_model.network_spec import Precision
 from implant_model.package import Calibration, ModelPackage
 from implant_model.weights import load_networks
 from tests.package_samples import NAMES, SIZE_PX, SPECS, sample_images, save_sample
@@ -96,6 +98,21 @@ def test_a_strange_batch_mate_changes_nothing(classifier: Classifier) -> None:
     together = classifier.classify(np.concatenate((black, images, black + 255)))
     np.testing.assert_allclose(together.probabilities_NC[1:5], alone.probabilities_NC, atol=1e-5)
     assert together.outcomes[1:5] == alone.outcomes
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_several_threads_may_classify_at_a_time(
+    package: ModelPackage, precision: Precision
+) -> None:
+    shared = Classifier(package, precision=precision, threads=2)
+    parcels = [sample_images(40, seed=seed) for seed in range(8)]
+    alone = [shared.classify(images_NHW) for images_NHW in parcels]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(shared.classify, parcels))
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(other.probabilities_NC, one.probabilities_NC)
+        np.testing.assert_array_equal(other.novelty_N, one.novelty_N)
+        assert other.candidates == one.candidates
 
 
 def test_classifying_changes_no_global_setting_and_no_image(classifier: Classifier) -> None:

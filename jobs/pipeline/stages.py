@@ -39,6 +39,9 @@ time, so that there are more of them than cores and the operating system shares 
 CLASSIFIER_THREADS = 2
 """Of an actor on CPUs, of which there is one for every two cores: where decoding is cheap, or done,
 the classifier has the cores to itself."""
+CALLS_PER_ACTOR = 2
+"""Parcels that an actor on CPUs works on at a time, so that one thread need not wait for the other
+at the end of each parcel: a tenth more pictures a second where they are small."""
 WAITING_PER_CPU = 16
 """Parcels for each CPU that may be in the object store: small pictures are decoded faster than they
 are classified, and would fill it. With fewer than a dozen Ray Data stops readers for want of room,
@@ -174,10 +177,13 @@ def build(
         num_cpus=resources.read_cpus,
         ray_remote_args={"max_retries": retries},
     )
+    side_by_side = not (alone or resources.gpus_per_actor)
     pool = ActorPoolStrategy(
         min_size=resources.min_actors,
         max_size=resources.max_actors,
         max_tasks_in_flight_per_actor=1 if alone else None,
+        max_concurrent_calls_per_actor=CALLS_PER_ACTOR if side_by_side else 1,
+        enable_true_multi_threading=side_by_side,
     )
     gpus = {"num_gpus": resources.gpus_per_actor} if resources.gpus_per_actor else {}
     classified = parcels.map_batches(
@@ -204,6 +210,8 @@ def build(
 
 class ClassifyParcel:
     """A classifier actor: fills the rows of a parcel and drops its pictures.
+
+    On CPUs it is called by several threads at a time.
 
     Args:
         package: Reference to the `ModelPackage` in the object store.
