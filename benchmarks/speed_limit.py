@@ -52,7 +52,8 @@ def classify_ms(
     package: ModelPackage, images: Sequence[np.ndarray], precision: Precision, seconds: float
 ) -> float:
     """CPU milliseconds of the classifier for a picture, in batches of the job."""
-    from implant_model.classifier import CPU_BATCH_SIZE, Classifier
+    from implant_model.classifier import Classifier
+    from implant_model.device_batches import CPU_BATCH_SIZE
 
     classifier = Classifier(package, precision=precision)
     batch = np.stack([images[i % len(images)] for i in range(CPU_BATCH_SIZE)])

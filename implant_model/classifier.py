@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from implant_model.calibration import prediction_set, softmax
-from implant_model.device_batches import DeviceBatches
+from implant_model.device_batches import CPU_BATCH_SIZE, DeviceBatches
 from implant_model.errors import Outcome, PackageError
 from implant_model.folding import fold_batch_norms
 from implant_model.network_spec import Precision
@@ -23,9 +23,6 @@ from implant_model.weights import load_networks
 
 Array = npt.NDArray[np.float32]
 Images = npt.NDArray[np.uint8]
-# Larger ones gain 4 % at 32, leave the cache behind that (2.2, 2.5 and 3.5 ms an image at 32, 64,
-# 128), and take a classifier from 0.6 to 0.8 GB.
-CPU_BATCH_SIZE = 16
 
 
 @dataclass(frozen=True)
