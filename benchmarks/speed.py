@@ -33,7 +33,7 @@ from jobs.pipeline.command import OK, run_command
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks" / "speed.json"
-START_S = {"job": 14.0, "bfloat16": 14.0, "loader": 2.0, "ray": 4.0}
+START_S = {"job": 14.0, "loader": 2.0, "ray": 4.0}
 """Seconds of work of the smaller run: above a start, in which some contenders work already."""
 FIRST = 16
 """Archives of a run before both, enough that every worker has some: Ray keeps its workers, and
@@ -131,11 +131,11 @@ def measure(
 
 def slope(kind: str, contender: str, tar: Path, bench: Bench) -> float:
     """Images a second between a small and a large number of archives."""
-    members = KINDS[kind].members
-    expected_ms = KINDS[kind].expected_ms["job" if contender == "bfloat16" else contender]
+    timed_as = "job" if contender == "bfloat16" else contender
+    members, expected_ms = KINDS[kind].members, KINDS[kind].expected_ms[timed_as]
     small, more = (
         2 * max(1, round(1000 * seconds / expected_ms / members / 2))  # even: for two workers
-        for seconds in (START_S[contender], bench.seconds)
+        for seconds in (START_S[timed_as], bench.seconds)
     )
     with tempfile.TemporaryDirectory(dir=bench.folder) as folder:
         sizes = (FIRST, small, small + more)

@@ -12,6 +12,11 @@ from benchmarks.speed_start import START
 RIVALS: Final = ("loader", "ray", "limit")
 CONTENDERS: Final = ("job", "bfloat16", *RIVALS)
 START_MOST_S: Final = {"cold": 45, "warm": 20}
+HEAD: Final = (
+    "| archive | job, images/s | to the DataLoader loop | to plain Ray Data | to the limit |"
+    " decode, CPU ms | model, CPU ms |",
+    "|---|---:|---|---|---|---:|---:|",
+)
 Rates = Mapping[str, Sequence[float]]
 
 
@@ -27,9 +32,7 @@ def report(measured: Mapping[str, Rates]) -> str:
         "",
         f"Machine: {machine()}.",
         "",
-        "| archive | job, images/s | to the DataLoader loop | to plain Ray Data | to the limit |"
-        " decode, CPU ms | model, CPU ms |",
-        "|---|---:|---|---|---|---:|---:|",
+        *HEAD,
         *(_line(kind, measured[kind]) for kind in KINDS if kind in measured),
         "",
         *_bfloat16(measured),
@@ -77,9 +80,7 @@ def _bfloat16(measured: Mapping[str, Rates]) -> list[str]:
     return [
         "With `--precision bfloat16`, of this job alone:",
         "",
-        "| archive | job, images/s | to the DataLoader loop | to plain Ray Data | to the limit |"
-        " decode, CPU ms | model, CPU ms |",
-        "|---|---:|---|---|---|---:|---:|",
+        *HEAD,
         *rows,
         "",
     ]
@@ -87,16 +88,11 @@ def _bfloat16(measured: Mapping[str, Rates]) -> list[str]:
 
 def in_bfloat16(rates: Rates) -> Rates:
     """The same measurements with the job in bfloat16 as the job."""
-    parts = zip(
-        rates.get("limit", ()),
-        rates.get("decode_ms", ()),
-        rates.get("model_ms", ()),
-        rates.get("bfloat16_ms", ()),
-        strict=False,
-    )
+    names = ("limit", "decode_ms", "model_ms", "bfloat16_ms")
+    turns = zip(*(rates.get(name, ()) for name in names), strict=False)
     limits = [
         limit * (decode_ms + model_ms) / (decode_ms + bfloat16_ms)
-        for limit, decode_ms, model_ms, bfloat16_ms in parts
+        for limit, decode_ms, model_ms, bfloat16_ms in turns
     ]
     model_ms = rates.get("bfloat16_ms", ())
     return {**rates, "job": rates.get("bfloat16", ()), "limit": limits, "model_ms": model_ms}

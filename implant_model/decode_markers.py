@@ -97,16 +97,21 @@ def png_frame(data: bytes) -> PngFrame:
     if data[8:16] != b"\x00\x00\x00\rIHDR":
         raise MemberError(Reason.CORRUPT, "The PNG does not start with an IHDR chunk.")
     columns, rows, bits = struct.unpack_from(">IIB", data, 16)
-    animated, whole, position = False, False, 33
-    while position + 12 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, position)
-        if kind == b"acTL" and length >= 4 and position + 12 + length <= len(data):
-            animated = struct.unpack_from(">I", data, position + 8)[0] > 1
-        if kind == b"IEND":
-            whole = True
-            break
-        position += 12 + length
+    animated = whole = False
+    for kind, start, end in png_chunks(data):
+        if kind == b"acTL" and end - start >= 16 and end <= len(data):
+            animated = struct.unpack_from(">I", data, start + 8)[0] > 1
+        whole = kind == b"IEND"
     return PngFrame(rows, columns, bits, animated, whole)
+
+
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, start and declared end of each chunk after IHDR, to IEND or to where the data end."""
+    position, kind = 33, b""
+    while kind != b"IEND" and position + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, position)
+        yield kind, position, position + 12 + length
+        position += 12 + length
 
 
 def jpeg_frame(data: bytes) -> JpegFrame:

@@ -16,8 +16,10 @@ from implant_model import decode_png
 from implant_model.decode import decode
 from implant_model.decode_markers import png_frame
 from implant_model.decode_png import BLOCK_BYTES, inflate, store_pixels
+from implant_model.decode_raster import PNG_MAGIC
 from implant_model.errors import Reason
 from implant_model.limits import Limits
+from tests.torture.files import chunk
 
 MODES = ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"]
 
@@ -46,11 +48,7 @@ def chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def assemble(parts: list[tuple[bytes, bytes]]) -> bytes:
-    out = b"\x89PNG\r\n\x1a\n"
-    for kind, content in parts:
-        check = zlib.crc32(kind + content)
-        out += struct.pack(">I4s", len(content), kind) + content + struct.pack(">I", check)
-    return out
+    return PNG_MAGIC + b"".join(chunk(kind, content) for kind, content in parts)
 
 
 def with_pixels(data: bytes, stream: bytes) -> bytes:
