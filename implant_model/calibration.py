@@ -5,6 +5,7 @@ neither trained the networks nor test them.
 """
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -113,17 +114,24 @@ def class_quantiles(
     return own_C
 
 
-def prediction_set(probabilities_C: Floats, quantile: float | Floats) -> list[int]:
+def prediction_sets(probabilities_NC: Floats, quantile: float | Floats) -> list[list[int]]:
     """Returns the indices with 1 - probability <= quantile, most probable first, ties by index.
 
     Args:
-        probabilities_C: Calibrated probabilities of one image.
+        probabilities_NC: Calibrated probabilities; N may be 0.
         quantile: One threshold, or one for each implant.
     """
-    scores = 1 - np.asarray(probabilities_C, np.float64)
-    order = np.argsort(scores, kind="stable")
-    inside = scores <= quantile
-    return [int(index) for index in order if inside[index]]
+    scores = 1 - np.asarray(probabilities_NC, np.float64)
+    order = np.argsort(scores, axis=1, kind="stable")
+    inside = np.take_along_axis(scores <= quantile, order, axis=1)
+    members = order[inside].tolist()
+    ends_N = np.cumsum(inside.sum(axis=1)).tolist()
+    return [members[start:end] for start, end in pairwise([0, *ends_N])]
+
+
+def prediction_set(probabilities_C: Floats, quantile: float | Floats) -> list[int]:
+    """The set of one image, see `prediction_sets`."""
+    return prediction_sets(np.asarray(probabilities_C)[None], quantile)[0]
 
 
 def novelty_threshold(scores_N: Floats, known_pass_rate: float) -> float:

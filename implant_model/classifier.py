@@ -3,6 +3,7 @@
 Letters: N images, B batch, C classes (implants), F features, H height, W width.
 """
 
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,12 +13,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from implant_model.calibration import prediction_set, softmax
+from implant_model.calibration import prediction_sets, softmax
 from implant_model.device_batches import CPU_BATCH_SIZE, DeviceBatches
 from implant_model.errors import Outcome, PackageError
 from implant_model.folding import fold_batch_norms
 from implant_model.network_spec import Precision
 from implant_model.networks import Ensemble
+from implant_model.novelty_on_device import NoveltyScore
 from implant_model.package import ModelPackage
 from implant_model.weights import load_networks
 
@@ -57,6 +59,7 @@ class Classifier:
             probabilities that differ in the second digit and may depend on the batch and on the
             processor. Calibration and thresholds are those of float32.
         threads: Batches that a CPU works on at a time, each with torch's own number of threads.
+            A GPU works on the next batch of any caller.
 
     Raises:
         PackageError: The weights do not fit the package.
@@ -79,11 +82,12 @@ class Classifier:
         self.networks = ensemble.to(self.device).to(memory_format=torch.channels_last)
         self._reference = package.novelty_reference()
         self._on_device: dict[int | None, DeviceBatches] = {}
+        self._preparing = threading.Lock()
 
     def classify(self, images_NHW: Images, batch_size: int | None = CPU_BATCH_SIZE) -> Predictions:
         """Identifies images; what is said of one does not depend on the others.
 
-        On a CPU several threads may call it at a time.
+        Several threads may call it at a time.
 
         Args:
             images_NHW: uint8, of the size that the package's preprocessing makes; N may be 0.
@@ -99,9 +103,8 @@ class Classifier:
                 f"Images of shape {images_NHW.shape} do not fit; (N, {size_px}, {size_px}) as "
                 "made by the package's preprocessing is wanted."
             )
-        logs_NC, features_NF = self._measured(images_NHW, batch_size)
+        logs_NC, novelty_N = self._measured(images_NHW, batch_size)
         probabilities_NC = softmax(logs_NC, self.package.temperature).astype(np.float32)
-        novelty_N = self._reference.score(features_NF)
         if not (np.isfinite(probabilities_NC).all() and np.isfinite(novelty_N).all()):
             raise PackageError(
                 f"The networks of {self.package.id} gave a value that is not finite; the weights "
@@ -109,27 +112,41 @@ class Classifier:
             )
         return self._decided(probabilities_NC, novelty_N)
 
+    def device_batches(self, batch_size: int | None) -> DeviceBatches:
+        """What runs batches of this size on the device, made the first time that it is asked for.
+
+        Args:
+            batch_size: Images of a batch; None fits the memory.
+        """
+        with self._preparing:  # a graph is captured while nothing else uses the device
+            if batch_size not in self._on_device:
+                self._on_device[batch_size] = DeviceBatches(
+                    self.networks,
+                    NoveltyScore(self._reference).to(self.device),
+                    self.device,
+                    self.package.preprocessing.size_px,
+                    batch_size,
+                    reduced=self.precision == "bfloat16",
+                )
+            return self._on_device[batch_size]
+
     def _measured(self, images_NHW: Images, batch_size: int | None) -> tuple[Array, Array]:
-        if self.device.type != "cuda" or not len(images_NHW):
-            size = CPU_BATCH_SIZE if batch_size is None else batch_size
-            return measure(self.networks, images_NHW, size, self.device, self.precision, self._pool)
-        if batch_size not in self._on_device:
-            self._on_device[batch_size] = DeviceBatches(
-                self.networks,
-                self.device,
-                self.package.preprocessing.size_px,
-                batch_size,
-                reduced=self.precision == "bfloat16",
-            )
-        return self._on_device[batch_size].run(images_NHW)
+        """Log probabilities, NC, and novelty scores, N."""
+        if self.device.type == "cuda" and len(images_NHW):
+            _check(images_NHW, batch_size)
+            return self.device_batches(batch_size).run(images_NHW)
+        size = CPU_BATCH_SIZE if batch_size is None else batch_size
+        logs_NC, features_NF = measure(
+            self.networks, images_NHW, size, self.device, self.precision, self._pool
+        )
+        return logs_NC, self._reference.score(features_NF)
 
     def _decided(self, probabilities_NC: Array, novelty_N: Array) -> Predictions:
         package = self.package
-        quantiles_C = package.quantiles_C
-        candidates = [prediction_set(row_C, quantiles_C) for row_C in probabilities_NC]
+        candidates = prediction_sets(probabilities_NC, package.quantiles_C)
         outcomes = [
-            decide(len(chosen), float(novelty), package.novelty.threshold)
-            for chosen, novelty in zip(candidates, novelty_N, strict=True)
+            decide(len(chosen), novelty, package.novelty.threshold)
+            for chosen, novelty in zip(candidates, novelty_N.tolist(), strict=True)
         ]
         return Predictions(probabilities_NC, novelty_N, candidates, outcomes)
 
@@ -165,11 +182,7 @@ def measure(
     Raises:
         ValueError: Images of another dtype or number of dimensions, or a batch size below 1.
     """
-    if images_NHW.dtype != np.uint8 or images_NHW.ndim != 3:
-        raise ValueError(
-            f"Images are {images_NHW.dtype} with {images_NHW.ndim} dimensions; uint8, (N, H, W) "
-            "is wanted."
-        )
+    _check(images_NHW, batch_size)
     place = torch.device(device)
     run = partial(_run, networks, device=place, precision=precision)
     batches = _batches(images_NHW, batch_size, place)
@@ -179,9 +192,17 @@ def measure(
     return logs[: len(images_NHW)], features[: len(images_NHW)]
 
 
-def _batches(images_NHW: Images, batch_size: int, device: torch.device) -> Iterator[Images]:
-    if batch_size < 1:
+def _check(images_NHW: Images, batch_size: int | None) -> None:
+    if images_NHW.dtype != np.uint8 or images_NHW.ndim != 3:
+        raise ValueError(
+            f"Images are {images_NHW.dtype} with {images_NHW.ndim} dimensions; uint8, (N, H, W) "
+            "is wanted."
+        )
+    if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; at least 1 is wanted.")
+
+
+def _batches(images_NHW: Images, batch_size: int, device: torch.device) -> Iterator[Images]:
     for start in range(0, max(len(images_NHW), 1), batch_size):
         part = images_NHW[start : start + batch_size]
         # A GPU chooses another algorithm, and other roundings, for another batch size.

@@ -1,15 +1,19 @@
-"""Networks over images on a GPU: fixed batches, copies that overlap the compute.
+"""A package's networks over images on a GPU: fixed batches, copies that overlap the compute.
 
 Images cross to the device as uint8, a quarter of the bytes of float32, out of pinned memory, while
-the batch before is computed; results come back the same way. One batch size means one shape, which
-a CUDA graph replays without Python between its kernels. On a CPU the same code runs without streams
-and graphs, which is how it is tested where there is no GPU.
+the batch before is computed; only probabilities and novelty come back, since embeddings are ten
+times the bytes. One batch size means one shape, which a CUDA graph replays without Python between
+its kernels. On a CPU the same code runs without streams and graphs, which is how it is tested where
+there is no GPU.
 
-Letters: N images, B batch, C classes, F features, H height, W width.
+Letters: N images, B batch, C classes, H height, W width.
 """
 
 import contextlib
-from collections.abc import Callable
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +22,7 @@ import numpy.typing as npt
 import torch
 
 from implant_model.networks import Ensemble
+from implant_model.novelty_on_device import NoveltyScore
 
 SLOTS: Final = 3  # one batch on its way in, one computed, one on its way out
 BATCH_SIZES: Final = (256, 128, 64, 32, 16, 8, 4, 2, 1)
@@ -31,10 +36,14 @@ Array = npt.NDArray[np.float32]
 
 
 class DeviceBatches:
-    """Runs an ensemble over images in batches of one size.
+    """Runs an ensemble, and the novelty of what it sees, over images in batches of one size.
+
+    Several threads may call it at a time: while one waits for its results or looks at them, the
+    device has the batch of another.
 
     Args:
         networks: In evaluation mode, on `device`, channels last.
+        novelty: On `device`.
         device: Where the networks are.
         size_px: Side of the images.
         batch_size: Images of a batch; None finds the largest that fits the memory.
@@ -44,6 +53,7 @@ class DeviceBatches:
     def __init__(
         self,
         networks: Ensemble,
+        novelty: NoveltyScore,
         device: torch.device,
         size_px: int,
         batch_size: int | None = None,
@@ -52,49 +62,73 @@ class DeviceBatches:
     ) -> None:
         self.device = device
         self._on_gpu = device.type == "cuda"
-        self._forward = _forward(networks, device, reduced=reduced)
+        self._forward = _forward(networks, novelty, device, reduced=reduced)
         self.batch_size = batch_size or fit_batch(self._forward, device, size_px)
         shape = (self.batch_size, size_px, size_px)
         self._input = torch.zeros(shape, dtype=torch.uint8, device=device)
         if self._on_gpu:
             self._forward = _captured(self._forward, self._input)
             self._copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        logs_BC, features_BF = self._forward(self._input)
-        self._slots = [_Slot.like(self._input, logs_BC, features_BF) for _ in range(SLOTS)]
+        results = self._forward(self._input)
+        self._idle: queue.Queue[_Slot] = queue.Queue()
+        for _ in range(SLOTS):
+            self._idle.put(_Slot.like(self._input, *results))
+        self._turn = threading.Lock()
 
     def run(self, images_NHW: npt.NDArray[np.uint8]) -> tuple[Array, Array]:
-        """Returns log probabilities, NC, and embeddings, NF, of the images; N is at least 1."""
+        """Returns log probabilities, NC, and novelty scores, N, of the images; N is at least 1."""
         found: list[tuple[Array, Array]] = []
-        starts = range(0, len(images_NHW), self.batch_size)
-        for turn, start in enumerate(starts):
-            slot = self._slots[turn % SLOTS]
-            if turn >= SLOTS:
-                found.append(slot.take())
-            self._submit(slot, images_NHW[start : start + self.batch_size])
-        for turn in range(max(0, len(starts) - SLOTS), len(starts)):
-            found.append(self._slots[turn % SLOTS].take())
-        logs, features = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        return logs[: len(images_NHW)], features[: len(images_NHW)]
+        with self._slots() as under_way:
+            for start in range(0, len(images_NHW), self.batch_size):
+                slot = self._next_slot(under_way, found)
+                under_way.append(slot)
+                slot.fill(images_NHW[start : start + self.batch_size])
+                self._submit(slot)
+            found.extend(slot.take() for slot in under_way)
+        logs, novelty = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        return logs[: len(images_NHW)], novelty[: len(images_NHW)]
 
     def repeat(self) -> None:
         """Runs the batch that lies on the device once more: the networks alone, for benchmarks."""
         self._forward(self._input)
 
-    def _submit(self, slot: "_Slot", part_NHW: npt.NDArray[np.uint8]) -> None:
-        """Puts a batch under way; a last one that is not full keeps the shape of the others."""
-        slot.images_BHW[: len(part_NHW)] = torch.from_numpy(np.array(part_NHW))
-        slot.images_BHW[len(part_NHW) :] = 0
-        with self._copying():
-            on_device = slot.images_BHW.to(self.device, non_blocking=True)
-        if self._on_gpu:
-            torch.cuda.current_stream(self.device).wait_stream(self._copies)
-            on_device.record_stream(torch.cuda.current_stream(self.device))
-        self._input.copy_(on_device)
-        logs_BC, features_BF = self._forward(self._input)
-        slot.logs_BC.copy_(logs_BC, non_blocking=True)
-        slot.features_BF.copy_(features_BF, non_blocking=True)
-        if slot.done is not None:
-            slot.done.record()
+    @contextlib.contextmanager
+    def _slots(self) -> "Iterator[deque[_Slot]]":
+        """A caller's batches under way; their slots are idle again however the call ends."""
+        under_way: deque[_Slot] = deque()
+        try:
+            yield under_way
+        finally:
+            for slot in under_way:
+                self._idle.put(slot)
+
+    def _next_slot(self, under_way: "deque[_Slot]", found: list[tuple[Array, Array]]) -> "_Slot":
+        """An idle slot, or the caller's oldest: who has one never waits for another caller's."""
+        if not under_way:
+            return self._idle.get()
+        with contextlib.suppress(queue.Empty):
+            return self._idle.get_nowait()
+        oldest = under_way.popleft()
+        found.append(oldest.take())
+        return oldest
+
+    def _submit(self, slot: "_Slot") -> None:
+        """Puts a batch under way, between those of other threads."""
+        with self._turn, self._here():
+            with self._copying():
+                slot.on_device_BHW.copy_(slot.images_BHW, non_blocking=True)
+            if self._on_gpu:
+                torch.cuda.current_stream(self.device).wait_stream(self._copies)
+            self._input.copy_(slot.on_device_BHW)
+            logs_BC, novelty_B = self._forward(self._input)
+            slot.logs_BC.copy_(logs_BC, non_blocking=True)
+            slot.novelty_B.copy_(novelty_B, non_blocking=True)
+            if slot.done is not None:
+                slot.done.record()
+
+    def _here(self) -> contextlib.AbstractContextManager[object]:
+        """Makes the device the current one of this thread: graphs replay on that one's stream."""
+        return torch.cuda.device(self.device) if self._on_gpu else contextlib.nullcontext()
 
     def _copying(self) -> contextlib.AbstractContextManager[object]:
         return torch.cuda.stream(self._copies) if self._on_gpu else contextlib.nullcontext()
@@ -102,27 +136,36 @@ class DeviceBatches:
 
 @dataclass
 class _Slot:
-    """Host memory of one batch under way; pinned where there is a GPU, so that copies overlap."""
+    """Memory of one batch under way; the host's is pinned where there is a GPU, to copy at once."""
 
     images_BHW: torch.Tensor
+    on_device_BHW: torch.Tensor
     logs_BC: torch.Tensor
-    features_BF: torch.Tensor
+    novelty_B: torch.Tensor
     done: "torch.cuda.Event | None"
 
     @classmethod
-    def like(cls, *tensors: torch.Tensor) -> "_Slot":
-        pin = tensors[0].is_cuda
-        images, logs, features = (
-            torch.zeros(tensor.shape, dtype=tensor.dtype, pin_memory=pin) for tensor in tensors
-        )
+    def like(cls, images: torch.Tensor, logs: torch.Tensor, novelty: torch.Tensor) -> "_Slot":
+        """A slot for a batch of images on a device, and for its results."""
+        pin = images.is_cuda
+        host = [
+            torch.zeros(tensor.shape, dtype=tensor.dtype, pin_memory=pin)
+            for tensor in (images, logs, novelty)
+        ]
         done = torch.cuda.Event() if pin else None  # type: ignore[no-untyped-call]
-        return cls(images, logs, features, done)
+        return cls(host[0], torch.zeros_like(images), host[1], host[2], done)
+
+    def fill(self, part_NHW: npt.NDArray[np.uint8]) -> None:
+        """Takes the images of a batch; one that is not full keeps the shape of the others."""
+        images_BHW = self.images_BHW.numpy()
+        images_BHW[: len(part_NHW)] = part_NHW
+        images_BHW[len(part_NHW) :] = 0
 
     def take(self) -> tuple[Array, Array]:
         """Waits for the batch and returns copies of its results."""
         if self.done is not None:
             self.done.synchronize()
-        return self.logs_BC.numpy().copy(), self.features_BF.numpy().copy()
+        return self.logs_BC.numpy().copy(), self.novelty_B.numpy().copy()
 
 
 def fit_batch(forward: Forward, device: torch.device, size_px: int) -> int:
@@ -143,15 +186,18 @@ def fit_batch(forward: Forward, device: torch.device, size_px: int) -> int:
     )
 
 
-def _forward(networks: Ensemble, device: torch.device, *, reduced: bool) -> Forward:
+def _forward(
+    networks: Ensemble, novelty: NoveltyScore, device: torch.device, *, reduced: bool
+) -> Forward:
     """uint8 images on the device to float32 results; TF32 is off, see `classifier`."""
 
     def forward(images_BHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         images_B1HW = images_BHW[:, None].to(memory_format=torch.channels_last).float() / 255
         precision = torch.autocast(device.type, torch.bfloat16, enabled=reduced)
-        with torch.inference_mode(), precision, torch.backends.cudnn.flags(allow_tf32=False):
-            logs_BC, features_BF = networks(images_B1HW)
-        return logs_BC.float(), features_BF.float()
+        with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+            with precision:
+                logs_BC, features_BF = networks(images_B1HW)
+            return logs_BC.float(), novelty(features_BF)
 
     return forward
 

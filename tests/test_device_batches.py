@@ -1,5 +1,8 @@
 """Batches of one shape give what the networks give image by image; streams need a GPU."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,33 +12,86 @@ import torch
 from implant_model.classifier import measure
 from implant_model.device_batches import SLOTS, DeviceBatches
 from implant_model.networks import Ensemble
+from implant_model.novelty import NoveltyReference
+from implant_model.novelty_on_device import NoveltyScore
 from implant_model.package import load_package
 from implant_model.weights import load_networks
 
 SIZE_PX = 64
 
 
+@dataclass(frozen=True)
+class Model:
+    networks: Ensemble
+    reference: NoveltyReference
+
+    def batches(self, batch_size: int | None, device: str = "cpu") -> DeviceBatches:
+        place = torch.device(device)
+        networks = self.networks.to(place).to(memory_format=torch.channels_last)
+        novelty = NoveltyScore(self.reference).to(place)
+        return DeviceBatches(networks, novelty, place, SIZE_PX, batch_size)
+
+
 @pytest.fixture
-def networks(small_package: Path) -> Ensemble:
+def model(small_package: Path) -> Model:
     package = load_package(str(small_package))
-    return load_networks(package.networks, len(package.catalogue), package.files)
+    networks = load_networks(package.networks, len(package.catalogue), package.files)
+    return Model(networks, package.novelty_reference())
+
+
+def images(count: int, seed: int = 1) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (count, SIZE_PX, SIZE_PX), np.uint8)
 
 
 @pytest.mark.parametrize("count", [1, 4, 4 * SLOTS, 4 * SLOTS + 5])
-def test_batches_in_flight_keep_the_order_of_the_images(count: int, networks: Ensemble) -> None:
-    images = np.random.default_rng(1).integers(0, 256, (count, SIZE_PX, SIZE_PX), np.uint8)
-    batches = DeviceBatches(networks, torch.device("cpu"), SIZE_PX, 4)
-    logs, features = batches.run(images)
-    wanted_logs, wanted_features = measure(networks, images, 1)
+def test_batches_in_flight_keep_the_order_of_the_images(count: int, model: Model) -> None:
+    logs, novelty = model.batches(4).run(images(count))
+    wanted_logs, features = measure(model.networks, images(count), 1)
     np.testing.assert_allclose(logs, wanted_logs, atol=1e-4)
-    np.testing.assert_allclose(features, wanted_features, atol=1e-5)
+    np.testing.assert_allclose(novelty, model.reference.score(features), rtol=1e-3, atol=1e-3)
+
+
+def test_callers_side_by_side_get_their_own_and_never_wait_for_each_other(model: Model) -> None:
+    """More callers than slots, each with more batches than slots."""
+    batches = model.batches(2)
+    calls = [images(2 * SLOTS + 1 + caller, seed=caller) for caller in range(2 * SLOTS)]
+    alone = [batches.run(call) for call in calls]
+    with ThreadPoolExecutor(len(calls)) as pool:
+        together = list(pool.map(batches.run, calls, timeout=120))
+    for (logs, novelty), (wanted_logs, wanted_novelty) in zip(together, alone, strict=True):
+        np.testing.assert_array_equal(logs, wanted_logs)
+        np.testing.assert_array_equal(novelty, wanted_novelty)
+
+
+def test_a_call_that_fails_gives_its_slots_back(model: Model) -> None:
+    batches = model.batches(2)
+    for _ in range(SLOTS + 1):
+        with pytest.raises(ValueError, match="broadcast"):
+            batches.run(np.zeros((5, SIZE_PX, SIZE_PX + 1), np.uint8))
+    found: list[tuple[np.ndarray, np.ndarray]] = []
+    caller = threading.Thread(target=lambda: found.append(batches.run(images(5))), daemon=True)
+    caller.start()
+    caller.join(60)
+    assert len(found[0][0]) == 5
 
 
 @pytest.mark.gpu
-def test_a_gpu_says_what_the_cpu_says(networks: Ensemble) -> None:
-    images = np.random.default_rng(2).integers(0, 256, (600, SIZE_PX, SIZE_PX), np.uint8)
-    wanted, _ = measure(networks, images)
-    on_gpu = networks.to("cuda").to(memory_format=torch.channels_last)
-    batches = DeviceBatches(on_gpu, torch.device("cuda"), SIZE_PX)
-    logs, _ = batches.run(images)
+def test_a_gpu_says_what_the_cpu_says(model: Model) -> None:
+    wanted, features = measure(model.networks, images(600))
+    wanted_novelty = model.reference.score(features)
+    logs, novelty = model.batches(None, "cuda").run(images(600))
     np.testing.assert_allclose(logs, wanted, atol=1e-3)
+    np.testing.assert_allclose(novelty, wanted_novelty, rtol=1e-3)
+
+
+@pytest.mark.gpu
+def test_callers_side_by_side_on_a_gpu_get_their_own(model: Model) -> None:
+    batches = model.batches(16, "cuda")
+    calls = [images(16 * caller + 7, seed=caller) for caller in range(3 * SLOTS)]
+    alone = [batches.run(call) for call in calls]
+    with ThreadPoolExecutor(len(calls)) as pool:
+        together = list(pool.map(batches.run, 5 * calls, timeout=120))
+    for (logs, novelty), (wanted_logs, wanted_novelty) in zip(together, 5 * alone, strict=True):
+        np.testing.assert_array_equal(logs, wanted_logs)
+        np.testing.assert_array_equal(novelty, wanted_novelty)

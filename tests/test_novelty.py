@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import safetensors.numpy
+import torch
 
 from implant_model.errors import PackageError
 from implant_model.novelty import (
@@ -15,6 +16,7 @@ from implant_model.novelty import (
     fit_novelty,
     shrunk_covariance,
 )
+from implant_model.novelty_on_device import NoveltyScore
 
 LABELS_N = np.arange(240) % 4
 
@@ -41,6 +43,15 @@ def test_scores_are_those_of_the_textbook(method: Method) -> None:
         far = new - reference.mean_F
         nearest -= np.einsum("nf,fg,ng->n", far, np.linalg.inv(background), far)
     np.testing.assert_allclose(reference.score(new), nearest, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_device_scores_as_the_reference(method: Method) -> None:
+    new = embeddings(1).astype(np.float32)
+    reference = fit_novelty(embeddings(), LABELS_N, 4, method)
+    scored = NoveltyScore(reference)(torch.from_numpy(new))
+    assert scored.dtype == torch.float32
+    np.testing.assert_allclose(scored.numpy(), reference.score(new), rtol=1e-6, atol=1e-6)
 
 
 def _matrix(gaussian: Gaussian) -> np.ndarray:

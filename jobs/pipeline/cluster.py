@@ -105,7 +105,7 @@ def _start_local() -> None:
 
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
-            ray.init(address="local", **_LOCAL)
+            ray.init(address="local", **_cores(), **_LOCAL)
             return
         except Exception as error:  # Ray raises just this if a node takes too long
             ray.shutdown()
@@ -120,6 +120,12 @@ def _start_local() -> None:
                     f"{_first_line(error)} End what else keeps it busy, and try again."
                 ) from error
             sys.stderr.write("Ray did not start; once more.\n")
+
+
+def _cores() -> dict[str, Any]:
+    """Ray counts the machine's cores, those too that this process may not use (taskset, Slurm)."""
+    may_use = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+    return {} if may_use in (None, os.cpu_count()) else {"num_cpus": may_use}
 
 
 _LOCAL: Final[dict[str, Any]] = {

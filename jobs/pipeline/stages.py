@@ -19,11 +19,12 @@ import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset, ExecutionResources
 
-from implant_model.classifier import Classifier, Predictions
+from implant_model.classifier import Classifier
 from implant_model.errors import UsageError
 from implant_model.network_spec import Precision
 from implant_model.package import ModelPackage
 from jobs.pipeline.cluster import may_grow, possible_resources
+from jobs.pipeline.filled_rows import fill_rows
 from jobs.pipeline.parcels import parcel_table, read_parcel
 from jobs.pipeline.plan import PlannedArchive
 from jobs.pipeline.read_ahead import Group
@@ -31,8 +32,6 @@ from jobs.pipeline.recipe import Recipe
 from jobs.pipeline.source import PARCEL_MEMBERS, ArchiveSource, group_archives
 from jobs.pipeline.unit_files import PublishParcel
 
-TOP = 3
-"""Candidates in the column `top`."""
 SHARE = 0.5
 """CPUs that a reader or an actor asks for where there are no GPUs: either may be what takes the
 time, so that there are more of them than cores and the operating system shares the cores out."""
@@ -40,8 +39,9 @@ CLASSIFIER_THREADS = 2
 """Of an actor on CPUs, of which there is one for every two cores: where decoding is cheap, or done,
 the classifier has the cores to itself."""
 CALLS_PER_ACTOR = 2
-"""Parcels that an actor on CPUs works on at a time, so that one thread need not wait for the other
-at the end of each parcel: a tenth more pictures a second where they are small."""
+"""Parcels that an actor works on at a time. On CPUs one thread need not wait for the other at the
+end of each parcel: a tenth more pictures a second where they are small. A GPU has the next batch
+while the rows of the one before are filled."""
 WAITING_PER_CPU = 16
 """Parcels for each CPU that may be in the object store: small pictures are decoded faster than they
 are classified, and would fill it. With fewer than a dozen Ray Data stops readers for want of room,
@@ -161,7 +161,6 @@ def build(
     Returns:
         A dataset of schema `RECEIPT`; each row is a JSON list of receipts, see `PublishParcel`.
     """
-    retries = TASK_RETRIES // 2 if alone else TASK_RETRIES
     context = DataContext.get_current()
     # Each parcel is a block of its own: see source.py for why this must not depend on sizes.
     context.target_max_block_size = 1
@@ -175,27 +174,9 @@ def build(
         ArchiveSource(groups, recipe),
         override_num_blocks=len(groups),
         num_cpus=resources.read_cpus,
-        ray_remote_args={"max_retries": retries},
+        ray_remote_args={"max_retries": retries(alone)},
     )
-    side_by_side = not (alone or resources.gpus_per_actor)
-    pool = ActorPoolStrategy(
-        min_size=resources.min_actors,
-        max_size=resources.max_actors,
-        max_tasks_in_flight_per_actor=1 if alone else None,
-        max_concurrent_calls_per_actor=CALLS_PER_ACTOR if side_by_side else 1,
-        enable_true_multi_threading=side_by_side,
-    )
-    gpus = {"num_gpus": resources.gpus_per_actor} if resources.gpus_per_actor else {}
-    classified = parcels.map_batches(
-        ClassifyParcel,
-        fn_constructor_args=(ray.put(package), recipe.precision, resources),
-        batch_size=1,
-        batch_format="pyarrow",
-        compute=pool,
-        num_cpus=resources.actor_cpus,
-        max_task_retries=retries,
-        **gpus,
-    )
+    classified = classify_stage(parcels, recipe.precision, package, resources, alone=alone)
     published: Dataset = classified.map_batches(
         PublishParcel,
         fn_constructor_args=(recipe.output,),
@@ -203,15 +184,62 @@ def build(
         batch_format="pyarrow",
         compute=ActorPoolStrategy(min_size=1, max_size=resources.max_publishers),
         num_cpus=0,  # waits for the store; a share of a CPU would keep it from running on 2 cores
-        max_task_retries=retries,
+        max_task_retries=retries(alone),
     )
     return published
+
+
+def classify_stage(
+    parcels: Dataset,
+    precision: Precision,
+    package: ModelPackage,
+    resources: Resources,
+    *,
+    alone: bool = False,
+) -> Dataset:
+    """Maps the pool of classifier actors over parcels.
+
+    Args:
+        parcels: Blocks of schema `PARCEL`, one row each.
+        precision: Of the networks.
+        package: The model; it travels to the actors through the object store.
+        resources: What an actor asks for, and how many there are.
+        alone: See `build`.
+
+    Returns:
+        Parcels whose rows are filled and whose pictures are gone.
+    """
+    gpus: dict[str, Any] = (
+        {"num_gpus": resources.gpus_per_actor} if resources.gpus_per_actor else {}
+    )
+    classified: Dataset = parcels.map_batches(
+        ClassifyParcel,
+        fn_constructor_args=(ray.put(package), precision, resources),
+        batch_size=1,
+        batch_format="pyarrow",
+        compute=ActorPoolStrategy(
+            min_size=resources.min_actors,
+            max_size=resources.max_actors,
+            max_tasks_in_flight_per_actor=1 if alone else None,
+            max_concurrent_calls_per_actor=1 if alone else CALLS_PER_ACTOR,
+            enable_true_multi_threading=not alone,
+        ),
+        num_cpus=resources.actor_cpus,
+        max_task_retries=retries(alone),
+        **gpus,
+    )
+    return classified
+
+
+def retries(alone: bool) -> int:
+    """How often a task is repeated whose process or node was lost."""
+    return TASK_RETRIES // 2 if alone else TASK_RETRIES
 
 
 class ClassifyParcel:
     """A classifier actor: fills the rows of a parcel and drops its pictures.
 
-    On CPUs it is called by several threads at a time.
+    It is called by several threads at a time.
 
     Args:
         package: Reference to the `ModelPackage` in the object store.
@@ -238,48 +266,6 @@ class ClassifyParcel:
             predictions = self._classifier.classify(images_NHW, self._batch_size)
             rows = fill_rows(rows, predictions, self._package)
         return parcel_table(pieces, rows)
-
-
-def fill_rows(rows: pa.Table, predictions: Predictions, package: ModelPackage) -> pa.Table:
-    """Writes predictions into the rows that wait for one.
-
-    Args:
-        rows: Schema `PREDICTION_ROW`; N of them have no `outcome`.
-        predictions: N predictions, in the order of those rows.
-        package: Names the implants.
-
-    Returns:
-        The rows, each with an outcome.
-
-    Raises:
-        ValueError: There is not one prediction for each waiting row.
-    """
-    filled = rows.to_pylist()
-    waiting = [row for row in filled if row["outcome"] is None]
-    for i, row in zip(range(len(predictions.outcomes)), waiting, strict=True):
-        row.update(_prediction_columns(predictions, i, package))
-    return pa.Table.from_pylist(filled, schema=rows.schema)
-
-
-def _prediction_columns(predictions: Predictions, i: int, package: ModelPackage) -> dict[str, Any]:
-    implants = package.catalogue.implants
-    probability_C = predictions.probabilities_NC[i]
-    order = np.argsort(-probability_C, kind="stable")
-    best = implants[order[0]]
-    return {
-        "outcome": str(predictions.outcomes[i]),
-        "implant": best.name,
-        "manufacturer": best.manufacturer,
-        "product": best.product,
-        "joint": best.joint,
-        "probability": float(probability_C[order[0]]),
-        "candidates": [implants[c].name for c in predictions.candidates[i]],
-        "top": [
-            {"implant": implants[c].name, "probability": float(probability_C[c])}
-            for c in order[:TOP]
-        ],
-        "novelty": float(predictions.novelty_N[i]),
-    }
 
 
 def receipts(dataset: Dataset) -> Iterator[dict[str, Any]]:

@@ -23,6 +23,7 @@ from implant_model.package import load_package
 from implant_model.preprocess import preprocess
 from implant_model.sandbox import Prepared
 from jobs.pipeline.command import run_command
+from jobs.pipeline.filled_rows import fill_rows
 from jobs.pipeline.lease import Lease
 from jobs.pipeline.options import parse_classify
 from jobs.pipeline.parcels import parcel_table, read_parcel
@@ -31,7 +32,6 @@ from jobs.pipeline.publish import RunIdentity, Tables
 from jobs.pipeline.recipe import Recipe
 from jobs.pipeline.run import settle
 from jobs.pipeline.source import group_archives, read_group
-from jobs.pipeline.stages import fill_rows
 from jobs.pipeline.summary import exit_code
 from jobs.pipeline.unit_files import PublishParcel
 
