@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from implant_model.full_precision import full_precision
 from implant_model.networks import Ensemble
 from implant_model.novelty_on_device import NoveltyScore
 
@@ -189,12 +190,12 @@ def fit_batch(forward: Forward, device: torch.device, size_px: int) -> int:
 def _forward(
     networks: Ensemble, novelty: NoveltyScore, device: torch.device, *, reduced: bool
 ) -> Forward:
-    """uint8 images on the device to float32 results; TF32 is off, see `classifier`."""
+    """uint8 images on the device to float32 results."""
 
     def forward(images_BHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         images_B1HW = images_BHW[:, None].to(memory_format=torch.channels_last).float() / 255
         precision = torch.autocast(device.type, torch.bfloat16, enabled=reduced)
-        with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+        with torch.inference_mode(), full_precision(device, benchmark=True):
             with precision:
                 logs_BC, features_BF = networks(images_B1HW)
             return logs_BC.float(), novelty(features_BF)

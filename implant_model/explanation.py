@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 
 from implant_model.classifier import Classifier
+from implant_model.full_precision import full_precision
 from implant_model.saliency import heat_maps
 
 Image = npt.NDArray[np.uint8]
@@ -60,7 +61,7 @@ def _cut_out(classifier: Classifier, image_HW: Image) -> Image | None:
     if segmenter is None:
         return None
     bytes_HW = torch.from_numpy(np.ascontiguousarray(image_HW)).to(classifier.device)
-    with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+    with torch.inference_mode(), full_precision(classifier.device):
         both_12HW = segmenter.with_cut_out(bytes_HW[None, None].float() / 255)
     grey_HW = (both_12HW[0, 1].float() * 255).round().clamp(0, 255)
     return np.asarray(grey_HW.to(torch.uint8).cpu().numpy(), np.uint8)
