@@ -88,7 +88,8 @@ class Classifier:
     def classify(self, images_NHW: Images, batch_size: int | None = CPU_BATCH_SIZE) -> Predictions:
         """Identifies images; what is said of one does not depend on the others.
 
-        Several threads may call it at a time.
+        Roundings may: a GPU has other algorithms for another number of them. Several threads may
+        call it at a time.
 
         Args:
             images_NHW: uint8, of the size that the package's preprocessing makes; N may be 0.

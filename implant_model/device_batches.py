@@ -15,6 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -27,17 +28,23 @@ from implant_model.novelty_on_device import NoveltyScore
 
 SLOTS: Final = 3  # one batch on its way in, one computed, one on its way out
 BATCH_SIZES: Final = (256, 128, 64, 32, 16, 8, 4, 2, 1)
+SMALLER: Final = (4, 16)
+"""Batches that are not full take the smallest size that holds them, the whole one over these: the
+parcels of small archives would leave most of a GPU's work to nothing. On an H200 a batch of 16
+takes a sixth to a tenth of the time of 256 (the sample package, and ResNet-50 at 384 pixels)."""
 CPU_BATCH_SIZE: Final = 16
 """Larger ones gain 4 % at 32, leave the cache behind that (2.2, 2.5 and 3.5 ms an image at 32, 64,
 128), and take a classifier from 0.6 to 0.8 GB."""
 MEMORY_SHARE: Final = 0.5
 """Of the device's free memory that a batch may take: actors may share a GPU."""
-Forward = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+Results = tuple[torch.Tensor, torch.Tensor]
+Forward = Callable[[torch.Tensor], Results]
+Run = Callable[[], Results]
 Array = npt.NDArray[np.float32]
 
 
 class DeviceBatches:
-    """Runs an ensemble, and the novelty of what it sees, over images in batches of one size.
+    """Runs an ensemble, and the novelty of what it sees, over images in batches of a few sizes.
 
     Several threads may call it at a time: while one waits for its results or looks at them, the
     device has the batch of another.
@@ -47,7 +54,7 @@ class DeviceBatches:
         novelty: On `device`.
         device: Where the networks are.
         size_px: Side of the images.
-        batch_size: Images of a batch; None finds the largest that fits the memory.
+        batch_size: Images of a full batch; None finds the largest that fits the memory.
         reduced: Run convolutions in bfloat16; see `Classifier`.
     """
 
@@ -68,9 +75,10 @@ class DeviceBatches:
         shape = (self.batch_size, size_px, size_px)
         self._input = torch.zeros(shape, dtype=torch.uint8, device=device)
         if self._on_gpu:
-            self._forward = _captured(self._forward, self._input)
             self._copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        results = self._forward(self._input)
+        sizes = {self.batch_size, *(self.batch_size // divisor or 1 for divisor in SMALLER)}
+        self._runs = {size: self._prepared(size) for size in sorted(sizes)}
+        results = self._runs[self.batch_size]()
         self._idle: queue.Queue[_Slot] = queue.Queue()
         for _ in range(SLOTS):
             self._idle.put(_Slot.like(self._input, *results))
@@ -87,11 +95,16 @@ class DeviceBatches:
                 self._submit(slot)
             found.extend(slot.take() for slot in under_way)
         logs, novelty = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        return logs[: len(images_NHW)], novelty[: len(images_NHW)]
+        return logs, novelty
 
     def repeat(self) -> None:
         """Runs the batch that lies on the device once more: the networks alone, for benchmarks."""
-        self._forward(self._input)
+        self._runs[self.batch_size]()
+
+    def _prepared(self, size: int) -> Run:
+        """The work on the first images of the input, so many; on a GPU as a CUDA graph."""
+        work = partial(self._forward, self._input[:size])
+        return _captured(work, self.device) if self._on_gpu else work
 
     @contextlib.contextmanager
     def _slots(self) -> "Iterator[deque[_Slot]]":
@@ -115,15 +128,16 @@ class DeviceBatches:
 
     def _submit(self, slot: "_Slot") -> None:
         """Puts a batch under way, between those of other threads."""
+        size = next(size for size in self._runs if size >= slot.count)
         with self._turn, self._here():
             with self._copying():
-                slot.on_device_BHW.copy_(slot.images_BHW, non_blocking=True)
+                slot.on_device_BHW[:size].copy_(slot.images_BHW[:size], non_blocking=True)
             if self._on_gpu:
                 torch.cuda.current_stream(self.device).wait_stream(self._copies)
-            self._input.copy_(slot.on_device_BHW)
-            logs_BC, novelty_B = self._forward(self._input)
-            slot.logs_BC.copy_(logs_BC, non_blocking=True)
-            slot.novelty_B.copy_(novelty_B, non_blocking=True)
+            self._input[:size].copy_(slot.on_device_BHW[:size])
+            logs_BC, novelty_B = self._runs[size]()
+            slot.logs_BC[:size].copy_(logs_BC, non_blocking=True)
+            slot.novelty_B[:size].copy_(novelty_B, non_blocking=True)
             if slot.done is not None:
                 slot.done.record()
 
@@ -144,6 +158,7 @@ class _Slot:
     logs_BC: torch.Tensor
     novelty_B: torch.Tensor
     done: "torch.cuda.Event | None"
+    count: int = 0
 
     @classmethod
     def like(cls, images: torch.Tensor, logs: torch.Tensor, novelty: torch.Tensor) -> "_Slot":
@@ -157,16 +172,16 @@ class _Slot:
         return cls(host[0], torch.zeros_like(images), host[1], host[2], done)
 
     def fill(self, part_NHW: npt.NDArray[np.uint8]) -> None:
-        """Takes the images of a batch; one that is not full keeps the shape of the others."""
-        images_BHW = self.images_BHW.numpy()
-        images_BHW[: len(part_NHW)] = part_NHW
-        images_BHW[len(part_NHW) :] = 0
+        """Takes the images of a batch; what it has room for beyond them stays as it is."""
+        self.count = len(part_NHW)
+        self.images_BHW.numpy()[: self.count] = part_NHW
 
     def take(self) -> tuple[Array, Array]:
-        """Waits for the batch and returns copies of its results."""
+        """Waits for the batch and returns copies of the results of its images."""
         if self.done is not None:
             self.done.synchronize()
-        return self.logs_BC.numpy().copy(), self.novelty_B.numpy().copy()
+        logs, novelty = self.logs_BC[: self.count], self.novelty_B[: self.count]
+        return logs.numpy().copy(), novelty.numpy().copy()
 
 
 def fit_batch(forward: Forward, device: torch.device, size_px: int) -> int:
@@ -192,10 +207,10 @@ def _forward(
 ) -> Forward:
     """uint8 images on the device to float32 results."""
 
-    def forward(images_BHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(images_BHW: torch.Tensor) -> Results:
         images_B1HW = images_BHW[:, None].to(memory_format=torch.channels_last).float() / 255
         precision = torch.autocast(device.type, torch.bfloat16, enabled=reduced)
-        with torch.inference_mode(), full_precision(device, benchmark=True):
+        with torch.inference_mode(), full_precision(device):
             with precision:
                 logs_BC, features_BF = networks(images_B1HW)
             return logs_BC.float(), novelty(features_BF)
@@ -203,19 +218,19 @@ def _forward(
     return forward
 
 
-def _captured(forward: Forward, images_BHW: torch.Tensor) -> Forward:
-    """The same work as a CUDA graph that reads `images_BHW`."""
-    side = torch.cuda.Stream(images_BHW.device)  # type: ignore[no-untyped-call]
-    side.wait_stream(torch.cuda.current_stream(images_BHW.device))
+def _captured(work: Run, device: torch.device) -> Run:
+    """The same work as a CUDA graph."""
+    side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    side.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(side):  # libraries choose their algorithms before the capture
         for _ in range(3):
-            forward(images_BHW)
-    torch.cuda.current_stream(images_BHW.device).wait_stream(side)
+            work()
+    torch.cuda.current_stream(device).wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        results = forward(images_BHW)
+        results = work()
 
-    def replay(_: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def replay() -> Results:
         graph.replay()
         return results
 

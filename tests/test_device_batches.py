@@ -3,6 +3,7 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from implant_model.classifier import measure
-from implant_model.device_batches import SLOTS, DeviceBatches
+from implant_model.device_batches import SLOTS, DeviceBatches, Results, Run
 from implant_model.networks import Ensemble
 from implant_model.novelty import NoveltyReference
 from implant_model.novelty_on_device import NoveltyScore
@@ -44,12 +45,30 @@ def images(count: int, seed: int = 1) -> np.ndarray:
     return rng.integers(0, 256, (count, SIZE_PX, SIZE_PX), np.uint8)
 
 
-@pytest.mark.parametrize("count", [1, 4, 4 * SLOTS, 4 * SLOTS + 5])
-def test_batches_in_flight_keep_the_order_of_the_images(count: int, model: Model) -> None:
-    logs, novelty = model.batches(4).run(images(count))
+@pytest.mark.parametrize("batch_size", [1, 6, 32])
+@pytest.mark.parametrize("count", [1, 3, 6, 6 * SLOTS, 6 * SLOTS + 5])
+def test_batches_in_flight_keep_the_order_of_the_images(
+    count: int, batch_size: int, model: Model
+) -> None:
+    logs, novelty = model.batches(batch_size).run(images(count))
     wanted_logs, features = measure(model.networks, images(count), 1)
     np.testing.assert_allclose(logs, wanted_logs, atol=1e-4)
     np.testing.assert_allclose(novelty, model.reference.score(features), rtol=1e-3, atol=1e-3)
+
+
+def test_a_batch_that_is_not_full_takes_the_smallest_shape_that_holds_it(model: Model) -> None:
+    batches = model.batches(32)
+    ran: list[int] = []
+
+    def noted(size: int, work: Run) -> Results:
+        ran.append(size)
+        return work()
+
+    for size, work in batches._runs.items():
+        batches._runs[size] = partial(noted, size, work)
+    for count in (1, 2, 3, 8, 9, 33):
+        batches.run(images(count))
+    assert ran == [2, 2, 8, 8, 32, 32, 2]
 
 
 def test_callers_side_by_side_get_their_own_and_never_wait_for_each_other(model: Model) -> None:

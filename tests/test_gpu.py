@@ -6,11 +6,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
-from implant_model.package import load_package
+from benchmarks.gpu.full_size import SIZE_PX, save_full_size
+from implant_model.classifier import Classifier
+from implant_model.network_spec import Precision
+from implant_model.package import ModelPackage, load_package
 from implant_model.phantom import ORTHONET
 from implant_model.phantom_files import Sample, sample_archives
 from tests.ray_cluster import ROOT
@@ -38,6 +42,13 @@ synthetic = true
 """
 
 
+@pytest.fixture(scope="module")
+def full_size(tmp_path_factory: pytest.TempPathFactory) -> ModelPackage:
+    folder = tmp_path_factory.mktemp("package") / "full-size"
+    save_full_size(folder)
+    return load_package(str(folder))
+
+
 def run(*command: str) -> str:
     """Runs a job on a cluster of its own, whose GPUs Ray finds; returns what it printed."""
     done = subprocess.run(
@@ -62,6 +73,20 @@ def predictions(output: Path) -> list[dict[str, object]]:
 
 def without(row: dict[str, object], names: Sequence[str]) -> dict[str, object]:
     return {name: value for name, value in row.items() if name not in names}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("precision", "within"), [("float32", 1e-3), ("bfloat16", 0.05)])
+@pytest.mark.parametrize("count", [3, 40, 256])
+def test_networks_of_full_size_say_on_a_gpu_what_they_say_on_cpus(
+    precision: Precision, within: float, count: int, full_size: ModelPackage
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, SIZE_PX, SIZE_PX), np.uint8)
+    wanted = Classifier(full_size).classify(images)
+    many = images[np.arange(count) % 3]
+    said = Classifier(full_size, "cuda", precision).classify(many, None)
+    expected_NC = wanted.probabilities_NC[np.arange(count) % 3]
+    np.testing.assert_allclose(said.probabilities_NC, expected_NC, atol=within)
 
 
 @pytest.mark.gpu
