@@ -57,9 +57,9 @@ def _sizing(measured: Mapping[str, Rates]) -> list[str]:
         "",
         "Radiographs an hour of one core of this machine that decodes and classifies, by the job's "
         "rate above; and, where GPUs classify, the cores that must decode for a GPU that takes "
-        "1,000 images a second: multiply by what `python -m benchmarks.gpu` says of yours. The "
-        "cost of a million radiographs is a million over the first figure, in hours of a core at "
-        "your price.",
+        "1,000 images a second: multiply by what `python -m benchmarks.gpu.run` says of yours "
+        "(`gpu.md` has an H200's). The cost of a million radiographs is a million over the first "
+        "figure, in hours of a core at your price.",
         "",
         "| archive | an hour and core | cores for 1,000 images/s |",
         "|---|---:|---:|",

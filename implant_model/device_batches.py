@@ -22,9 +22,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from implant_model.full_precision import full_precision
 from implant_model.networks import Ensemble
 from implant_model.novelty_on_device import NoveltyScore
+from implant_model.precision import full_precision, reduced_precision
 
 SLOTS: Final = 3  # one batch on its way in, one computed, one on its way out
 BATCH_SIZES: Final = (256, 128, 64, 32, 16, 8, 4, 2, 1)
@@ -209,7 +209,7 @@ def _forward(
 
     def forward(images_BHW: torch.Tensor) -> Results:
         images_B1HW = images_BHW[:, None].to(memory_format=torch.channels_last).float() / 255
-        precision = torch.autocast(device.type, torch.bfloat16, enabled=reduced)
+        precision = reduced_precision(device, enabled=reduced)
         with torch.inference_mode(), full_precision(device):
             with precision:
                 logs_BC, features_BF = networks(images_B1HW)

@@ -5,6 +5,7 @@ import contextlib
 import importlib
 import inspect
 import io
+import json
 import re
 import shlex
 import subprocess
@@ -238,6 +239,15 @@ def test_figures_of_speed_are_those_of_the_benchmark() -> None:
         shares = [f"{median(ratios(rates, rival)):.2f}" for rival in RIVALS]
         jobs = [f"{median(rates[job]):.0f}" for job in ("job", "bfloat16")]
         assert said == [kind.title, jobs[0], *shares, jobs[1]]
+
+
+def test_figures_of_a_gpu_are_those_of_the_benchmark() -> None:
+    measured = json.loads((ROOT / "benchmarks" / "gpu.json").read_text(encoding="utf-8"))
+    assert "H200" in measured["machine"]
+    parts = {"phantom": ("alone", "actor", "stage"), "full-size": ("alone", "actor")}
+    for name, rates in measured["tensors"].items():
+        for part in parts[name.split(",")[0]]:
+            assert f"{median(rates[part]):,.0f}" in section("Speed"), (name, part)
 
 
 def test_promises_are_shown_by_tests_that_there_are() -> None:

@@ -2,7 +2,7 @@
 
 import torch
 
-from implant_model.full_precision import full_precision
+from implant_model.precision import full_precision
 
 
 def test_a_gpu_keeps_cudnn_and_loses_tf32() -> None:

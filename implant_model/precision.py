@@ -1,4 +1,4 @@
-"""What float32 means on a GPU: cuDNN at work, its tensor cores' 10 bits not."""
+"""What convolutions are computed in: float32 as a CPU has it, or bfloat16."""
 
 import contextlib
 
@@ -6,7 +6,7 @@ import torch
 
 
 def full_precision(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Convolutions in float32 as a CPU has it; those of autocast keep their precision.
+    """Convolutions in float32 as a CPU has it; those in bfloat16 stay so.
 
     TF32, cuDNN's default for float32, keeps 10 bits: labels would differ between GPU and CPU.
     `torch.backends.cudnn.flags` turns off what it is not told to leave on, cuDNN itself, too, and
@@ -20,3 +20,12 @@ def full_precision(device: torch.device) -> contextlib.AbstractContextManager[ob
     if device.type != "cuda":
         return contextlib.nullcontext()
     return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+
+
+def reduced_precision(device: torch.device, *, enabled: bool) -> torch.autocast:
+    """Convolutions in bfloat16, where that is asked for.
+
+    Without autocast's cache of weights, which is the process's, not the thread's: a pass uses each
+    weight once, and a CUDA graph must not read what a cache has dropped since.
+    """
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled, cache_enabled=False)
