@@ -9,8 +9,9 @@ the device; the classifier's actor, which gets parcels of uint8 images in host m
 rows; and the actor in the job's Ray Data stage. Part `job`: the whole job on archives, full-size
 model, on 4, 8, ... cores of the machine, with the share of time in which the GPU had work. The
 cores that fill the GPU follow from the networks alone and the job's rate for each core. What was
-measured is kept in benchmarks/gpu.json, and benchmarks/gpu.md shows it. Exit codes: 0 the actor
-reaches 0.90 of the networks alone; 2 there is no GPU; 3 it does not.
+measured is kept in benchmarks/gpu.json, and benchmarks/gpu.md shows it; a model that fails is said
+and left out. Exit codes: 0 the actor reaches 0.90 of the networks alone; 2 there is no GPU; 3 it
+does not, or a model failed.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any, Final, get_args
@@ -30,7 +32,7 @@ from benchmarks.gpu.full_size import save_full_size
 from benchmarks.gpu.table import LEAST, report
 from benchmarks.machine import machine
 from implant_model.classifier import has_gpu
-from implant_model.errors import UsageError
+from implant_model.errors import PackageError, UsageError
 from implant_model.network_spec import Precision
 from implant_model.package import load_package
 from jobs.pipeline.cluster import start_ray
@@ -66,18 +68,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     models = {"phantom": ROOT / "models" / "phantom", "full-size": full_size}
     chosen = {name: models[name] for name in options.models.split(",")}
     precisions: list[Precision] = [p for p in PRECISIONS if p in options.precisions.split(",")]
-    measured = json.loads(RESULT.read_text()) if RESULT.exists() else {"tensors": {}, "job": {}}
-    measured["machine"] = f"{torch.cuda.get_device_name()}; {machine()}"
-    if "tensors" in options.parts.split(","):
-        tensors(chosen, precisions, options.repeats, options.seconds, measured)
-    if "job" in options.parts.split(","):
+    measured = earlier(torch.cuda.get_device_name())
+    parts, failed = options.parts.split(","), 0
+    if "tensors" in parts:
+        failed = tensors(chosen, precisions, options.repeats, options.seconds, measured)
+    if "job" in parts:
         job(full_size, options.kinds.split(","), precisions, options, measured)
     print(report(measured))
     shares = [
         median(ours / alone for ours, alone in zip(each["actor"], each["alone"], strict=True))
         for each in measured["tensors"].values()
     ]
-    return OK if min(shares, default=1.0) >= LEAST else INCOMPLETE
+    return OK if min(shares, default=1.0) >= LEAST and not failed else INCOMPLETE
+
+
+def earlier(card: str) -> dict[str, Any]:
+    """What earlier calls measured on this card; of another card nothing is kept."""
+    kept = json.loads(RESULT.read_text()) if RESULT.exists() else {"machine": ""}
+    if not kept["machine"].startswith(f"{card};"):
+        kept = {"tensors": {}, "job": {}}
+    return {**kept, "machine": f"{card}; {machine()}"}
 
 
 def tensors(
@@ -86,23 +96,30 @@ def tensors(
     repeats: int,
     seconds: float,
     measured: dict[str, Any],
-) -> None:
-    """Part `tensors`, in this process and on a cluster of its own."""
+) -> int:
+    """Part `tensors`, in this process and on a cluster of its own; returns how many failed."""
     start_ray()
     import ray
 
     from benchmarks.gpu.tensors import measure_tensors
     from jobs.pipeline.stages import choose_resources
 
+    failed = 0
     resources = choose_resources((1, 1), 1.0, None)
     for name, folder in models.items():
         package = load_package(str(folder))
         for precision in precisions:
-            rates = measure_tensors(package, precision, resources, repeats, seconds)
+            try:
+                rates = measure_tensors(package, precision, resources, repeats, seconds)
+            except PackageError as error:
+                print(f"{name}, {precision}: {error}", flush=True)
+                failed += 1
+                continue
             measured["tensors"][f"{name}, {precision}"] = asdict(rates)
             print(name, precision, rates, flush=True)
             keep(measured)
     ray.shutdown()
+    return failed
 
 
 def job(
@@ -115,17 +132,21 @@ def job(
     """Part `job`: more and more cores, until there are no more."""
     from benchmarks.gpu.job import measure_job
 
-    for kind in kinds:
-        for precision in precisions:
-            for cores in core_counts():
-                alone = median(measured["tensors"][f"full-size, {precision}"]["alone"])
-                expected = min(alone, cores * PER_CORE[kind])
-                found = measure_job(
-                    model, kind, precision, cores, expected, 2 * options.seconds, options.folder
-                )
-                measured["job"][f"{kind}, {precision}, {cores}"] = asdict(found)
-                print(found, flush=True)
-                keep(measured)
+    alone = {
+        precision: median(measured["tensors"][name]["alone"])
+        for precision in precisions
+        if (name := f"full-size, {precision}") in measured["tensors"]
+    }
+    if not alone:
+        raise UsageError("The full-size model has not been measured; --parts tensors does so.")
+    for kind, (precision, most), cores in product(kinds, alone.items(), core_counts()):
+        expected = min(most, cores * PER_CORE[kind])
+        found = measure_job(
+            model, kind, precision, cores, expected, 2 * options.seconds, options.folder
+        )
+        measured["job"][f"{kind}, {precision}, {cores}"] = asdict(found)
+        print(found, flush=True)
+        keep(measured)
 
 
 def core_counts() -> list[int]:
