@@ -248,6 +248,10 @@ def test_figures_of_a_gpu_are_those_of_the_benchmark() -> None:
     for name, rates in measured["tensors"].items():
         for part in parts[name.split(",")[0]]:
             assert f"{median(rates[part]):,.0f}" in section("Speed"), (name, part)
+    for run in measured["job"].values():
+        assert f"On {run['cores']} cores the whole job took {run['images_s']:.0f} " in section(
+            "Speed"
+        )
 
 
 def test_promises_are_shown_by_tests_that_there_are() -> None:
