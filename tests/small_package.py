@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from implant_model.catalogue import Catalogue, Implant
-from implant_model.network_spec import NetworkSpec
+from implant_model.network_spec import GREY_MEAN, NetworkSpec
 from implant_model.networks import build
 from implant_model.novelty import fit_novelty
 from implant_model.package import ModelPackage, save_package
@@ -26,19 +26,24 @@ def save_small_package(
     seed: int = 0,
     notes: Mapping[str, Mapping[str, Any]] | None = None,
     class_quantiles: tuple[float, ...] | None = None,
+    mean: float = GREY_MEAN,
+    gain: float = 1.0,
 ) -> ModelPackage:
     """Saves a package of four shoulder implants; the same seed gives the same package.
 
     `notes` are MR-safety notes with their sources, by implant; `class_quantiles` thresholds of the
-    candidates, one for each implant.
+    candidates, one for each implant; with first weights larger by a `gain` of 1e38 the network
+    overflows for every picture that differs from `mean`.
     """
     notes = notes or {}
     torch.manual_seed(seed)
-    spec = NetworkSpec("net.safetensors", "classifier", "mobilenet_v3_small")
+    spec = NetworkSpec("net.safetensors", "classifier", "mobilenet_v3_small", mean=mean)
     network = build(spec, len(MAKERS)).eval()
     images_B1HW = torch.rand(32, 1, 64, 64)
     with torch.inference_mode():
         features_NF = network.features(images_B1HW).numpy()  # type: ignore[operator]
+    with torch.no_grad():
+        network.get_submodule("backbone.features.0.0").get_parameter("weight").mul_(gain)
     labels_N = np.arange(32) % len(MAKERS)
     return save_package(
         folder,

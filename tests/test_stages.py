@@ -4,12 +4,19 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
+import ray
+import torch
 
 from implant_model.errors import UsageError
+from implant_model.package import load_package
 from jobs.pipeline import stages
-from jobs.pipeline.stages import Resources, choose_resources
+from jobs.pipeline.parcels import Fault, parcel_table, read_parcel
+from jobs.pipeline.stages import ClassifyParcel, Resources, choose_resources
+from jobs.pipeline.tables import PREDICTION_ROW
 from tests.ray_cluster import ROOT
 
 PLACE = """
@@ -124,3 +131,19 @@ def test_ray_places_what_is_asked_for_on_gpus() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == [0, 0, 1, 1]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_cannot_be_used_is_a_sentence(
+    small_package: Path, cluster: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster |= {"CPU": 4, "GPU": 1}
+    monkeypatch.setattr(ray, "get", lambda package: package)
+    package: Any = load_package(str(small_package))
+    actor = ClassifyParcel(package, "float32", choose_resources(None, None, None))
+    answer = actor(parcel_table([], PREDICTION_ROW.empty_table()))
+    ((fault,), _, _) = read_parcel(answer, package.preprocessing.size_px)
+    assert isinstance(fault, Fault)
+    assert fault.at_start
+    assert fault.fault.startswith("A GPU cannot run the networks: ")
+    assert "\n" not in fault.fault

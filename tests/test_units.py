@@ -14,14 +14,14 @@ from implant_model.limits import Limits
 from implant_model.preprocess import Preprocessing
 from implant_model.privacy import IdentifierPolicy, Protector
 from implant_model.sandbox import DecodeProcess
-from jobs.pipeline.parcels import PARCEL, End, Unit, load_pieces, read_parcel
+from jobs.pipeline.parcels import PARCEL, End, Fault, Piece, Unit, load_pieces, read_parcel
 from jobs.pipeline.plan import PlannedArchive
 from jobs.pipeline.recipe import Recipe
 from jobs.pipeline.source import group_archives, read_group
 from jobs.pipeline.tables import PREDICTIONS, unit_id
 
 SIZE_PX = 64
-Read = list[tuple[list[Unit | End], pa.Table, np.ndarray]]
+Read = list[tuple[list[Piece], pa.Table, np.ndarray]]
 
 
 def png(seed: int) -> bytes:
@@ -175,6 +175,7 @@ def test_pieces_survive_their_json(tmp_path: Path, decoder: DecodeProcess) -> No
 
     archive = write_tar(tmp_path / "ü'\".tar", {"a.png": png(1)})
     ((pieces, _, _),) = read([(0, archive)], recipe(tmp_path), decoder)
+    pieces.append(Fault("It does not answer.", at_start=True))
     assert load_pieces(dump_pieces(pieces)) == pieces
 
 

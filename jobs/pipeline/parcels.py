@@ -71,7 +71,20 @@ class End:
     started_at: float
 
 
-Piece = Unit | End
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What keeps the model from giving an answer; it ends the run, and is no archive's.
+
+    Attributes:
+        fault: One sentence for the user.
+        at_start: Whether no archive has been answered with this model.
+    """
+
+    fault: str
+    at_start: bool
+
+
+Piece = Unit | End | Fault
 
 
 @dataclass
@@ -140,6 +153,8 @@ def load_pieces(text: str) -> list[Piece]:
     for kind, values in json.loads(text):
         if kind == "Unit":
             pieces.append(Unit(**values))
+        elif kind == "Fault":
+            pieces.append(Fault(**values))
         else:
             reason = values.pop("reason")
             status = ArchiveStatus(values.pop("status"))

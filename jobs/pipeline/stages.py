@@ -20,16 +20,17 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset, ExecutionResources
 
 from implant_model.classifier import Classifier
-from implant_model.errors import UsageError
+from implant_model.errors import ImplantError, PackageError, UsageError
 from implant_model.network_spec import Precision
 from implant_model.package import ModelPackage
 from jobs.pipeline.cluster import may_grow, possible_resources
 from jobs.pipeline.filled_rows import fill_rows
-from jobs.pipeline.parcels import parcel_table, read_parcel
+from jobs.pipeline.parcels import Fault, parcel_table, read_parcel
 from jobs.pipeline.plan import PlannedArchive
 from jobs.pipeline.read_ahead import Group
 from jobs.pipeline.recipe import Recipe
 from jobs.pipeline.source import PARCEL_MEMBERS, ArchiveSource, group_archives
+from jobs.pipeline.tables import PREDICTION_ROW
 from jobs.pipeline.unit_files import PublishParcel
 
 SHARE = 0.5
@@ -253,23 +254,52 @@ class ClassifyParcel:
         self._package: ModelPackage = ray.get(package)
         self._size_px = self._package.preprocessing.size_px
         self._batch_size = resources.batch_size
-        device = "cuda" if resources.gpus_per_actor else "cpu"
+        self._fault: Fault | None = None
+        on_gpu = bool(resources.gpus_per_actor)
         threads = min(CLASSIFIER_THREADS, os.cpu_count() or 1)
-        self._classifier = Classifier(self._package, device, precision, threads)
         blank = np.zeros((1, self._size_px, self._size_px), np.uint8)
-        self._classifier.classify(blank, self._batch_size)  # warm before work
+        # Ray Data would take an exception for the loss of a block, and try others.
+        try:
+            device = "cuda" if on_gpu else "cpu"
+            self._classifier = Classifier(self._package, device, precision, threads)
+            self._classifier.classify(blank, self._batch_size)  # warm before work
+        except PackageError as error:
+            self._fault = Fault(str(error), at_start=True)
+        except RuntimeError as error:  # of a driver that is too old, a card without room, ...
+            if not on_gpu:
+                raise
+            reason = str(error).strip().partition("\n")[0].rstrip(".")
+            self._fault = Fault(f"A GPU cannot run the networks: {reason}.", at_start=True)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Classifies the pictures of one parcel."""
+        if self._fault:
+            return _fault_parcel(self._fault)
         pieces, rows, images_NHW = read_parcel(table, self._size_px)
         if len(images_NHW):
-            predictions = self._classifier.classify(images_NHW, self._batch_size)
+            try:
+                predictions = self._classifier.classify(images_NHW, self._batch_size)
+            except PackageError as error:
+                return _fault_parcel(Fault(str(error), at_start=False))
             rows = fill_rows(rows, predictions, self._package)
         return parcel_table(pieces, rows)
 
 
+def _fault_parcel(fault: Fault) -> pa.Table:
+    return parcel_table([fault], PREDICTION_ROW.empty_table())
+
+
 def receipts(dataset: Dataset) -> Iterator[dict[str, Any]]:
-    """Runs the pipeline and yields its receipts as they come."""
+    """Runs the pipeline and yields its receipts as they come.
+
+    Raises:
+        PackageError: The model gives no answers, and has given none.
+        ImplantError: The model does not answer for some picture.
+    """
     for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         for text in cast(pa.Table, batch)["receipts"].to_pylist():
-            yield from json.loads(text)
+            for receipt in json.loads(text):
+                if "fault" in receipt:
+                    kind = PackageError if receipt["at_start"] else ImplantError
+                    raise kind(receipt["fault"])
+                yield receipt

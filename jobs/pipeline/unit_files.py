@@ -45,7 +45,8 @@ class PublishParcel:
         A receipt is a JSON object: of a unit `position`, `unit` (path, first_member, members,
         bytes, sha256), `read_bytes` and the counts `outcomes`, `reasons`, `implants` (best
         candidates) and `novelty` (by `novelty_bin`); of an archive's end the fields of `End`; of a
-        unit that could not be published `position` and `error`.
+        unit that could not be published `position` and `error`; of a model that gives no answers
+        the fields of `Fault`.
 
         Args:
             table: One parcel, its rows classified.
@@ -68,8 +69,8 @@ def _rows_of(piece: Piece) -> int:
 def _receipt_of(piece: Piece, rows: pa.Table, start: int, output: str) -> dict[str, Any]:
     if isinstance(piece, Unit):
         return publish_unit(piece, rows.slice(start, _rows_of(piece)), output)
-    end: dict[str, Any] = json.loads(dump_pieces([piece]))[0][1]
-    return end
+    said: dict[str, Any] = json.loads(dump_pieces([piece]))[0][1]
+    return said
 
 
 def publish_unit(unit: Unit, rows: pa.Table, output: str) -> dict[str, Any]:
