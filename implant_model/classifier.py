@@ -85,7 +85,7 @@ class Classifier:
         self._on_device: dict[int | None, DeviceBatches] = {}
         self._preparing = threading.Lock()
 
-    def classify(self, images_NHW: Images, batch_size: int | None = CPU_BATCH_SIZE) -> Predictions:
+    def classify(self, images_NHW: Images, batch_size: int | None = None) -> Predictions:
         """Identifies images; what is said of one does not depend on the others.
 
         Roundings may: a GPU has other algorithms for another number of them. Several threads may
@@ -93,7 +93,7 @@ class Classifier:
 
         Args:
             images_NHW: uint8, of the size that the package's preprocessing makes; N may be 0.
-            batch_size: Images that go through the networks at a time; None fits a GPU's memory.
+            batch_size: Images that go through the networks at a time; None fits the device.
 
         Raises:
             ValueError: Images of another dtype or size, or a batch size below 1.
@@ -118,7 +118,7 @@ class Classifier:
         """What runs batches of this size on the device, made the first time that it is asked for.
 
         Args:
-            batch_size: Images of a batch; None fits the memory.
+            batch_size: Images of a full batch; None fits the device's memory.
         """
         with self._preparing:  # a graph is captured while nothing else uses the device
             if batch_size not in self._on_device:

@@ -71,18 +71,19 @@ class DeviceBatches:
         self.device = device
         self._on_gpu = device.type == "cuda"
         self._forward = _forward(networks, novelty, device, reduced=reduced)
-        self.batch_size = batch_size or fit_batch(self._forward, device, size_px)
-        shape = (self.batch_size, size_px, size_px)
-        self._input = torch.zeros(shape, dtype=torch.uint8, device=device)
-        if self._on_gpu:
-            self._copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        sizes = {self.batch_size, *(self.batch_size // divisor or 1 for divisor in SMALLER)}
-        self._runs = {size: self._prepared(size) for size in sorted(sizes)}
-        results = self._runs[self.batch_size]()
-        self._idle: queue.Queue[_Slot] = queue.Queue()
-        for _ in range(SLOTS):
-            self._idle.put(_Slot.like(self._input, *results))
         self._turn = threading.Lock()
+        self._idle: queue.Queue[_Slot] = queue.Queue()
+        with self._here():
+            self.batch_size = batch_size or fit_batch(self._forward, device, size_px)
+            shape = (self.batch_size, size_px, size_px)
+            self._input = torch.zeros(shape, dtype=torch.uint8, device=device)
+            if self._on_gpu:
+                self._copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            sizes = {self.batch_size, *(self.batch_size // divisor or 1 for divisor in SMALLER)}
+            self._runs = {size: self._prepared(size) for size in sorted(sizes)}
+            results = self._runs[self.batch_size]()
+            for _ in range(SLOTS):
+                self._idle.put(_Slot.like(self._input, *results))
 
     def run(self, images_NHW: npt.NDArray[np.uint8]) -> tuple[Array, Array]:
         """Returns log probabilities, NC, and novelty scores, N, of the images; N is at least 1."""
@@ -142,7 +143,7 @@ class DeviceBatches:
                 slot.done.record()
 
     def _here(self) -> contextlib.AbstractContextManager[object]:
-        """Makes the device the current one of this thread: graphs replay on that one's stream."""
+        """Makes the device this thread's current one: graphs are caught and run on its streams."""
         return torch.cuda.device(self.device) if self._on_gpu else contextlib.nullcontext()
 
     def _copying(self) -> contextlib.AbstractContextManager[object]:
