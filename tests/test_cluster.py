@@ -53,3 +53,24 @@ def test_cluster_that_is_not_there_is_a_sentence() -> None:
 def test_cluster_that_is_there_is_joined(ray_cluster: RayCluster) -> None:
     done = start(RAY_ADDRESS=ray_cluster.address, RAY_AUTH_MODE="disabled")
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.cluster
+def test_a_local_cluster_has_the_cores_that_its_driver_may_use() -> None:
+    """As `taskset` and Slurm leave them; Ray counts those of the machine."""
+    program = (
+        "import os; os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1]);"
+        "from jobs.pipeline.cluster import possible_resources, start_ray; start_ray();"
+        "print(possible_resources()['CPU'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "1.0"
