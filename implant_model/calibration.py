@@ -129,11 +129,6 @@ def prediction_sets(probabilities_NC: Floats, quantile: float | Floats) -> list[
     return [members[start:end] for start, end in pairwise([0, *ends_N])]
 
 
-def prediction_set(probabilities_C: Floats, quantile: float | Floats) -> list[int]:
-    """The set of one image, see `prediction_sets`."""
-    return prediction_sets(np.asarray(probabilities_C)[None], quantile)[0]
-
-
 def novelty_threshold(scores_N: Floats, known_pass_rate: float) -> float:
     """Finds the novelty that a share of at most 1 - `known_pass_rate` of known implants exceeds.
 

@@ -14,14 +14,13 @@ import numpy.typing as npt
 import torch
 
 from implant_model.calibration import prediction_sets, softmax
-from implant_model.device_batches import CPU_BATCH_SIZE, DeviceBatches
+from implant_model.device_batches import CPU_BATCH_SIZE, DeviceBatches, run_networks
 from implant_model.errors import Outcome, PackageError
 from implant_model.folding import fold_batch_norms
 from implant_model.network_spec import Precision
 from implant_model.networks import Ensemble
 from implant_model.novelty_on_device import NoveltyScore
 from implant_model.package import ModelPackage
-from implant_model.precision import full_precision, reduced_precision
 from implant_model.weights import load_networks
 
 Array = npt.NDArray[np.float32]
@@ -216,8 +215,5 @@ def _run(
     networks: Ensemble, images_BHW: Images, *, device: torch.device, precision: Precision
 ) -> tuple[Array, Array]:
     bytes_BHW = torch.from_numpy(np.ascontiguousarray(images_BHW)).to(device)
-    images_B1HW = bytes_BHW[:, None].to(memory_format=torch.channels_last).float() / 255
-    reduced = reduced_precision(device, enabled=precision == "bfloat16")
-    with torch.inference_mode(), reduced, full_precision(device):
-        logs_BC, features_BF = networks(images_B1HW)
-    return logs_BC.float().cpu().numpy(), features_BF.float().cpu().numpy()
+    logs_BC, features_BF = run_networks(networks, bytes_BHW, reduced=precision == "bfloat16")
+    return logs_BC.cpu().numpy(), features_BF.cpu().numpy()

@@ -6,7 +6,7 @@ times the bytes. One batch size means one shape, which a CUDA graph replays with
 its kernels. On a CPU the same code runs without streams and graphs, which is how it is tested where
 there is no GPU.
 
-Letters: N images, B batch, C classes, H height, W width.
+Letters: N images, B batch, C classes, F features, H height, W width.
 """
 
 import contextlib
@@ -70,7 +70,7 @@ class DeviceBatches:
     ) -> None:
         self.device = device
         self._on_gpu = device.type == "cuda"
-        self._forward = _forward(networks, novelty, device, reduced=reduced)
+        self._forward = _forward(networks, novelty, reduced=reduced)
         self._turn = threading.Lock()
         self._idle: queue.Queue[_Slot] = queue.Queue()
         with self._here():
@@ -203,20 +203,34 @@ def fit_batch(forward: Forward, device: torch.device, size_px: int) -> int:
     )
 
 
-def _forward(
-    networks: Ensemble, novelty: NoveltyScore, device: torch.device, *, reduced: bool
-) -> Forward:
-    """uint8 images on the device to float32 results."""
+def _forward(networks: Ensemble, novelty: NoveltyScore, *, reduced: bool) -> Forward:
+    """uint8 images on the device to log probabilities and novelty, both float32."""
 
     def forward(images_BHW: torch.Tensor) -> Results:
-        images_B1HW = images_BHW[:, None].to(memory_format=torch.channels_last).float() / 255
-        precision = reduced_precision(device, enabled=reduced)
-        with torch.inference_mode(), full_precision(device):
-            with precision:
-                logs_BC, features_BF = networks(images_B1HW)
-            return logs_BC.float(), novelty(features_BF)
+        logs_BC, features_BF = run_networks(networks, images_BHW, reduced=reduced)
+        with torch.inference_mode():
+            return logs_BC, novelty(features_BF)
 
     return forward
+
+
+def run_networks(networks: Ensemble, images_BHW: torch.Tensor, *, reduced: bool) -> Results:
+    """Runs an ensemble over uint8 images that lie where it does.
+
+    Args:
+        networks: In evaluation mode, channels last.
+        images_BHW: Radiographs, uint8.
+        reduced: Run convolutions in bfloat16; see `Classifier`.
+
+    Returns:
+        Log probabilities, BC, and embeddings, BF, both float32.
+    """
+    device = images_BHW.device
+    images_B1HW = images_BHW[:, None].to(memory_format=torch.channels_last).float() / 255
+    precision = reduced_precision(device, enabled=reduced)
+    with torch.inference_mode(), precision, full_precision(device):
+        logs_BC, features_BF = networks(images_B1HW)
+    return logs_BC.float(), features_BF.float()
 
 
 def _captured(work: Run, device: torch.device) -> Run:

@@ -75,6 +75,19 @@ class RayCluster:
         )
 
 
+def run_python(*arguments: str, timeout_s: float = 300) -> "subprocess.CompletedProcess[str]":
+    """Runs Python as a driver that has no cluster yet."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+
+
 def _ray() -> str:
     return str(Path(sys.executable).with_name("ray"))
 

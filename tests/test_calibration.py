@@ -13,12 +13,18 @@ from implant_model.calibration import (
     conformal_quantile,
     fit_temperature,
     novelty_threshold,
-    prediction_set,
+    prediction_sets,
     softmax,
 )
 
 Array = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
+
+
+def prediction_set(probabilities_C: np.ndarray, quantile: float | np.ndarray) -> list[int]:
+    """The set of one image."""
+    (only,) = prediction_sets(probabilities_C[None], quantile)
+    return only
 
 
 def simulate(rng: np.random.Generator, number: int, classes: int = 5) -> tuple[Array, Labels]:

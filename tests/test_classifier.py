@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from implant_model.calibration import prediction_set, softmax
+from implant_model.calibration import prediction_sets, softmax
 from implant_model.classifier import Classifier, decide, measure
 from implant_model.errors import Outcome, PackageError
 from implant_model.network_spec import Precision
@@ -57,7 +57,7 @@ def test_outcomes_follow_quantile_and_threshold(classifier: Classifier) -> None:
         strict=True,
     )
     for probabilities_C, novelty, candidates, outcome in rows:
-        assert candidates == prediction_set(probabilities_C, 0.7)
+        assert [candidates] == prediction_sets(probabilities_C[None], 0.7)
         assert outcome is decide(len(candidates), float(novelty), 12.5)
 
 

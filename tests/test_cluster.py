@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from tests.object_store import free_port
-from tests.ray_cluster import ROOT, RayCluster
+from tests.ray_cluster import ROOT, RayCluster, run_python
 
 START = """
 import sys
@@ -63,14 +63,6 @@ def test_a_local_cluster_has_the_cores_that_its_driver_may_use() -> None:
         "from jobs.pipeline.cluster import possible_resources, start_ray; start_ray();"
         "print(possible_resources()['CPU'])"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=ROOT,
-        env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    done = run_python("-c", program)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "1.0"

@@ -1,8 +1,5 @@
 """The jobs on a GPU, as their users run them: what they say is what they say on CPUs."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +14,7 @@ from implant_model.network_spec import Precision
 from implant_model.package import ModelPackage, load_package
 from implant_model.phantom import ORTHONET
 from implant_model.phantom_files import Sample, sample_archives
-from tests.ray_cluster import ROOT
+from tests.ray_cluster import ROOT, run_python
 
 PHANTOM = str(ROOT / "models" / "phantom")
 SETTINGS = """
@@ -51,15 +48,7 @@ def full_size(tmp_path_factory: pytest.TempPathFactory) -> ModelPackage:
 
 def run(*command: str) -> str:
     """Runs a job on a cluster of its own, whose GPUs Ray finds; returns what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-m", *command],
-        cwd=ROOT,
-        env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
-        capture_output=True,
-        text=True,
-        timeout=540,
-        check=False,
-    )
+    done = run_python("-m", *command, timeout_s=540)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -1,9 +1,6 @@
 """What the stages ask of a cluster, whatever that has or may have."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +14,7 @@ from jobs.pipeline import stages
 from jobs.pipeline.parcels import Fault, parcel_table, read_parcel
 from jobs.pipeline.stages import ClassifyParcel, Resources, choose_resources
 from jobs.pipeline.tables import PREDICTION_ROW
-from tests.ray_cluster import ROOT
+from tests.ray_cluster import run_python
 
 PLACE = """
 import json, ray
@@ -119,16 +116,7 @@ def test_gpus_that_are_not_there_are_refused(
 @pytest.mark.cluster
 def test_ray_places_what_is_asked_for_on_gpus() -> None:
     """Two GPUs that are only declared: Ray places, and nothing is computed on them."""
-    environment = {name: os.environ[name] for name in os.environ if name != "RAY_ADDRESS"}
-    done = subprocess.run(
-        [sys.executable, "-c", PLACE],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    done = run_python("-c", PLACE)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == [0, 0, 1, 1]
 

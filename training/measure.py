@@ -20,7 +20,7 @@ from implant_model.calibration import (
     conformal_quantile,
     fit_temperature,
     novelty_threshold,
-    prediction_set,
+    prediction_sets,
     softmax,
 )
 from implant_model.classifier import measure as measure_networks
@@ -185,7 +185,7 @@ def measure(outputs: Outputs, indices_N: Indices, calibration: Calibrated) -> Me
     return Measured(
         indices_N,
         probabilities_NK,
-        [prediction_set(row_K, quantiles) for row_K in probabilities_NK],
+        prediction_sets(probabilities_NK, quantiles),
         novelty_N,
         novelty_N > calibration.threshold,
     )

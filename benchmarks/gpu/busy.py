@@ -4,7 +4,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterable
-from types import TracebackType
 from typing import Final
 
 from implant_model.errors import ImplantError
@@ -33,12 +32,7 @@ class BusyGpu:
         self._reader.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._process.terminate()
         self._process.wait()
         self._reader.join()

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.gpu.busy import BusyGpu
+from benchmarks.speed import FIRST, ROOT
 from benchmarks.speed_archives import KINDS, link, prepare
+from benchmarks.speed_contender import PRECISIONS
 from implant_model.errors import ImplantError
 from implant_model.network_spec import Precision
 
-ROOT: Final = Path(__file__).parents[2]
-FIRST: Final = 16
-"""Archives of a run before both that are timed, which starts the workers."""
-CONTENDERS: Final[dict[Precision, str]] = {"float32": "job", "bfloat16": "bfloat16"}
+CONTENDERS: Final = {precision: name for name, precision in PRECISIONS.items()}
 
 
 @dataclass(frozen=True)

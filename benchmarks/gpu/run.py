@@ -29,7 +29,7 @@ from typing import Any, Final, get_args
 import torch
 
 from benchmarks.gpu.full_size import save_full_size
-from benchmarks.gpu.table import LEAST, report
+from benchmarks.gpu.table import LEAST, report, shares
 from benchmarks.machine import machine
 from implant_model.classifier import has_gpu
 from implant_model.errors import PackageError, UsageError
@@ -75,11 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "job" in parts:
         job(full_size, options.kinds.split(","), precisions, options, measured)
     print(report(measured))
-    shares = [
-        median(ours / alone for ours, alone in zip(each["actor"], each["alone"], strict=True))
-        for each in measured["tensors"].values()
-    ]
-    return OK if min(shares, default=1.0) >= LEAST and not failed else INCOMPLETE
+    reached = [median(shares(each, "actor")) for each in measured["tensors"].values()]
+    return OK if min(reached, default=1.0) >= LEAST and not failed else INCOMPLETE
 
 
 def earlier(card: str) -> dict[str, Any]:

@@ -26,6 +26,11 @@ def report(measured: dict[str, Any]) -> str:
     return "\n".join(parts)
 
 
+def shares(each: dict[str, list[float]], part: str) -> list[float]:
+    """Of the networks alone, turn by turn."""
+    return [ours / alone for ours, alone in zip(each[part], each["alone"], strict=True)]
+
+
 def _tensors(measured: dict[str, dict[str, Any]]) -> str:
     lines = [
         "## Tensors ready\n",
@@ -40,8 +45,8 @@ def _tensors(measured: dict[str, dict[str, Any]]) -> str:
         alone = median(each["alone"])
         cells = [name, str(each["batch_size"]), f"{alone:,.0f}"]
         for part in ("actor", "stage"):
-            shares = [ours / limit for ours, limit in zip(each[part], each["alone"], strict=True)]
-            spread = f"{median(shares):.2f} ({min(shares):.2f} to {max(shares):.2f})"
+            found = shares(each, part)
+            spread = f"{median(found):.2f} ({min(found):.2f} to {max(found):.2f})"
             cells += [f"{median(each[part]):,.0f}", spread]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, ""])

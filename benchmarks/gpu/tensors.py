@@ -14,15 +14,14 @@ import numpy as np
 import pyarrow as pa
 import ray
 import torch
-from ray.data import DataContext, Datasource, ReadTask
-from ray.data.block import BlockMetadata
+from ray.data import DataContext
 
 from implant_model.classifier import Classifier
 from implant_model.errors import ImplantError
 from implant_model.network_spec import Precision
 from implant_model.package import ModelPackage
-from jobs.pipeline.parcels import PARCEL, Unit, parcel_table
-from jobs.pipeline.source import PARCEL_MEMBERS
+from jobs.pipeline.parcels import Unit, parcel_table
+from jobs.pipeline.source import PARCEL_MEMBERS, ParcelSource
 from jobs.pipeline.stages import CALLS_PER_ACTOR, ClassifyParcel, Resources, classify_stage
 from jobs.pipeline.tables import PREDICTION_ROW
 
@@ -130,8 +129,11 @@ def stage_rate(
     context = DataContext.get_current()
     context.target_max_block_size = 1
     context.execution_options.preserve_order = False
+    holder = [ray.put(parcel)]
+    shares = [len(range(task, count, TASKS)) for task in range(min(TASKS, count))]
+    source = ParcelSource([partial(_hand_out, holder, share) for share in shares])
     parcels = ray.data.read_datasource(
-        _Parcels(ray.put(parcel), count), override_num_blocks=TASKS, num_cpus=resources.read_cpus
+        source, override_num_blocks=len(shares), num_cpus=resources.read_cpus
     )
     filled = classify_stage(parcels, precision, package, resources)
     seen_at = [
@@ -145,32 +147,6 @@ def stage_rate(
         raise ImplantError(f"The stage gave {len(seen_at)} parcels of {count}.")
     first = count - int(COUNTED * count)
     return (count - first) * PARCEL_MEMBERS / (seen_at[-1] - seen_at[first - 1])
-
-
-class _Parcels(Datasource):
-    """One parcel, handed out so often by `TASKS` read tasks."""
-
-    def __init__(self, parcel: "ray.ObjectRef[pa.Table]", count: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._parcel = parcel
-        self._count = count
-
-    def estimate_inmemory_data_size(self) -> int | None:
-        return None
-
-    def get_read_tasks(
-        self,
-        parallelism: int,
-        per_task_row_limit: int | None = None,
-        data_context: DataContext | None = None,
-    ) -> list[ReadTask]:
-        metadata = BlockMetadata(None, None, None, None)
-        shares = [len(range(task, self._count, TASKS)) for task in range(TASKS)]
-        return [
-            ReadTask(partial(_hand_out, [self._parcel], share), metadata, schema=PARCEL)
-            for share in shares
-            if share
-        ]
 
 
 def _hand_out(holder: "list[ray.ObjectRef[pa.Table]]", count: int) -> Iterator[pa.Table]:

@@ -11,7 +11,7 @@ alone, never from what the output holds by then: a task that is run again yields
 which Ray's replay of a lost task counts on.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 
 import pyarrow as pa
@@ -31,21 +31,19 @@ PARCEL_MEMBERS = 256
 """Small archives share a parcel until it holds this many members: below 100 a block is overhead."""
 
 
-class ArchiveSource(Datasource):
-    """Parcels of the planned archives, one read task for each group of them.
+class ParcelSource(Datasource):
+    """Parcels, from one read task for each call.
 
     Args:
-        groups: Positions in the plan with their archives, see `group_archives`.
-        recipe: How members become rows.
+        reads: Each yields tables of schema `PARCEL`, a block each.
     """
 
-    def __init__(self, groups: Sequence[Group], recipe: Recipe) -> None:
+    def __init__(self, reads: Sequence[Callable[[], Iterator[pa.Table]]]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._groups = list(groups)
-        self._recipe = recipe
+        self._reads = list(reads)
 
     def estimate_inmemory_data_size(self) -> int | None:
-        """Unknown before the archives are read."""
+        """Unknown before they are read."""
         return None
 
     def get_read_tasks(
@@ -54,17 +52,24 @@ class ArchiveSource(Datasource):
         per_task_row_limit: int | None = None,
         data_context: DataContext | None = None,
     ) -> list[ReadTask]:
-        """One task a group, whatever `parallelism` asks for; called several times by Ray."""
+        """One task a call, whatever `parallelism` asks for; called several times by Ray."""
         metadata = BlockMetadata(None, None, None, None)
         return [
-            ReadTask(
-                partial(read_group, group, self._recipe),
-                metadata,
-                schema=PARCEL,
-                per_task_row_limit=per_task_row_limit,
-            )
-            for group in self._groups
+            ReadTask(read, metadata, schema=PARCEL, per_task_row_limit=per_task_row_limit)
+            for read in self._reads
         ]
+
+
+class ArchiveSource(ParcelSource):
+    """Parcels of the planned archives, one read task for each group of them.
+
+    Args:
+        groups: Positions in the plan with their archives, see `group_archives`.
+        recipe: How members become rows.
+    """
+
+    def __init__(self, groups: Sequence[Group], recipe: Recipe) -> None:
+        super().__init__([partial(read_group, group, recipe) for group in groups])
 
 
 def group_archives(archives: Sequence[PlannedArchive], most_groups: int) -> list[Group]:
