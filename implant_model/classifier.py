@@ -21,6 +21,7 @@ from implant_model.network_spec import Precision
 from implant_model.networks import Ensemble
 from implant_model.novelty_on_device import NoveltyScore
 from implant_model.package import ModelPackage
+from implant_model.precision import memory_format
 from implant_model.weights import load_networks
 
 Array = npt.NDArray[np.float32]
@@ -79,7 +80,9 @@ class Classifier:
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
         ensemble = load_networks(package.networks, len(package.catalogue), package.files)
         fold_batch_norms(ensemble)
-        self.networks = ensemble.to(self.device).to(memory_format=torch.channels_last)
+        reduced = precision == "bfloat16"
+        form = memory_format(self.device, reduced=reduced)
+        self.networks = ensemble.to(self.device).to(memory_format=form)
         self._reference = package.novelty_reference()
         self._on_device: dict[int | None, DeviceBatches] = {}
         self._preparing = threading.Lock()

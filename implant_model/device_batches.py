@@ -24,7 +24,7 @@ import torch
 
 from implant_model.networks import Ensemble
 from implant_model.novelty_on_device import NoveltyScore
-from implant_model.precision import full_precision, reduced_precision
+from implant_model.precision import full_precision, memory_format, reduced_precision
 
 SLOTS: Final = 3  # one batch on its way in, one computed, one on its way out
 BATCH_SIZES: Final = (256, 128, 64, 32, 16, 8, 4, 2, 1)
@@ -50,7 +50,7 @@ class DeviceBatches:
     device has the batch of another.
 
     Args:
-        networks: In evaluation mode, on `device`, channels last.
+        networks: In evaluation mode, on `device`, in its `memory_format`.
         novelty: On `device`.
         device: Where the networks are.
         size_px: Side of the images.
@@ -84,6 +84,8 @@ class DeviceBatches:
             results = self._runs[self.batch_size]()
             for _ in range(SLOTS):
                 self._idle.put(_Slot.like(self._input, *results))
+            if self._on_gpu:  # the slots' zeros, which wait behind the run, must not come later
+                self._copies.wait_stream(torch.cuda.current_stream(device))
 
     def run(self, images_NHW: npt.NDArray[np.uint8]) -> tuple[Array, Array]:
         """Returns log probabilities, NC, and novelty scores, N, of the images; N is at least 1."""
@@ -218,7 +220,7 @@ def run_networks(networks: Ensemble, images_BHW: torch.Tensor, *, reduced: bool)
     """Runs an ensemble over uint8 images that lie where it does.
 
     Args:
-        networks: In evaluation mode, channels last.
+        networks: In evaluation mode, in the `memory_format` of their device and precision.
         images_BHW: Radiographs, uint8.
         reduced: Run convolutions in bfloat16; see `Classifier`.
 
@@ -226,7 +228,8 @@ def run_networks(networks: Ensemble, images_BHW: torch.Tensor, *, reduced: bool)
         Log probabilities, BC, and embeddings, BF, both float32.
     """
     device = images_BHW.device
-    images_B1HW = images_BHW[:, None].to(memory_format=torch.channels_last).float() / 255
+    form = memory_format(device, reduced=reduced)
+    images_B1HW = images_BHW[:, None].to(memory_format=form).float() / 255
     precision = reduced_precision(device, enabled=reduced)
     with torch.inference_mode(), precision, full_precision(device):
         logs_BC, features_BF = networks(images_B1HW)

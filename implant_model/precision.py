@@ -1,4 +1,4 @@
-"""What convolutions are computed in: float32 as a CPU has it, or bfloat16."""
+"""What convolutions are computed in, float32 as a CPU has it or bfloat16, and how images lie."""
 
 import contextlib
 
@@ -29,3 +29,18 @@ def reduced_precision(device: torch.device, *, enabled: bool) -> torch.autocast:
     weight once, and a CUDA graph must not read what a cache has dropped since.
     """
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled, cache_enabled=False)
+
+
+def memory_format(device: torch.device, *, reduced: bool) -> torch.memory_format:
+    """How weights and images of an ensemble lie, for convolutions to be fast.
+
+    On an H100, full-size networks pass 480 images a second in float32 channels first, 403 channels
+    last, and 1,329 and 1,589 in bfloat16; the sample package's are as far apart on an H200. CPUs
+    are faster channels last.
+
+    Args:
+        device: Where the convolutions run.
+        reduced: They run in bfloat16.
+    """
+    channels_first = device.type == "cuda" and not reduced
+    return torch.contiguous_format if channels_first else torch.channels_last
