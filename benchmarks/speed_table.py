@@ -56,9 +56,10 @@ def _sizing(measured: Mapping[str, Rates]) -> list[str]:
         "## Sizing",
         "",
         "Radiographs an hour of one core of this machine that decodes and classifies, by the job's "
-        "rate above; and, where GPUs classify, the cores that must decode for a GPU that takes "
-        "1,000 images a second: multiply by what `python -m benchmarks.gpu.run` says of yours "
-        "(`gpu.md` has an H200's). The cost of a million radiographs is a million over the first "
+        "rate above; and, where GPUs classify, the cores for a GPU that takes 1,000 images a "
+        "second, by all that the job's cores do beside the networks (pictures of a larger model "
+        "are larger, too): multiply by what `python -m benchmarks.gpu.run` says of yours "
+        "(`gpu.md` has an H100's). The cost of a million radiographs is a million over the first "
         "figure, in hours of a core at your price.",
         "",
         "| archive | an hour and core | cores for 1,000 images/s |",
@@ -66,8 +67,8 @@ def _sizing(measured: Mapping[str, Rates]) -> list[str]:
     ]
     for kind, rates in timed.items():
         decode_ms, model_ms = median(rates["decode_ms"]), median(rates["model_ms"])
-        hourly = median(ratios(rates, "limit")) * 3.6e6 / (decode_ms + model_ms)
-        lines.append(f"| {KINDS[kind].title} | {hourly:,.0f} | {decode_ms:,.0f} |")
+        job_ms = (decode_ms + model_ms) / median(ratios(rates, "limit"))
+        lines.append(f"| {KINDS[kind].title} | {3.6e6 / job_ms:,.0f} | {job_ms - model_ms:,.0f} |")
     return [*lines, ""]
 
 

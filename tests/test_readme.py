@@ -243,7 +243,7 @@ def test_figures_of_speed_are_those_of_the_benchmark() -> None:
 
 def test_figures_of_a_gpu_are_those_of_the_benchmark() -> None:
     measured = json.loads((ROOT / "benchmarks" / "gpu.json").read_text(encoding="utf-8"))
-    assert "H200" in measured["machine"]
+    assert "H100" in measured["machine"]
     parts = {"phantom": ("alone", "actor", "stage"), "full-size": ("alone", "actor")}
     for name, rates in measured["tensors"].items():
         for part in parts[name.split(",")[0]]:
