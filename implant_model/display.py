@@ -151,7 +151,8 @@ def _histogram(unsigned_HW: np.ndarray) -> np.ndarray:
     unsigned_HW = np.ascontiguousarray(unsigned_HW)
     bins = int(np.iinfo(unsigned_HW.dtype).max) + 1
     histogram = cv2.calcHist([unsigned_HW], [0], None, [bins], [0, bins]).ravel()
-    return cast(np.ndarray, histogram[: int(np.flatnonzero(histogram)[-1]) + 1])
+    behind = int(np.argmax(histogram[::-1] > 0))  # a tenth of the time of np.flatnonzero
+    return cast(np.ndarray, histogram[: bins - behind])
 
 
 def _sample(unsigned_HW: np.ndarray) -> np.ndarray:
