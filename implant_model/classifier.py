@@ -84,8 +84,8 @@ class Classifier:
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
         ensemble = load_networks(package.networks, len(package.catalogue), package.files)
         fold_batch_norms(ensemble)
-        reduced = precision == "bfloat16"
-        form = memory_format(self.device, reduced=reduced)
+        self._reduced = precision == "bfloat16"
+        form = memory_format(self.device, reduced=self._reduced)
         self.networks = ensemble.to(self.device).to(memory_format=form)
         self._reference = package.novelty_reference()
         self._on_device: dict[int | None, DeviceBatches] = {}
@@ -134,7 +134,7 @@ class Classifier:
                     self.device,
                     self.package.preprocessing.size_px,
                     batch_size,
-                    reduced=self.precision == "bfloat16",
+                    reduced=self._reduced,
                 )
             return self._on_device[batch_size]
 

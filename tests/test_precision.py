@@ -1,4 +1,4 @@
-"""Flags can be set where there is no GPU; what they do is measured by `benchmarks.gpu.run`."""
+"""Flags and formats can be asked for where there is no GPU; `benchmarks.gpu.run` measures them."""
 
 import pytest
 import torch

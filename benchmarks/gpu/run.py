@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--repeats", type=int, default=3, help="of part tensors")
     add("--seconds", type=float, default=4.0, help="of each measurement of part tensors")
     add("--job-seconds", type=float, default=20.0, help="of work of part job's smaller run")
-    add("--cores", help="comma-separated, of part job; default 4, 8, 16, ... and all")
+    add("--cores", type=int, nargs="+", help="of part job; default 4 8 16 ... and all")
     add("--folder", type=Path, default=Path(tempfile.gettempdir()) / "implant-bench")
     options = parser.parse_args(arguments)
     if not has_gpu():
@@ -139,7 +139,7 @@ def job(
     }
     if not alone:
         raise UsageError("The full-size model has not been measured; --parts tensors does so.")
-    counts = [int(n) for n in options.cores.split(",")] if options.cores else core_counts()
+    counts = options.cores or core_counts()
     for kind, (precision, most), cores in product(kinds, alone.items(), counts):
         expected = min(most, cores * PER_CORE[kind])
         found = measure_job(

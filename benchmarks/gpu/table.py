@@ -35,7 +35,7 @@ def _tensors(measured: dict[str, dict[str, Any]]) -> str:
     lines = [
         "## Tensors ready\n",
         f"Images a second, and the share of the networks alone (wanted: {LEAST:.2f} of the actor). "
-        "The stage is the same actor under Ray Data, whose one driver hands on some 60 parcels of "
+        "The stage is the same actor under Ray Data, whose one driver hands on 40 to 60 parcels of "
         "256 images a second: a GPU that is faster than that waits for it. Of the full-size model "
         "a run of the stage is ten to thirty parcels, so that its share is right to a tenth.",
         "",
