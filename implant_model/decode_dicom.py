@@ -23,6 +23,7 @@ from implant_model.decode_elements import (
 )
 from implant_model.decode_frames import (
     PixelFormat,
+    Stored,
     encapsulated,
     native,
     rle,
@@ -140,7 +141,7 @@ class DicomSource:
         if fmt.allocated not in (8, 16, 32):
             raise MemberError(Reason.UNSUPPORTED_ENCODING, "8, 16 or 32 bits allocated are read.")
 
-    def _stored(self, fmt: PixelFormat, size_px: int | None) -> np.ndarray:
+    def _stored(self, fmt: PixelFormat, size_px: int | None) -> Stored:
         """Stored values by the transfer syntax, or by the data where the file names none."""
         elements = self._elements
         pixel, syntax, data = elements.pixel, elements.transfer_syntax, elements.data
@@ -160,7 +161,7 @@ class DicomSource:
             return rle(stream, fmt)
         if syntax == ENCAPSULATED_NATIVE:
             return native(memoryview(stream), fmt)
-        return compressed(stream, fmt, size_px)
+        return Stored(compressed(stream, fmt, size_px))
 
     def _is_jpeg(self) -> bool:
         """Whether Pillow decoded the frame, which turns YCbCr into RGB."""
@@ -168,8 +169,8 @@ class DicomSource:
         native_or_rle = self._elements.transfer_syntax in {RLE, ENCAPSULATED_NATIVE}
         return pixel is not None and pixel.length is None and not native_or_rle
 
-    def _grey(self, stored: np.ndarray, fmt: PixelFormat) -> Pixels:
-        attributes = self._attributes
+    def _grey(self, frame: Stored, fmt: PixelFormat) -> Pixels:
+        attributes, stored = self._attributes, frame.values
         if fmt.photometric == "PALETTE COLOR":
             return palette_grey(stored, attributes)
         if stored.ndim == 3 and fmt.photometric == "YBR_FULL" and not self._is_jpeg():
@@ -180,7 +181,7 @@ class DicomSource:
             stored = shrink_to_16_bits(stored)
             return to_grey(stored, display_of(attributes, fmt, windowed=False))
         display = display_of(attributes, fmt)
-        return to_grey(stored, display, in_place=bool(stored.flags.writeable))
+        return to_grey(stored, display, frame.ends, in_place=bool(stored.flags.writeable))
 
 
 def _names_an_image(attributes: Attributes) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 
 from implant_model.decode_elements import ITEM, SEQUENCE_END, UNDEFINED
 from implant_model.decode_rle import decode_rle
+from implant_model.display import ends_of
 from implant_model.errors import MemberError, Reason
 
 
@@ -50,7 +51,21 @@ class PixelFormat:
         return self.rows * self.columns * samples * (self.allocated // 8)
 
 
-def native(data: memoryview, fmt: PixelFormat) -> np.ndarray:
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Stored values of a frame.
+
+    Attributes:
+        values: (rows, columns) or (rows, columns, 3).
+        ends: The least and the greatest of them, where they were looked for on the way; of one
+            sample a pixel only.
+    """
+
+    values: np.ndarray
+    ends: tuple[int, int] | None = None
+
+
+def native(data: memoryview, fmt: PixelFormat) -> Stored:
     """Stored values of a native frame.
 
     Args:
@@ -58,8 +73,7 @@ def native(data: memoryview, fmt: PixelFormat) -> np.ndarray:
         fmt: Its description.
 
     Returns:
-        (rows, columns) or (rows, columns, 3) of the allocated type. Only the luminance of
-        YBR_FULL_422 is returned.
+        Values of the allocated type. Only the luminance of YBR_FULL_422 is returned.
 
     Raises:
         MemberError: truncated where there are fewer bytes than the description asks for.
@@ -86,23 +100,27 @@ def swapped_words(data: bytes | memoryview) -> bytes:
     return np.frombuffer(data, np.uint16, len(data) // 2).byteswap().tobytes()
 
 
-def stored_values(samples: np.ndarray, fmt: PixelFormat) -> np.ndarray:
+def stored_values(samples: np.ndarray, fmt: PixelFormat) -> Stored:
     """Masks what stands outside of Bits Stored (overlays, junk) and extends the sign."""
     bits = 8 * samples.itemsize
     stored = fmt.stored if 0 < fmt.stored < bits else bits
+    ends = None
     if stored < bits:
-        over = int(samples.max(initial=0)) >> stored
+        least, greatest = ends_of(samples)
+        over = greatest >> stored
         shift = fmt.high_bit + 1 - stored
         if over and 0 < shift <= bits - stored:
             samples = samples >> samples.dtype.type(shift)
         if over:
             samples = samples & samples.dtype.type((1 << stored) - 1)
+        elif samples.ndim == 2:
+            ends = least, greatest
     if not fmt.signed:
-        return samples
+        return Stored(samples, ends)
     gap = bits - stored
     kind = np.dtype(f"i{samples.itemsize}").type
     raised = (samples << samples.dtype.type(gap)) if gap else samples
-    return cast(np.ndarray, raised.view(kind) >> kind(gap))
+    return Stored(cast(np.ndarray, raised.view(kind) >> kind(gap)))
 
 
 def encapsulated(data: bytes | memoryview, position: int) -> bytes:
@@ -136,7 +154,7 @@ def encapsulated(data: bytes | memoryview, position: int) -> bytes:
     return fragments[0] if len(fragments) == 1 else b"".join(fragments)
 
 
-def rle(stream: bytes, fmt: PixelFormat) -> np.ndarray:
+def rle(stream: bytes, fmt: PixelFormat) -> Stored:
     """Stored values of an RLE frame (PS3.5 annex G).
 
     Raises:

@@ -76,12 +76,19 @@ class Display:
     padding: tuple[int, int] | None = None
 
 
-def to_grey(stored_HW: np.ndarray, display: Display, *, in_place: bool = False) -> Pixels:
+def to_grey(
+    stored_HW: np.ndarray,
+    display: Display,
+    ends: tuple[int, int] | None = None,
+    *,
+    in_place: bool = False,
+) -> Pixels:
     """Applies the display chain.
 
     Args:
         stored_HW: Stored values, uint8, int8, uint16 or int16, of shape (height, width).
         display: The chain.
+        ends: The least and the greatest stored value of an unsigned type, where they are known.
         in_place: The values may be overwritten, which leaves more of the caches to them.
 
     Returns:
@@ -90,7 +97,13 @@ def to_grey(stored_HW: np.ndarray, display: Display, *, in_place: bool = False) 
     """
     unsigned, zero = _unsigned(stored_HW)
     exact = display.padding is not None or display.modality_lut is not None
-    histogram = _histogram(unsigned) if exact else _sample(unsigned)
+    least, greatest = ends or ends_of(unsigned)
+    # Where shares of the picture and its ends are wanted, and not each grey that occurs, every few
+    # rows of a large one are enough.
+    step = 1 if exact else max(1, unsigned.size // SAMPLE_PIXELS)
+    histogram = _histogram(unsigned[::step], greatest)
+    if step > 1:
+        histogram[[least, greatest]] += 1
     stored = np.arange(len(histogram), dtype=np.float64) - zero
     padded = _is_padding(stored, display.padding, histogram)
     histogram[padded] = 0
@@ -146,28 +159,19 @@ def _unsigned(stored_HW: np.ndarray) -> tuple[np.ndarray, int]:
     return stored_HW.view(kind) ^ kind(zero), zero
 
 
-def _histogram(unsigned_HW: np.ndarray) -> np.ndarray:
-    """Count of each value up to the largest (float32: exact to 2**24 pixels, close above)."""
-    unsigned_HW = np.ascontiguousarray(unsigned_HW)
-    bins = int(np.iinfo(unsigned_HW.dtype).max) + 1
-    histogram = cv2.calcHist([unsigned_HW], [0], None, [bins], [0, bins]).ravel()
-    behind = int(np.argmax(histogram[::-1] > 0))  # a tenth of the time of np.flatnonzero
-    return cast(np.ndarray, histogram[: bins - behind])
+def ends_of(values: np.ndarray) -> tuple[int, int]:
+    """The least and the greatest of unsigned values; 0 and 0 where there are none."""
+    if values.ndim == 2 and values.itemsize <= 2 and values.size:
+        least, greatest, _, _ = cv2.minMaxLoc(values)  # one pass for both
+        return int(least), int(greatest)
+    return int(values.min(initial=0)), int(values.max(initial=0))
 
 
-def _sample(unsigned_HW: np.ndarray) -> np.ndarray:
-    """As `_histogram`, of every few rows of a large picture, with the least and greatest of all.
-
-    Enough where shares of the picture and its ends are wanted, and not each grey that occurs.
-    """
-    step = max(1, unsigned_HW.size // SAMPLE_PIXELS)
-    histogram = _histogram(unsigned_HW[::step])
-    if step > 1:
-        least, greatest, _, _ = cv2.minMaxLoc(unsigned_HW)  # one pass for both
-        ends = [int(least), int(greatest)]
-        histogram = np.pad(histogram, (0, ends[1] + 1 - len(histogram)))
-        histogram[ends] += 1
-    return histogram
+def _histogram(unsigned_HW: np.ndarray, greatest: int) -> np.ndarray:
+    """Count of each value up to the greatest (float32: exact to 2**24 pixels, close above)."""
+    bins = greatest + 1
+    rows_HW = np.ascontiguousarray(unsigned_HW)
+    return cast(np.ndarray, cv2.calcHist([rows_HW], [0], None, [bins], [0, bins]).ravel())
 
 
 def _is_padding(

@@ -4,7 +4,7 @@ Decode and preprocessing in one place, so that what is measured, tested and run 
 here guards the caller against a decoder that crashes: that is `implant_model.sandbox`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -47,8 +47,11 @@ def picture_of(data: bytes | memoryview, spec: Preprocessing, limits: Limits) ->
     if decoded.pixels_HW is None:
         return Picture(decoded.header, None, decoded.reason)
     try:
-        if spec.trim_borders and _is_coarse(data, decoded):
-            decoded = decode(data, limits)
+        if spec.trim_borders and _is_reduced_jpeg(data, decoded):
+            if _has_border(decoded):
+                decoded = decode(data, limits)
+            else:
+                spec = replace(spec, trim_borders=False)  # it need not be looked for twice
         return Picture(decoded.header, preprocess(_pixels(decoded), spec), None)
     except MemberError as error:
         return Picture(decoded.header, None, error.reason)
@@ -56,16 +59,18 @@ def picture_of(data: bytes | memoryview, spec: Preprocessing, limits: Limits) ->
         return Picture(decoded.header, None, Reason.TOO_LARGE)
 
 
-def _is_coarse(data: bytes | memoryview, decoded: Decoded) -> bool:
-    """Whether a JPEG was decoded too small to cut its border to the pixel.
+def _is_reduced_jpeg(data: bytes | memoryview, decoded: Decoded) -> bool:
+    """Whether a JPEG was decoded too small to cut a border to the pixel.
 
     In full it takes half as long again. JPEG 2000 would take forty times as long, and stays.
     """
-    pixels_HW, header = decoded.pixels_HW, decoded.header
-    if data[:3] != JPEG_MAGIC or pixels_HW is None or header.rows is None:
-        return False
-    is_reduced = max(pixels_HW.shape) < max(header.rows, header.columns or 0)
-    return is_reduced and trim(pixels_HW).shape != pixels_HW.shape
+    rows, columns = decoded.header.rows or 0, decoded.header.columns or 0
+    return data[:3] == JPEG_MAGIC and max(_pixels(decoded).shape) < max(rows, columns)
+
+
+def _has_border(decoded: Decoded) -> bool:
+    pixels_HW = _pixels(decoded)
+    return trim(pixels_HW).shape != pixels_HW.shape
 
 
 def _pixels(decoded: Decoded) -> np.ndarray:

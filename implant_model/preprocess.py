@@ -176,14 +176,18 @@ def picture_box(pixels_HW: np.ndarray) -> tuple[slice, slice]:
         The whole picture where less than a tenth of a side, or one grey alone, would be left.
     """
     step = max(1, min(pixels_HW.shape) // 256)
-    histogram = _histogram(pixels_HW[::step, ::step])
+    few = pixels_HW[::step, ::step].ravel()
+    histogram = np.bincount(few, minlength=int(np.iinfo(few.dtype).max) + 1)
     low, high = _percentiles(histogram, 0.5, 99.5)
     all_rows, all_columns = (slice(0, side) for side in pixels_HW.shape)
     rows, columns = all_rows, all_columns
     # Bars at the sides make rows uneven that a band of the other extreme crosses: look once more.
     for _ in range(2):
+        before = rows, columns
         rows = _within(rows, _rest(pixels_HW[rows, columns], low, high))
         columns = _within(columns, _rest(pixels_HW[rows, columns].T, low, high))
+        if (rows, columns) == before:
+            break
     rest = pixels_HW[rows, columns]
     enough = all(
         side >= max(1, SMALLEST_REST * whole)
