@@ -73,7 +73,13 @@ class Source(Protocol):
         """Decodes the pixels; raises MemberError."""
 
 
-def decode(data: bytes | memoryview, limits: Limits, size_px: int | None = None) -> Decoded:
+def decode(
+    data: bytes | memoryview,
+    limits: Limits,
+    size_px: int | None = None,
+    *,
+    unscaled: bool = False,
+) -> Decoded:
     """Decodes one member.
 
     Args:
@@ -83,13 +89,14 @@ def decode(data: bytes | memoryview, limits: Limits, size_px: int | None = None)
         size_px: A hint that the picture is only needed this large: JPEG and JPEG 2000 are then
             decoded at half, quarter or eighth size, with no side under `size_px`. `Header.rows` and
             `Header.columns` are those of the stored image all the same.
+        unscaled: 16-bit greys need not reach from black to white, see `display.to_grey`.
 
     Returns:
         The picture or the reason; nothing that the bytes hold raises.
     """
     with warnings.catch_warnings(), _silent_loggers():
         warnings.simplefilter("ignore")
-        return _guarded(data, limits, size_px)
+        return _guarded(data, limits, size_px, unscaled=unscaled)
 
 
 def silence_loggers() -> list[tuple[logging.Logger, int]]:
@@ -115,17 +122,19 @@ def _silent_loggers() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _guarded(data: bytes | memoryview, limits: Limits, size_px: int | None) -> Decoded:
+def _guarded(
+    data: bytes | memoryview, limits: Limits, size_px: int | None, *, unscaled: bool
+) -> Decoded:
     header = Header()
     try:
-        source = _open(data, limits)
+        source = _open(data, limits, unscaled=unscaled)
         header = source.header
         return Decoded(header, source.picture(size_px), None)
     except Exception as error:  # hostile bytes raise anything; only the reason is kept of it
         return Decoded(header, None, _reason_of(error))
 
 
-def _open(data: bytes | memoryview, limits: Limits) -> Source:
+def _open(data: bytes | memoryview, limits: Limits, *, unscaled: bool) -> Source:
     """Recognises a member by its content and reads its header."""
     if not data:
         raise MemberError(Reason.EMPTY, "The member holds no bytes.")
@@ -135,7 +144,7 @@ def _open(data: bytes | memoryview, limits: Limits) -> Source:
     if looks_like_raster(head):
         return RasterSource(bytes(data), limits)
     if looks_like_dicom(head):
-        return DicomSource(data, limits)
+        return DicomSource(data, limits, unscaled)
     if _starts(head, ARCHIVES):
         raise MemberError(Reason.NESTED_ARCHIVE, "The member is an archive or a compressed file.")
     if _starts(head, OTHER_IMAGES) or _is_bmp(head):

@@ -73,11 +73,13 @@ class DicomSource:
     Attributes:
         data: The file, whole.
         limits: Bounds on what is read.
+        unscaled: See `to_grey`.
         header: What the file says of itself.
     """
 
     data: bytes | memoryview = field(repr=False)
     limits: Limits
+    unscaled: bool = False
     header: Header = field(init=False)
 
     def __post_init__(self) -> None:
@@ -180,8 +182,13 @@ class DicomSource:
         if stored.itemsize > 2:
             stored = shrink_to_16_bits(stored)
             return to_grey(stored, display_of(attributes, fmt, windowed=False))
-        display = display_of(attributes, fmt)
-        return to_grey(stored, display, frame.ends, in_place=bool(stored.flags.writeable))
+        return to_grey(
+            stored,
+            display_of(attributes, fmt),
+            frame.ends,
+            in_place=bool(stored.flags.writeable),
+            unscaled=self.unscaled,
+        )
 
 
 def _names_an_image(attributes: Attributes) -> bool:

@@ -55,7 +55,8 @@ class Decoded:
     Attributes:
         header: What the file says of itself, as far as it could be read.
         pixels_HW: Display-ready grey of shape (height, width), uint8 or uint16, upright, 0 black,
-            bone bright, scaled to the full range of its type; None where `reason` is set.
+            bone bright, scaled to the full range of its type (unless `unscaled` was asked for);
+            None where `reason` is set.
         reason: Why there is no picture; None where there is one.
     """
 

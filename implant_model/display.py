@@ -25,6 +25,9 @@ SMALLEST_INSIDE = 0.02
 SAMPLE_PIXELS = 1 << 18
 STRAIGHT = 1e-6
 """Of the range from black to white, how far a line may be from what is exact."""
+LEAST_GREYS = 1024
+"""Between the darkest and the brightest hundredth of a picture that is left unscaled, so that what
+averages round off stays under a tenth of 255 levels."""
 LARGEST_PRODUCT = 1 << 22
 """Of a line's slope and a value: OpenCV works with 24 bits, and is then off by half a level."""
 Table = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
@@ -82,6 +85,7 @@ def to_grey(
     ends: tuple[int, int] | None = None,
     *,
     in_place: bool = False,
+    unscaled: bool = False,
 ) -> Pixels:
     """Applies the display chain.
 
@@ -90,10 +94,13 @@ def to_grey(
         display: The chain.
         ends: The least and the greatest stored value of an unsigned type, where they are known.
         in_place: The values may be overwritten, which leaves more of the caches to them.
+        unscaled: For who stretches the greys anyway, as `preprocess` does: 16-bit values whose
+            greys rise in a straight line and are not clipped come back as they are, for a pass over
+            the picture less.
 
     Returns:
-        Grey of the same width in bits: 0 black, the type's maximum white. A constant picture is
-        returned constant.
+        Grey of the same width in bits: 0 black, the type's maximum white, unless `unscaled`. A
+        constant picture is returned constant.
     """
     unsigned, zero = _unsigned(stored_HW)
     exact = display.padding is not None or display.modality_lut is not None
@@ -109,6 +116,8 @@ def to_grey(
     histogram[padded] = 0
     table = _grey_table(stored, histogram, display)
     table[padded] = 0.0
+    if unscaled and _needs_no_scale(unsigned, table, histogram, least):
+        return cast(Pixels, unsigned)
     into = unsigned if unsigned is not stored_HW or in_place else None
     return _apply(unsigned, table, into)
 
@@ -126,6 +135,20 @@ def _apply(unsigned_HW: np.ndarray, table: Table, into_HW: np.ndarray | None) ->
     levels = np.zeros(peak + 1, unsigned_HW.dtype)
     levels[: len(table)] = np.rint(table * peak)
     return cast(Pixels, cv2.LUT(unsigned_HW, levels, dst=into_HW))
+
+
+def _needs_no_scale(
+    unsigned_HW: np.ndarray, table: Table, histogram: np.ndarray, least: int
+) -> bool:
+    """Whether values differ from their greys by a factor and an offset alone, finely enough."""
+    line = _line(table) if unsigned_HW.dtype == np.uint16 else None
+    if line is None or line[0] <= 0:
+        return False
+    behind = np.cumsum(histogram, dtype=np.float64)
+    ends = np.searchsorted(behind, np.array([0.01, 0.99]) * behind[-1])
+    black, white = line[1] + line[0] * least, line[1] + line[0] * (len(table) - 1)
+    inside = black >= -STRAIGHT and white <= 1.0 + STRAIGHT
+    return inside and int(ends[1] - ends[0]) >= LEAST_GREYS
 
 
 def _line(table: Table) -> tuple[float, float] | None:

@@ -43,7 +43,7 @@ def picture_of(data: bytes | memoryview, spec: Preprocessing, limits: Limits) ->
     Returns:
         The picture or the reason; nothing that the bytes hold raises.
     """
-    decoded = decode(data, limits, spec.working_px)
+    decoded = decode(data, limits, spec.working_px, unscaled=True)
     if decoded.pixels_HW is None:
         return Picture(decoded.header, None, decoded.reason)
     try:

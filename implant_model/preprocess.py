@@ -110,7 +110,8 @@ def preprocess(pixels_HW: np.ndarray, spec: Preprocessing) -> np.ndarray:
     """Makes the networks' input.
 
     Args:
-        pixels_HW: Display-ready grey, uint8 or uint16, of shape (height, width).
+        pixels_HW: Display-ready grey, uint8 or uint16, of shape (height, width); of uint16 it may
+            be any range, see `display.to_grey`.
         spec: What to do.
 
     Returns:
@@ -177,7 +178,7 @@ def picture_box(pixels_HW: np.ndarray) -> tuple[slice, slice]:
     """
     step = max(1, min(pixels_HW.shape) // 256)
     few = pixels_HW[::step, ::step].ravel()
-    histogram = np.bincount(few, minlength=int(np.iinfo(few.dtype).max) + 1)
+    histogram = np.bincount(few, minlength=_num_bins(few.max()))
     low, high = _percentiles(histogram, 0.5, 99.5)
     all_rows, all_columns = (slice(0, side) for side in pixels_HW.shape)
     rows, columns = all_rows, all_columns
@@ -259,7 +260,7 @@ def _stretch(pixels_HW: np.ndarray, low_percent: float, high_percent: float) -> 
     if not high > low:
         raise MemberError(Reason.BAD_PIXELS, "The picture is constant.")
     first, last = math.ceil(low), math.floor(high)  # only greys between the two are worked out
-    levels = np.zeros(len(histogram), np.uint16)
+    levels = np.zeros(int(np.iinfo(pixels_HW.dtype).max) + 1, np.uint16)
     levels[last + 1 :] = 65535
     grey = (np.arange(first, last + 1, dtype=np.float64) - low) / (high - low)
     levels[first : last + 1] = np.rint(grey * 65535.0)
@@ -267,9 +268,13 @@ def _stretch(pixels_HW: np.ndarray, low_percent: float, high_percent: float) -> 
 
 
 def _histogram(pixels_HW: np.ndarray) -> np.ndarray:
-    bins = int(np.iinfo(pixels_HW.dtype).max) + 1
-    pixels_HW = np.ascontiguousarray(pixels_HW)
+    """Count of each grey, in whole blocks of `BLOCK_GREYS`."""
+    bins = _num_bins(pixels_HW.max())
     return cast(np.ndarray, cv2.calcHist([pixels_HW], [0], None, [bins], [0, bins]).ravel())
+
+
+def _num_bins(greatest: float) -> int:
+    return (int(greatest) // BLOCK_GREYS + 1) * BLOCK_GREYS
 
 
 def _percentiles(histogram: np.ndarray, *percents: float) -> list[float]:

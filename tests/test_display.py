@@ -83,6 +83,38 @@ def test_a_line_is_what_a_look_up_gives(
     np.testing.assert_array_equal(grey == 65535, exact == 65535)
 
 
+@pytest.mark.parametrize(
+    ("chain", "left"),
+    [
+        (Display(), True),
+        (Display(slope=2.0, intercept=-1024.0), True),
+        (Display(center=2000.0, width=4200.0), True),
+        (Display(voi_lut=Lut(0, np.arange(4096, dtype=np.uint16))), True),
+        (Display(center=2000.0, width=2600.0), False),  # clips the one value at 4001
+        (Display(inverted=True), False),
+        (Display(slope=-1.0), False),
+        (Display(padding=(17, 17)), False),  # it is darker than black
+        (Display(padding=(2000, 2000)), False),
+        (CURVES[0], False),
+    ],
+)
+@pytest.mark.parametrize("kind", [np.uint16, np.int16])
+def test_what_a_stretch_undoes_is_left_out(
+    chain: Display, kind: type[np.generic], *, left: bool
+) -> None:
+    stored_HW = large(5).astype(kind)
+    unscaled = to_grey(stored_HW, chain, unscaled=True)
+    if left:
+        np.testing.assert_array_equal(np.diff(unscaled), np.diff(large(5)))
+    else:
+        np.testing.assert_array_equal(unscaled, to_grey(stored_HW, chain))
+
+
+def test_few_greys_are_scaled_before_they_are_averaged() -> None:
+    stored_HW = large(6) // 4
+    assert to_grey(stored_HW, Display(), unscaled=True).max() == 65535
+
+
 @pytest.mark.parametrize("chain", CURVES)
 def test_a_curve_is_looked_up(monkeypatch: pytest.MonkeyPatch, chain: Display) -> None:
     stored_HW = large(3)

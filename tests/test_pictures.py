@@ -1,6 +1,7 @@
 """The networks' picture of a member: the same from a reduced decode as from a full one."""
 
 import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from implant_model.phantom_files_dicom import TRANSFER_SYNTAXES, write_dicom
 from implant_model.phantom_files_pictures import write_jpeg
 from implant_model.pictures import picture_of
 from implant_model.preprocess import Preprocessing, preprocess, shrink, trim
+from tests.dicom_files import dicom
 from tests.ray_cluster import ROOT
 
 SPEC = Preprocessing(size_px=96)
@@ -41,6 +43,34 @@ def test_each_encoding_gives_the_picture_of_the_full_decode(phantom: Phantom, sy
     apart = np.abs(found.image.astype(int) - preprocess(full, SPEC))
     assert apart.max() <= LARGEST
     assert apart.mean() <= MEAN
+
+
+@pytest.mark.parametrize(
+    ("attributes", "as_stored"),
+    [
+        ({}, True),
+        ({"WindowCenter": 2000, "WindowWidth": 900}, False),
+        ({"PhotometricInterpretation": "MONOCHROME1"}, False),
+        ({"RescaleSlope": 0.5, "RescaleIntercept": -1024}, True),
+    ],
+)
+def test_greys_that_are_left_as_stored_give_the_same_picture(
+    attributes: dict[str, Any], *, as_stored: bool
+) -> None:
+    ramp_HW = np.add.outer(np.arange(900), np.arange(700)) * 2 + 300
+    noise_HW = np.random.default_rng(5).normal(0, 40, ramp_HW.shape)
+    data = dicom((ramp_HW + noise_HW).clip(0, 4095).astype(np.uint16), **attributes)
+    scaled = decode(data, Limits()).pixels_HW
+    stored = decode(data, Limits(), unscaled=True).pixels_HW
+    found = picture_of(data, SPEC, Limits()).image
+    assert scaled is not None
+    assert stored is not None
+    assert found is not None
+    assert scaled.max() == 65535
+    assert bool(stored.max() < 4096) is as_stored
+    apart = np.abs(found.astype(int) - preprocess(scaled, SPEC))
+    assert apart.max() <= 1
+    assert apart.mean() <= 0.1
 
 
 def test_averages_equal_those_in_float64() -> None:

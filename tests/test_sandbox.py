@@ -18,10 +18,10 @@ import pytest
 from PIL import Image
 
 from implant_model import sandbox
-from implant_model.decode import decode
 from implant_model.errors import Reason
 from implant_model.limits import MIB, Limits
-from implant_model.preprocess import Preprocessing, preprocess
+from implant_model.pictures import picture_of
+from implant_model.preprocess import Preprocessing
 from implant_model.sandbox import DecodeProcess, _checked_header
 from tests.dicom_files import dataset, dicom, picture, to_bytes
 
@@ -69,11 +69,10 @@ def is_gone(pid: int) -> bool:
 def test_same_as_in_the_callers_process(process: DecodeProcess) -> None:
     for data in (GOOD, png(picture()), png(picture(700, 900))):
         prepared = process.prepare(data)
-        pixels = decode(data, Limits()).pixels_HW
-        assert pixels is not None
+        here = picture_of(data, SPEC, Limits())
         assert prepared.image is not None
-        np.testing.assert_array_equal(prepared.image, preprocess(pixels, SPEC))
-        assert prepared.header == decode(data, Limits()).header
+        np.testing.assert_array_equal(prepared.image, here.image)
+        assert prepared.header == here.header
         assert prepared.reason is None
 
 
