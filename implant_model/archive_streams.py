@@ -95,6 +95,7 @@ class Source:
         self.failure: ArchiveError | None = None
         self._chunks = chunks
         self._stored = stored
+        self._direct = stored if isinstance(stored, DirectReader) else None
         self._allocate = allocate
         self._chunk = b""
         self._used = 0
@@ -120,8 +121,8 @@ class Source:
             self._used += len(part)
             self.position += len(part)
             filled += len(part)
-            if isinstance(self._stored, DirectReader) and size - filled >= LARGE_BYTES:
-                filled += self._fill(self._stored, body[filled:size])
+            if self._direct is not None and size - filled >= LARGE_BYTES:
+                filled += self._fill(self._direct, body[filled:size])
                 break
             if filled < size and not self._next_chunk():
                 break

@@ -143,16 +143,39 @@ def shrink(pixels_HW: np.ndarray, least_px: int) -> np.ndarray:
         factor *= 2
     if factor == 1:
         return pixels_HW
-    rows, columns = (-(-side // factor) for side in pixels_HW.shape)
-    below, right = rows * factor - pixels_HW.shape[0], columns * factor - pixels_HW.shape[1]
-    if below or right:
-        pixels_HW = cv2.copyMakeBorder(pixels_HW, 0, below, 0, right, cv2.BORDER_REPLICATE)
+    rows, columns = (side // factor for side in pixels_HW.shape)
+    height, width = rows * factor, columns * factor
+    means_HW = _square_means(pixels_HW[:height, :width], factor)
+    if (height, width) == pixels_HW.shape:
+        return means_HW
+    # The last squares apart, so that a large picture need not be copied to be a little larger.
+    means_HW = np.pad(
+        means_HW, [(0, int(height < pixels_HW.shape[0])), (0, int(width < pixels_HW.shape[1]))]
+    )
+    if height < pixels_HW.shape[0]:
+        means_HW[rows:] = _square_means(_filled(pixels_HW[height:], factor), factor)
+    if width < pixels_HW.shape[1]:
+        means_HW[:rows, columns:] = _square_means(
+            _filled(pixels_HW[:height, width:], factor), factor
+        )
+    return means_HW
+
+
+def _filled(pixels_HW: np.ndarray, factor: int) -> np.ndarray:
+    """Repeats the last row and column up to whole squares of `factor` pixels."""
+    below, right = (-side % factor for side in pixels_HW.shape)
+    return cast(np.ndarray, cv2.copyMakeBorder(pixels_HW, 0, below, 0, right, cv2.BORDER_REPLICATE))
+
+
+def _square_means(pixels_HW: np.ndarray, factor: int) -> np.ndarray:
+    """Averages over squares of `factor` pixels, a power of two that both sides are multiples of."""
+    size = pixels_HW.shape[1] // factor, pixels_HW.shape[0] // factor
     if pixels_HW.dtype == np.uint16:  # its halving is vectorised, and a rounding of 1/65535 small
         while factor > 2:
-            size = pixels_HW.shape[1] // 2, pixels_HW.shape[0] // 2
-            pixels_HW = cv2.resize(pixels_HW, size, interpolation=cv2.INTER_AREA)
+            half = pixels_HW.shape[1] // 2, pixels_HW.shape[0] // 2
+            pixels_HW = cv2.resize(pixels_HW, half, interpolation=cv2.INTER_AREA)
             factor //= 2
-    return cast(np.ndarray, cv2.resize(pixels_HW, (columns, rows), interpolation=cv2.INTER_AREA))
+    return cast(np.ndarray, cv2.resize(pixels_HW, size, interpolation=cv2.INTER_AREA))
 
 
 def trim(pixels_HW: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ from typing import Self
 from implant_model.errors import AccessDeniedError, ChangedError, NotFoundError, StorageError
 from implant_model.storage_uri import ObjectInfo, file_uri, local_path
 
+_FIRST_CHUNK_BYTES = 1 << 16
 _CHUNK_BYTES = 1 << 20
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -128,9 +129,12 @@ class DiskReader:
         return filled
 
     def stream(self, start: int = 0) -> Iterator[bytes]:
-        """See `ObjectReader.stream`."""
-        for offset in range(start, self.size, _CHUNK_BYTES):
-            yield self.read_at(offset, _CHUNK_BYTES)
+        """See `ObjectReader.stream`; the first chunks are small, for who wants but a header."""
+        offset, size = start, _FIRST_CHUNK_BYTES
+        while offset < self.size:
+            yield self.read_at(offset, size)
+            offset += size
+            size = min(2 * size, _CHUNK_BYTES)
 
     def close(self) -> None:
         """Closes the file."""
