@@ -3,8 +3,8 @@
 The whole chain (modality LUT, VOI LUT or window, inversion) is worked out once for each of the 256
 or 65,536 values that a pixel can have, exact in float64 where it is cheap. Where it comes to a
 straight line between black and white, as with most windows, that line makes the picture (0.6 ms for
-2500 x 2048 pixels of 16 bits), else a look-up (2.0 ms; numpy's takes 6.7). 16-bit pixels stay
-16-bit. Pure numpy, and OpenCV for what goes over pixels. Knows nothing of DICOM files.
+2500 x 2048 pixels of 16 bits), else a look-up (2.0 ms; numpy's takes 6.7); where only relative
+greys are wanted and the line clips none, nothing is done. 16-bit pixels stay 16-bit. Pure numpy, and OpenCV for what goes over pixels. Knows nothing of DICOM files.
 
 `Lut` and `Display` take the attributes as read; what makes no sense in them falls back to the full
 range of the pixels, because a wrong window must not cost the picture.
@@ -116,16 +116,21 @@ def to_grey(
     histogram[padded] = 0
     table = _grey_table(stored, histogram, display)
     table[padded] = 0.0
-    if unscaled and _needs_no_scale(unsigned, table, histogram, least):
+    line = _line(table) if unsigned.dtype == np.uint16 else None
+    if unscaled and line is not None and _is_unclipped(line, histogram, least):
         return cast(Pixels, unsigned)
     into = unsigned if unsigned is not stored_HW or in_place else None
-    return _apply(unsigned, table, into)
+    return _apply(unsigned, table, line, into)
 
 
-def _apply(unsigned_HW: np.ndarray, table: Table, into_HW: np.ndarray | None) -> Pixels:
+def _apply(
+    unsigned_HW: np.ndarray,
+    table: Table,
+    line: tuple[float, float] | None,
+    into_HW: np.ndarray | None,
+) -> Pixels:
     """Grey 0 to 1 of each value > grey of the picture, within 1 of 65,535 levels."""
     peak = int(np.iinfo(unsigned_HW.dtype).max)
-    line = _line(table) if peak > 255 else None
     if line is not None and abs(line[0]) * peak * len(table) < LARGEST_PRODUCT:
         slope, offset = line[0] * peak, line[1] * peak
         # Rounds, and clips to black and white.
@@ -137,18 +142,15 @@ def _apply(unsigned_HW: np.ndarray, table: Table, into_HW: np.ndarray | None) ->
     return cast(Pixels, cv2.LUT(unsigned_HW, levels, dst=into_HW))
 
 
-def _needs_no_scale(
-    unsigned_HW: np.ndarray, table: Table, histogram: np.ndarray, least: int
-) -> bool:
-    """Whether values differ from their greys by a factor and an offset alone, finely enough."""
-    line = _line(table) if unsigned_HW.dtype == np.uint16 else None
-    if line is None or line[0] <= 0:
+def _is_unclipped(line: tuple[float, float], histogram: np.ndarray, least: int) -> bool:
+    """Whether a line rises and clips no value, of which there are enough to average as they are."""
+    slope, offset = line
+    darkest, brightest = offset + slope * least, offset + slope * (len(histogram) - 1)
+    if slope <= 0 or darkest < -STRAIGHT or brightest > 1.0 + STRAIGHT:
         return False
     behind = np.cumsum(histogram, dtype=np.float64)
-    ends = np.searchsorted(behind, np.array([0.01, 0.99]) * behind[-1])
-    black, white = line[1] + line[0] * least, line[1] + line[0] * (len(table) - 1)
-    inside = black >= -STRAIGHT and white <= 1.0 + STRAIGHT
-    return inside and int(ends[1] - ends[0]) >= LEAST_GREYS
+    low, high = np.searchsorted(behind, np.array([0.01, 0.99]) * behind[-1])
+    return bool(high - low >= LEAST_GREYS)
 
 
 def _line(table: Table) -> tuple[float, float] | None:
