@@ -3,8 +3,9 @@
 The whole chain (modality LUT, VOI LUT or window, inversion) is worked out once for each of the 256
 or 65,536 values that a pixel can have, exact in float64 where it is cheap. Where it comes to a
 straight line between black and white, as with most windows, that line makes the picture (0.6 ms for
-2500 x 2048 pixels of 16 bits), else a look-up (2.0 ms; numpy's takes 6.7); where only relative
-greys are wanted and the line clips none, nothing is done. 16-bit pixels stay 16-bit. Pure numpy, and OpenCV for what goes over pixels. Knows nothing of DICOM files.
+2500 x 2048 pixels of 16 bits), else a look-up (2.0 ms; numpy's takes 6.7); where relative greys are
+enough and the line clips none, nothing is done. 16-bit pixels stay 16-bit. Pure numpy, and OpenCV
+for what goes over pixels. Knows nothing of DICOM files.
 
 `Lut` and `Display` take the attributes as read; what makes no sense in them falls back to the full
 range of the pixels, because a wrong window must not cost the picture.
