@@ -73,13 +73,15 @@ def test_greys_that_are_left_as_stored_give_the_same_picture(
     assert apart.mean() <= 0.1
 
 
-def test_averages_equal_those_in_float64() -> None:
-    pixels = np.random.default_rng(4).integers(0, 65536, (1003, 805), np.uint16)
-    padded = np.pad(pixels, ((0, 5), (0, 3)), mode="edge").astype(np.float64)
+@pytest.mark.parametrize("shape", [(1003, 805), (1008, 805), (1003, 808), (1008, 808)])
+def test_averages_equal_those_in_float64(shape: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(4).integers(0, 65536, shape, np.uint16)
+    fill = ((0, 1008 - shape[0]), (0, 808 - shape[1]))
+    padded = np.pad(pixels, fill, mode="edge").astype(np.float64)
     wanted = padded.reshape(126, 8, 101, 8).mean(axis=(1, 3))
     np.testing.assert_allclose(shrink(pixels, 100), wanted, atol=2)
     np.testing.assert_allclose(shrink((pixels >> 8).astype(np.uint8), 100), wanted / 256, atol=2)
-    assert shrink(pixels, 403) is pixels
+    assert shrink(pixels, 405) is pixels
 
 
 def test_a_member_in_foreign_memory_is_read_where_it_lies(phantom: Phantom) -> None:
