@@ -7,11 +7,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from implant_model.catalogue import Catalogue
-from implant_model.classifier import Classifier
+from implant_model.classifier import Classifier, has_gpu
 from implant_model.errors import UsageError
 from implant_model.package import ModelPackage
 from training.assessment import Examined
@@ -72,6 +71,6 @@ def usable_device(name: str) -> str:
     Raises:
         UsageError: It is not.
     """
-    if name.startswith("cuda") and not torch.cuda.is_available():
+    if name.startswith("cuda") and not has_gpu():
         raise UsageError(f"The device {name} was asked for, and no GPU can be used; cpu can.")
     return name
