@@ -32,11 +32,11 @@ import pyarrow.parquet as pq
 from deltalake.transaction import AddAction, RemoveAction
 
 from implant_model import storage
-from implant_model.package import load_package
+from implant_model.package.save import load_package
 from implant_model.privacy import IdentifierPolicy, Protector
-from jobs.pipeline import delta
-from jobs.pipeline.command import INCOMPLETE, OK, run_command
-from jobs.pipeline.tables import (
+from jobs.entry.command import INCOMPLETE, OK, run_command
+from jobs.tables import delta
+from jobs.tables.schema import (
     ARCHIVE_ROW,
     ARCHIVES,
     PREDICTION_ROW,
@@ -128,7 +128,7 @@ def write_predictions(folder: Path, truth: Truth) -> None:
 
 
 def units(truth: Truth) -> Iterator[pa.Table]:
-    """Predictions of a simulated classifier, see `tests/audit_samples.py` for the scores."""
+    """Predictions of a simulated classifier, see `tests/support/audit_samples.py`."""
     rng = np.random.default_rng(1)
     implants = load_package(str(MODEL), weights=False).catalogue.implants
     strength, count = 4.5, len(truth.implant_N)

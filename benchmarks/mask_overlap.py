@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from implant_model.phantom import ORTHONET, render
-from implant_model.preprocess import Preprocessing, preprocess
-from training.mask_files import contact_sheet
-from training.masks import GradedMask, find_mask
-from training.overlap import dice
+from implant_model.decode.preprocess import Preprocessing, preprocess
+from implant_model.phantoms.render import ORTHONET, render
+from training.masks.automatic import GradedMask, find_mask
+from training.masks.mask_files import contact_sheet
+from training.masks.overlap import dice
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from typing import Final
 
 from benchmarks.machine import machine
 from implant_model.errors import ImplantError
-from jobs.pipeline.command import INCOMPLETE, OK, run_command
+from jobs.entry.command import INCOMPLETE, OK, run_command
 
 ROOT: Final = Path(__file__).parents[1]
 SHOULDERS: Final = ROOT.parent / "shared" / "data" / "shoulder"

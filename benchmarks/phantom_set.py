@@ -13,8 +13,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from implant_model.phantom_files import ManifestRow, Sample, draw_phantom, sample_archives
-from implant_model.preprocess import Preprocessing, picture_box, preprocess
+from implant_model.decode.preprocess import Preprocessing, picture_box, preprocess
+from implant_model.phantoms.files import ManifestRow, Sample, draw_phantom, sample_archives
 
 
 def main() -> None:

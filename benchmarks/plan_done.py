@@ -20,10 +20,10 @@ from typing import Final
 from benchmarks.machine import machine
 from implant_model import __version__, storage
 from implant_model.errors import ArchiveStatus
-from jobs.pipeline.command import INCOMPLETE, OK, run_command
+from jobs.entry.command import INCOMPLETE, OK, run_command
 from jobs.pipeline.plan import PlannedArchive, make_plan
-from jobs.pipeline.publish import ArchiveResult, RunIdentity, Tables
-from jobs.pipeline.tables import unit_id, unit_path
+from jobs.tables.publish import ArchiveResult, RunIdentity, Tables
+from jobs.tables.schema import unit_id, unit_path
 
 MODEL: Final = "bench@000000000000"
 CONFIGURATION: Final = "0" * 16

@@ -74,7 +74,7 @@ def role_of(command: bytes) -> str | None:
     """What a process of the job is by its command line; None for Ray's own services."""
     if command.startswith(b"ray::"):
         return "worker"
-    if b"implant_model.sandbox" in command:
+    if b"implant_model.decode.sandbox" in command:
         return "decoder"
     if command.split(b"\0")[0].endswith(b"/raylet"):
         return "store"

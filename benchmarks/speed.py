@@ -28,8 +28,8 @@ from benchmarks.speed_archives import KINDS, link, prepare
 from benchmarks.speed_start import START, measure_start
 from benchmarks.speed_table import CONTENDERS, report
 from implant_model.errors import ImplantError
-from jobs.pipeline.cluster import NODE
-from jobs.pipeline.command import OK, run_command
+from jobs.entry.cluster import NODE
+from jobs.entry.command import OK, run_command
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks" / "speed.json"
@@ -100,7 +100,7 @@ class Cluster:
     def __enter__(self) -> dict[str, str]:
         import ray
 
-        from jobs.pipeline.cluster import start_ray
+        from jobs.entry.cluster import start_ray
 
         start_ray()
         return {**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address}

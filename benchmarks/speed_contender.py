@@ -19,8 +19,8 @@ from typing import Final
 import pyarrow.dataset as ds
 
 from implant_model.errors import ImplantError
-from implant_model.network_spec import Precision
-from implant_model.package import ModelPackage, load_package
+from implant_model.networks.spec import Precision
+from implant_model.package.save import ModelPackage, load_package
 
 Contender = Callable[[Sequence[Path], Path, ModelPackage], None]
 PRECISIONS: Final[dict[str, Precision]] = {"job": "float32", "bfloat16": "bfloat16"}
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> None:
 def job(model: str, precision: Precision) -> Contender:
     """This project's job, by its own command line; what a process does but once is done before."""
     from jobs.classify import main as classify_main
-    from jobs.pipeline.cluster import start_ray
+    from jobs.entry.cluster import start_ray
 
     start_ray()
     importlib.import_module("jobs.pipeline.stages")

@@ -21,12 +21,12 @@ import cv2
 import numpy as np
 
 from benchmarks.speed_archives import NUM_DIFFERENT
-from implant_model.decode import silence_loggers
+from implant_model.decode.pictures import picture_of
+from implant_model.decode.prepare import silence_loggers
 from implant_model.errors import ImplantError
 from implant_model.limits import Limits
-from implant_model.network_spec import Precision
-from implant_model.package import ModelPackage, load_package
-from implant_model.pictures import picture_of
+from implant_model.networks.spec import Precision
+from implant_model.package.save import ModelPackage, load_package
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -50,7 +50,7 @@ def by_turns(
 ) -> tuple[float, float]:
     """CPU milliseconds of decode and of the classifier for a picture, in batches of the job."""
     from implant_model.classifier import Classifier
-    from implant_model.device_batches import CPU_BATCH_SIZE
+    from implant_model.networks.device_batches import CPU_BATCH_SIZE
 
     classifier = Classifier(package, precision=precision)
     members = [data[i % len(data)] for i in range(CPU_BATCH_SIZE)]

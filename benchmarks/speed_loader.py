@@ -19,9 +19,9 @@ from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from torchvision import transforms
 
-from implant_model.networks import Ensemble
-from implant_model.package import ModelPackage
-from implant_model.weights import load_networks
+from implant_model.networks.build import Ensemble
+from implant_model.networks.weights import load_networks
+from implant_model.package.save import ModelPackage
 
 WORKERS = 2
 BATCH = 32

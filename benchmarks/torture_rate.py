@@ -22,15 +22,15 @@ from typing import Any
 
 from benchmarks.machine import machine
 from implant_model import storage
+from implant_model.decode.sandbox import DecodeProcess
 from implant_model.errors import ImplantError
 from implant_model.limits import Limits
-from implant_model.package import load_package
-from implant_model.sandbox import DecodeProcess
-from jobs.pipeline import delta
-from jobs.pipeline.audit_trail import verify_output
-from jobs.pipeline.command import INCOMPLETE, OK, run_command
-from jobs.pipeline.tables import ARCHIVES
-from tests.archive_samples import tar_of
+from implant_model.package.save import load_package
+from jobs.entry.command import INCOMPLETE, OK, run_command
+from jobs.tables import delta
+from jobs.tables.schema import ARCHIVES
+from jobs.tables.verification import verify_output
+from tests.support.archive_samples import tar_of
 from tests.torture import catalogue
 from tests.torture.files import png
 

@@ -14,15 +14,15 @@ import numpy.typing as npt
 import torch
 
 from implant_model.calibration import prediction_sets, softmax
-from implant_model.device_batches import CPU_BATCH_SIZE, DeviceBatches, run_networks
 from implant_model.errors import Outcome, PackageError
-from implant_model.folding import fold_batch_norms
-from implant_model.network_spec import Precision
-from implant_model.networks import Ensemble
-from implant_model.novelty_on_device import NoveltyScore
-from implant_model.package import ModelPackage
-from implant_model.precision import memory_format
-from implant_model.weights import load_networks
+from implant_model.networks.build import Ensemble
+from implant_model.networks.device_batches import CPU_BATCH_SIZE, DeviceBatches, run_networks
+from implant_model.networks.folding import fold_batch_norms
+from implant_model.networks.novelty_on_device import NoveltyScore
+from implant_model.networks.precision import memory_format
+from implant_model.networks.spec import Precision
+from implant_model.networks.weights import load_networks
+from implant_model.package.save import ModelPackage
 
 Array = npt.NDArray[np.float32]
 Images = npt.NDArray[np.uint8]

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from implant_model.classifier import Classifier
-from implant_model.precision import full_precision
+from implant_model.networks.precision import full_precision
 from implant_model.saliency import heat_maps
 
 Image = npt.NDArray[np.uint8]

@@ -14,8 +14,8 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-from implant_model.fisher import FisherBackbone
-from implant_model.networks import Ensemble, ImplantClassifier
+from implant_model.networks.build import Ensemble, ImplantClassifier
+from implant_model.networks.fisher import FisherBackbone
 
 Array = npt.NDArray[np.float32]
 

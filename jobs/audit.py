@@ -28,24 +28,24 @@ from pathlib import Path
 from typing import Any
 
 from implant_model import storage
-from jobs.auditing import drift, files
+from jobs.auditing import files, last_audit
 from jobs.auditing.assemble import Audited, assemble, worklist_order
+from jobs.auditing.audit_options import AuditOptions, parse_audit
+from jobs.auditing.audit_page import render_audit
 from jobs.auditing.evidence import combine, lapse
 from jobs.auditing.findings import Findings, describe_source, to_json
 from jobs.auditing.images import columns_of, holds_pseudonyms, read_images
 from jobs.auditing.joining import distinct_keys, exclude_several, is_seen, join, pair
-from jobs.auditing.names import Names, counted_by, match
-from jobs.auditing.options import AuditOptions, parse_audit
 from jobs.auditing.output import Output, open_output
 from jobs.auditing.pictures import draw_pictures
 from jobs.auditing.rate import estimate_rate, first_of_joint
-from jobs.auditing.records import Exclusion, make_records
-from jobs.auditing.registry_file import RegistryFile, read_file
+from jobs.auditing.registry.names import Names, counted_by, match
+from jobs.auditing.registry.records import Exclusion, make_records
+from jobs.auditing.registry.registry_file import RegistryFile, read_file
+from jobs.auditing.registry.synonyms import read_synonyms
 from jobs.auditing.safety import safety_notes
-from jobs.auditing.synonyms import read_synonyms
 from jobs.auditing.verdicts import Verdict, is_known, judge
-from jobs.pipeline.command import DISCLAIMER, INCOMPLETE, OK, run_command
-from jobs.report.audit_page import render_audit
+from jobs.entry.command import DISCLAIMER, INCOMPLETE, OK, run_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def read_previous(options: AuditOptions) -> Mapping[str, Any] | None:
     """The summary of the audit before: the one that was named, or the folder's own."""
     uri = options.previous or storage.normalise(str(options.report / files.SUMMARY))
-    return drift.read_previous(uri, is_asked=options.previous is not None)
+    return last_audit.read_previous(uri, is_asked=options.previous is not None)
 
 
 def audit(

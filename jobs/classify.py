@@ -21,18 +21,18 @@ from collections.abc import Sequence
 from functools import partial
 
 from implant_model import __version__, storage
-from implant_model.package import ModelPackage, check_weights, load_package
-from jobs.pipeline.cluster import start_ray
-from jobs.pipeline.command import OK, run_command
+from implant_model.package.save import ModelPackage, check_weights, load_package
+from jobs.entry.cluster import start_ray
+from jobs.entry.command import OK, run_command
+from jobs.pipeline.classify_options import ClassifyOptions, parse_classify
 from jobs.pipeline.health import take_health
-from jobs.pipeline.lease import Lease
-from jobs.pipeline.metrics import write_metrics
-from jobs.pipeline.options import ClassifyOptions, parse_classify
 from jobs.pipeline.plan import Plan, make_plan
-from jobs.pipeline.publish import ArchiveResult, RunIdentity, Tables
+from jobs.pipeline.prometheus import write_metrics
 from jobs.pipeline.recipe import Recipe
 from jobs.pipeline.run import settle
 from jobs.pipeline.summary import describe_plan, exit_code, summarise
+from jobs.tables.lease import Lease
+from jobs.tables.publish import ArchiveResult, RunIdentity, Tables
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

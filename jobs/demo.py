@@ -21,17 +21,17 @@ from typing import Final
 
 from implant_model import storage
 from implant_model.errors import Outcome, UsageError
-from implant_model.package import ModelPackage, load_package
+from implant_model.package.save import ModelPackage, load_package
 from jobs import classify, verify
-from jobs.pipeline.command import DISCLAIMER, INCOMPLETE, OK, Parser, run_command
-from jobs.pipeline.tables import ARCHIVES, PREDICTIONS
+from jobs.entry.command import DISCLAIMER, INCOMPLETE, OK, Parser, run_command
 from jobs.report.comparison import Comparison, compare
-from jobs.report.facts import RunFacts, read_facts
 from jobs.report.page import render_run
-from jobs.samples import audited
-from jobs.samples.archives import CUT, Samples, make_samples
-from jobs.samples.check import find_faults, judge, read_predictions
-from training.evaluation import Figure
+from jobs.report.run_facts import RunFacts, read_facts
+from jobs.samples import sample_audit
+from jobs.samples.sample_archives import CUT, Samples, make_samples
+from jobs.samples.sample_check import find_faults, judge, read_predictions
+from jobs.tables.schema import ARCHIVES, PREDICTIONS
+from training.metrics import Figure
 
 MODEL: Final = Path(__file__).parents[1] / "models" / "phantom"
 NUM_EACH: Final = 10
@@ -65,8 +65,8 @@ def run(folder: Path, model: Path = MODEL, num_each: int = NUM_EACH) -> int:
     page = write_report(folder / "report.html", facts, comparison, package, findings == OK)
     faults = find_faults(rows, samples.truths, facts, code, findings)
     print(summarise(facts, comparison), flush=True)
-    done = audited.audit_samples(folder, samples.truths, output, key, str(model))
-    faults += audited.find_faults(done)
+    done = sample_audit.audit_samples(folder, samples.truths, output, key, str(model))
+    faults += sample_audit.find_faults(done)
     print(conclude(facts, done, faults, page), flush=True)
     return INCOMPLETE if faults else OK
 
@@ -142,9 +142,11 @@ def summarise(facts: RunFacts, comparison: Comparison) -> str:
     return "\n".join(["", *textwrap.wrap(" ".join(seen), 100), ""])
 
 
-def conclude(facts: RunFacts, done: audited.DemoAudit, faults: Sequence[str], report: Path) -> str:
+def conclude(
+    facts: RunFacts, done: sample_audit.DemoAudit, faults: Sequence[str], report: Path
+) -> str:
     """What the audit found, what went wrong, and where everything lies."""
-    told = [audited.describe(done), NO_EVIDENCE, DISCLAIMER]
+    told = [sample_audit.describe(done), NO_EVIDENCE, DISCLAIMER]
     lines = ["", *textwrap.wrap(" ".join(told), 100), ""]
     lines += [f"Not as it should be: {fault}" for fault in faults]
     lines += [

@@ -18,15 +18,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from implant_model import storage
-from jobs.pipeline.command import INCOMPLETE, OK, Parser, run_command
-from jobs.pipeline.doctor_checks import (
-    check_codecs,
-    check_spill_folder,
-    check_store,
-    check_versions,
-)
-from jobs.pipeline.doctor_cluster import NOTHING, check_access, check_gpu, parse_address
-from jobs.pipeline.doctor_nodes import check_nodes
+from jobs.checks.machine import check_codecs, check_spill_folder, check_store, check_versions
+from jobs.checks.nodes import check_nodes
+from jobs.checks.ray_access import NOTHING, check_access, check_gpu, parse_address
+from jobs.entry.command import INCOMPLETE, OK, Parser, run_command
 
 
 @dataclass(frozen=True)

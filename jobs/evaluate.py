@@ -26,18 +26,18 @@ from pathlib import Path
 from implant_model.classifier import Classifier
 from implant_model.errors import UsageError
 from implant_model.limits import Limits
-from implant_model.package import load_package
-from jobs.pipeline.command import DISCLAIMER, INCOMPLETE, OK, Parser, run_command
-from jobs.report.evaluation import Evaluation
-from jobs.report.evaluation_files import write_evaluation
-from jobs.report.findings import confusion, data_facts, mistakes, poor_scans, usual_name
-from jobs.report.folder import make_folder
-from training.assessment import assess, assess_classes, reliability
-from training.examination import examine, usable_device
-from training.gather import Gathered, gather, list_images
-from training.labelled import UNLABELLED
-from training.labels import read_table
-from training.opponent import compare_with, read_opponent
+from implant_model.package.save import load_package
+from jobs.entry.command import DISCLAIMER, INCOMPLETE, OK, Parser, run_command
+from jobs.entry.folder import make_folder
+from jobs.evaluating.assessment import assess, assess_classes, reliability
+from jobs.evaluating.evaluation import Evaluation
+from jobs.evaluating.evaluation_files import write_evaluation
+from jobs.evaluating.examination import examine, usable_device
+from jobs.evaluating.opponent import compare_with, read_opponent
+from jobs.evaluating.outcomes import confusion, data_facts, mistakes, poor_scans, usual_name
+from training.data.gather import Gathered, gather, list_images
+from training.data.labelled import UNLABELLED
+from training.data.labels import read_table
 
 SHOWN = ("top_1", "top_3", "macro_f1", "mean_auroc", "calibration_error", "coverage", "set_size")
 NOVELTY = ("called_unknown", "unknown_found", "novelty_auroc")

@@ -18,19 +18,19 @@ from itertools import islice
 import numpy as np
 
 from implant_model import storage
-from implant_model.archives import Member, read_members
-from implant_model.catalogue import Implant
+from implant_model.archives.read import Member, read_members
 from implant_model.classifier import Classifier, Predictions
+from implant_model.decode.preprocess import Preprocessing
+from implant_model.decode.sandbox import DecodeProcess
 from implant_model.errors import MemberError, NotFoundError, Reason, UsageError
 from implant_model.explanation import explain
 from implant_model.limits import Limits
-from implant_model.package import ModelPackage, load_package
-from implant_model.preprocess import Preprocessing
-from implant_model.sandbox import DecodeProcess
-from jobs.pipeline.command import DISCLAIMER, OK, Parser, run_command
+from implant_model.package.catalogue import Implant
+from implant_model.package.save import ModelPackage, load_package
+from jobs.entry.command import DISCLAIMER, OK, Parser, run_command
 from jobs.report import wording
 from jobs.report.page import plain
-from jobs.report.picture import checked_path, explanation_picture, write_picture
+from jobs.report.saliency_picture import checked_path, explanation_picture, write_picture
 
 SHOWN = 3
 

@@ -26,25 +26,25 @@ from pathlib import Path
 
 import numpy as np
 
+from implant_model.decode.preprocess import Preprocessing
 from implant_model.errors import UsageError
 from implant_model.limits import Limits
-from implant_model.preprocess import Preprocessing
-from jobs.pipeline.cluster import start_ray
-from jobs.pipeline.command import INCOMPLETE, OK, Parser, run_command
-from jobs.pipeline.workers import place_workers
-from jobs.report.folder import local_folder, make_folder
+from jobs.entry.cluster import start_ray
+from jobs.entry.command import INCOMPLETE, OK, Parser, run_command
+from jobs.entry.folder import local_folder, make_folder
+from jobs.entry.workers import place_workers
 from training.config import TrainConfig, load_config
-from training.cues import CueReport, probe_cues
-from training.dataset import load_set
-from training.divide import Division, divide
-from training.fitting import Fitted, Workplace, check_networks, fit_split
-from training.labelled import LabelledSet, num_missing, unread_archives, write_excluded
-from training.labels import read_table
-from training.mask_files import mask_files
-from training.mask_set import MaskSet, gather_masks, write_poor
+from training.data.dataset import load_set
+from training.data.divide import Division, divide
+from training.data.labelled import LabelledSet, num_missing, unread_archives, write_excluded
+from training.data.labels import read_table
+from training.data.set_report import describe_classes, describe_cues, describe_links
+from training.data.shortcuts import CueReport, probe_cues
+from training.data.trained_on import learned_before
+from training.fit.fitting import Fitted, Workplace, check_networks, fit_split
+from training.masks.mask_files import mask_files
+from training.masks.mask_set import MaskSet, gather_masks, write_poor
 from training.packaging import Figures, make_package
-from training.set_report import describe_classes, describe_cues, describe_links
-from training.trained_on import learned_before
 
 CLASSES_SAID = 12
 """Lines of classes before the training; the file has all."""

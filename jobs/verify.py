@@ -14,8 +14,8 @@ import sys
 from collections.abc import Sequence
 
 from implant_model import storage
-from jobs.pipeline.audit_trail import verify_output
-from jobs.pipeline.command import INCOMPLETE, OK, Parser, run_command
+from jobs.entry.command import INCOMPLETE, OK, Parser, run_command
+from jobs.tables.verification import verify_output
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from implant_model.catalogue import Catalogue
-from implant_model.network_spec import FISHER
+from implant_model.networks.spec import FISHER
+from implant_model.package.catalogue import Catalogue
 from training.config import TrainConfig
-from training.cues import CueReport
-from training.evaluation import Figure
-from training.labelled import Excluded
-from training.segmenter import SegmenterSettings
+from training.data.labelled import Excluded
+from training.data.shortcuts import CueReport
+from training.fit.segmenter import SegmenterSettings
+from training.metrics import Figure
 
 WARNING = (
     "**For registry audit and research. Not a medical device: not for diagnosis, and not for "
@@ -44,7 +44,7 @@ class CardFacts:
 
     Attributes:
         counts: Images of each class in training, calibration and test (of the shipped network).
-        figures: Measured figures by name, see `training.evaluation.evaluate`.
+        figures: Measured figures by name, see `training.metrics.evaluate`.
         controls: The same figures on subsets that a cue cannot help, by the subset's description.
         measured_on: One sentence that names the data and the design of the measurement.
         cues: What file facts alone give away; None where it was not looked at.

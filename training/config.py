@@ -14,13 +14,13 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_type_hints
 
-from implant_model.catalogue import Catalogue, Implant
 from implant_model.errors import UsageError
-from implant_model.network_spec import FISHER
+from implant_model.networks.spec import FISHER
 from implant_model.novelty import METHODS, Method
-from implant_model.phantom import ORTHONET
-from training.augment import Augmentation
-from training.segmenter import SegmenterSettings
+from implant_model.package.catalogue import Catalogue, Implant
+from implant_model.phantoms.render import ORTHONET
+from training.fit.augment import Augmentation
+from training.fit.segmenter import SegmenterSettings
 
 Section = TypeVar("Section")
 
@@ -75,7 +75,7 @@ class NetworkSettings:
     """Which network is fitted.
 
     Attributes:
-        architecture: A backbone of torchvision's that `implant_model.networks` builds, fitted by
+        architecture: A backbone of torchvision's that `networks.build` builds, fitted by
             epochs, or `fisher`: upright views, local descriptors and a linear layer, fitted at
             once, of which `fit` sets class_balance and seed alone (for a few hundred radiographs).
         pretrained: Whether to start from torchvision's ImageNet weights (downloaded by torch).
@@ -227,7 +227,7 @@ class TrainConfig:
 
     Attributes:
         name: The package's name.
-        preprocessing: Fields of `implant_model.preprocess.Preprocessing`, as in `package.json`.
+        preprocessing: Fields of `decode.preprocess.Preprocessing`, as in `package.json`.
         segmenter: With a width, OrthoNet's whole method is fitted: a U-Net, a network of the
             radiograph, another of the radiograph and its cut-out, and their average.
         implants: For each label its joint, manufacturer and product; a label that is missing here

@@ -11,20 +11,20 @@ import torch
 from numpy.typing import NDArray
 
 from implant_model import __version__
-from implant_model.package import ModelPackage, save_package
-from implant_model.package_manifest import Calibration
-from implant_model.preprocess import Preprocessing
+from implant_model.decode.preprocess import Preprocessing
+from implant_model.package.manifest import Calibration
+from implant_model.package.save import ModelPackage, save_package
+from training.calibrate import Measured, pool
 from training.card import CardFacts, write_card
 from training.config import TrainConfig
-from training.cues import CueReport, probe_cues
-from training.divide import Division
-from training.evaluation import Figure, evaluate, share
-from training.fitting import Fitted, Workplace, class_counts
-from training.labelled import LabelledSet
-from training.mask_set import MaskSet
-from training.measure import Measured, pool
-from training.overlap import overlap_figures, pool_overlaps
-from training.trained_on import KEY, Digests, all_learned, pack_digests
+from training.data.divide import Division
+from training.data.labelled import LabelledSet
+from training.data.shortcuts import CueReport, probe_cues
+from training.data.trained_on import KEY, Digests, all_learned, pack_digests
+from training.fit.fitting import Fitted, Workplace, class_counts
+from training.masks.mask_set import MaskSet
+from training.masks.overlap import overlap_figures, pool_overlaps
+from training.metrics import Figure, evaluate, share
 
 Figures = dict[str, Figure]
 LEAST_CONTROL = 0.5
@@ -111,7 +111,7 @@ def make_package(
 ) -> tuple[ModelPackage, Figures]:
     """Measures, writes the card and saves the package; returns it with its figures.
 
-    `before` is what the first weights learned from, see `training.trained_on.learned_before`;
+    `before` is what the first weights learned from, see `training.data.trained_on.learned_before`;
     `cues` what file facts give away, and is measured here if it was not before.
     """
     measured = measured_parts(shipped, folds)

@@ -9,14 +9,14 @@ from typing import Final
 import numpy as np
 import torch
 
-from implant_model.catalogue import Catalogue, Implant
-from implant_model.network_spec import NetworkSpec
-from implant_model.networks import ImplantClassifier, build
+from implant_model.decode.preprocess import Preprocessing
+from implant_model.networks.build import ImplantClassifier, build
+from implant_model.networks.spec import NetworkSpec
+from implant_model.networks.weights import weights_bytes
 from implant_model.novelty import fit_novelty
-from implant_model.package import save_package
-from implant_model.package_manifest import Calibration
-from implant_model.preprocess import Preprocessing
-from implant_model.weights import weights_bytes
+from implant_model.package.catalogue import Catalogue, Implant
+from implant_model.package.manifest import Calibration
+from implant_model.package.save import save_package
 
 SIZE_PX: Final = 384
 NUM_IMPLANTS: Final = 30

@@ -15,7 +15,7 @@ from benchmarks.speed import FIRST, ROOT
 from benchmarks.speed_archives import KINDS, link, prepare
 from benchmarks.speed_contender import PRECISIONS
 from implant_model.errors import ImplantError
-from implant_model.network_spec import Precision
+from implant_model.networks.spec import Precision
 
 CONTENDERS: Final = {precision: name for name, precision in PRECISIONS.items()}
 

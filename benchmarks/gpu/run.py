@@ -34,10 +34,10 @@ from benchmarks.gpu.table import LEAST, report, shares
 from benchmarks.machine import machine
 from implant_model.classifier import has_gpu
 from implant_model.errors import PackageError, UsageError
-from implant_model.network_spec import Precision
-from implant_model.package import load_package
-from jobs.pipeline.cluster import start_ray
-from jobs.pipeline.command import INCOMPLETE, OK, run_command
+from implant_model.networks.spec import Precision
+from implant_model.package.save import load_package
+from jobs.entry.cluster import start_ray
+from jobs.entry.command import INCOMPLETE, OK, run_command
 
 ROOT: Final = Path(__file__).parents[2]
 RESULT: Final = ROOT / "benchmarks" / "gpu.json"

@@ -18,12 +18,12 @@ from ray.data import DataContext
 
 from implant_model.classifier import Classifier
 from implant_model.errors import ImplantError
-from implant_model.network_spec import Precision
-from implant_model.package import ModelPackage
-from jobs.pipeline.parcels import Unit, parcel_table
+from implant_model.networks.spec import Precision
+from implant_model.package.save import ModelPackage
+from jobs.pipeline.blocks import Unit, parcel_table
 from jobs.pipeline.source import PARCEL_MEMBERS, ParcelSource
 from jobs.pipeline.stages import CALLS_PER_ACTOR, ClassifyParcel, Resources, classify_stage
-from jobs.pipeline.tables import PREDICTION_ROW
+from jobs.tables.schema import PREDICTION_ROW
 
 TASKS: Final = 32
 """Read tasks that hand out the parcels of a run of the stage."""

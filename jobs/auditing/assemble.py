@@ -11,17 +11,17 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.auditing import drift
+from jobs.auditing import last_audit
 from jobs.auditing.confusion import Confusion
 from jobs.auditing.counting import count_groups
 from jobs.auditing.findings import LIKELY, Findings, Pair, Row, Source
 from jobs.auditing.images import Images
 from jobs.auditing.joining import Joined, Use
-from jobs.auditing.names import Claims
-from jobs.auditing.records import Records
+from jobs.auditing.registry.names import Claims
+from jobs.auditing.registry.records import Records
 from jobs.auditing.safety import Gap, Safety
 from jobs.auditing.verdicts import Doubt, Verdict, Verdicts
-from training.evaluation import wilson
+from training.metrics import wilson
 
 MOST_ROWS: Final = 300
 """Lines of the worklist in the page; the files have all."""
@@ -97,7 +97,9 @@ def assemble(
         worklist=first_rows(audited, pictures),
         notes=notes,
         gaps=gaps,
-        drift=drift.compare(previous, counts, confusion.rate, confusion.sampling, source.model),
+        drift=last_audit.compare(
+            previous, counts, confusion.rate, confusion.sampling, source.model
+        ),
         previous_at=None if previous is None else str(previous["made_at"]),
     )
 

@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jobs.auditing.evidence import Evidence
-from training.evaluation import Z_95, Figure
+from training.metrics import Z_95, Figure
 
 Floats = npt.NDArray[np.float64]
 Places = npt.NDArray[np.int64]

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from jobs.auditing.sites import places
+from jobs.auditing.registry.sites import places
 from jobs.auditing.verdicts import Verdict
-from training.evaluation import Figure, wilson
+from training.metrics import Figure, wilson
 
 NOT_SAID: Final = "not said"
 GROUPINGS: Final = ("hospital", "manufacturer", "product", "implant", "year")

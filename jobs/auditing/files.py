@@ -20,9 +20,9 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from jobs.auditing.assemble import Audited
-from jobs.auditing.records import Exclusion, Records
+from jobs.auditing.registry.records import Exclusion, Records
+from jobs.auditing.registry.sites import places
 from jobs.auditing.safety import NOT_KNOWN, Gap
-from jobs.auditing.sites import places
 from jobs.auditing.verdicts import Doubt, Verdict, Verdicts
 
 VERDICTS: Final = "verdicts.parquet"

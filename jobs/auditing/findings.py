@@ -10,14 +10,14 @@ from typing import Any, Final
 from implant_model import __version__
 from jobs.auditing.counting import Group
 from jobs.auditing.joining import Use
-from jobs.auditing.names import Unmatched
 from jobs.auditing.output import Output
-from jobs.auditing.records import Exclusion
-from jobs.auditing.registry_file import RegistryFile
+from jobs.auditing.registry.names import Unmatched
+from jobs.auditing.registry.records import Exclusion
+from jobs.auditing.registry.registry_file import RegistryFile
 from jobs.auditing.safety import Gap
 from jobs.auditing.verdicts import Doubt, Verdict
-from jobs.pipeline.command import DISCLAIMER
-from training.evaluation import Figure
+from jobs.entry.command import DISCLAIMER
+from training.metrics import Figure
 
 FORMAT: Final = 1
 INTERVALS: Final = (

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from implant_model.errors import Outcome, UsageError
-from jobs.auditing.records import PSEUDONYM
-from jobs.auditing.sites import body_part_joints, places, side_codes
-from jobs.pipeline.tables import PREDICTION_ROW
+from jobs.auditing.registry.records import PSEUDONYM
+from jobs.auditing.registry.sites import body_part_joints, places, side_codes
+from jobs.tables.schema import PREDICTION_ROW
 
 TOP: Final = 3
 """Candidates in the column `top`."""

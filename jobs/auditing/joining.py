@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 
 from implant_model.errors import Outcome
 from jobs.auditing.images import NO_KEY, OUTCOMES, Images
-from jobs.auditing.records import Exclusion, Records
-from jobs.auditing.sites import BOTH, LEFT, NO_SIDE, RIGHT, places
+from jobs.auditing.registry.records import Exclusion, Records
+from jobs.auditing.registry.sites import BOTH, LEFT, NO_SIDE, RIGHT, places
 
 Places = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]

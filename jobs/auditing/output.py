@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 from implant_model import storage
 from implant_model.errors import ArchiveStatus, UsageError
 from jobs.auditing.package_facts import PackageFacts, choose_model
-from jobs.pipeline import delta
-from jobs.pipeline.tables import ARCHIVES, PREDICTIONS
+from jobs.tables import delta
+from jobs.tables.schema import ARCHIVES, PREDICTIONS
 
 
 @dataclass(frozen=True)

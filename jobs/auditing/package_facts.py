@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 
 from implant_model import storage
 from implant_model.calibration import LEAST_QUANTILE
-from implant_model.catalogue import Catalogue, Implant
 from implant_model.errors import UsageError
-from implant_model.package import MANIFEST, ModelPackage, load_package
+from implant_model.package.catalogue import Catalogue, Implant
+from implant_model.package.save import MANIFEST, ModelPackage, load_package
 
 SHIPPED: Final = Path(__file__).parents[2] / "models"
 _UNKNOWN: Final = "unknown"

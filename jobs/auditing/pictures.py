@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from implant_model import storage
-from implant_model.archives import read_members
+from implant_model.archives.read import read_members
+from implant_model.decode.preprocess import Preprocessing
+from implant_model.decode.sandbox import DecodeProcess
 from implant_model.errors import ImplantError, UsageError
 from implant_model.limits import Limits
-from implant_model.preprocess import Preprocessing
-from implant_model.sandbox import DecodeProcess
 from jobs.auditing.assemble import MOST_ROWS, Audited
 from jobs.auditing.output import Output
 
@@ -89,6 +89,6 @@ def _images(
 
 def _picture(classifier: "Classifier", image_HW: npt.NDArray[np.uint8], label: int) -> bytes:
     from implant_model.explanation import explain
-    from jobs.report.picture import saliency_picture
+    from jobs.report.saliency_picture import saliency_picture
 
     return saliency_picture(explain(classifier, image_HW, label), SIZE_PX)

@@ -19,9 +19,9 @@ from jobs.auditing.confusion import Confusion, estimate, widened
 from jobs.auditing.evidence import Evidence, combine, lapse
 from jobs.auditing.images import Images
 from jobs.auditing.joining import Joined
-from jobs.auditing.names import Claims
 from jobs.auditing.package_facts import PackageFacts
-from training.evaluation import Figure
+from jobs.auditing.registry.names import Claims
+from training.metrics import Figure
 
 Places = npt.NDArray[np.int64]
 EXTREMES: Final = (0.0, 1.0)

@@ -11,8 +11,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from implant_model.catalogue import Catalogue, Implant
-from jobs.auditing.names import Claims
+from implant_model.package.catalogue import Catalogue, Implant
+from jobs.auditing.registry.names import Claims
 from jobs.auditing.verdicts import Verdict, Verdicts
 
 NOT_KNOWN: Final = "not known"

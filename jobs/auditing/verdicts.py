@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from jobs.auditing.evidence import Evidence
 from jobs.auditing.joining import Joined
-from jobs.auditing.names import Claims
-from jobs.auditing.records import Records
+from jobs.auditing.registry.names import Claims
+from jobs.auditing.registry.records import Records
 
 Codes = npt.NDArray[np.int8]
 

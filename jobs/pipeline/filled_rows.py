@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from implant_model.classifier import Predictions
-from implant_model.package import ModelPackage
-from jobs.pipeline.tables import PREDICTION_ROW
+from implant_model.package.save import ModelPackage
+from jobs.tables.schema import PREDICTION_ROW
 
 TOP: Final = 3
 """Implants in the column `top`."""

@@ -14,7 +14,7 @@ from typing import Any, Final
 from implant_model import storage
 from implant_model.errors import NotFoundError, Outcome
 from jobs.pipeline.drift import Shift, measure_novelty_shift, measure_shift
-from jobs.pipeline.publish import ArchiveResult, RunIdentity
+from jobs.tables.publish import ArchiveResult, RunIdentity
 
 HEALTH: Final = "health"
 """Folder of the health records, beside the tables."""

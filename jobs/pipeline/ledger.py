@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from implant_model.errors import ArchiveReason, ArchiveStatus
 from jobs.pipeline.plan import PlannedArchive
-from jobs.pipeline.publish import ArchiveResult
+from jobs.tables.publish import ArchiveResult
 
 UNFINISHED: Final = (
     "The processes that worked on it ended before it did, each time that it was tried (out of "

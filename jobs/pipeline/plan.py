@@ -15,7 +15,7 @@ from implant_model.errors import (
     StorageError,
     UsageError,
 )
-from implant_model.storage import ObjectInfo
+from implant_model.storage.store import ObjectInfo
 
 TRANSIENT = frozenset(
     {

@@ -16,7 +16,7 @@ from implant_model import storage
 from implant_model.limits import MIB
 from jobs.pipeline.plan import PlannedArchive
 from jobs.pipeline.recipe import Recipe
-from jobs.pipeline.tables import PREDICTIONS, unit_id, unit_path
+from jobs.tables.schema import PREDICTIONS, unit_id, unit_path
 
 AHEAD: Final = 4
 MOST_AHEAD_BYTES: Final = 16 * MIB

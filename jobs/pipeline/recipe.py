@@ -5,11 +5,11 @@ import json
 from dataclasses import asdict, dataclass
 
 from implant_model import __version__
+from implant_model.decode.preprocess import Preprocessing
 from implant_model.limits import Limits
-from implant_model.network_spec import Precision
-from implant_model.preprocess import Preprocessing
+from implant_model.networks.spec import Precision
 from implant_model.privacy import Protector
-from jobs.pipeline.tables import UNIT_MEMBERS
+from jobs.tables.schema import UNIT_MEMBERS
 
 UNIT_BYTES = 512 << 20
 """A unit also ends after this many bytes of members: some 50 uncompressed 16-bit radiographs, so

@@ -13,7 +13,7 @@ from typing import Any, Final
 from jobs.pipeline.ledger import Ledger
 from jobs.pipeline.plan import PlannedArchive
 from jobs.pipeline.progress import Progress
-from jobs.pipeline.publish import ArchiveResult, Tables
+from jobs.tables.publish import ArchiveResult, Tables
 
 COMMIT_EVERY_S: Final = 15.0
 """Commits are rare, since each one is read by every later reader of the table."""

@@ -18,10 +18,10 @@ import pyarrow as pa
 from ray.data import DataContext, Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
+from implant_model.decode.preprocess import Preprocessing
+from implant_model.decode.sandbox import DecodeProcess
 from implant_model.limits import Limits
-from implant_model.preprocess import Preprocessing
-from implant_model.sandbox import DecodeProcess
-from jobs.pipeline.parcels import PARCEL, Parcel
+from jobs.pipeline.blocks import PARCEL, Parcel
 from jobs.pipeline.plan import PlannedArchive
 from jobs.pipeline.read_ahead import AHEAD, Group, read_ahead
 from jobs.pipeline.recipe import Recipe

@@ -21,17 +21,17 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset, ExecutionResources
 
 from implant_model.classifier import Classifier
 from implant_model.errors import ImplantError, PackageError, UsageError
-from implant_model.network_spec import Precision
-from implant_model.package import ModelPackage
-from jobs.pipeline.cluster import may_grow, possible_resources
+from implant_model.networks.spec import Precision
+from implant_model.package.save import ModelPackage
+from jobs.entry.cluster import may_grow, possible_resources
+from jobs.pipeline.blocks import Fault, parcel_table, read_parcel
 from jobs.pipeline.filled_rows import fill_rows
-from jobs.pipeline.parcels import Fault, parcel_table, read_parcel
 from jobs.pipeline.plan import PlannedArchive
 from jobs.pipeline.read_ahead import Group
 from jobs.pipeline.recipe import Recipe
 from jobs.pipeline.source import PARCEL_MEMBERS, ArchiveSource, group_archives
-from jobs.pipeline.tables import PREDICTION_ROW
-from jobs.pipeline.unit_files import PublishParcel
+from jobs.tables.schema import PREDICTION_ROW
+from jobs.tables.unit_files import PublishParcel
 
 SHARE = 0.5
 """CPUs that a reader or an actor asks for where there are no GPUs: either may be what takes the

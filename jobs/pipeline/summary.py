@@ -6,12 +6,12 @@ from typing import Protocol
 
 from implant_model import storage
 from implant_model.errors import ArchiveReason, ArchiveStatus, Outcome
-from jobs.pipeline.command import INCOMPLETE, OK
+from jobs.entry.command import INCOMPLETE, OK
 from jobs.pipeline.health import Health
 from jobs.pipeline.plan import Plan
-from jobs.pipeline.publish import ArchiveResult
 from jobs.pipeline.recipe import Recipe
-from jobs.pipeline.tables import ARCHIVES, PREDICTIONS
+from jobs.tables.publish import ArchiveResult
+from jobs.tables.schema import ARCHIVES, PREDICTIONS
 
 MOST_LISTED = 20
 """Incomplete archives that the log names; the table `archives` has all of them."""

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from implant_model.archives import Allocate, Member, read_members
-from implant_model.decode import Header
+from implant_model.archives.read import Allocate, Member, read_members
+from implant_model.decode.prepare import Header
+from implant_model.decode.sandbox import Prepared
 from implant_model.errors import (
     ArchiveError,
     ArchiveReason,
@@ -22,12 +23,11 @@ from implant_model.errors import (
     Reason,
     StorageError,
 )
-from implant_model.sandbox import Prepared
-from jobs.pipeline.parcels import End, Piece, Unit
+from jobs.pipeline.blocks import End, Piece, Unit
 from jobs.pipeline.plan import PlannedArchive
 from jobs.pipeline.read_ahead import Open, find_unit, open_archive
 from jobs.pipeline.recipe import Recipe
-from jobs.pipeline.tables import PREDICTION_ROW
+from jobs.tables.schema import PREDICTION_ROW
 
 Prepare = Callable[[bytes | memoryview], Prepared]
 Read = tuple[Piece, pa.Table, list[np.ndarray]]

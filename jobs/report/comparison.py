@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from implant_model.errors import Outcome
-from training.evaluation import Figure, wilson
+from training.metrics import Figure, wilson
 
 NOT_IN_CATALOGUE = "not in the catalogue"
 

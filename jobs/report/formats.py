@@ -5,7 +5,7 @@ import math
 from typing import Final
 
 from jobs.report.page import percent
-from training.evaluation import Figure
+from training.metrics import Figure
 
 MINUS: Final = "\u2212"
 

@@ -13,10 +13,10 @@ import jinja2
 from markupsafe import Markup
 
 from implant_model.errors import Outcome
-from jobs.pipeline.command import DISCLAIMER
+from jobs.entry.command import DISCLAIMER
 from jobs.report import figures, wording
 from jobs.report.comparison import Comparison
-from jobs.report.facts import RunFacts
+from jobs.report.run_facts import RunFacts
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
 MOST_LISTED: Final = 200
@@ -172,10 +172,14 @@ def _shade(count: int, total: int) -> int:
     return math.ceil(_SHADES * count / total) if count else 0
 
 
-def environment() -> jinja2.Environment:
-    """What all pages are rendered by: everything that comes from data is escaped."""
+def environment(*folders: Path) -> jinja2.Environment:
+    """What all pages are rendered by: everything that comes from data is escaped.
+
+    Args:
+        folders: Of the page's own templates; those that pages share are found, too.
+    """
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
+        loader=jinja2.FileSystemLoader([*folders, TEMPLATES]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -20,9 +20,9 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from tests.fault_proxy import running_fault_proxy
-from tests.object_store import running_object_store
-from tests.small_package import save_small_package
+from tests.support.fault_proxy import running_fault_proxy
+from tests.support.object_store import running_object_store
+from tests.support.small_package import save_small_package
 from tests.torture import (
     damage,
     decoding,

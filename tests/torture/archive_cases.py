@@ -11,7 +11,7 @@ from typing import Any
 
 from implant_model.errors import ArchiveReason, Reason
 from implant_model.limits import MIB
-from tests.archive_samples import (
+from tests.support.archive_samples import (
     END,
     RawEntry,
     entry,

@@ -9,8 +9,8 @@ import numpy as np
 
 from implant_model.errors import ArchiveReason, Reason
 from implant_model.limits import MIB
-from tests.archive_samples import END, RawEntry, deflated_entry, entry, header, pax, raw_zip
-from tests.dicom_files import dataset, dicom, picture, to_bytes
+from tests.support.archive_samples import END, RawEntry, deflated_entry, entry, header, pax, raw_zip
+from tests.support.dicom_edits import dataset, dicom, picture, to_bytes
 from tests.torture.case import ArchiveCase, Case
 from tests.torture.files import (
     DEFLATED,

@@ -129,4 +129,4 @@ def _numbered(text: str) -> dict[int, str]:
 FILES = _numbered(_FILES)
 """Classes that a file shows."""
 SITUATIONS = _numbered(_SITUATIONS)
-"""Classes that a store shows; `tests/test_torture_store.py` has one test for each."""
+"""Classes that a store shows; `tests/torture/test_torture_store.py` has one test for each."""

@@ -7,7 +7,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
 from implant_model.errors import Reason
-from tests.dicom_files import dataset, dicom, picture, to_bytes
+from tests.support.dicom_edits import dataset, dicom, picture, to_bytes
 from tests.torture.case import Case
 from tests.torture.files import (
     BIG_ENDIAN,

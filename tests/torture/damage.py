@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from implant_model.errors import ArchiveReason
-from tests.archive_samples import END, Reading, padded, read, some_files, tar_of, zip_of
+from tests.support.archive_samples import END, Reading, padded, read, some_files, tar_of, zip_of
 from tests.torture.tally import Tally
 
 BLOCK: Final = 512

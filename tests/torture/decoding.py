@@ -3,12 +3,12 @@
 import resource
 from pathlib import Path
 
-from implant_model.archives import is_clutter
+from implant_model.archives.read import is_clutter
+from implant_model.decode.preprocess import Preprocessing
+from implant_model.decode.sandbox import DecodeProcess, Prepared
 from implant_model.errors import Reason
 from implant_model.limits import GIB, Limits
-from implant_model.preprocess import Preprocessing
-from implant_model.sandbox import DecodeProcess, Prepared
-from tests.archive_samples import read
+from tests.support.archive_samples import read
 from tests.torture import catalogue
 from tests.torture.tally import Tally
 

@@ -14,26 +14,27 @@ from typing import Any, Final
 import pyarrow as pa
 import torch
 
-from implant_model import __version__, storage, storage_s3
+from implant_model import __version__, storage
 from implant_model.classifier import Classifier
-from implant_model.decode import decode
+from implant_model.decode.prepare import decode
+from implant_model.decode.preprocess import preprocess
+from implant_model.decode.sandbox import Prepared
 from implant_model.errors import MemberError
 from implant_model.limits import Limits
-from implant_model.package import load_package
-from implant_model.preprocess import preprocess
-from implant_model.sandbox import Prepared
-from jobs.pipeline.command import run_command
+from implant_model.package.save import load_package
+from implant_model.storage import s3
+from jobs.entry.command import run_command
+from jobs.pipeline.blocks import parcel_table, read_parcel
+from jobs.pipeline.classify_options import parse_classify
 from jobs.pipeline.filled_rows import fill_rows
-from jobs.pipeline.lease import Lease
-from jobs.pipeline.options import parse_classify
-from jobs.pipeline.parcels import parcel_table, read_parcel
 from jobs.pipeline.plan import make_plan
-from jobs.pipeline.publish import RunIdentity, Tables
 from jobs.pipeline.recipe import Recipe
 from jobs.pipeline.run import settle
 from jobs.pipeline.source import group_archives, read_group
 from jobs.pipeline.summary import exit_code
-from jobs.pipeline.unit_files import PublishParcel
+from jobs.tables.lease import Lease
+from jobs.tables.publish import RunIdentity, Tables
+from jobs.tables.unit_files import PublishParcel
 
 UNIT_MEMBERS: Final = 3
 READ_TIMEOUT_S: Final = 10
@@ -42,7 +43,7 @@ READ_TIMEOUT_S: Final = 10
 
 def run(arguments: Sequence[str], *, lease: bool) -> None:
     """The job with its own exit code and errors; ends the process."""
-    storage_s3._READ_TIMEOUT_S = READ_TIMEOUT_S
+    s3._READ_TIMEOUT_S = READ_TIMEOUT_S
     torch.set_num_threads(1)
     run_command("classify", lambda: classify(arguments, lease=lease))
 

@@ -6,10 +6,10 @@ from typing import Final
 
 from implant_model import storage
 from implant_model.errors import ImplantError
-from implant_model.package import check_weights, load_package
-from jobs.pipeline.audit_trail import verify_output
-from tests.sample_output import OTHER_MODEL, publish_sample
-from tests.small_package import save_small_package
+from implant_model.package.save import check_weights, load_package
+from jobs.tables.verification import verify_output
+from tests.support.sample_output import OTHER_MODEL, publish_sample
+from tests.support.small_package import save_small_package
 from tests.torture.tally import Tally
 
 SHARE_OF_MODEL: Final = 0.2

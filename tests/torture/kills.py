@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
-from tests.fault_proxy import Fault, Lose
+from tests.support.fault_proxy import Fault, Lose
 from tests.torture.runs import Run
 from tests.torture.stage import Stage, kill
 from tests.torture.tally import Tally

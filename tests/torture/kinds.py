@@ -3,7 +3,7 @@
 from typing import Any
 
 from implant_model.errors import Reason
-from tests.dicom_files import SECONDARY_CAPTURE, dicom, picture
+from tests.support.dicom_edits import SECONDARY_CAPTURE, dicom, picture
 from tests.torture.case import Case
 from tests.torture.files import compressed, grey8
 

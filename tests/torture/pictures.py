@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from implant_model.errors import Reason
-from tests.dicom_files import picture
+from tests.support.dicom_edits import picture
 from tests.torture.case import Case
 from tests.torture.files import chunk, encoded, flipped, grey8, png16_colour, png_of
 

@@ -9,7 +9,7 @@ import numpy as np
 import pydicom
 
 from implant_model.errors import Reason
-from tests.dicom_files import dataset, dicom, picture, to_bytes
+from tests.support.dicom_edits import dataset, dicom, picture, to_bytes
 from tests.torture.case import Case
 from tests.torture.files import (
     J2K,

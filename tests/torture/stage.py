@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from implant_model import storage
-from jobs.pipeline import delta
-from jobs.pipeline.audit_trail import verify_output
-from jobs.pipeline.tables import ARCHIVES, PREDICTIONS
-from tests.archive_samples import tar_of, zip_of
-from tests.fault_proxy import FaultProxy, Request
-from tests.object_store import ObjectStore
+from jobs.tables import delta
+from jobs.tables.schema import ARCHIVES, PREDICTIONS
+from jobs.tables.verification import verify_output
+from tests.support.archive_samples import tar_of, zip_of
+from tests.support.fault_proxy import FaultProxy, Request
+from tests.support.object_store import ObjectStore
 from tests.torture import runs
 from tests.torture.files import png
 from tests.torture.tally import Tally

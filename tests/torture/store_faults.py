@@ -6,8 +6,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from jobs.pipeline.command import BUSY, INCOMPLETE, OK, USAGE
-from tests.fault_proxy import (
+from jobs.entry.command import BUSY, INCOMPLETE, OK, USAGE
+from tests.support.fault_proxy import (
     Action,
     Answer,
     Cut,

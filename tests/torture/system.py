@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from jobs.pipeline.audit_trail import verify_output
-from jobs.pipeline.command import INCOMPLETE, OK, USAGE
-from tests.fault_proxy import Fault, First
+from jobs.entry.command import INCOMPLETE, OK, USAGE
+from jobs.tables.verification import verify_output
+from tests.support.fault_proxy import Fault, First
 from tests.torture import runs
 from tests.torture.kills import spread
 from tests.torture.runs import Run

@@ -9,10 +9,10 @@ from typing import Any, Final
 
 from implant_model import storage
 from implant_model.errors import Outcome, Reason
-from jobs.pipeline import delta
-from jobs.pipeline.command import INCOMPLETE, OK
-from jobs.pipeline.tables import ARCHIVES, PREDICTIONS
-from tests.archive_samples import zip_of
+from jobs.entry.command import INCOMPLETE, OK
+from jobs.tables import delta
+from jobs.tables.schema import ARCHIVES, PREDICTIONS
+from tests.support.archive_samples import zip_of
 from tests.torture import catalogue
 from tests.torture.case import reason_in
 from tests.torture.tally import Tally

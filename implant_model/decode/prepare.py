@@ -1,0 +1,178 @@
+"""The bytes of one member of an archive > a display-ready grey picture, or the reason for none.
+
+What a member is follows from its content, not from its name. DICOM, PNG and JPEG are read; any
+other image format is `unsupported_encoding`, any archive `nested_archive`, and what is neither
+`not_an_image`. `decode` is the one guarded place where an error becomes a reason.
+
+A decoder of hostile bytes can crash, hang or fill the memory: production code calls `decode` in
+the child process of `decode.sandbox`. Called directly it writes nothing to the log or to Python's
+standard streams; while it runs, Python's warnings are off for the process (`warnings` has no
+narrower switch) as are the loggers of Pillow and pydicom, and native codecs may write a line
+without values to the C standard error.
+"""
+
+import contextlib
+import logging
+import warnings
+import zlib
+from collections.abc import Iterator
+from typing import Protocol
+
+import cv2
+
+from implant_model.decode.decoded import Decoded, Header, Pixels
+from implant_model.decode.dicom import DicomSource, looks_like_dicom
+from implant_model.decode.raster import RasterSource, looks_like_raster
+from implant_model.errors import MemberError, Reason
+from implant_model.limits import Limits
+
+__all__ = ["Decoded", "Header", "Pixels", "decode"]
+
+HEAD_BYTES = 4096  # tell what a member is
+# First bytes of what is recognised and not read, and where they start.
+OTHER_IMAGES = (
+    (0, b"II*\x00"),
+    (0, b"MM\x00*"),
+    (0, b"II+\x00"),
+    (0, b"MM\x00+"),
+    (0, b"GIF8"),
+    (0, b"\x00\x00\x00\x0cjP  \r\n\x87\n"),
+    (0, b"\xff\x4f\xff\x51"),
+    (0, b"\xff\x0a"),
+    (0, b"\x00\x00\x00\x0cJXL \r\n\x87\n"),
+    (8, b"WEBP"),
+    (4, b"ftypheic"),
+    (4, b"ftypheix"),
+    (4, b"ftypmif1"),
+    (4, b"ftypavif"),
+    (0, b"8BPS"),
+)
+ARCHIVES = (
+    (0, b"\x1f\x8b\x08"),
+    (0, b"PK\x03\x04"),
+    (0, b"PK\x05\x06"),
+    (0, b"\x28\xb5\x2f\xfd"),
+    (0, b"\xfd7zXZ\x00"),
+    (0, b"BZh"),
+    (0, b"7z\xbc\xaf\x27\x1c"),
+    (0, b"Rar!\x1a\x07"),
+    (257, b"ustar"),
+)
+SILENT = logging.CRITICAL + 1
+BMP_HEADER_SIZES = (12, 40, 52, 56, 64, 108, 124)
+
+
+class Source(Protocol):
+    """A member that was recognised and whose header was read."""
+
+    @property
+    def header(self) -> Header:
+        """What the file says of itself."""
+
+    def picture(self, size_px: int | None) -> Pixels:
+        """Decodes the pixels; raises MemberError."""
+
+
+def decode(
+    data: bytes | memoryview,
+    limits: Limits,
+    size_px: int | None = None,
+    *,
+    unscaled: bool = False,
+) -> Decoded:
+    """Decodes one member.
+
+    Args:
+        data: The member, whole. Uncompressed DICOM is read where it lies, and overwritten where
+            that is a writable memoryview; the rest is copied.
+        limits: Bounds on what is read.
+        size_px: A hint that the picture is only needed this large: JPEG and JPEG 2000 are then
+            decoded at half, quarter or eighth size, with no side under `size_px`. `Header.rows` and
+            `Header.columns` are those of the stored image all the same.
+        unscaled: 16-bit greys need not reach from black to white, see `display.to_grey`.
+
+    Returns:
+        The picture or the reason; nothing that the bytes hold raises.
+    """
+    with warnings.catch_warnings(), _silent_loggers():
+        warnings.simplefilter("ignore")
+        return _guarded(data, limits, size_px, unscaled=unscaled)
+
+
+def silence_loggers() -> list[tuple[logging.Logger, int]]:
+    """Silences the libraries' loggers; returns those that were not silent, with their levels.
+
+    Pillow logs names and numbers out of a PNG at DEBUG, which a caller's level may let pass. A
+    process that only decodes calls this once: to set levels takes a millisecond, each time.
+    """
+    loggers = [logging.getLogger(name) for name in ("PIL", "pydicom")]
+    loud = [(logger, logger.level) for logger in loggers if logger.level != SILENT]
+    for logger, _ in loud:
+        logger.setLevel(SILENT)
+    return loud
+
+
+@contextlib.contextmanager
+def _silent_loggers() -> Iterator[None]:
+    loud = silence_loggers()
+    try:
+        yield
+    finally:
+        for logger, level in loud:
+            logger.setLevel(level)
+
+
+def _guarded(
+    data: bytes | memoryview, limits: Limits, size_px: int | None, *, unscaled: bool
+) -> Decoded:
+    header = Header()
+    try:
+        source = _open(data, limits, unscaled=unscaled)
+        header = source.header
+        return Decoded(header, source.picture(size_px), None)
+    except Exception as error:  # hostile bytes raise anything; only the reason is kept of it
+        return Decoded(header, None, _reason_of(error))
+
+
+def _open(data: bytes | memoryview, limits: Limits, *, unscaled: bool) -> Source:
+    """Recognises a member by its content and reads its header."""
+    if not data:
+        raise MemberError(Reason.EMPTY, "The member holds no bytes.")
+    if len(data) > limits.member_bytes:
+        raise MemberError(Reason.TOO_LARGE, "The member is larger than limits.member_bytes.")
+    head = bytes(data[:HEAD_BYTES])
+    if looks_like_raster(head):
+        return RasterSource(bytes(data), limits)
+    if looks_like_dicom(head):
+        return DicomSource(data, limits, unscaled)
+    if _starts(head, ARCHIVES):
+        raise MemberError(Reason.NESTED_ARCHIVE, "The member is an archive or a compressed file.")
+    if _starts(head, OTHER_IMAGES) or _is_bmp(head):
+        raise MemberError(Reason.UNSUPPORTED_ENCODING, "Only DICOM, PNG and JPEG are read.")
+    raise MemberError(Reason.NOT_AN_IMAGE, "The member is neither DICOM, PNG nor JPEG.")
+
+
+def _starts(data: bytes, magics: tuple[tuple[int, bytes], ...]) -> bool:
+    return any(data.startswith(magic, offset) for offset, magic in magics)
+
+
+def _is_bmp(data: bytes) -> bool:
+    """`BM` alone would also match text; the size of the header that follows tells."""
+    return data[:2] == b"BM" and int.from_bytes(data[14:18], "little") in BMP_HEADER_SIZES
+
+
+def _reason_of(error: Exception) -> Reason:
+    """Maps what a decoder raised to the closed set; messages are dropped, they may hold values."""
+    if isinstance(error, MemberError):
+        return error.reason
+    if isinstance(error, MemoryError | RecursionError):
+        return Reason.TOO_LARGE
+    if isinstance(error, cv2.error) and error.code == cv2.Error.StsNoMem:
+        return Reason.TOO_LARGE
+    if isinstance(error, NotImplementedError):
+        return Reason.UNSUPPORTED_ENCODING
+    if isinstance(error, EOFError):
+        return Reason.TRUNCATED
+    if isinstance(error, zlib.error):
+        return Reason.CORRUPT
+    return Reason.CORRUPT

@@ -1,0 +1,183 @@
+"""PNG and JPEG files > display-ready grey.
+
+Neither format can say that it holds a radiograph, so every picture is accepted. Sizes are read from
+the file's own header and checked before a decoder sees them; a file that ends early is `truncated`
+and never a half-grey picture.
+"""
+
+import io
+from dataclasses import dataclass
+from typing import cast
+
+import cv2
+import numpy as np
+from PIL import Image
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+
+from implant_model.decode.decoded import Header, Pixels
+from implant_model.decode.markers import JpegFrame, PngFrame, jpeg_frame, png_frame
+from implant_model.decode.png import store_pixels
+from implant_model.errors import MemberError, Reason
+from implant_model.limits import Limits
+
+PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+JPEG_MAGIC = b"\xff\xd8\xff"
+EXIF_ORIENTATION = 0x0112
+JPEG_PROCESSES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})  # what libjpeg-turbo decodes, 8 bit
+
+
+def looks_like_raster(data: bytes) -> bool:
+    """Whether the bytes start as a PNG or a JPEG file does."""
+    return data.startswith((PNG_MAGIC, JPEG_MAGIC))
+
+
+@dataclass(frozen=True)
+class RasterSource:
+    """A PNG or JPEG file.
+
+    Attributes:
+        data: The file, whole.
+        limits: Bounds on what is read.
+    """
+
+    data: bytes
+    limits: Limits
+
+    @property
+    def header(self) -> Header:
+        """Rows and columns as stored, before EXIF orientation; empty for a damaged start."""
+        try:
+            frame = self._frame()
+        except MemberError:
+            return Header()
+        return Header(rows=frame.rows, columns=frame.columns)
+
+    def _frame(self) -> PngFrame | JpegFrame:
+        return png_frame(self.data) if self.data.startswith(PNG_MAGIC) else jpeg_frame(self.data)
+
+    def picture(self, size_px: int | None) -> Pixels:
+        """Decodes the file.
+
+        Args:
+            size_px: No side under this is needed; lets JPEG decode at a reduced size.
+
+        Returns:
+            Grey of shape (height, width), upright; uint16 for 16-bit PNG, else uint8.
+
+        Raises:
+            MemberError: truncated, corrupt, too_large, multi_frame or unsupported_encoding.
+        """
+        frame = self._frame()
+        check_size(frame.rows, frame.columns, self.limits)
+        if isinstance(frame, PngFrame):
+            return _read_png(self.data, frame)
+        return _read_jpeg(self.data, frame, size_px)
+
+
+def check_size(rows: int, columns: int, limits: Limits) -> None:
+    """Refuses a picture by its size alone.
+
+    Raises:
+        MemberError: corrupt for no pixels, too_large for more than `limits.frame_pixels`.
+    """
+    if rows < 1 or columns < 1:
+        raise MemberError(Reason.CORRUPT, "The header says that the picture has no pixels.")
+    if rows * columns > limits.frame_pixels:
+        raise MemberError(Reason.TOO_LARGE, "The picture is larger than limits.frame_pixels.")
+
+
+def _read_png(data: bytes, frame: PngFrame) -> Pixels:
+    if frame.animated:
+        raise MemberError(Reason.MULTI_FRAME, "The PNG is animated.")
+    if not frame.whole:
+        raise MemberError(Reason.TRUNCATED, "The PNG ends before its IEND chunk.")
+    image = _load(store_pixels(data, frame), PngImageFile)
+    if frame.bits == 16 and image.mode not in ("I;16", "I;16B", "I"):
+        # Pillow keeps 8 of 16 bits of colour; it has proven the file whole, so OpenCV may read it.
+        return _turned(grey_of(_read_with_opencv(data)), _orientation(image))
+    return _turned(grey_of_image(image), _orientation(image))
+
+
+def _read_jpeg(data: bytes, frame: JpegFrame, size_px: int | None) -> Pixels:
+    if frame.process not in JPEG_PROCESSES or frame.bits != 8:
+        raise MemberError(Reason.UNSUPPORTED_ENCODING, "JPEG: 8-bit DCT processes are read.")
+    if not frame.whole:
+        raise MemberError(Reason.TRUNCATED, "The JPEG ends before its end-of-image marker.")
+    image = _load(data, JpegImageFile, size_px)
+    return _turned(grey_of_image(image), _orientation(image))
+
+
+def _load(data: bytes, reader: type[ImageFile], size_px: int | None = None) -> ImageFile:
+    """Decodes with one of Pillow's readers; `Image.open` would first load all of them.
+
+    Raises:
+        MemberError: truncated, corrupt or too_large (a compressed text or profile that explodes).
+    """
+    try:
+        image = reader(io.BytesIO(data))
+        if size_px is not None:
+            image.draft(None, (size_px, size_px))  # a JPEG keeps both sides at or over size_px
+        image.load()
+    except ValueError as error:
+        reason = Reason.TOO_LARGE if "too large" in str(error) else Reason.CORRUPT
+        raise MemberError(reason, "Pillow refused the picture's metadata.") from error
+    except (OSError, SyntaxError, EOFError, IndexError) as error:
+        reason = Reason.TRUNCATED if "truncated" in str(error).lower() else Reason.CORRUPT
+        raise MemberError(reason, "Pillow could not decode the picture to its end.") from error
+    return image
+
+
+def _read_with_opencv(data: bytes) -> np.ndarray:
+    """Decodes a whole PNG with all its bits, channels in the order of RGB(A)."""
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None:
+        raise MemberError(Reason.CORRUPT, "OpenCV could not decode the picture.")
+    channels = 1 if pixels.ndim == 2 else pixels.shape[2]
+    if channels == 3:
+        return cast(np.ndarray, cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
+    return cast(np.ndarray, cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA) if channels == 4 else pixels)
+
+
+def grey_of_image(image: Image.Image) -> Pixels:
+    """Grey of a decoded Pillow image: transparency is black, colour its luminance (ITU-R 601)."""
+    if image.mode in ("I;16", "I;16B", "I;16L", "I"):
+        return np.asarray(image).astype(np.uint16, copy=False)
+    if image.has_transparency_data:
+        return grey_of(np.asarray(image.convert("RGBA")))
+    if image.mode in ("CMYK", "YCCK", "LAB", "HSV"):
+        image = image.convert("RGB")
+    return cast(Pixels, np.asarray(image if image.mode == "L" else image.convert("L")))
+
+
+def grey_of(pixels: np.ndarray) -> Pixels:
+    """Grey of an array (height, width), (..., 3) RGB or (..., 4) RGBA, uint8 or uint16."""
+    if pixels.ndim == 2:
+        return cast(Pixels, pixels)
+    grey = cv2.cvtColor(np.ascontiguousarray(pixels[..., :3]), cv2.COLOR_RGB2GRAY)
+    if pixels.shape[2] == 4:
+        opaque = np.float32(1 / np.iinfo(pixels.dtype).max)
+        shade = grey.astype(np.float32) * (pixels[..., 3] * opaque)
+        grey = np.rint(shade).astype(pixels.dtype)
+    return cast(Pixels, grey)
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation 1 to 8; 1 (upright) where there is none or it cannot be read."""
+    try:
+        value = image.getexif().get(EXIF_ORIENTATION, 1)
+    except Exception:  # a damaged EXIF block raises anything and says nothing of the pixels
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _turned(pixels: Pixels, orientation: int) -> Pixels:
+    """Turns a stored picture upright (EXIF 2.32, tag 0x0112)."""
+    if orientation >= 5:
+        pixels = pixels.T
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)

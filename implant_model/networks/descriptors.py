@@ -1,0 +1,95 @@
+"""Describes the edges around points of an upright implant (Lowe 2004, without his search).
+
+A descriptor is of 4 x 4 cells around its point; each cell holds how much edge there is in each of
+eight directions. Square roots of the shares are compared (Arandjelovic and Zisserman 2012), so that
+one strong edge does not drown the others.
+
+Shapes: H x W the upright view, Q its presence map, N descriptors, R raw length (128), D directions.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from implant_model.networks.alignment import gaussian_blur
+
+CELLS_PX = (4, 6)
+STRIDE_PX = 4
+CELLS = 4  # a descriptor is of 4 x 4 cells
+DIRECTIONS = 8
+RAW = CELLS * CELLS * DIRECTIONS
+LEAST_EDGE = 0.05
+"""Descriptors with less edge are of an even ground and left out."""
+LEAST_PRESENCE = 0.05
+"""Places that the implant covers more seldom are not described."""
+
+
+class Descriptors(NamedTuple):
+    """Descriptors of one upright view.
+
+    Attributes:
+        raw_NR: Square roots of shares of the edges around, of length one.
+        places_N2: Column and row in 0..1.
+        counts_N: How much each counts, 0..1.
+    """
+
+    raw_NR: Tensor
+    places_N2: Tensor
+    counts_N: Tensor
+
+
+def describe(view_HW: Tensor, presence_11QQ: Tensor) -> Descriptors:
+    """Describes the points of a view that have an edge near, at two sizes.
+
+    Args:
+        view_HW: In 0..1.
+        presence_11QQ: How much places count, at any size.
+    """
+    parts = [_describe(view_HW, presence_11QQ, cell) for cell in CELLS_PX]
+    return Descriptors(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+
+
+def _describe(view_HW: Tensor, presence_11QQ: Tensor, cell: int) -> Descriptors:
+    height, width = view_HW.shape
+    half, reach = CELLS * cell // 2, [round((n - (CELLS - 1) / 2) * cell) for n in range(CELLS)]
+    rows = torch.arange(half, height - half + 1, STRIDE_PX, device=view_HW.device)
+    columns = torch.arange(half, width - half + 1, STRIDE_PX, device=view_HW.device)
+    y, x = torch.meshgrid(rows / height, columns / width, indexing="ij")
+    places_N2 = torch.stack((x.flatten(), y.flatten()), dim=1)
+    counts_N = presence_at(places_N2, presence_11QQ)
+    smooth = gaussian_blur(view_HW[None, None], max(0.5, cell / 6))
+    cells_HWD = gaussian_blur(_directions(smooth), cell / 2)[0].permute(1, 2, 0).contiguous()
+    size = STRIDE_PX * len(rows), STRIDE_PX * len(columns)
+    blocks = [
+        cells_HWD[top : top + size[0] : STRIDE_PX, left : left + size[1] : STRIDE_PX]
+        for top in (half + down for down in reach)
+        for left in (half + right for right in reach)
+    ]
+    raw_NR = torch.cat(blocks, dim=2).flatten(0, 1)
+    lengths_N = raw_NR.norm(dim=1)
+    kept_N = (lengths_N > LEAST_EDGE) & (counts_N >= LEAST_PRESENCE)
+    capped_NR = (raw_NR[kept_N] / (lengths_N[kept_N, None] + 1e-6)).clamp(max=0.2)
+    root_NR = torch.sqrt(capped_NR / (capped_NR.sum(dim=1, keepdim=True) + 1e-6))
+    return Descriptors(root_NR, places_N2[kept_N], counts_N[kept_N])
+
+
+def presence_at(places_N2: Tensor, presence_11QQ: Tensor) -> Tensor:
+    """Returns how much descriptors at these places count, N."""
+    grid = (2 * places_N2 - 1).view(1, 1, -1, 2)
+    return functional.grid_sample(
+        presence_11QQ, grid, padding_mode="border", align_corners=False
+    ).flatten()
+
+
+def _directions(picture_11HW: Tensor) -> Tensor:
+    """The gradient's strength, shared between the two nearest of its eight directions, 1DHW."""
+    framed = functional.pad(picture_11HW, (1, 1, 1, 1), mode="replicate")
+    right = (framed[:, :, 1:-1, 2:] - framed[:, :, 1:-1, :-2]) / 2
+    down = (framed[:, :, 2:, 1:-1] - framed[:, :, :-2, 1:-1]) / 2
+    strength = torch.sqrt(right * right + down * down + 1e-12)
+    turn = torch.atan2(down, right) * (DIRECTIONS / (2 * torch.pi)) % DIRECTIONS
+    numbers = torch.arange(DIRECTIONS, device=picture_11HW.device).view(1, -1, 1, 1)
+    away = (turn - numbers).abs()
+    return strength * (1 - torch.minimum(away, DIRECTIONS - away)).clamp(min=0)

@@ -1,0 +1,183 @@
+"""Names an implant by its local shapes: upright views, gradient descriptors, a Fisher vector.
+
+Descriptors of edges around many points, each with its place on the upright implant, are compared
+with a mixture of Gaussians that was fitted to training descriptors. How far they lie from each
+Gaussian's mean, on average, is the embedding (Fisher vector of first order, Perronnin et al. 2010),
+and a linear layer on it tells the classes. Everything but that layer is fitted without labels, so
+that a few hundred radiographs suffice where a network learned from scratch tells nothing.
+
+Shapes: B images, S side, V views, N descriptors, R raw length of a descriptor (128), E its reduced
+length with its place (66), G Gaussians, F = G x E length of the embedding.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from implant_model.networks.alignment import (
+    SIDE_PX,
+    STEP_PX,
+    UPRIGHT_HW,
+    PoseSearch,
+    gaussian_blur,
+    gradient_field,
+    in_image,
+    upright,
+)
+from implant_model.networks.descriptors import CELLS_PX, RAW, Descriptors, describe
+
+VIEWS = ((0.0, 1.0), (6.0, 0.94), (-6.0, 1.07))
+"""Turn in degrees and zoom of each view of the upright implant; the embedding is their mean."""
+REDUCED = 64
+GAUSSIANS = 256
+PLACE = 3.0
+"""How much of a descriptor's spread its place makes, in deviations from one side to the other."""
+
+
+class FisherBackbone(nn.Module):
+    """Radiograph in, embedding out; all buffers are 0 until `training.fisher.fit_fisher` fits them.
+
+    Attributes:
+        search: Finds the implant.
+        presence_11QQ: How often the implant covers a place of the upright view, at its quarter
+            size; what it seldom covers counts little.
+        centre_R: Mean descriptor.
+        basis_RE: Main axes of the descriptors.
+        spread: Deviation of a reduced descriptor's number; scales its place.
+        means_GE: Of the Gaussians.
+        sharpness_GE: One over their deviations.
+        shares_G: Their shares.
+    """
+
+    num_features = GAUSSIANS * (REDUCED + 2)
+    presence_11QQ: Tensor
+    centre_R: Tensor
+    basis_RE: Tensor
+    spread: Tensor
+    means_GE: Tensor
+    sharpness_GE: Tensor
+    shares_G: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.search = PoseSearch()
+        quarter = tuple(side // STEP_PX for side in UPRIGHT_HW)
+        self.register_buffer("presence_11QQ", torch.ones(1, 1, *quarter))
+        self.register_buffer("centre_R", torch.zeros(RAW))
+        self.register_buffer("basis_RE", torch.zeros(RAW, REDUCED))
+        self.register_buffer("spread", torch.zeros(1))
+        self.register_buffer("means_GE", torch.zeros(GAUSSIANS, REDUCED + 2))
+        self.register_buffer("sharpness_GE", torch.ones(GAUSSIANS, REDUCED + 2))
+        self.register_buffer("shares_G", torch.full((GAUSSIANS,), 1 / GAUSSIANS))
+
+    def forward(self, images_B1SS: Tensor) -> Tensor:
+        """Returns embeddings, BF; each image for itself, so that none depends on another."""
+        with torch.autocast(images_B1SS.device.type, enabled=False):
+            return torch.stack([self.embed(image[None].float()) for image in images_B1SS])
+
+    def embed(self, image_11SS: Tensor) -> Tensor:
+        """Returns one image's embedding, F."""
+        vectors_VF = torch.stack(
+            [self.encode(self.describe(view)) for view in self.views(image_11SS)]
+        )
+        return vectors_VF.mean(dim=0)
+
+    def views(self, image_11SS: Tensor) -> Tensor:
+        """Returns the views of the upright implant, VHW."""
+        return self._posed(resized(image_11SS))[0]
+
+    def _posed(self, image_11SS: Tensor) -> tuple[Tensor, Tensor]:
+        poses_V5 = view_poses(self.search(gradient_field(image_11SS)))
+        return upright(image_11SS.expand(len(poses_V5), -1, -1, -1), poses_V5)[:, 0], poses_V5
+
+    def evidence(self, image_11SS: Tensor, weights_F: Tensor) -> Tensor:
+        """Returns where on an image that speaks for a class which lifts its logit, SS.
+
+        Each descriptor's part is the logit's gradient by how much the descriptor counts. Parts are
+        laid on the image where the descriptors lie, and softened by a descriptor's cell.
+
+        Args:
+            image_11SS: One image.
+            weights_F: The linear layer's weights of the class.
+        """
+        views_VHW, poses_V5 = self._posed(resized(image_11SS))
+        quarter = SIDE_PX // STEP_PX
+        heat = torch.zeros(quarter * quarter, device=image_11SS.device)
+        for view_HW, pose_5 in zip(views_VHW, poses_V5, strict=True):
+            found = self.describe(view_HW)
+            shares_N = torch.ones(len(found.raw_NR), device=heat.device, requires_grad=True)
+            with torch.enable_grad():
+                logit = self.encode(found, shares_N) @ weights_F
+            (parts_N,) = torch.autograd.grad(logit, shares_N)
+            size = found.places_N2.new_tensor(UPRIGHT_HW[::-1])
+            places_N2 = in_image(found.places_N2 * size, pose_5[None])[0] / STEP_PX
+            column_N, row_N = places_N2.long().clamp(0, quarter - 1).unbind(1)
+            heat.index_add_(0, row_N * quarter + column_N, parts_N)
+        soft_11QQ = gaussian_blur(heat.view(1, 1, quarter, quarter), CELLS_PX[1] / STEP_PX)
+        side = image_11SS.shape[-1]
+        return functional.interpolate(soft_11QQ, (side, side), mode="bilinear")[0, 0]
+
+    def describe(self, view_HW: Tensor) -> Descriptors:
+        """Describes one of the views."""
+        return describe(view_HW, self.presence_11QQ)
+
+    def reduce(self, found: Descriptors) -> Tensor:
+        """Returns descriptors on their main axes with their places, NE."""
+        shape = (found.raw_NR - self.centre_R) @ self.basis_RE
+        # A view is half as high again as it is wide.
+        place = (
+            (found.places_N2 - 0.5) * (PLACE * self.spread) * found.places_N2.new_tensor([1, 1.5])
+        )
+        return torch.cat((shape, place), dim=1)
+
+    def encode(self, found: Descriptors, shares_N: Tensor | None = None) -> Tensor:
+        """Returns the Fisher vector of one view, F, of length one; 0 where nothing was found.
+
+        Args:
+            found: Of the view.
+            shares_N: Multiplies how much each descriptor counts; None: 1 for all.
+        """
+        points_NE = self.reduce(found)
+        counts_N = found.counts_N if shares_N is None else found.counts_N * shares_N
+        belongs_NG = counts_N[:, None] * responsibilities(
+            points_NE, self.means_GE, self.sharpness_GE, self.shares_G.log()
+        )
+        sums_GE = belongs_NG.T @ points_NE - belongs_NG.sum(dim=0)[:, None] * self.means_GE
+        vector_F = (sums_GE * self.sharpness_GE / self.shares_G.sqrt()[:, None]).flatten()
+        even_F = vector_F / (counts_N.sum() + 1e-3)
+        rooted_F = even_F.sign() * torch.sqrt(even_F.abs() + 1e-12)
+        return functional.normalize(rooted_F, dim=0)
+
+
+def resized(images_B1HW: Tensor) -> Tensor:
+    """Returns the images at the side that the search and the views are made for."""
+    if images_B1HW.shape[-1] == SIDE_PX:
+        return images_B1HW
+    size = (SIDE_PX, SIDE_PX)
+    return functional.interpolate(images_B1HW, size, mode="bilinear", antialias=True)
+
+
+def view_poses(pose_15: Tensor) -> Tensor:
+    """Returns the poses of the views, V5, around the one that was found."""
+    turns = [torch.deg2rad(pose_15.new_tensor(turn)) for turn, _ in VIEWS]
+    poses_V5 = pose_15.repeat(len(VIEWS), 1)
+    poses_V5[:, 2] += torch.stack(turns)
+    poses_V5[:, 1] *= pose_15.new_tensor([zoom for _, zoom in VIEWS])
+    return poses_V5
+
+
+def responsibilities(
+    points_NE: Tensor, means_GE: Tensor, sharpness_GE: Tensor, logs_G: Tensor
+) -> Tensor:
+    """Returns the share of each Gaussian in each point, NG.
+
+    Args:
+        points_NE: Reduced descriptors.
+        means_GE: Of the Gaussians, whose axes are independent.
+        sharpness_GE: One over their deviations.
+        logs_G: Logs of their shares.
+    """
+    inverse_GE = sharpness_GE**2
+    fixed_G = logs_G + sharpness_GE.log().sum(dim=1) - (means_GE**2 * inverse_GE).sum(dim=1) / 2
+    likelihood_NG = points_NE @ (means_GE * inverse_GE).T - (points_NE**2) @ inverse_GE.T / 2
+    return torch.softmax(likelihood_NG + fixed_G, dim=1)

@@ -1,0 +1,1 @@
+"""Model packages: catalogue, thresholds and weights, checked before any of it is used."""

@@ -1,0 +1,200 @@
+"""Reads a model package and checks all of it before any of it is used, see `package`."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from implant_model import storage
+from implant_model.decode.preprocess import Preprocessing
+from implant_model.errors import AccessDeniedError, NotFoundError, PackageError, UsageError
+from implant_model.networks.spec import NetworkSpec
+from implant_model.novelty import NoveltyReference
+from implant_model.package.catalogue import Catalogue
+from implant_model.package.manifest import (
+    CARD,
+    MANIFEST,
+    MOST_MANIFEST,
+    FileFacts,
+    Manifest,
+    Novelty,
+)
+
+
+@dataclass(frozen=True)
+class ModelPackage:
+    """A package that was read and found whole.
+
+    Attributes:
+        manifest: What package.json says; its fields are here as properties.
+        hash: SHA-256 of package.json, in hexadecimal.
+        files: Content of every other file, by name.
+    """
+
+    manifest: Manifest = field(repr=False)
+    hash: str
+    files: Mapping[str, bytes] = field(repr=False)
+
+    @property
+    def id(self) -> str:
+        """What the tables call the model: name and first 12 digits of the hash."""
+        return f"{self.name}@{self.hash[:12]}"
+
+    @property
+    def name(self) -> str:
+        """Of the model, such as `orthonet-phantom`."""
+        return self.manifest.name
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """Implants in the order of the outputs."""
+        return self.manifest.catalogue
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How pixels become the networks' input."""
+        return self.manifest.preprocessing
+
+    @property
+    def networks(self) -> tuple[NetworkSpec, ...]:
+        """In the order in which they stand in package.json."""
+        return self.manifest.networks
+
+    @property
+    def temperature(self) -> float:
+        """Divides the logs of the averaged probabilities."""
+        return self.manifest.calibration.temperature
+
+    @property
+    def conformal_quantile(self) -> float:
+        """Largest 1 - probability of a candidate."""
+        return self.manifest.calibration.conformal_quantile
+
+    @property
+    def quantiles_C(self) -> npt.NDArray[np.float64]:
+        """Largest 1 - probability at which each implant is a candidate."""
+        calibration = self.manifest.calibration
+        own = calibration.class_quantiles
+        return np.array(own or [calibration.conformal_quantile] * len(self.catalogue), np.float64)
+
+    @property
+    def coverage(self) -> float:
+        """Share of images whose candidates hold the right implant, as it was asked for."""
+        return self.manifest.calibration.coverage
+
+    @property
+    def novelty(self) -> Novelty:
+        """File, method and threshold of the novelty score."""
+        return self.manifest.novelty
+
+    @property
+    def metrics(self) -> Mapping[str, object]:
+        """Figures with the data that they were measured on."""
+        return self.manifest.metrics
+
+    @property
+    def provenance(self) -> Mapping[str, object]:
+        """What the package was made from, and by what."""
+        return self.manifest.provenance
+
+    @property
+    def card(self) -> str:
+        """The model card, Markdown."""
+        return self.files[CARD].decode(errors="replace")
+
+    def novelty_reference(self) -> NoveltyReference:
+        """Returns the reference that novelty is measured from.
+
+        Raises:
+            PackageError: Its file does not hold one for this catalogue.
+        """
+        data = self.files[self.novelty.file]
+        return NoveltyReference.from_bytes(data, self.novelty.method, len(self.catalogue))
+
+
+def load_package(uri: str, *, weights: bool = True) -> ModelPackage:
+    """Reads a package and checks all of it: hashes, fields, weights.
+
+    Args:
+        uri: Folder or prefix: a path, `file://` or `s3://`.
+        weights: Also check that the networks take the weights, which needs torch and so some
+            seconds; without it, call `check_weights` before the package is used.
+
+    Raises:
+        PackageError: Not there, not a package, damaged, or of a version that is not understood.
+        StorageError: The store does not answer.
+    """
+    root = storage.normalise(uri)
+    try:
+        data = _read(root, MANIFEST, MOST_MANIFEST)
+        manifest = Manifest.from_bytes(data)
+        files = {name: _read_checked(root, name, facts) for name, facts in manifest.files.items()}
+        package = ModelPackage(manifest, sha256(data), files)
+        if weights:
+            _check_networks(package)
+    except UsageError as error:
+        raise PackageError(f"The model package {root} cannot be used: {error}") from error
+    return package
+
+
+def _read_checked(root: str, name: str, facts: FileFacts) -> bytes:
+    data = _read(root, name, facts.size)
+    if len(data) != facts.size or sha256(data) != facts.sha256:
+        raise PackageError(_differs(name))
+    return data
+
+
+def _differs(name: str) -> str:
+    return (
+        f"{name} is not the file that {MANIFEST} lists, its size or SHA-256 differs: it was "
+        "changed or damaged. Copy the package again from where it was made."
+    )
+
+
+def _read(root: str, name: str, most: int) -> bytes:
+    uri = storage.join(root, name)
+    try:
+        size = storage.stat(uri).size
+        if size > most:
+            large = f"{name} has {size} bytes; at most {most} are accepted."
+            raise PackageError(large if name == MANIFEST else _differs(name))
+        return storage.read_bytes(uri, most)
+    except NotFoundError:
+        raise PackageError(
+            f"it has no {name}; a folder or prefix that holds {MANIFEST} and what it lists is "
+            "wanted."
+        ) from None
+    except AccessDeniedError as error:
+        raise PackageError(f"{name} may not be read: {error}") from error
+
+
+def sha256(data: bytes) -> str:
+    """Returns the SHA-256 as 64 hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def check_weights(package: ModelPackage) -> None:
+    """Checks that the networks take their weights, and that the novelty reference fits them.
+
+    Raises:
+        PackageError: They do not.
+    """
+    try:
+        _check_networks(package)
+    except UsageError as error:
+        raise PackageError(f"The model package {package.id} cannot be used: {error}") from error
+
+
+def _check_networks(package: ModelPackage) -> None:
+    # Imported here: torch takes seconds, and tasks that only carry a package do without.
+    from implant_model.networks.weights import load_networks
+
+    networks = load_networks(package.networks, len(package.catalogue), package.files)
+    reference = package.novelty_reference()
+    if reference.centres_CF.shape[1] != networks.num_features:
+        raise PackageError(
+            f"{package.novelty.file} is for embeddings of {reference.centres_CF.shape[1]} values; "
+            f"the classifiers give {networks.num_features}."
+        )

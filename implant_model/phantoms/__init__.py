@@ -1,0 +1,1 @@
+"""Synthetic radiographs for the demo, tests and benchmarks; no production code imports it."""

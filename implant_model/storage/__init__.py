@@ -1,0 +1,37 @@
+"""Stored bytes by URI, on disk and in object storage alike; `store` is the door to them."""
+
+from implant_model.storage.store import (
+    ObjectInfo,
+    ObjectReader,
+    delta_options,
+    exists,
+    is_remote,
+    join,
+    list_objects,
+    normalise,
+    open_object,
+    overwrite,
+    probe,
+    put_if_absent,
+    read_bytes,
+    relative,
+    stat,
+)
+
+__all__ = [
+    "ObjectInfo",
+    "ObjectReader",
+    "delta_options",
+    "exists",
+    "is_remote",
+    "join",
+    "list_objects",
+    "normalise",
+    "open_object",
+    "overwrite",
+    "probe",
+    "put_if_absent",
+    "read_bytes",
+    "relative",
+    "stat",
+]

@@ -1,0 +1,208 @@
+"""Objects in S3 and what speaks its API; boto3 lives here and in `storage_s3_reader`.
+
+Endpoint, region, credentials and profile come from the standard AWS settings (`AWS_ENDPOINT_URL`,
+`AWS_REGION` or `AWS_DEFAULT_REGION`, `AWS_ACCESS_KEY_ID`, `AWS_PROFILE`, ...). Where none of them
+holds credentials, boto3 asks the metadata service of AWS once, for a second or two;
+`AWS_EC2_METADATA_DISABLED=true` spares that where there is none.
+
+Clients are made when first needed, one for each process and state of the `AWS_*` variables (threads
+share it; a forked child makes its own). Each request is tried 8 times ("standard" retries with
+jitter: lost connections, 500, 502, 503, 504, throttling), about 35 s in all before it fails.
+"""
+
+import base64
+import functools
+import hashlib
+import os
+import random
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    NoCredentialsError,
+    PartialCredentialsError,
+)
+
+from implant_model.errors import AccessDeniedError, NotFoundError, StorageError, UsageError
+from implant_model.storage.s3_errors import CREDENTIALS, status_of, storage_error, translated
+from implant_model.storage.uri import ObjectInfo, s3_parts
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+ATTEMPTS = 8
+_SETUP_ATTEMPTS = 3  # a wrong endpoint is told within about 3 s
+_CONNECT_TIMEOUT_S = 10
+_READ_TIMEOUT_S = 60
+_CONNECTIONS = 32
+
+# A conflict with another writer, or a body damaged on its way: the same request may be sent again.
+_SEND_AGAIN_CODES = {"ConditionalRequestConflict", "OperationAborted", "BadDigest"}
+
+
+def client(attempts: int = ATTEMPTS) -> "S3Client":
+    """This process's client for the `AWS_*` variables as they are now.
+
+    Raises:
+        AccessDeniedError: There are no credentials.
+        UsageError: The settings make no client (unknown profile, malformed endpoint, ...).
+    """
+    return _connect(os.getpid(), attempts, _settings())[0]
+
+
+def _settings() -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_")))
+
+
+@functools.lru_cache(maxsize=4)
+def _connect(
+    pid: int, attempts: int, settings: tuple[tuple[str, str], ...]
+) -> tuple["S3Client", boto3.Session]:
+    # The arguments are the cache's key: a client must not outlive a fork or a change of settings.
+    config = Config(
+        retries={"mode": "standard", "total_max_attempts": attempts},
+        connect_timeout=_CONNECT_TIMEOUT_S,
+        read_timeout=_READ_TIMEOUT_S,
+        max_pool_connections=_CONNECTIONS,
+        # boto3's default sends checksums in trailers, which older S3-compatible stores refuse.
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+    )
+    try:
+        session = boto3.Session(region_name=dict(settings).get("AWS_REGION") or None)
+        if session.get_credentials() is None:
+            raise AccessDeniedError(f"There are no AWS credentials; {CREDENTIALS}.")
+        return session.client("s3", config=config), session
+    except (PartialCredentialsError, CredentialRetrievalError) as error:
+        raise AccessDeniedError(
+            f"The AWS credentials cannot be had ({type(error).__name__}); {CREDENTIALS}."
+        ) from error
+    except (BotoCoreError, ValueError) as error:
+        raise UsageError(
+            f"The AWS settings are not usable ({type(error).__name__}); check AWS_ENDPOINT_URL "
+            "(http://host:port is wanted), AWS_REGION, AWS_PROFILE and the AWS configuration file."
+        ) from error
+
+
+def stat(uri: str) -> ObjectInfo:
+    """Size and version of an object. A bare bucket is no object: NotFoundError."""
+    bucket, key = s3_parts(uri)
+    if not key:
+        raise NotFoundError(f"{uri!r} is a bucket; an object in it is wanted.")
+    with translated("read", uri):
+        reply = client().head_object(Bucket=bucket, Key=key)
+    return ObjectInfo(f"s3://{bucket}/{key}", reply["ContentLength"], reply["ETag"].strip('"'))
+
+
+def list_objects(root: str) -> Iterator[ObjectInfo]:
+    """The object of that key, then all below it as a prefix, in order of their keys."""
+    bucket, key = s3_parts(root)
+    found = False
+    if key and not key.endswith("/"):
+        # The key itself comes first among all that begin with it. HEAD would answer 403 where the
+        # object is absent and listing is not allowed.
+        for info in _list(bucket, key, root, most=1):
+            if info.uri == f"s3://{bucket}/{key}":
+                found = True
+                yield info
+        key += "/"
+    for info in _list(bucket, key, root):
+        found = True
+        if info.size or not info.uri.endswith("/"):  # else the marker of a folder
+            yield info
+    if not (found or key in ("", "/") or root.endswith("/")):
+        raise NotFoundError(f"There is no object {root!r}, nor any below it; check the name.")
+
+
+def _list(bucket: str, prefix: str, root: str, most: int | None = None) -> Iterator[ObjectInfo]:
+    with translated("list", root):
+        pages = (
+            client()
+            .get_paginator("list_objects_v2")
+            .paginate(
+                Bucket=bucket,
+                Prefix=prefix,
+                PaginationConfig={} if most is None else {"MaxItems": most, "PageSize": most},
+            )
+        )
+        for page in pages:
+            for entry in page.get("Contents", []):
+                uri = f"s3://{bucket}/{entry['Key']}"
+                yield ObjectInfo(uri, entry["Size"], entry["ETag"].strip('"'))
+
+
+def put_if_absent(uri: str, data: bytes) -> bool:
+    """One conditional PUT (`If-None-Match: *`), with its MD5 so that no damaged body is kept.
+
+    A reply that got lost after its effect is tried again and answered 412: False although this call
+    made the object. Who cares compares the content.
+    """
+    bucket, key = s3_parts(uri)
+    md5 = base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
+    for attempt in range(ATTEMPTS):
+        pause(attempt)
+        try:
+            client().put_object(Bucket=bucket, Key=key, Body=data, ContentMD5=md5, IfNoneMatch="*")
+        except ClientError as error:
+            if status_of(error) == 412:
+                return False
+            if error.response["Error"].get("Code") not in _SEND_AGAIN_CODES:
+                raise storage_error("write", uri, error) from error
+        except BotoCoreError as error:
+            raise storage_error("write", uri, error) from error
+        else:
+            return True
+    raise StorageError(f"Cannot write {uri!r}: {ATTEMPTS} attempts met a conflict; try again.")
+
+
+def overwrite(uri: str, data: bytes) -> None:
+    """One unconditional PUT."""
+    bucket, key = s3_parts(uri)
+    with translated("write", uri):
+        client().put_object(Bucket=bucket, Key=key, Body=data)
+
+
+def check_bucket(uri: str) -> None:
+    """Asks for the bucket, with few attempts: a wrong endpoint, key or name is told at once."""
+    bucket, _ = s3_parts(uri)
+    with translated("reach", uri):
+        client(_SETUP_ATTEMPTS).head_bucket(Bucket=bucket)
+
+
+def delta_options(uri: str) -> dict[str, str]:
+    """`storage_options` for deltalake: what this process's client uses, credentials included.
+
+    Temporary credentials are those of this moment: ask anew for each commit. Never log the answer.
+    Commits are conditional PUTs, so that two writers cannot both make the same one.
+    """
+    s3_parts(uri)
+    made, session = _connect(os.getpid(), ATTEMPTS, _settings())
+    with translated("read", uri):
+        found = session.get_credentials()
+        if found is None:
+            raise NoCredentialsError
+        credentials = found.get_frozen_credentials()
+    endpoint = made.meta.endpoint_url
+    options = {
+        "AWS_ACCESS_KEY_ID": credentials.access_key,
+        "AWS_SECRET_ACCESS_KEY": credentials.secret_key,
+        "AWS_SESSION_TOKEN": credentials.token,
+        "AWS_REGION": session.region_name or "us-east-1",
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ALLOW_HTTP": "true" if urlsplit(endpoint).scheme == "http" else None,
+        "AWS_CONDITIONAL_PUT": "etag",
+    }
+    return {name: value for name, value in options.items() if value}
+
+
+def pause(attempt: int) -> None:
+    """Waits before attempt 1, 2, ... (not before 0): up to 0.2, 0.4, ... 5 s, at random."""
+    if attempt:
+        time.sleep(random.uniform(0, min(5.0, 0.1 * 2**attempt)))

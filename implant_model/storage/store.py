@@ -1,0 +1,163 @@
+"""Radiographs, archives, packages and results by URI: on disk and in object storage alike.
+
+The one door to stored bytes. What is read is one version to its last byte, or ChangedError; results
+are put whole and once, and never over anything. Which store a URI means is decided here; how it is
+reached, in the modules `storage_*`. All errors are those of `errors`, as sentences that name the
+URI and no credentials.
+"""
+
+from collections.abc import Iterator
+
+from implant_model.errors import NotFoundError, StorageError, UsageError
+from implant_model.storage import disk, s3
+from implant_model.storage.disk import DiskReader
+from implant_model.storage.s3_reader import S3Reader
+from implant_model.storage.uri import ObjectInfo, ObjectReader, is_s3, join, normalise, relative
+
+__all__ = [
+    "ObjectInfo",
+    "ObjectReader",
+    "delta_options",
+    "exists",
+    "is_remote",
+    "join",
+    "list_objects",
+    "normalise",
+    "open_object",
+    "overwrite",
+    "probe",
+    "put_if_absent",
+    "read_bytes",
+    "relative",
+    "stat",
+]
+
+_PROBE = b"This shows that the store never overwrites an object. It may be deleted.\n"
+
+
+def stat(uri: str) -> ObjectInfo:
+    """Size and version of one object.
+
+    Raises:
+        NotFoundError: It is not there, or is a folder, a prefix or a bucket.
+        AccessDeniedError: It may not be read, or there are no credentials.
+        StorageError: The store does not answer.
+    """
+    return s3.stat(uri) if is_s3(uri) else disk.stat(uri)
+
+
+def list_objects(root: str) -> Iterator[ObjectInfo]:
+    """The object itself, or all below a folder or prefix at any depth, sorted by URI.
+
+    Directory markers (empty keys that end with "/"), dangling links, devices, pipes and sockets are
+    no objects. In object storage both `a.tar` and `a.tar/...` are listed. S3 needs the right
+    `s3:ListBucket`. The listing begins with the first `next()`, which is where it fails.
+
+    Raises:
+        NotFoundError: There is nothing. An existing empty folder, a bucket, and a prefix given with
+            "/" at its end may be empty.
+        AccessDeniedError: The root or a folder below it may not be listed.
+        StorageError: The store does not answer.
+    """
+    return s3.list_objects(root) if is_s3(root) else disk.list_objects(root)
+
+
+def is_remote(uri: str) -> bool:
+    """Whether each request takes a while: object storage, not a disk."""
+    return is_s3(uri)
+
+
+def open_object(info: ObjectInfo, *, whole: bool = False) -> ObjectReader:
+    """A reader of exactly this version; on S3 nothing is asked before the first read.
+
+    Args:
+        info: The object.
+        whole: Fetch a remote object now, by one request, and hold it; for small ones.
+    """
+    return S3Reader(info, whole=whole) if is_s3(info.uri) else DiskReader(info)
+
+
+def read_bytes(uri: str, max_bytes: int = 1 << 30) -> bytes:
+    """The whole of one object as it is now; StorageError where it is larger than `max_bytes`."""
+    info = stat(uri)
+    if info.size > max_bytes:
+        raise StorageError(f"{uri!r} has {info.size} bytes; {max_bytes} at most are accepted.")
+    with open_object(info) as reader:
+        return b"".join(reader.stream())
+
+
+def exists(uri: str) -> int | None:
+    """Size of one object in bytes, None where it is not there; other errors are raised."""
+    try:
+        return stat(uri).size
+    except NotFoundError:
+        return None
+
+
+def put_if_absent(uri: str, data: bytes) -> bool:
+    """Creates one object, whole and never over another one.
+
+    Returns:
+        True: this call created it. False: it was there, or it is there now and the reply to the
+        attempt that created it was lost; who must know compares the content.
+
+    Raises:
+        NotFoundError: There is no such bucket.
+        AccessDeniedError: It may not be written.
+        StorageError: The store does not answer, the disk is full, ...
+    """
+    if is_s3(uri):
+        return s3.put_if_absent(uri, data)
+    return disk.put_if_absent(uri, data)
+
+
+def overwrite(uri: str, data: bytes) -> None:
+    """Writes one object in the place of the one that may be there.
+
+    For what is no result and on which nothing rests, such as a lease: results are put once, by
+    `put_if_absent`.
+
+    Raises:
+        NotFoundError: There is no such bucket.
+        AccessDeniedError: It may not be written.
+        StorageError: The store does not answer, the disk is full, ...
+    """
+    if is_s3(uri):
+        s3.overwrite(uri, data)
+    else:
+        disk.overwrite(uri, data)
+
+
+def probe(output: str) -> None:
+    """Shows, before any work, that an output can be written and that nothing gets overwritten.
+
+    Leaves a small object `_probe` there.
+
+    Raises:
+        UsageError: The output cannot be reached, read or written, or its store ignores
+            `If-None-Match: *`, on which "exactly once" rests.
+    """
+    uri = join(normalise(output), "_probe")
+    try:
+        if is_s3(uri):
+            s3.check_bucket(uri)
+        put_if_absent(uri, _PROBE)
+        overwritten = put_if_absent(uri, _PROBE)
+        readable = read_bytes(uri) == _PROBE
+    except StorageError as error:
+        raise UsageError(f"The output {output!r} is not usable. {error}") from error
+    if overwritten:
+        raise UsageError(
+            f"The store of the output {output!r} overwrites objects although it is told not to "
+            "(it ignores 'If-None-Match: *'); choose AWS S3, a current MinIO or Ceph, or a disk."
+        )
+    if not readable:
+        raise UsageError(f"{uri!r} holds other bytes than were put there; delete it, try again.")
+
+
+def delta_options(uri: str) -> dict[str, str]:
+    """`storage_options` with which deltalake reaches the same store as this module; {} for disk.
+
+    They hold credentials of this moment: ask anew for each commit, and never log them.
+    """
+    return s3.delta_options(uri) if is_s3(uri) else {}

@@ -1,0 +1,1 @@
+"""The table of a registry: its columns, records, names, sides and joints."""

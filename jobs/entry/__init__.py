@@ -1,0 +1,1 @@
+"""The edges of every job: its command line and exit codes, its Ray cluster, its folder."""

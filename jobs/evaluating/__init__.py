@@ -1,0 +1,1 @@
+"""A package against labelled images: what `jobs.evaluate` is made of."""

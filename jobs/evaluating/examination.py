@@ -1,0 +1,76 @@
+"""Lets a package name labelled images.
+
+Shapes: N images, S side of the preprocessed image.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from implant_model.classifier import Classifier, has_gpu
+from implant_model.errors import UsageError
+from implant_model.package.catalogue import Catalogue
+from implant_model.package.save import ModelPackage
+from jobs.evaluating.assessment import Examined
+from training.config import SplitSettings
+from training.data.duplicates import duplicate_groups
+from training.data.gather import Gathered
+from training.data.split import join_groups
+
+
+def examine(classifier: Classifier, gathered: Gathered) -> Examined:
+    """Classifies labelled images.
+
+    Args:
+        classifier: A package at work.
+        gathered: Images by that package's preprocessing, one or more.
+
+    Returns:
+        Labels by name or synonym of the package's catalogue, -1 where it has none; groups of
+        patients and near duplicates, as in training.
+    """
+    images_NSS = np.stack(gathered.images)
+    pictures_N = duplicate_groups(images_NSS, duplicate_bits(classifier.package))
+    catalogue = classifier.package.catalogue
+    return Examined(
+        catalogue.names,
+        labels_of(catalogue, gathered.labels),
+        classifier.classify(images_NSS),
+        join_groups(gathered.patients, pictures_N.tolist()),
+    )
+
+
+def duplicate_bits(package: ModelPackage) -> int:
+    """What the package's training took for near duplicates, if it says so; else the usual.
+
+    Pictures drawn alike, as phantoms are, or a narrow view of one joint, lie nearer to each other
+    than different radiographs do, and would be one large group.
+    """
+    found: object = package.provenance
+    for key in ("settings", "split", "duplicate_bits"):
+        found = found.get(key) if isinstance(found, dict) else None
+    return found if type(found) is int and 0 <= found < 256 else SplitSettings().duplicate_bits
+
+
+def labels_of(catalogue: Catalogue, texts: Sequence[str]) -> NDArray[np.int64]:
+    """Indices into a catalogue by name or synonym; -1 for what it lacks."""
+    found = [catalogue.find(text) for text in texts]
+    return np.array([-1 if index is None else index for index in found], dtype=np.int64)
+
+
+def outside(examined: Examined, gathered: Gathered) -> Counter[str]:
+    """Labels that the catalogue lacks, with their images."""
+    return Counter(gathered.labels[i] for i in np.flatnonzero(~examined.known_N))
+
+
+def usable_device(name: str) -> str:
+    """Returns the name of a device that is there.
+
+    Raises:
+        UsageError: It is not.
+    """
+    if name.startswith("cuda") and not has_gpu():
+        raise UsageError(f"The device {name} was asked for, and no GPU can be used; cpu can.")
+    return name

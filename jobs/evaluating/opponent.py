@@ -1,0 +1,145 @@
+"""Sets a package against another one, or against a reader's table, on the same images."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from implant_model import storage
+from implant_model.classifier import Classifier
+from implant_model.decode.preprocess import Preprocessing
+from implant_model.errors import UsageError
+from implant_model.package.catalogue import Catalogue, folded
+from implant_model.package.save import MANIFEST, ModelPackage, load_package
+from implant_model.storage.store import ObjectInfo
+from jobs.evaluating.assessment import Examined
+from jobs.evaluating.examination import labels_of, usable_device
+from jobs.evaluating.paired import Paired, compare_readers
+from training.data.gather import Gathered, Place
+from training.data.labels import Labels, match_archives, read_table
+
+Key = tuple[str, str]
+"""URI of the archive, and the member as the labels file has it."""
+
+
+@dataclass(frozen=True)
+class Opponent:
+    """Who else names the images: one of the two is set.
+
+    Attributes:
+        name: For people: the package's id, or the table's file name.
+        classifier: Another package at work.
+        answers: A reader's table.
+    """
+
+    name: str
+    classifier: Classifier | None = None
+    answers: Labels | None = None
+
+
+def read_opponent(uri: str, device: str = "cpu") -> Opponent:
+    """Reads a package, or else a table of archive, member and label.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    if storage.exists(storage.join(storage.normalise(uri), MANIFEST)) is not None:
+        package = load_package(uri, weights=False)
+        return Opponent(package.id, classifier=Classifier(package, usable_device(device)))
+    answers = read_table(uri, "--against")
+    return Opponent(answers.uri.rsplit("/", 1)[-1], answers=answers)
+
+
+def compare_with(
+    opponent: Opponent,
+    package: ModelPackage,
+    examined: Examined,
+    held: Gathered,
+    objects: Sequence[tuple[ObjectInfo, str]],
+    read: Callable[[Preprocessing], Gathered],
+) -> Paired:
+    """Compares the package with the opponent on the images that both could name.
+
+    These are images of implants in the package's catalogue that another package holds in its own,
+    or that a reader answered.
+
+    Args:
+        opponent: Who else.
+        package: The one that is evaluated.
+        examined: What the package says.
+        held: The images it was said of.
+        objects: Their archives, as `list_images` gives them.
+        read: Reads the images by another preprocessing.
+
+    Raises:
+        UsageError: There is no such image, or a table speaks of an archive that is not there.
+    """
+    hits: Mapping[Key, bool] = {}
+    if opponent.classifier is not None:
+        other = opponent.classifier
+        same = other.package.preprocessing == package.preprocessing
+        hits = package_hits(other, held if same else read(other.package.preprocessing))
+    elif opponent.answers is not None:
+        hits = reader_hits(opponent.answers, objects, held, package.catalogue)
+    return pair(examined, held, hits, opponent.name)
+
+
+def package_hits(classifier: Classifier, gathered: Gathered) -> dict[Key, bool]:
+    """Whether another package names each image rightly, of implants that its catalogue holds."""
+    labels_N = labels_of(classifier.package.catalogue, gathered.labels)
+    said = classifier.classify(np.stack(gathered.images))
+    right_N = said.probabilities_NC.argmax(axis=1) == labels_N
+    return {
+        key_of(place): bool(right)
+        for place, right, label in zip(gathered.places, right_N, labels_N, strict=True)
+        if label >= 0
+    }
+
+
+def reader_hits(
+    answers: Labels,
+    objects: Sequence[tuple[ObjectInfo, str]],
+    gathered: Gathered,
+    catalogue: Catalogue,
+) -> dict[Key, bool]:
+    """Whether a reader's answers are right, for the images that were answered.
+
+    Args:
+        answers: The reader's table: archive, member, and as label what was read.
+        objects: The images' archives, as `list_images` gives them.
+        gathered: The images.
+        catalogue: Whose synonyms count as the same implant.
+
+    Raises:
+        UsageError: The table speaks of an archive that is not among the images.
+    """
+    rows = match_archives(answers, {info.uri: name for info, name in objects})
+
+    def meant(text: str) -> int | str:
+        index = catalogue.find(text)
+        return folded(text) if index is None else index
+
+    return {
+        key_of(place): meant(rows[place.uri][place.member].label) == meant(label)
+        for place, label in zip(gathered.places, gathered.labels, strict=True)
+        if place.member in rows.get(place.uri, {})
+    }
+
+
+def pair(examined: Examined, gathered: Gathered, hits: Mapping[Key, bool], name: str) -> Paired:
+    """Compares on images of implants in the package's catalogue that `hits` speaks of.
+
+    Raises:
+        UsageError: There is none.
+    """
+    keys = [key_of(place) for place in gathered.places]
+    at = [i for i in np.flatnonzero(examined.known_N) if keys[i] in hits]
+    if not at:
+        raise UsageError(f"There is no image that both this model and {name} could name.")
+    other_N = np.array([hits[keys[i]] for i in at], dtype=bool)
+    return compare_readers(examined.right_N[at], other_N, examined.groups_N[at])
+
+
+def key_of(place: Place) -> Key:
+    """What an image is known by in every labels file."""
+    return place.uri, place.member

@@ -1,0 +1,103 @@
+"""What a package said of labelled images > the parts of an `Evaluation`."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+
+from implant_model.classifier import Classifier
+from implant_model.explanation import explain
+from jobs.evaluating.assessment import Examined, UnderDistortion, assess_robustness, worst_mistakes
+from jobs.evaluating.evaluation import DataFacts, Mistake
+from jobs.evaluating.examination import outside
+from jobs.report.comparison import Comparison, Judged, compare
+from jobs.report.saliency_picture import saliency_picture
+from training.data.gather import Gathered
+from training.data.labelled import num_missing
+from training.data.labels import Labels
+
+MOST_MISTAKES = 12
+
+
+def data_facts(
+    name: str, images: tuple[str, ...], labels: Labels | None, examined: Examined, held: Gathered
+) -> DataFacts:
+    """Counts what was examined and what was left out."""
+    excluded = Counter(item.reason for item in held.excluded)
+    return DataFacts(
+        name=name,
+        images=images,
+        labels=None if labels is None else labels.uri,
+        num_images=len(held.images),
+        num_groups=len(np.unique(examined.groups_N)),
+        num_patients_known=sum(patient is not None for patient in held.patients),
+        outside=dict(outside(examined, held).most_common()),
+        excluded=excluded,
+        missing=num_missing(held),
+    )
+
+
+def confusion(examined: Examined, held: Gathered) -> Comparison:
+    """The table of what was shown and what was said."""
+    said, names = examined.said, examined.names
+    return compare(
+        (
+            Judged(
+                names[label] if label >= 0 else held.labels[place],
+                said.outcomes[place],
+                names[examined.best_N[place]],
+                [names[index] for index in said.candidates[place]],
+            )
+            for place, label in enumerate(examined.labels_N.tolist())
+        ),
+        names,
+    )
+
+
+def mistakes(
+    classifier: Classifier, examined: Examined, held: Gathered, *, pictures: bool
+) -> tuple[list[Mistake], int]:
+    """The worst mistakes, with saliency pictures if they are wanted, and the number of all."""
+    wrong = worst_mistakes(examined, len(held.images))
+    return [
+        _mistake(classifier, examined, held, place, pictures) for place in wrong[:MOST_MISTAKES]
+    ], len(wrong)
+
+
+def _mistake(
+    classifier: Classifier, examined: Examined, held: Gathered, place: int, pictures: bool
+) -> Mistake:
+    said, label, best = examined.said, int(examined.labels_N[place]), int(examined.best_N[place])
+    probabilities_C = said.probabilities_NC[place]
+    picture = None
+    if pictures:
+        picture = saliency_picture(explain(classifier, held.images[place], best))
+    return Mistake(
+        archive=held.places[place].archive,
+        index=held.places[place].index,
+        label=examined.names[label] if label >= 0 else held.labels[place],
+        said=examined.names[best],
+        probability=float(probabilities_C[best]),
+        label_probability=float(probabilities_C[label]) if label >= 0 else None,
+        outcome=said.outcomes[place],
+        novelty=float(said.novelty_N[place]),
+        picture=picture,
+    )
+
+
+def poor_scans(
+    classifier: Classifier, examined: Examined, held: Gathered, most: int
+) -> Iterator[UnderDistortion]:
+    """Robustness on at most so many images of known implants, drawn by a fixed seed."""
+    known = np.flatnonzero(examined.known_N)
+    drawn = np.sort(np.random.default_rng(0).permutation(known)[:most])
+    if not len(drawn):
+        return
+    images_NSS = np.stack([held.images[place] for place in drawn])
+    labels_N, groups_N = examined.labels_N[drawn], examined.groups_N[drawn]
+    yield from assess_robustness(images_NSS, labels_N, groups_N, classifier.classify)
+
+
+def usual_name(images: tuple[str, ...]) -> str:
+    """What to call data that nobody named: the last parts of its URIs."""
+    return ", ".join(uri.rstrip("/").rsplit("/", 1)[-1] or uri for uri in images)

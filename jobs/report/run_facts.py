@@ -1,0 +1,173 @@
+"""The tables of an output > the counts that a page shows. Reads only.
+
+Predictions are read batch by batch, four columns of them; what is kept is counts, and one float32
+each of probability and novelty, so that ten million images take some hundred megabytes.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from implant_model import storage
+from implant_model.errors import ArchiveReason, ArchiveStatus, Outcome, Reason, UsageError
+from jobs.tables import delta
+from jobs.tables.schema import ARCHIVES, PREDICTIONS
+
+Floats = npt.NDArray[np.float32]
+CLASSIFIED = (Outcome.IDENTIFIED, Outcome.AMBIGUOUS, Outcome.UNKNOWN)
+"""Outcomes of members that the networks have seen, in the order of the figures."""
+_COLUMNS = ["outcome", "reason", "implant", "probability", "novelty"]
+_NO_FLOATS = np.empty(0, np.float32)
+
+
+@dataclass(frozen=True)
+class IncompleteArchive:
+    """An archive that was not read to its proven end."""
+
+    name: str
+    status: ArchiveStatus
+    reason: ArchiveReason | None
+    members: int
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What the tables of one output hold under one model.
+
+    Attributes:
+        output: Its URI.
+        model: `name@hash` of the package.
+        archives: Number by status.
+        num_bytes: Stored size of the archives.
+        incomplete: Those that are not `complete`, by name.
+        outcomes: Members by outcome.
+        reasons: Rejected members by reason.
+        implants: Members by best candidate, for `identified` and for `ambiguous`.
+        probability: Of the best candidate, by outcome of those that were classified.
+        novelty: Likewise.
+        started_at: Begin of the first archive's reading, UTC; None where there is no archive.
+        finished_at: End of the last one's.
+        software: Versions that wrote the rows.
+        configurations: Their configuration hashes.
+    """
+
+    output: str
+    model: str
+    archives: Mapping[ArchiveStatus, int]
+    num_bytes: int
+    incomplete: Sequence[IncompleteArchive]
+    outcomes: Mapping[Outcome, int]
+    reasons: Mapping[Reason, int]
+    implants: Mapping[Outcome, Mapping[str, int]]
+    probability: Mapping[Outcome, Floats] = field(repr=False)
+    novelty: Mapping[Outcome, Floats] = field(repr=False)
+    started_at: datetime | None
+    finished_at: datetime | None
+    software: Sequence[str]
+    configurations: Sequence[str]
+
+    @property
+    def members(self) -> int:
+        """Rows of the predictions."""
+        return sum(self.outcomes.values())
+
+    @property
+    def classified(self) -> int:
+        """Members that the networks have seen."""
+        return sum(self.outcomes.get(outcome, 0) for outcome in CLASSIFIED)
+
+
+def read_facts(output: str, model: str) -> RunFacts:
+    """Counts what an output holds under one model.
+
+    Args:
+        output: Normalised URI.
+        model: `name@hash`, as in the column `model`.
+
+    Raises:
+        UsageError: There are no tables.
+        StorageError: A table cannot be read.
+    """
+    archives = delta.open_table(storage.join(output, ARCHIVES))
+    predictions = delta.open_table(storage.join(output, PREDICTIONS))
+    if archives is None or predictions is None:
+        raise UsageError(f"{output} holds no tables; name the --output of classify.")
+    rows = delta.read_rows(archives, model)
+    tally = Tally()
+    of_model = pc.field("model") == model  # the partition column: other files are not opened
+    for batch in predictions.to_pyarrow_dataset().to_batches(columns=_COLUMNS, filter=of_model):
+        tally.add(batch)
+    return RunFacts(
+        output=output,
+        model=model,
+        archives=Counter(ArchiveStatus(row["status"]) for row in rows),
+        num_bytes=sum(row["bytes"] for row in rows),
+        incomplete=_incomplete(rows),
+        outcomes=tally.outcomes,
+        reasons=tally.reasons,
+        implants=tally.implants,
+        probability=_joined(tally.probability),
+        novelty=_joined(tally.novelty),
+        started_at=min((row["started_at"] for row in rows), default=None),
+        finished_at=max((row["finished_at"] for row in rows), default=None),
+        software=sorted({row["software_version"] for row in rows}),
+        configurations=sorted({row["configuration_hash"] for row in rows}),
+    )
+
+
+@dataclass
+class Tally:
+    """Counts of the predictions while they are read."""
+
+    outcomes: Counter[Outcome] = field(default_factory=Counter)
+    reasons: Counter[Reason] = field(default_factory=Counter)
+    implants: dict[Outcome, Counter[str]] = field(
+        default_factory=lambda: {Outcome.IDENTIFIED: Counter(), Outcome.AMBIGUOUS: Counter()}
+    )
+    probability: dict[Outcome, list[Floats]] = field(
+        default_factory=lambda: {outcome: [] for outcome in CLASSIFIED}
+    )
+    novelty: dict[Outcome, list[Floats]] = field(
+        default_factory=lambda: {outcome: [] for outcome in CLASSIFIED}
+    )
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Counts one batch of predictions."""
+        table = pa.Table.from_batches([batch])
+        outcome_N = np.array(table["outcome"].to_pylist(), dtype=object)
+        reason_N, implant_N = table["reason"].to_pylist(), table["implant"].to_pylist()
+        for outcome, reason, implant in zip(outcome_N, reason_N, implant_N, strict=True):
+            self.outcomes[Outcome(outcome)] += 1
+            if outcome == Outcome.REJECTED:
+                self.reasons[Reason(reason)] += 1
+            elif outcome in self.implants:
+                self.implants[outcome][implant] += 1
+        for name, kept in (("probability", self.probability), ("novelty", self.novelty)):
+            value_N = np.array(table[name].to_numpy(), dtype=np.float32)
+            for outcome in CLASSIFIED:
+                kept[outcome].append(value_N[outcome_N == outcome])
+
+
+def _incomplete(rows: Iterable[Mapping[str, Any]]) -> list[IncompleteArchive]:
+    incomplete = [
+        IncompleteArchive(
+            row["archive"],
+            ArchiveStatus(row["status"]),
+            None if row["reason"] is None else ArchiveReason(row["reason"]),
+            row["members"],
+        )
+        for row in rows
+        if row["status"] != ArchiveStatus.COMPLETE
+    ]
+    return sorted(incomplete, key=lambda archive: archive.name)
+
+
+def _joined(pieces: Mapping[Outcome, list[Floats]]) -> dict[Outcome, Floats]:
+    return {outcome: np.concatenate([_NO_FLOATS, *kept]) for outcome, kept in pieces.items()}

@@ -1,0 +1,1 @@
+"""The tables of an output: their schemas, how rows are published exactly once, and verification."""

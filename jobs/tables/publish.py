@@ -1,0 +1,305 @@
+"""How the results of archives enter the two tables, each archive wholly and once.
+
+An archive's rows enter `predictions` in one commit, which also takes out those of its older version
+or attempt; then its row enters `archives`. A run that dies between the two leaves predictions whose
+archive has no row yet: the next run finds their units, adopts them and adds the row. Two runs that
+publish the same archive commit the same files, and the later commit changes nothing.
+"""
+
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+from deltalake import DeltaTable
+
+from implant_model import storage
+from implant_model.errors import (
+    ArchiveReason,
+    ArchiveStatus,
+    Outcome,
+    StorageError,
+)
+from jobs.pipeline.plan import ArchiveRecord, PlannedArchive, Records
+from jobs.tables import checksums, delta
+from jobs.tables.schema import ARCHIVE_ROW, ARCHIVES, PREDICTION_ROW, PREDICTIONS, with_model
+
+
+@dataclass(frozen=True)
+class ArchiveResult:
+    """What became of one archive in this run.
+
+    Attributes:
+        archive: As planned.
+        status: What became of it.
+        reason: Why it is not complete.
+        message: The same for a person.
+        units: Files below the predictions table: path, first_member, members, bytes, sha256.
+        outcomes: Members by outcome.
+        reasons: Members by reason.
+        started_at: Begin of its reading, UTC.
+        finished_at: Arrival of its last receipt, UTC.
+        implants: Classified members by their best candidate.
+        novelty: Classified members by `drift.novelty_bin`, as text.
+    """
+
+    archive: PlannedArchive
+    status: ArchiveStatus
+    reason: ArchiveReason | None
+    message: str
+    units: tuple[Mapping[str, Any], ...]
+    outcomes: Mapping[str, int]
+    reasons: Mapping[str, int]
+    started_at: datetime
+    finished_at: datetime
+    implants: Mapping[str, int] = field(default_factory=dict)
+    novelty: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def members(self) -> int:
+        """Members that have rows."""
+        return sum(unit["members"] for unit in self.units)
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether it was read; a `failed` or `changed` archive leaves older rows as they are."""
+        return self.status.is_readable
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """What the archives' rows say of the run that wrote them."""
+
+    model: str
+    configuration_hash: str
+    software_version: str
+    run: str
+
+
+class Tables:
+    """The tables of one output, for one model.
+
+    Args:
+        output: Normalised URI.
+        identity: Of this run; its model is the partition that this run reads and writes.
+    """
+
+    def __init__(self, output: str, identity: RunIdentity) -> None:
+        self._output = output
+        self._predictions = storage.join(output, PREDICTIONS)
+        self._archives = storage.join(output, ARCHIVES)
+        self._identity = identity
+        self._model = identity.model
+
+    def create(self) -> None:
+        """Creates the tables where they are missing."""
+        delta.create_table(self._predictions, with_model(PREDICTION_ROW))
+        delta.create_table(self._archives, ARCHIVE_ROW)
+        self.seal()
+
+    def records(self) -> Records:
+        """The rows of `archives` under this model, by archive and version."""
+        table, predictions = map(delta.open_table, (self._archives, self._predictions))
+        if table is None or predictions is None:
+            return {}
+        active = {file["path"] for file in delta.active_files(predictions, self._model)}
+        records: dict[str, dict[str, ArchiveRecord]] = {}
+        for row in delta.read_rows(table, self._model):
+            record = _record(row, active)
+            records.setdefault(record.archive, {})[record.version] = record
+        return records
+
+    def commit(self, results: Sequence[ArchiveResult]) -> list[ArchiveResult]:
+        """Publishes the results of archives.
+
+        Args:
+            results: Archives that were read to their ends, each name once.
+
+        Returns:
+            The results as they stand: one that was overtaken by a newer version of its archive
+            comes back as `changed`.
+
+        Raises:
+            StorageError: The tables could not be written.
+        """
+        standing = list(results)
+
+        def enter_units(table: DeltaTable) -> None:
+            standing[:] = self._enter_units(table, results)
+
+        def enter_rows(table: DeltaTable) -> None:
+            standing[:] = self._enter_rows(table, standing)
+
+        delta.commit(self._predictions, enter_units)
+        delta.commit(self._archives, enter_rows)
+        self.seal()
+        return standing
+
+    def seal(self) -> None:
+        """Sets the seals that are missing, also those of a run that died before it did."""
+        checksums.seal(self._output)
+
+    def _enter_units(
+        self, table: DeltaTable, results: Iterable[ArchiveResult]
+    ) -> list[ArchiveResult]:
+        active = _by_archive(delta.active_files(table, self._model))
+        standing = []
+        actions = []
+        for result in results:
+            held = active.get(result.archive.name, {})
+            if result.is_readable and _is_overtaken(result, held.values()):
+                standing.append(_overtaken(result))
+                continue
+            standing.append(result)
+            if result.is_readable:
+                actions += self._exchange(result, held)
+        if actions:
+            delta.replace_files(table, actions, with_model(PREDICTION_ROW))
+        return standing
+
+    def _exchange(self, result: ArchiveResult, held: Mapping[str, Mapping[str, Any]]) -> list[Any]:
+        """The actions that leave exactly the result's units of what is held of its archive."""
+        constants = {
+            "archive": result.archive.name,
+            "archive_version": result.archive.info.version,
+        }
+        units = {unit["path"]: unit for unit in result.units}
+        added = [
+            delta.add_action(path, unit["bytes"], unit["members"], self._model, constants)
+            for path, unit in units.items()
+            if path not in held
+        ]
+        removed = [
+            delta.remove_action(file, self._model)
+            for path, file in held.items()
+            if path not in units
+        ]
+        return added + removed
+
+    def _enter_rows(
+        self, table: DeltaTable, results: Sequence[ArchiveResult]
+    ) -> list[ArchiveResult]:
+        """Writes the archives' rows, in place of those that they make void.
+
+        The units are looked up once more: if another run has replaced them since, the row would
+        speak of rows that are not there, and that other run writes the archive's row.
+        """
+        standing = self._still_active(results)
+        names = {result.archive.name for result in standing}
+        rows = delta.read_rows(table, self._model)
+        held = [row for row in rows if row["archive"] in names]
+        new = [_row(r, self._identity) for r in standing if not _has_better(r, held)]
+        if not new:
+            return standing
+        kept = [row for row in held if not any(_voids(row_new, row) for row_new in new)]
+        predicate = None
+        if len(kept) < len(held):
+            listed = ", ".join(map(delta.sql_string, sorted(names)))
+            predicate = f"model = {delta.sql_string(self._model)} AND archive IN ({listed})"
+            new += kept
+        delta.write_rows(table, pa.Table.from_pylist(new, schema=ARCHIVE_ROW), predicate)
+        return standing
+
+    def _still_active(self, results: Sequence[ArchiveResult]) -> list[ArchiveResult]:
+        table = delta.open_table(self._predictions)
+        if table is None:
+            raise StorageError(f"The table {self._predictions} is not there any more.")
+        active = {file["path"] for file in delta.active_files(table, self._model)}
+        return [
+            result if active.issuperset(u["path"] for u in result.units) else _overtaken(result)
+            for result in results
+        ]
+
+
+def _by_archive(
+    files: Iterable[Mapping[str, Any]],
+) -> dict[str, dict[str, Mapping[str, Any]]]:
+    by_archive: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for file in files:
+        by_archive.setdefault(file["min.archive"], {})[file["path"]] = file
+    return by_archive
+
+
+def _is_overtaken(result: ArchiveResult, held: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether the table has another version of the archive and the store no longer has ours."""
+    version = result.archive.info.version
+    if all(file["min.archive_version"] == version for file in held):
+        return False
+    try:
+        return storage.stat(result.archive.info.uri).version != version
+    except StorageError:
+        return True
+
+
+def _overtaken(result: ArchiveResult) -> ArchiveResult:
+    return replace(
+        result,
+        status=ArchiveStatus.CHANGED,
+        reason=ArchiveReason.CHANGED,
+        message=f"{result.archive.info.uri} was replaced while it was read.",
+        units=(),
+        outcomes={},
+        reasons={},
+        implants={},
+        novelty={},
+    )
+
+
+def _has_better(result: ArchiveResult, held: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether the table has rows of this very version, and this reading of it gave none."""
+    return not result.is_readable and any(
+        row["archive"] == result.archive.name
+        and row["archive_version"] == result.archive.info.version
+        and row["members"]
+        for row in held
+    )
+
+
+def _voids(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
+    """Whether a new row of `archives` takes the place of an old one.
+
+    A reading that succeeded takes the place of all versions, one that did not only of its own.
+    """
+    if new["archive"] != old["archive"]:
+        return False
+    succeeded = ArchiveStatus(new["status"]).is_readable
+    return succeeded or bool(new["archive_version"] == old["archive_version"])
+
+
+def _row(result: ArchiveResult, identity: RunIdentity) -> dict[str, Any]:
+    archive = result.archive
+    return {
+        "archive": archive.name,
+        "archive_version": archive.info.version,
+        "source": archive.info.uri,
+        "bytes": archive.info.size,
+        "members": result.members,
+        **{str(outcome): result.outcomes.get(outcome, 0) for outcome in Outcome},
+        "reasons": [{"reason": r, "members": n} for r, n in sorted(result.reasons.items())],
+        "status": str(result.status),
+        "reason": None if result.reason is None else str(result.reason),
+        "units": sorted(result.units, key=lambda unit: int(unit["first_member"])),
+        "attempt": archive.attempt,
+        "started_at": result.started_at,
+        "finished_at": result.finished_at,
+        "model": identity.model,
+        "run": identity.run,
+        "software_version": identity.software_version,
+        "configuration_hash": identity.configuration_hash,
+    }
+
+
+def _record(row: Mapping[str, Any], active: Container[str]) -> ArchiveRecord:
+    return ArchiveRecord(
+        archive=row["archive"],
+        version=row["archive_version"],
+        source=row["source"],
+        status=ArchiveStatus(row["status"]),
+        reason=None if row["reason"] is None else ArchiveReason(row["reason"]),
+        attempt=row["attempt"],
+        members=row["members"],
+        outcomes={str(outcome): row[str(outcome)] for outcome in Outcome},
+        member_reasons={pair["reason"]: pair["members"] for pair in row["reasons"]},
+        stands=all(unit["path"] in active for unit in row["units"]),
+    )

@@ -1,0 +1,137 @@
+"""Is every published row still whole and accounted for? Reads only.
+
+What is compared: the tables' logs with their seals, the files that the table `predictions` names,
+the units that the table `archives` names, and the bytes and rows of the files themselves.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from implant_model import storage
+from implant_model.errors import Outcome, StorageError, UsageError
+from jobs.pipeline.blocks import Unit
+from jobs.tables import delta
+from jobs.tables.checksums import check_seals
+from jobs.tables.schema import ARCHIVES, PREDICTIONS
+from jobs.tables.unit_files import check_unit
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What was checked and what was found wrong, a sentence each."""
+
+    archives: int
+    files: int
+    rows: int
+    findings: tuple[str, ...]
+
+
+def verify_output(output: str) -> VerifyReport:
+    """Checks the tables of an output against each other and against every data file.
+
+    Args:
+        output: Normalised URI.
+
+    Raises:
+        UsageError: There are no tables.
+        StorageError: A table cannot be read although its log is as it was sealed.
+    """
+    seals = check_seals(output)
+    if seals.damaged:  # then no row can be trusted, nor even that it has the columns that it should
+        return VerifyReport(0, 0, 0, (*seals.damaged, *seals.unsealed))
+    rows, files = _read_tables(output)
+    findings = [*_check_archives(rows), *_check_accounts(rows, files)]
+    num_rows = 0
+    for row in rows:
+        for unit in row["units"]:
+            if unit["path"] in files:
+                num_rows += unit["members"]
+        findings += _check_files(output, row, files)
+    return VerifyReport(len(rows), len(files), num_rows, (*findings, *seals.unsealed))
+
+
+def _read_tables(output: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The rows of `archives`, and the files of `predictions` by their paths."""
+    predictions = delta.open_table(storage.join(output, PREDICTIONS))
+    archives = delta.open_table(storage.join(output, ARCHIVES))
+    if predictions is None or archives is None:
+        raise UsageError(f"{output} holds no tables; name the --output of classify.")
+    files = {file["path"]: file for file in delta.active_files(predictions)}
+    return delta.read_rows(archives), files
+
+
+def _check_archives(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Sums within each row of `archives`, and that each archive version has one row."""
+    keys = Counter((row["model"], row["archive"], row["archive_version"]) for row in rows)
+    for (_, archive, version), count in keys.items():
+        if count > 1:
+            yield f"archives: {archive!r} version {version} has {count} rows; one is wanted."
+    for row in rows:
+        in_units = sum(unit["members"] for unit in row["units"])
+        in_outcomes = sum(row[str(outcome)] for outcome in Outcome)
+        if not row["members"] == in_units == in_outcomes:
+            yield (
+                f"archives: {row['archive']!r} has {row['members']} members, {in_units} in its "
+                f"units and {in_outcomes} in its outcomes."
+            )
+
+
+def _check_accounts(rows: list[dict[str, Any]], files: Mapping[str, Any]) -> Iterator[str]:
+    """That each file belongs to one archive, and each unit has its file."""
+    named = Counter(unit["path"] for row in rows for unit in row["units"])
+    for path, count in named.items():
+        if count > 1:
+            yield f"{PREDICTIONS}/{path}: {count} rows of the table archives name it."
+        if path not in files:
+            yield f"{PREDICTIONS}/{path}: the table archives names it, the table predictions not."
+    for path in files.keys() - named.keys():
+        yield (
+            f"{PREDICTIONS}/{path}: no row of the table archives names it; running classify again "
+            "adds the row of an archive that was cut off between the two tables."
+        )
+
+
+def _check_files(output: str, row: Mapping[str, Any], files: Mapping[str, Any]) -> Iterator[str]:
+    """The bytes and the rows of one archive's files."""
+    reasons: Counter[str] = Counter()
+    first = 0
+    for unit in row["units"]:
+        where = f"{PREDICTIONS}/{unit['path']}"
+        if unit["path"] not in files:
+            continue
+        if unit["first_member"] != first:
+            yield f"{where}: begins at member {unit['first_member']}; {first} is wanted."
+        first = unit["first_member"] + unit["members"]
+        try:
+            table = _read_unit(storage.join(output, where), unit, row)
+        except (StorageError, pa.ArrowException, OSError) as error:
+            yield f"{where}: {error}"
+            continue
+        reasons.update(reason for reason in table["reason"].to_pylist() if reason is not None)
+    told = {pair["reason"]: pair["members"] for pair in row["reasons"]}
+    if first == row["members"] and told != dict(reasons):
+        yield f"archives: the reasons of {row['archive']!r} are not those of its rows."
+
+
+def _read_unit(uri: str, unit: Mapping[str, Any], row: Mapping[str, Any]) -> pa.Table:
+    data = storage.read_bytes(uri)
+    if hashlib.sha256(data).hexdigest() != unit["sha256"]:
+        raise StorageError("its bytes are not those that were published (SHA-256 differs).")
+    table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+    wanted = Unit(
+        position=0,
+        archive=row["archive"],
+        version=row["archive_version"],
+        first_member=unit["first_member"],
+        members=unit["members"],
+        num_bytes=0,
+        path=unit["path"],
+    )
+    check_unit(table, wanted)
+    return table

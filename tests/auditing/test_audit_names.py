@@ -1,0 +1,185 @@
+"""Names as registries write them, and what they mean in the catalogue."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from implant_model.errors import UsageError
+from implant_model.package.catalogue import Catalogue, Implant
+from implant_model.phantoms.render import ORTHONET
+from jobs.auditing.registry.names import (
+    Names,
+    Said,
+    counted_by,
+    describe,
+    maker,
+    match,
+    plain,
+    read_claim,
+)
+from jobs.auditing.registry.records import Exclusion, Records
+from jobs.auditing.registry.sites import (
+    BOTH,
+    LEFT,
+    NO_SIDE,
+    RIGHT,
+    body_part_joints,
+    joint_names,
+    side_codes,
+)
+from jobs.auditing.registry.synonyms import read_synonyms
+
+COLLARED, COLLARLESS = "depuy-corail-collared", "depuy-corail-collarless"
+CATALOGUE = Catalogue(
+    (
+        *ORTHONET.implants,
+        Implant("acme-x", "hip", "Acme", None, synonyms=("The X stem", "=X")),
+        Implant("acme-y", "knee", "Acme", None),
+    )
+)
+NAMES = Names(CATALOGUE, {"JRI Ltd of Sheffield": "JRI Orthopaedics", "Exeter V40": "Exeter"})
+
+
+def claim(
+    implant: str | None = None,
+    manufacturer: str | None = None,
+    product: str | None = None,
+    joint: str | None = None,
+) -> tuple[set[str], list[str]]:
+    said: Said = (implant, manufacturer, product, joint)
+    found, problems = read_claim(said, NAMES)
+    return {CATALOGUE[index].name for index in found}, [field for field, _, _ in problems]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "depuy-corail-collared",
+        "DEPUY  Corail_Collared",
+        "Corail, with collar",
+        "CORAIL - with collar",
+        "DePuy Corail with collar",
+        "Corail (with collar)",
+    ],
+)
+def test_one_implant_by_any_of_its_names(text: str) -> None:
+    assert claim(implant=text) == ({COLLARED}, [])
+    assert claim(product=text) == ({COLLARED}, [])
+    assert claim(product=text, manufacturer="DePuy International Ltd.") == ({COLLARED}, [])
+
+
+def test_synonyms_of_the_catalogue_and_of_the_user() -> None:
+    assert claim(implant="the x STEM") == ({"acme-x"}, [])
+    assert claim(product="Exeter V40", manufacturer="Stryker GmbH") == ({"stryker-exeter"}, [])
+    found, problems = claim(manufacturer="JRI Ltd of Sheffield")
+    assert problems == []
+    assert found == {n for n in ORTHONET.names if n.startswith("jri")}
+
+
+def test_a_name_of_several_implants_means_any_of_them() -> None:
+    assert claim(product="Corail") == ({COLLARED, COLLARLESS}, [])
+    assert claim(product="corail", manufacturer="DEPUY") == ({COLLARED, COLLARLESS}, [])
+    found, _ = claim(manufacturer="Smith and Nephew", joint="knee")
+    assert found == {"smith-nephew-genesis-ii", "smith-nephew-legion"}
+    assert claim(manufacturer="Acme", joint="knee") == ({"acme-y"}, [])
+
+
+def test_what_has_no_meaning_is_listed() -> None:
+    assert claim(product="Nonesuch", manufacturer="DePuy") == (set(), ["product"])
+    assert claim(manufacturer="Nobody") == (set(), ["manufacturer"])
+    assert claim(product="Exeter", manufacturer="Howmedica") == (
+        {"stryker-exeter"},
+        ["manufacturer"],
+    )
+    assert claim(product="Exeter", manufacturer="DePuy") == (set(), ["product"])
+    assert claim(product="Exeter", joint="knee") == (set(), ["joint"])
+    assert claim(implant="?", product="Exeter") == ({"stryker-exeter"}, ["implant"])
+
+
+def test_names_without_case_punctuation_and_legal_forms() -> None:
+    assert plain("Smith & Nephew, Inc.") == "smith and nephew inc"
+    assert maker("Smith & Nephew, Inc.") == maker("SMITH AND NEPHEW plc") == "smith and nephew"
+    assert maker("Co") == "co"
+    assert describe(frozenset(range(5)), CATALOGUE).endswith(" or 2 others")
+
+
+def records_of(products: list[str | None], excluded: dict[int, Exclusion] | None = None) -> Records:
+    count = len(products)
+    excluded_M = np.zeros(count, np.int8)
+    for place, why in (excluded or {}).items():
+        excluded_M[place] = why
+    return Records(
+        np.arange(1, count + 1),
+        None,
+        pa.chunked_array([pa.nulls(count, pa.string())]),
+        np.zeros(count, np.int8),
+        pa.array([None] * count, pa.string()).dictionary_encode(),
+        {"product": pa.array(products, pa.string()).dictionary_encode()},
+        excluded_M,
+        np.arange(count),
+    )
+
+
+def test_claims_of_many_records() -> None:
+    records = records_of(["Exeter", "Corail", "EXETER", "?", None, "!"], {5: Exclusion.NO_KEY})
+    found = match(records, NAMES)
+    assert found.claim_M[0] == found.claim_M[2]
+    assert found.claim_M[5] == -1
+    assert found.sets[found.claim_M[0]] == {CATALOGUE.index("stryker-exeter")}
+    assert found.sets[found.claim_M[3]] == frozenset()
+    assert [(item.text, item.records) for item in found.unmatched] == [("?", 1)]
+
+
+def test_spellings_of_one_name_are_counted_as_one() -> None:
+    products = ["Corail", "DePuy CORAIL", "corail", "Exeter V40", "Exeter", "New stem", None]
+    records = records_of(products)
+    makers = ["DePuy Ltd", "DEPUY", "DePuy", "Stryker", "stryker inc", "Nobody", None]
+    implants = ["acme-x", "The X stem", "Acme_X", "Corail", "?", None, None]
+    records.texts["manufacturer"] = pa.array(makers).dictionary_encode()
+    records.texts["implant"] = pa.array(implants).dictionary_encode()
+    records.texts["hospital"] = pa.array(["A", "a"] * 3 + ["B"]).dictionary_encode()
+    found = {field: column.to_pylist() for field, column in counted_by(records, NAMES).items()}
+    assert found["product"] == ["Corail"] * 3 + ["Exeter"] * 2 + ["New stem", None]
+    assert found["manufacturer"] == ["DePuy"] * 3 + ["Stryker"] * 2 + ["Nobody", None]
+    both = f"{COLLARED} or {COLLARLESS}"
+    assert found["implant"] == ["acme-x"] * 3 + [both, "?", None, None]
+    assert found["hospital"] == ["A", "a"] * 3 + ["B"]
+    assert len(counted_by(records, NAMES)["product"].dictionary) == 3
+
+
+def test_a_table_of_synonyms(tmp_path: Path) -> None:
+    path = tmp_path / "unmatched.csv"
+    path.write_text("field,text,records,why,means\nproduct,'=X,3,,Exeter\nproduct,Y,1,,\n")
+    assert read_synonyms(path.as_uri()) == {"=X": "Exeter"}
+    assert read_synonyms(None) == {}
+    with pytest.raises(UsageError, match="--synonyms cannot be read"):
+        read_synonyms((tmp_path / "none.csv").as_uri())
+    refused = "no CSV in UTF-8 or cp1252 with the columns text and means"
+    for data in (b"text\nX\n", b"text,means\n\x81\xff,y\n", b'text,means\nX\n"'):
+        path.write_bytes(data)
+        with pytest.raises(UsageError, match=refused):
+            read_synonyms(path.as_uri())
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_synonyms_as_a_spreadsheet_saves_them(
+    tmp_path: Path, delimiter: str, encoding: str
+) -> None:
+    lines = ["field|text|records|why|means", "product|Hüftschaft|3|Müller, not known.|Exeter"]
+    quoted = [line.replace("Müller, not known.", '"Müller, not known."') for line in lines]
+    path = tmp_path / "unmatched.csv"
+    path.write_bytes("\r\n".join(quoted).replace("|", delimiter).encode(encoding))
+    assert read_synonyms(path.as_uri()) == {"Hüftschaft": "Exeter"}
+
+
+def test_sides_and_joints_as_they_are_written() -> None:
+    texts = pa.chunked_array([["L", "left ", "Rechts", "BILATERAL", None, "?"]])
+    assert side_codes(texts).tolist() == [LEFT, LEFT, RIGHT, BOTH, NO_SIDE, NO_SIDE]
+    words = pa.chunked_array([["Hip", "TKR", "Schulter", "Great toe", None]])
+    expected = ["hip", "knee", "shoulder", "great toe", None]
+    assert joint_names(words).to_pylist() == expected
+    parts = pa.array(["PELVIS", "KNEE", "LOWEREXTREMITY", "CHEST", None])
+    assert body_part_joints(parts).to_pylist() == ["hip", "knee", None, "chest", None]

@@ -1,0 +1,159 @@
+"""The classifier of upright local descriptors: fitted, packed, run and explained on phantoms."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from implant_model.decode.preprocess import Preprocessing, preprocess
+from implant_model.errors import UsageError
+from implant_model.networks.build import Ensemble, ImplantClassifier, build
+from implant_model.networks.fisher import FisherBackbone
+from implant_model.networks.spec import FISHER, NetworkSpec
+from implant_model.networks.weights import load_network, weights_bytes
+from implant_model.phantoms.render import render_unknown
+from implant_model.saliency import heat_maps
+from training.config import from_document
+from training.fisher.fit_fisher import FisherTask, fit_fisher, fit_shares
+from training.fisher.gmm import fit_mixture, main_axes
+from training.masks.automatic import find_mask
+
+SPEC = NetworkSpec("classifier.safetensors", "classifier", FISHER, mean=0.0, std=1.0)
+KINDS = ("humeral-stem", "reverse-shoulder")
+EACH = 10
+
+
+def phantoms(seed: int, each: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    rng = np.random.default_rng(seed)
+    labels_N = np.repeat(np.arange(len(KINDS)), each)
+    images = [
+        preprocess(render_unknown(rng, 256, KINDS[label]).pixels_HW, Preprocessing(size_px=224))
+        for label in labels_N
+    ]
+    return np.stack(images), labels_N
+
+
+@pytest.fixture(scope="module")
+def task() -> FisherTask:
+    images_NSS, labels_N = phantoms(1, EACH)
+    found = [find_mask(image_SS) for image_SS in images_NSS]
+    masks_NSS = np.stack([graded.mask_HW for graded in found])
+    usable_N = np.array([not graded.grade.reasons for graded in found])
+    return FisherTask(images_NSS, labels_N, masks_NSS, usable_N, len(KINDS), 0.3, 0)
+
+
+@pytest.fixture(scope="module")
+def network(task: FisherTask) -> ImplantClassifier:
+    fitted = build(SPEC, len(KINDS))
+    fitted.load_state_dict(fit_fisher(task).state)
+    loaded = load_network(SPEC, len(KINDS), weights_bytes(fitted))
+    assert isinstance(loaded, ImplantClassifier)
+    return loaded
+
+
+def as_tensor(images_NSS: NDArray[np.uint8]) -> torch.Tensor:
+    return torch.from_numpy(images_NSS)[:, None].float() / 255
+
+
+def test_a_fitted_network_tells_phantoms_that_it_has_not_seen(network: ImplantClassifier) -> None:
+    images_NSS, labels_N = phantoms(2, 6)
+    named_N = network(as_tensor(images_NSS)).argmax(dim=1).numpy()
+    assert (named_N == labels_N).mean() >= 10 / 12
+
+
+def test_an_image_is_named_alike_alone_and_among_others(
+    network: ImplantClassifier, task: FisherTask
+) -> None:
+    images = as_tensor(task.images_NSS[:3])
+    assert network.features(images)[1:2].equal(network.features(images[1:2]))
+
+
+def test_an_image_without_an_edge_has_an_embedding(network: ImplantClassifier) -> None:
+    embedding = network.features(torch.full((1, 1, 224, 224), 0.5))
+    assert embedding.shape == (1, FisherBackbone.num_features)
+    assert bool(torch.isfinite(embedding).all())
+
+
+def test_the_same_seed_fits_the_same_network(task: FisherTask) -> None:
+    few = np.r_[0:4, EACH : EACH + 4]
+    small = FisherTask(
+        task.images_NSS[few], task.labels_N[few], task.masks_NSS[few], np.ones(8, bool), 2, 0.3, 5
+    )
+    first, second = fit_fisher(small).state, fit_fisher(small).state
+    assert all(first[name].equal(second[name]) for name in first)
+
+
+def test_a_held_out_image_is_judged_without_its_label(task: FisherTask) -> None:
+    few = np.r_[0:6, EACH : EACH + 6]
+    labels_N = task.labels_N[few]
+    folds_N = np.arange(12) % 3
+
+    def held_out(labels_N: NDArray[np.int64]) -> NDArray[np.float32]:
+        images_NSS, masks_NSS = task.images_NSS[few], task.masks_NSS[few]
+        usable_N = np.ones(12, bool)
+        return fit_fisher(
+            FisherTask(images_NSS, labels_N, masks_NSS, usable_N, 2, 0.3, 5, folds_N)
+        ).held_out_NK
+
+    right = held_out(labels_N)
+    assert (right.argmax(axis=1) == labels_N).mean() >= 0.75
+    wrong_N = labels_N.copy()
+    wrong_N[0] = 1 - wrong_N[0]
+    wrong = held_out(wrong_N)
+    assert (wrong[folds_N == folds_N[0]] == right[folds_N == folds_N[0]]).all()
+    assert (wrong[folds_N != folds_N[0]] != right[folds_N != folds_N[0]]).any(axis=1).all()
+
+
+def test_heat_lies_on_the_implant(network: ImplantClassifier, task: FisherTask) -> None:
+    good = np.flatnonzero(task.usable_N)[:4]
+    heat = heat_maps(Ensemble([network]), task.images_NSS[good], task.labels_N[good])
+    assert heat.shape == task.images_NSS[good].shape
+    assert heat.max() == 1
+    assert heat.min() == 0
+    on = heat[task.masks_NSS[good]].sum() / heat.sum()
+    assert on > 2 * task.masks_NSS[good].mean()
+
+
+def test_a_mixture_finds_separate_clouds() -> None:
+    generator = torch.Generator().manual_seed(0)
+    clouds = torch.tensor([[0.0, 0.0], [8.0, 0.0], [0.0, 8.0]])
+    points = (clouds[:, None] + 0.5 * torch.randn(3, 300, 2, generator=generator)).flatten(0, 1)
+    mixture = fit_mixture(points, 3, seed=1)
+    nearest = torch.cdist(clouds, mixture.means_GE).min(dim=1).values
+    assert float(nearest.max()) < 0.2
+    assert mixture.shares_G.tolist() == pytest.approx([1 / 3] * 3, abs=0.02)
+    assert (1 / mixture.sharpness_GE).flatten().tolist() == pytest.approx([0.5] * 6, abs=0.06)
+
+
+def test_main_axes_are_those_of_most_variance() -> None:
+    points = torch.randn(2000, 3, generator=torch.Generator().manual_seed(0))
+    points = points * torch.tensor([1.0, 5.0, 2.0]) + 3
+    centre, basis, variances = main_axes(points, 2)
+    assert centre.tolist() == pytest.approx([3, 3, 3], abs=0.4)
+    assert basis.abs().argmax(dim=0).tolist() == [1, 2]
+    assert variances.tolist() == pytest.approx([25, 4], rel=0.1)
+
+
+def test_the_linear_layer_separates_what_is_separable_and_balances_what_is_not() -> None:
+    products = torch.eye(4)
+    shares, bias = fit_shares(products, torch.tensor([0, 1, 1, 0]), 2, 0.0)
+    assert (products @ shares + bias).argmax(dim=1).tolist() == [0, 1, 1, 0]
+    same, labels = torch.ones(10, 10), torch.tensor([0] * 8 + [1] * 2)
+    for balance, share in ((0.0, 0.8), (1.0, 0.5)):
+        shares, bias = fit_shares(same, labels, 2, balance)
+        logits = same[0] @ shares + bias
+        assert float(torch.softmax(logits, 0)[0]) == pytest.approx(share, abs=0.01)
+
+
+def test_what_cannot_go_together_is_refused() -> None:
+    with pytest.raises(UsageError, match="fisher has 1 input channel, not 2"):
+        NetworkSpec("classifier.safetensors", "classifier", FISHER, channels=2)
+    network = {"architecture": FISHER}
+    with pytest.raises(UsageError, match=r"segmenter\.width is 16; 0 beside a fisher"):
+        from_document({"network": network, "segmenter": {"width": 16}}, "a file")
+    with pytest.raises(UsageError, match="a torchvision backbone with first weights"):
+        from_document({"network": {**network, "start_from": "models/phantom"}}, "a file")
+    with pytest.raises(UsageError, match=r"calibration\.folds is 5; 0 but for a fisher network"):
+        from_document({"calibration": {"folds": 5}}, "a file")
+    assert from_document({"network": network}, "a file").needs_masks
+    assert not from_document({}, "a file").needs_masks

@@ -1,0 +1,84 @@
+from typing import Any
+
+from implant_model.errors import ArchiveReason, ArchiveStatus
+from implant_model.storage.store import ObjectInfo
+from jobs.pipeline.ledger import Ledger
+from jobs.pipeline.plan import PlannedArchive
+
+ARCHIVES = [PlannedArchive(name, ObjectInfo(f"file:///{name}", 10, "v")) for name in "ab"]
+
+
+def unit(first: int, members: int, position: int = 0) -> dict[str, Any]:
+    return {
+        "position": position,
+        "unit": {"path": f"{position}-{first}", "first_member": first, "members": members},
+        "outcomes": {"identified": members - 1, "rejected": 1},
+        "reasons": {"empty": 1},
+        "implants": {"stem-a": members - 1},
+        "novelty": {"31": members - 1},
+    }
+
+
+def end(members: int, position: int = 0, status: str = "complete") -> dict[str, Any]:
+    reason = None if status == "complete" else "truncated"
+    return {
+        "position": position,
+        "members": members,
+        "status": status,
+        "reason": reason,
+        "message": "",
+        "started_at": 0.0,
+    }
+
+
+def test_archive_is_finished_by_whichever_receipt_comes_last() -> None:
+    for receipts in ([unit(0, 3), unit(3, 2), end(5)], [end(5), unit(3, 2), unit(0, 3)]):
+        ledger = Ledger(ARCHIVES)
+        *before, last = receipts
+        assert [ledger.add(receipt) for receipt in before] == [None, None]
+        result = ledger.add(last)
+        assert result is not None
+        assert (result.status, result.members) == (ArchiveStatus.COMPLETE, 5)
+        assert result.outcomes == {"identified": 3, "rejected": 2}
+        assert result.reasons == {"empty": 2}
+        assert result.implants == {"stem-a": 3}
+        assert result.novelty == {"31": 3}
+
+
+def test_receipt_that_comes_twice_counts_once() -> None:
+    ledger = Ledger(ARCHIVES)
+    ledger.add(unit(0, 3))
+    ledger.add(unit(0, 3))
+    assert ledger.add(end(6)) is None
+    result = ledger.add(unit(3, 3))
+    assert result is not None
+    assert result.members == 6
+    assert ledger.add(end(6)) is None
+
+
+def test_archive_without_its_end_is_failed_and_has_no_rows() -> None:
+    ledger = Ledger(ARCHIVES)
+    ledger.add(unit(0, 3))
+    results = {result.archive.name: result for result in ledger.close()}
+    assert {r.status for r in results.values()} == {ArchiveStatus.FAILED}
+    assert {r.reason for r in results.values()} == {ArchiveReason.STORAGE_ERROR}
+    assert results["a"].members == 0
+    assert results["a"].outcomes == {}
+
+
+def test_unit_that_could_not_be_published_fails_its_archive() -> None:
+    ledger = Ledger(ARCHIVES)
+    ledger.add(unit(0, 3))
+    result = ledger.add({"position": 0, "error": "The disk is full."})
+    assert result is not None
+    assert (result.status, result.message, result.members) == ("failed", "The disk is full.", 0)
+    assert ledger.add(end(3)) is None
+    assert ledger.num_finished == 1
+
+
+def test_salvaged_archive_keeps_what_was_read() -> None:
+    ledger = Ledger(ARCHIVES)
+    ledger.add(unit(0, 3, position=1))
+    result = ledger.add(end(3, position=1, status="salvaged"))
+    assert result is not None
+    assert (result.archive.name, result.reason, result.members) == ("b", "truncated", 3)

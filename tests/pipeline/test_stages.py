@@ -1,0 +1,137 @@
+"""What the stages ask of a cluster, whatever that has or may have."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import torch
+
+from implant_model.errors import UsageError
+from implant_model.package.save import load_package
+from jobs.pipeline import stages
+from jobs.pipeline.blocks import Fault, parcel_table, read_parcel
+from jobs.pipeline.stages import ClassifyParcel, Resources, choose_resources
+from jobs.tables.schema import PREDICTION_ROW
+from tests.support.ray_cluster import run_python
+
+PLACE = """
+import json, ray
+from jobs.pipeline.stages import choose_resources
+ray.init(address="local", num_cpus=4, num_gpus=2, include_dashboard=False)
+asked = choose_resources(None, 0.5, None)
+
+@ray.remote(num_cpus=asked.actor_cpus, num_gpus=asked.gpus_per_actor)
+class Actor:
+    def gpu(self):
+        return ray.get_gpu_ids()[0]
+
+actors = [Actor.remote() for _ in range(asked.max_actors)]
+print(json.dumps(sorted(ray.get([actor.gpu.remote() for actor in actors], timeout=120))))
+"""
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """What the cluster has or may have; tests fill it in. It is not one that grows."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    has: dict[str, float] = {}
+    monkeypatch.setattr(stages, "possible_resources", lambda: has)
+    return has
+
+
+@pytest.mark.parametrize(
+    ("cpus", "max_actors", "read_tasks", "max_publishers", "max_waiting"),
+    [(1, 1, 16, 1, 16), (2, 1, 32, 1, 32), (8, 4, 128, 1, 128), (128, 64, 2048, 16, 2048)],
+)
+def test_without_a_gpu_readers_and_actors_share_the_cores(
+    cluster: dict[str, float],
+    cpus: int,
+    max_actors: int,
+    read_tasks: int,
+    max_publishers: int,
+    max_waiting: int,
+) -> None:
+    cluster |= {"CPU": cpus}
+    asked = choose_resources(None, None, 7)
+    shares = (0.0, 0.5, 0.5)
+    assert asked == Resources(1, max_actors, *shares, 7, read_tasks, max_publishers, max_waiting)
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "gpus_per_actor", "taken", "max_actors", "share"),
+    [
+        (16, 1, None, 1.0, 1, 1.0),
+        (16, 4, None, 1.0, 4, 1.0),
+        (16, 2, 0.25, 0.25, 8, 1.0),
+        (16, 4, 2.0, 2.0, 2, 1.0),
+        (1, 1, None, 1.0, 1, 0.5),  # one core: a reader and an actor have to share it
+        (16, 1, 0.0, 0.0, 8, 0.5),  # a GPU is there and not wanted
+    ],
+)
+def test_each_gpu_has_its_actors(
+    cluster: dict[str, float],
+    cpus: int,
+    gpus: int,
+    gpus_per_actor: float | None,
+    taken: float,
+    max_actors: int,
+    share: float,
+) -> None:
+    cluster |= {"CPU": cpus, "GPU": gpus}
+    asked = choose_resources(None, gpus_per_actor, None)
+    assert (asked.min_actors, asked.max_actors, asked.gpus_per_actor) == (1, max_actors, taken)
+    assert asked.read_cpus == asked.actor_cpus == share
+
+
+def test_actors_that_are_named_are_taken(cluster: dict[str, float]) -> None:
+    cluster |= {"CPU": 2}
+    asked = choose_resources((3, 5), None, None)
+    assert (asked.min_actors, asked.max_actors) == (3, 5)
+
+
+@pytest.mark.parametrize("has", [{}, {"CPU": 0.0}])
+def test_gpus_of_a_cluster_that_grows_may_still_come(
+    cluster: dict[str, float], monkeypatch: pytest.MonkeyPatch, has: dict[str, float]
+) -> None:
+    """cluster.yaml's: a head without a core, both groups at none."""
+    cluster |= has
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert choose_resources(None, 1.0, None).max_actors == 1
+    asked = choose_resources((1, 2), 1.0, None)
+    assert (asked.max_actors, asked.gpus_per_actor, asked.read_tasks) == (2, 1.0, 16)
+    assert asked.read_cpus == asked.actor_cpus == 1.0
+
+
+@pytest.mark.parametrize(("gpus", "asked"), [(0, 1.0), (0, 0.5), (1, 2.0)])
+def test_gpus_that_are_not_there_are_refused(
+    cluster: dict[str, float], gpus: int, asked: float
+) -> None:
+    cluster |= {"CPU": 4, "GPU": gpus} if gpus else {"CPU": 4}
+    with pytest.raises(UsageError, match=f"--gpus-per-actor {asked:g} asks .* has {gpus}. Leave"):
+        choose_resources(None, asked, None)
+
+
+@pytest.mark.cluster
+def test_ray_places_what_is_asked_for_on_gpus() -> None:
+    """Two GPUs that are only declared: Ray places, and nothing is computed on them."""
+    done = run_python("-c", PLACE)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == [0, 0, 1, 1]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_cannot_be_used_is_a_sentence(
+    small_package: Path, cluster: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster |= {"CPU": 4, "GPU": 1}
+    monkeypatch.setattr(ray, "get", lambda package: package)
+    package: Any = load_package(str(small_package))
+    actor = ClassifyParcel(package, "float32", choose_resources(None, None, None))
+    answer = actor(parcel_table([], PREDICTION_ROW.empty_table()))
+    ((fault,), _, _) = read_parcel(answer, package.preprocessing.size_px)
+    assert isinstance(fault, Fault)
+    assert fault.at_start
+    assert fault.fault.startswith("A GPU cannot run the networks: ")
+    assert "\n" not in fault.fault

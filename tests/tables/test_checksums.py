@@ -1,0 +1,104 @@
+"""Seals of the tables: what they find, and that a run sets what is missing."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+from deltalake import DeltaTable
+
+from implant_model import storage
+from implant_model.errors import StorageError
+from implant_model.storage.uri import local_path
+from jobs.tables.checksums import SealReport, check_seals, seal
+from jobs.tables.publish import RunIdentity, Tables
+from jobs.tables.verification import verify_output
+from tests.support.sample_output import MODEL, OTHER_MODEL, publish_sample
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> str:
+    """Two commits to each table, all sealed."""
+    publish_sample(tmp_path)
+    return publish_sample(tmp_path, OTHER_MODEL)
+
+
+def seals_of(output: str, table: str) -> list[Path]:
+    return sorted(Path(local_path(output)).joinpath("_seals", table).iterdir())
+
+
+def test_each_commit_has_one_seal(output: str) -> None:
+    for table in ("predictions", "archives"):
+        assert [path.stem for path in seals_of(output, table)] == [f"{n:020}" for n in range(3)]
+    before = {path: path.read_bytes() for path in seals_of(output, "archives")}
+    seal(output)
+    assert {path: path.read_bytes() for path in seals_of(output, "archives")} == before
+    assert check_seals(output) == SealReport((), ())
+
+
+@pytest.mark.parametrize("lost", [[2], [1, 2], [0, 1, 2]])
+def test_seals_that_a_dead_run_left_out_are_named_and_then_set(
+    output: str, lost: list[int]
+) -> None:
+    seals = seals_of(output, "archives")
+    for version in lost:
+        seals[version].unlink()
+    findings = verify_output(output).findings
+    assert len(findings) == len(lost)
+    assert all(seals[n].name in finding for n, finding in zip(lost, findings, strict=True))
+    Tables(output, RunIdentity(MODEL, "c0", "0.1.0", "run-2")).seal()
+    assert seals_of(output, "archives") == seals
+    assert verify_output(output).findings == ()
+
+
+def test_a_bit_that_flips_on_the_way_is_not_sealed(
+    output: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in seals_of(output, "archives"):
+        path.unlink()
+    read, flips = storage.read_bytes, iter([True, False, False, True])
+
+    def read_bytes(uri: str) -> bytes:
+        data = read(uri)
+        wrong = uri.endswith(".parquet") and next(flips, False)
+        return bytes([data[0] ^ 1]) + data[1:] if wrong else data
+
+    monkeypatch.setattr(storage, "read_bytes", read_bytes)
+    seal(output)
+    monkeypatch.undo()
+    assert check_seals(output) == SealReport((), ())
+
+
+def test_a_file_that_reads_differently_each_time_is_not_sealed(
+    output: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in seals_of(output, "archives"):
+        path.unlink()
+    read, numbers = storage.read_bytes, itertools.count()
+
+    def read_bytes(uri: str) -> bytes:
+        return read(uri) + b"%d" % next(numbers) * uri.endswith(".parquet")
+
+    monkeypatch.setattr(storage, "read_bytes", read_bytes)
+    with pytest.raises(StorageError, match="reads differently each time"):
+        seal(output)
+
+
+def test_entry_of_the_log_that_is_gone_is_named(output: str) -> None:
+    entry = Path(local_path(output), "predictions", "_delta_log", f"{1:020}.json")
+    entry.unlink()
+    assert any(f"{entry.name}: it is gone" in line for line in verify_output(output).findings)
+
+
+def test_checkpoint_is_sealed_with_its_version(output: str) -> None:
+    table = Path(local_path(output), "archives")
+    seals_of(output, "archives")[2].unlink()
+    DeltaTable(str(table)).create_checkpoint()
+    seal(output)
+    assert verify_output(output).findings == ()
+    for name in (f"{2:020}.checkpoint.parquet", "_last_checkpoint"):
+        path = table / "_delta_log" / name
+        whole = path.read_bytes()
+        path.write_bytes(whole[:20] + bytes([whole[20] ^ 1]) + whole[21:])
+        assert any(name in line for line in check_seals(output).damaged)
+        path.write_bytes(whole)
+    assert check_seals(output) == SealReport((), ())

@@ -1,0 +1,274 @@
+"""Labelled sets: read by the main job's own code, nothing dropped unseen, faults in a sentence."""
+
+import io
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from implant_model import storage
+from implant_model.decode.preprocess import Preprocessing
+from implant_model.errors import StorageError, UsageError
+from implant_model.limits import Limits
+from implant_model.storage.store import ObjectInfo, ObjectReader
+from training.data.dataset import load_set
+from training.data.duplicates import duplicate_groups, near_pairs, perceptual_hashes
+from training.data.labelled import (
+    Excluded,
+    LabelledSet,
+    content_digest,
+    num_missing,
+    unread_archives,
+)
+from training.data.labels import folder_label, label_of_name, labels_of_names, read_labels
+
+SPEC = Preprocessing(size_px=32)
+
+
+def picture(seed: int, side: int = 48, detail: int = 6) -> bytes:
+    """A PNG with a random pattern of its own."""
+    coarse = np.random.default_rng(seed).integers(20, 235, (detail, detail), dtype=np.uint8)
+    image = Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def tar_of(path: Path, members: list[tuple[str, bytes]]) -> None:
+    with tarfile.open(path, "w") as archive:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+
+
+def labels_file(folder: Path, *rows: str, header: str = "archive,member,label,patient") -> str:
+    path = folder / "labels.csv"
+    path.write_text("\n".join([header, *rows]) + "\n")
+    return str(path)
+
+
+@pytest.fixture
+def archives(tmp_path: Path) -> Path:
+    """A tar with a broken picture, clutter and an unlabelled one, and a zip one folder deeper."""
+    folder = tmp_path / "archives"
+    (folder / "deep").mkdir(parents=True)
+    tar_of(
+        folder / "first.tar",
+        [
+            ("a.png", picture(1)),
+            ("broken.png", picture(2)[:200]),
+            ("b.png", picture(3)),
+            ("extra.png", picture(4)),
+            (".DS_Store", b"\0\0\0\1Bud1"),
+        ],
+    )
+    with zipfile.ZipFile(folder / "deep" / "second.zip", "w") as archive:
+        archive.writestr("a.png", picture(5, side=64))
+    return folder
+
+
+def load(folder: Path, labels: str | None, tmp_path: Path) -> LabelledSet:
+    checked = read_labels(labels) if labels else None
+    return load_set([str(folder)], checked, SPEC, Limits(), tmp_path / "cache")
+
+
+ROWS = (
+    "first.tar,a.png,stem,p1",
+    "first.tar,broken.png,stem,p2",
+    "first.tar,b.png,cup,p3",
+    "first.tar,gone.png,cup,p4",
+    "deep/second.zip,a.png,stem,p1",
+)
+
+
+def test_images_with_their_labels_and_all_that_is_left_out(archives: Path, tmp_path: Path) -> None:
+    labelled = load(archives, labels_file(tmp_path, *ROWS), tmp_path)
+    assert labelled.names == ("cup", "stem")
+    assert labelled.images_NSS.shape == (3, 32, 32)
+    assert labelled.images_NSS.dtype == np.uint8
+    assert sorted(labelled.labels_N.tolist()) == [0, 1, 1]
+    stems = labelled.labels_N == 1
+    assert len(set(labelled.patients_N[stems].tolist())) == 1
+    assert labelled.patients_N[~stems][0] not in labelled.patients_N[stems]
+    assert sorted(labelled.sizes_N2.tolist()) == [[48, 48], [48, 48], [64, 64]]
+    assert set(labelled.excluded) == {
+        Excluded("first.tar", "broken.png", "truncated"),
+        Excluded("first.tar", "extra.png", "no_label"),
+        Excluded("first.tar", ".DS_Store", "clutter"),
+        Excluded("first.tar", "gone.png", "not_in_archive"),
+    }
+
+
+def test_the_cache_is_used_until_something_changes(archives: Path, tmp_path: Path) -> None:
+    labels = labels_file(archives, *ROWS)  # beside the archives, and yet no image
+    first = load(archives, labels, tmp_path)
+    again = load(archives, labels, tmp_path)
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+    for name in ("images_NSS", "labels_N", "patients_N", "sizes_N2"):
+        assert np.array_equal(getattr(first, name), getattr(again, name))
+    assert (first.names, first.excluded) == (again.names, again.excluded)
+    assert first.digests == again.digests
+    contents = (picture(1), picture(3), picture(5, side=64))
+    assert sorted(first.digests) == sorted(map(content_digest, contents))
+    other = load(archives, labels_file(tmp_path, *ROWS[:3]), tmp_path)
+    assert other.fingerprint != first.fingerprint
+
+
+def test_what_the_store_did_not_give_is_read_again(
+    archives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = labels_file(tmp_path, *ROWS)
+    with monkeypatch.context() as broken:
+        broken.setattr(storage, "open_object", failing_on("second.zip"))
+        first = load(archives, labels, tmp_path)
+    assert Excluded("deep/second.zip", "", "storage_error") in first.excluded
+    assert unread_archives(first) == ("deep/second.zip",)
+    assert num_missing(first) == 4  # broken.png, gone.png, the archive and its member
+    again = load(archives, labels, tmp_path)
+    assert (len(first), len(again)) == (2, 3)
+    assert again.fingerprint != first.fingerprint  # a network of the one is not the other's
+    assert unread_archives(again) == ()
+    assert num_missing(again) == 2
+
+
+def failing_on(name: str) -> Callable[[ObjectInfo], ObjectReader]:
+    """`storage.open_object` of a store that gives all objects but those of a name."""
+    opened = storage.open_object
+
+    def open_object(info: ObjectInfo) -> ObjectReader:
+        if info.uri.endswith(name):
+            raise StorageError(f"{info.uri} cannot be read.")
+        return opened(info)
+
+    return open_object
+
+
+def test_no_patient_reaches_the_cache(archives: Path, tmp_path: Path) -> None:
+    load(archives, labels_file(tmp_path, *[row.replace(",p", ",MRN-") for row in ROWS]), tmp_path)
+    assert all(b"MRN-" not in file.read_bytes() for file in (tmp_path / "cache").iterdir())
+
+
+def test_parquet_labels(archives: Path, tmp_path: Path) -> None:
+    path = tmp_path / "labels.parquet"
+    rows = [dict(zip(("archive", "member", "label"), row.split(","), strict=False)) for row in ROWS]
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    labelled = load(archives, str(path), tmp_path)
+    assert len(labelled) == 3
+    assert labelled.patients_N.tolist() == [-1, -1, -1]
+
+
+def test_a_folder_a_class_loose_and_in_an_archive(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    for name, seed in [("cup/1.png", 1), ("cup/2.png", 2), ("stem/1.png", 3)]:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(picture(seed))
+    tar_of(folder / "more.tar", [("x/stem/9.png", picture(9)), ("loose.png", picture(8))])
+    labelled = load(folder, None, tmp_path)
+    assert labelled.names == ("cup", "stem")
+    assert labelled.labels_N.tolist() == [0, 0, 1, 1] or len(labelled) == 4
+    assert labelled.excluded == (Excluded("more.tar", "loose.png", "no_label"),)
+
+
+@pytest.mark.parametrize(
+    ("name", "member", "label"),
+    [
+        ("more.tar", "x/stem/9.png", "stem"),
+        ("stem/9.png", "9.png", "stem"),
+        ("9.png", "9.png", None),
+        ("hospital/more.tar", "9.png", None),
+    ],
+)
+def test_the_folder_that_counts(name: str, member: str, label: str | None) -> None:
+    assert folder_label(name, member) == label
+
+
+@pytest.mark.parametrize(
+    ("name", "member", "label"),
+    [
+        ("01_0001.png", "01_0001.png", "depuy-corail-collared"),
+        ("all.zip", "08_0306.PNG", "stryker-exeter"),
+        ("all.zip", "24_7.png", "zimmer-biomet-oxford"),
+        ("all.zip", "09_0001.png", None),  # no implant of OrthoNet's has this number
+        ("all.zip", "01_0001.jpg", None),
+        ("stem/01_0001.png", "01_0001.png", "stem"),  # a folder says it first
+    ],
+)
+def test_orthonets_own_names(name: str, member: str, label: str | None) -> None:
+    assert label_of_name(name, member) == label
+
+
+FURLONGS = ("jri-furlong-evolution-collared", "jri-furlong-evolution-collarless")  # 03 and 04
+
+
+def test_where_all_names_are_orthonets_they_are_the_classes(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    for number, name in enumerate(["train/03_0001.png", "train/04_0001.png", "test/03_0002.png"]):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(picture(number))
+    tar_of(folder / "more.tar", [("test/04_0002.png", picture(9))])
+    labelled = load(folder, None, tmp_path)
+    assert labelled.names == FURLONGS
+    by_member = dict(zip(labelled.places_N, labelled.labels_N.tolist(), strict=True))
+    assert {member: label for (_, member), label in by_member.items()} == {
+        "03_0001.png": 0,
+        "04_0001.png": 1,
+        "03_0002.png": 0,
+        "test/04_0002.png": 1,
+    }
+    (folder / "test" / "x.png").write_bytes(picture(10))
+    assert load(folder, None, tmp_path).names == ("test", "train")
+
+
+def test_orthonets_hips_with_and_without_a_collar_stay_two() -> None:
+    assert labels_of_names(["train/03_0001.png", "04_0001.png"]) == list(FURLONGS)
+    assert labels_of_names(["03_0001.png", "09_0001.png"]) is None
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (("first.tar,a.png,stem,", "first.tar,a.png,cup,"), r"Rows 1 and 2 .* the same image"),
+        (("first.tar,a.png,stem,P7", "first.tar,b.png,cup,P7"), r"one patient in two classes"),
+        (("first.tar,a.png,,",), r"Row 1 .* has no label"),
+        (("third.tar,a.png,stem,",), r"'third.tar' of the labels file's row 1 is not among"),
+        ((), r"has no rows"),
+        ((ROWS[0], ROWS[2], "first.tar,broken.png,screw,"), r"'screw' has no readable image"),
+        ((ROWS[0],), r"fewer than two"),
+    ],
+)
+def test_a_fault_is_one_sentence(
+    archives: Path, tmp_path: Path, rows: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        load(archives, labels_file(tmp_path, *rows), tmp_path)
+    assert "P7" not in str(caught.value)
+
+
+def test_a_missing_column_is_named(tmp_path: Path) -> None:
+    path = labels_file(tmp_path, "x,y", header="archive,label")
+    with pytest.raises(UsageError, match="no column 'member'"):
+        read_labels(path)
+
+
+def test_a_binary_labels_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UsageError, match="neither Parquet nor CSV"):
+        read_labels(str(path))
+
+
+def test_near_duplicates_survive_rescaling_and_jpeg() -> None:
+    pictures = [Image.open(io.BytesIO(picture(seed, 200, detail=24))) for seed in range(20)]
+    buffer = io.BytesIO()
+    pictures[3].resize((150, 150)).save(buffer, "JPEG", quality=40)
+    pictures.append(Image.open(buffer))
+    images = np.stack([np.asarray(item.convert("L").resize((96, 96))) for item in pictures])
+    assert near_pairs(perceptual_hashes(images), 20) == [(3, 20)]
+    assert duplicate_groups(images, 20).tolist() == [*range(20), 3]

@@ -1,0 +1,105 @@
+"""What a training fits, the masks that its segmenter learns from, and how its progress is told."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+
+from implant_model.decode.preprocess import Preprocessing, preprocess
+from implant_model.errors import UsageError
+from implant_model.phantoms.render import ORTHONET, render
+from tests.support.ray_cluster import RayCluster
+from training.config import TrainConfig
+from training.data.labelled import LabelledSet
+from training.fit.fitting import specs_of
+from training.fit.segmenter import SegmenterSettings
+from training.fit.watch import watched
+from training.masks.mask_files import write_masks
+from training.masks.mask_set import BY_HAND, POOR, gather_masks, write_poor
+
+SIZE_PX = 64
+IMAGE = Preprocessing(size_px=SIZE_PX, trim_borders=False)
+MASK = Preprocessing(size_px=SIZE_PX, trim_borders=False, low_percent=0.0, high_percent=100.0)
+
+
+@pytest.fixture(scope="module")
+def phantoms() -> tuple[LabelledSet, np.ndarray]:
+    """24 hips and 24 knees with their true masks."""
+    images, masks = [], []
+    for number in range(48):
+        implant = ORTHONET.implants[7 + number % 2]
+        phantom = render(implant, np.random.default_rng(number), 96)
+        images.append(preprocess(phantom.pixels_HW, IMAGE))
+        masks.append(preprocess(phantom.mask_HW.astype(np.uint8) * 255, MASK) > 127)
+    labelled = LabelledSet(
+        np.stack(images),
+        np.arange(48) % 2,
+        np.arange(48) // 2,
+        np.full((48, 2), 96),
+        tuple(("a.tar", f"{number}.dcm") for number in range(48)),
+        ("exeter", "sigma"),
+        (),
+        "e" * 64,
+    )
+    return labelled, np.stack(masks)
+
+
+@pytest.fixture
+def joined(ray_cluster: RayCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """This process as a driver on the session's cluster."""
+    for name, value in ray_cluster.environment.items():
+        monkeypatch.setenv(name, value)
+    ray.init(address=ray_cluster.address, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+def test_with_a_segmenter_the_networks_are_those_of_orthonet() -> None:
+    config = TrainConfig(segmenter=SegmenterSettings(width=4))
+    specs = specs_of(config)
+    assert [(spec.role, spec.channels) for spec in specs] == [
+        ("segmenter", 1),
+        ("classifier", 1),
+        ("classifier", 2),
+    ]
+    assert [spec.file for spec in specs_of(TrainConfig())] == ["classifier.safetensors"]
+
+
+@pytest.mark.cluster
+def test_masks_by_hand_go_before_automatic_ones(
+    joined: None, phantoms: tuple[LabelledSet, np.ndarray], tmp_path: Path
+) -> None:
+    labelled, true_NSS = phantoms
+    alone = gather_masks(labelled, "", tmp_path / "cache")
+    assert (alone.grades_N == POOR).any()
+    written = write_poor(labelled, alone, tmp_path / "poor")
+    assert written == int((alone.grades_N == POOR).sum())
+    assert len(list((tmp_path / "poor" / "a.tar").glob("*.dcm.png"))) == written
+
+    write_masks(tmp_path / "hand", ["a.tar/3.dcm"], labelled.images_NSS[3:4], true_NSS[3:4])
+    mixed = gather_masks(labelled, str(tmp_path / "hand"), tmp_path / "cache")
+    assert mixed.grades_N[3] == BY_HAND
+    assert (mixed.masks_NSS[3] == true_NSS[3]).all()
+    assert mixed.digest != alone.digest
+    assert mixed.measuring(np.arange(48)).tolist() == [3]
+    others_N = np.delete(np.arange(48), 3)
+    assert (mixed.masks_NSS[others_N] == alone.masks_NSS[others_N]).all()
+
+    (tmp_path / "hand" / "a.tar" / "4.dcm.png").write_bytes(b"no picture")
+    with pytest.raises(UsageError, match=r"4\.dcm\.png is no PNG"):
+        gather_masks(labelled, str(tmp_path / "hand"), tmp_path / "cache")
+
+
+def test_progress_is_said_once_an_epoch_and_not_for_what_was_done_before(tmp_path: Path) -> None:
+    curve = tmp_path / "curve.jsonl"
+    curve.write_text(json.dumps({"epoch": 4, "loss": 1.0}) + "\n")
+    lines: list[str] = []
+    with watched(curve, "radiograph", 6, lines.append, every_s=60):
+        pass
+    assert lines == []
+    with watched(curve, "radiograph", 6, lines.append, every_s=60), curve.open("a") as file:
+        file.write(json.dumps({"epoch": 5, "loss": 0.5}) + '\n{"epoch": 6, "lo')
+    assert lines == ["  radiograph: epoch 6 of 6, loss 0.5000"]

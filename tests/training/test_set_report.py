@@ -1,0 +1,64 @@
+"""What is said of a labelled set before it is trained on."""
+
+import numpy as np
+import pytest
+
+from training.config import SplitSettings
+from training.data.divide import Division, divide
+from training.data.labelled import LabelledSet
+from training.data.set_report import describe_classes, describe_cues, describe_links
+from training.data.shortcuts import probe_cues
+
+
+@pytest.fixture(scope="module")
+def labelled() -> LabelledSet:
+    """80 pictures of two classes: two alike, a patient of both, one class larger than the other."""
+    pictures = np.random.default_rng(0).integers(60, 200, (80, 32, 32), dtype=np.uint8)
+    pictures[41] = pictures[43]
+    patients_N = np.arange(80)
+    patients_N[10] = patients_N[15]
+    patients_N[20] = -1
+    labels_N = np.where(np.arange(80) < 60, np.arange(80) % 2, 1)
+    sizes_N2 = np.where(labels_N[:, None] == 1, 900, 250).repeat(2, axis=1)
+    sizes_N2[0] = 300
+    places = tuple(("a.tar", f"{number}.png") for number in range(80))
+    return LabelledSet(pictures, labels_N, patients_N, sizes_N2, places, ("cup", "stem"), (), "f")
+
+
+@pytest.fixture(scope="module")
+def division(labelled: LabelledSet) -> Division:
+    return divide(labelled, SplitSettings())
+
+
+def test_classes_come_with_groups_and_sizes_the_smallest_first(
+    labelled: LabelledSet, division: Division
+) -> None:
+    assert describe_classes(labelled, division) == [
+        "  cup: 30 images in 30 groups; 250 x 250 in 29, 1 other sizes",
+        "  stem: 50 images in 49 groups; 900 x 900 in 50, 0 other sizes",
+    ]
+
+
+def test_duplicates_and_patients_of_two_classes_are_counted(
+    labelled: LabelledSet, division: Division
+) -> None:
+    assert describe_links(labelled, division) == [
+        "80 images of 2 classes in 78 groups of patients and near duplicates; of 79 the patient is "
+        "known.",
+        "Near duplicates of an earlier image: 1",
+        "Patients with images of two classes or more: 1, such as that of a.tar 10.png",
+        "Groups with images of two classes or more: 1, such as that of a.tar 10.png",
+    ]
+
+
+def test_a_cue_that_gives_classes_away_is_warned_of(
+    labelled: LabelledSet, division: Division
+) -> None:
+    def lines(sizes_N2: np.ndarray) -> list[str]:
+        found = probe_cues(labelled.images_NSS, sizes_N2, labelled.labels_N, division.groups_N)
+        return list(describe_cues(found))
+
+    told = lines(labelled.sizes_N2)
+    assert told[2].startswith("  stored size: 1.000 (0.95")
+    assert [line for line in told if "WARNING" in line][0].startswith("WARNING: stored size give")
+    assert not [line for line in lines(np.full((80, 2), 250)) if "WARNING" in line]

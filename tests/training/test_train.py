@@ -1,0 +1,344 @@
+"""The training job: settings, its call, its parts, and one whole run on two workers."""
+
+import csv
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from implant_model.classifier import Classifier
+from implant_model.errors import UsageError
+from implant_model.limits import Limits
+from implant_model.networks.build import build
+from implant_model.networks.spec import NetworkSpec
+from implant_model.package.save import ModelPackage, load_package
+from implant_model.phantoms.files import Sample, sample_archives
+from implant_model.phantoms.render import ORTHONET
+from jobs.train import Call, main, report_set, say_missing, summarise
+from training.config import FitSettings, SplitSettings, from_document, load_config
+from training.data.dataset import load_set
+from training.data.divide import divide
+from training.data.labelled import Excluded, LabelledSet
+from training.data.labels import read_labels
+from training.data.shortcuts import probe_cues
+from training.fit.schedule import draw_order, learning_rate, parameter_groups, take_weights
+from training.metrics import wilson
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_settings_are_read_from_toml_and_json_alike(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text('name = "x"\n[fit]\nepochs = 3\n[implants.a]\njoint = "hip"\n')
+    document = {"name": "x", "fit": {"epochs": 3}, "implants": {"a": {"joint": "hip"}}}
+    (tmp_path / "a.json").write_text(json.dumps(document))
+    config = load_config(str(tmp_path / "a.toml"))
+    assert config == load_config(str(tmp_path / "a.json"))
+    assert config.fit.epochs == 3
+    assert from_document(json.loads(json.dumps(config.to_json())), "a copy") == config
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({"fitt": {}}, "fitt is no setting; accepted are name"),
+        ({"fit": {"epoch": 3}}, "fit.epoch is no setting"),
+        ({"fit": {"epochs": 2.5}}, "fit.epochs is 2.5; a value of type int"),
+        ({"fit": {"epochs": 0}}, "fit.epochs is 0; a whole number >= 1"),
+        ({"fit": {"learning_rate": math.nan}}, "fit.learning_rate is nan"),
+        ({"split": {"folds": 2}}, "split.folds is 2"),
+        ({"split": {"calibration": 0.6, "test": 0.4}}, "less than 1"),
+        ({"augment": {"flip": 2}}, "augment.flip is 2"),
+        ({"network": {"pretrained": True, "start_from": "models/phantom"}}, "start_from"),
+        ({"implants": {"a": 3}}, "implants.a is 3; a table is wanted"),
+        ([], "the file is"),
+    ],
+)
+def test_a_senseless_setting_is_named(document: object, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        from_document(document, "train.toml")
+
+
+@pytest.mark.parametrize(("name", "text"), [("a.toml", "x = ["), ("a.json", "{"), ("b.toml", None)])
+def test_a_settings_file_that_cannot_be_read(tmp_path: Path, name: str, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(UsageError, match=f"The settings file .*{name}"):
+        load_config(str(tmp_path / name))
+
+
+def test_the_settings_that_ship_are_valid() -> None:
+    files = sorted((ROOT / "benchmarks" / "configs").glob("*.toml"))
+    assert {file.stem for file in files} >= {"phantom", "shoulder"}
+    for file in files:
+        config = load_config(str(file))
+        if config.implants:  # without them the labels are the catalogue
+            assert len(config.catalogue(tuple(sorted(config.implants)))) == len(config.implants)
+
+
+def test_an_implant_without_images_is_refused() -> None:
+    config = from_document({"implants": {"stem": {"joint": "hip"}}}, "train.toml")
+    with pytest.raises(UsageError, match="'stem', of which there is no image"):
+        config.catalogue(("cup", "screw"))
+
+
+def test_a_package_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "package.json").write_text("{}")
+    call = ["--images", str(tmp_path), "--labels", "x.csv", "--output", str(tmp_path / "model")]
+    with pytest.raises(UsageError, match="is there already"):
+        main(call)
+
+
+@pytest.mark.parametrize("uri", ["s3://bucket/models/mine", "gs://bucket/mine", "file:///mine"])
+def test_a_package_is_written_to_a_folder_of_this_machine(tmp_path: Path, uri: str) -> None:
+    with pytest.raises(UsageError, match=f"--output is {uri}; a folder of this machine"):
+        main(["--images", str(tmp_path), "--output", uri])
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_images_are_read(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"--output .*model\.work cannot be written: "):
+        main(["--images", str(tmp_path), "--output", str(tmp_path / "file" / "model")])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ('[network]\narchitecture = "resnet19"', "'resnet19' is not known; accepted are resnet18"),
+        ('[network]\nstart_from = "{none}"', "none"),
+        ('[network]\nstart_from = "{package}"', "holds no resnet18 to start from"),
+        ('[segmenter]\nwidth = 4\nmasks = "{none}"', "segmenter.masks is .*none; a folder"),
+        ("", "--labels cannot be read: .*labels.csv"),
+    ],
+)
+def test_what_the_call_names_is_looked_at_before_images_are_read(
+    tmp_path: Path, small_package: Path, settings: str, message: str
+) -> None:
+    names = {"none": tmp_path / "none", "package": small_package}
+    (tmp_path / "train.toml").write_text(settings.format(**names))
+    call = ["--images", str(tmp_path / "no images"), "--config", str(tmp_path / "train.toml")]
+    paths = ["--labels", str(tmp_path / "labels.csv"), "--output", str(tmp_path / "model")]
+    with pytest.raises(UsageError, match=message):
+        main([*call, *paths])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["train.toml"]
+
+
+def test_a_training_that_was_begun_needs_resume(tmp_path: Path) -> None:
+    (tmp_path / "model.work" / "checkpoints").mkdir(parents=True)
+    call = ["--images", str(tmp_path), "--labels", "x.csv", "--output", str(tmp_path / "model")]
+    with pytest.raises(UsageError, match="go on with --resume"):
+        main(call)
+    with pytest.raises(UsageError, match="--workers is 99"):
+        main([*call, "--workers", "99"])
+
+
+def test_the_rate_climbs_and_falls() -> None:
+    fit = FitSettings(learning_rate=1.0, warmup=0.1)
+    rates = [learning_rate(done, fit) for done in (0.0, 0.05, 0.1, 0.55, 1.0)]
+    assert rates == pytest.approx([0.01, 0.5, 1.0, 0.5, 0.0])
+
+
+@pytest.mark.parametrize(("balance", "share"), [(0.0, 0.1), (0.5, 0.25), (1.0, 0.5)])
+def test_balance_draws_rare_classes_as_told(balance: float, share: float) -> None:
+    labels_N = torch.tensor([0] * 9000 + [1] * 1000)
+    order_N = draw_order(labels_N, balance, torch.Generator().manual_seed(0))
+    assert float((labels_N[order_N] == 1).double().mean()) == pytest.approx(share, abs=0.02)
+    if balance == 0:
+        assert len(set(order_N.tolist())) == len(labels_N)
+
+
+def test_weights_are_taken_where_they_fit() -> None:
+    spec = NetworkSpec("a.safetensors", "classifier", "shufflenet_v2_x0_5")
+    source, target = build(spec, 3), build(spec, 5)
+    taken = take_weights(target, source.state_dict())
+    assert taken == len(source.state_dict()) - 2  # all but the head's weight and bias
+    first = next(name for name in source.state_dict() if name.endswith("weight"))
+    assert torch.equal(target.state_dict()[first], source.state_dict()[first])
+
+
+def test_decay_spares_biases_and_scales() -> None:
+    network = build(NetworkSpec("a.safetensors", "classifier", "shufflenet_v2_x0_5"), 3)
+    decayed, spared = parameter_groups(network, 0.1)
+    assert all(p.ndim > 1 for p in decayed["params"])
+    assert all(p.ndim == 1 for p in spared["params"])
+    assert spared["weight_decay"] == 0
+    assert len(decayed["params"]) + len(spared["params"]) == len(list(network.parameters()))
+
+
+def test_a_cue_that_tells_the_class_is_found() -> None:
+    rng = np.random.default_rng(0)
+    labels_N = np.arange(80) % 2
+    images_NSS = rng.integers(60, 200, (80, 16, 16), dtype=np.uint8)
+    sizes_N2 = np.where(labels_N[:, None] == 1, rng.integers(300, 900, (80, 1)), 250)
+    report = probe_cues(images_NSS, np.repeat(sizes_N2, 2, axis=1)[:, :2], labels_N, np.arange(80))
+    assert report.native.value > 0.95
+    assert report.seen.high < 0.8
+    assert report.majority.value == 0.5
+
+
+def test_equal_cues_vote_together_and_not_by_the_order_of_files() -> None:
+    labels_N = np.array([0] * 20 + [1] * 60)  # sorted by class, all of one size
+    images_NSS = np.random.default_rng(0).integers(0, 255, (80, 16, 16), dtype=np.uint8)
+    report = probe_cues(images_NSS, np.full((80, 2), 250), labels_N, np.arange(80))
+    assert report.native.value == report.majority.value == 0.75
+
+
+def test_a_cues_share_is_no_surer_than_its_groups() -> None:
+    labels_N, groups_N = np.arange(90) // 3 % 2, np.arange(90) // 3
+    images_NSS = np.random.default_rng(0).integers(60, 200, (90, 16, 16), dtype=np.uint8)
+    sizes_N2 = np.where(labels_N[:, None] == 1, 900, 250).repeat(2, axis=1)
+    report = probe_cues(images_NSS, sizes_N2, labels_N, groups_N)
+    assert report.native.value == 1.0
+    assert report.native.low == pytest.approx(wilson(30, 30).low)
+    assert report.majority.low < wilson(45, 90).low
+
+
+@pytest.mark.parametrize(
+    ("reasons", "code", "words"),
+    [
+        ([], 0, ""),
+        (["no_label", "clutter"], 0, ""),
+        (["truncated", "no_label"], 3, "Labelled, but not to be read: 1 images"),
+        (["storage_error", "not_in_archive"], 3, "1 could not be read now, a.tar the first."),
+    ],
+)
+def test_labelled_images_that_could_not_be_read_are_said(
+    capsys: pytest.CaptureFixture[str], reasons: list[str], code: int, words: str
+) -> None:
+    excluded = tuple(Excluded("a.tar", "", reason) for reason in reasons)
+    nothing = np.zeros(0, np.int64)
+    pictures = np.zeros((0, 8, 8), np.uint8)
+    held = LabelledSet(pictures, nothing, nothing, nothing, (), ("a", "b"), excluded, "f")
+    assert say_missing(held) == code
+    out = capsys.readouterr().out
+    assert words in out
+    assert bool(out) == bool(code)
+
+
+@pytest.mark.parametrize("folds", [0, 3])
+def test_printed_figures_name_their_data_and_intervals(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], folds: int
+) -> None:
+    at = np.arange(60)
+    pictures = np.random.default_rng(0).integers(0, 255, (60, 16, 16), dtype=np.uint8)
+    places = tuple(("a.tar", str(number)) for number in at)
+    sizes = np.full((60, 2), 16)
+    held = LabelledSet(pictures, at % 2, at, sizes, places, ("a", "b"), (), "f")
+    division = divide(held, SplitSettings(folds=folds))
+    config = from_document({}, "a test")
+    call = Call(("s3://b/x", "y"), None, tmp_path / "m", config, 1, resume=False)
+    summarise(call, held, division, "m@1", {"top_1": wilson(9, 10)})
+    out = capsys.readouterr().out
+    tests = len(division.shipped.test_N)
+    parts = "Test parts of 3 folds" if folds else "Test part"
+    count = 60 if folds else tests
+    assert f"{parts} of s3://b/x, y, {count} images; 95 % intervals:\n" in out
+    assert "0.900 (0.596 to 0.982), 10 images\n" in out
+
+
+def test_what_is_odd_about_a_set_is_said_and_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    at = np.arange(200)
+    pictures = np.random.default_rng(0).integers(0, 255, (200, 16, 16), dtype=np.uint8)
+    places = tuple(("a.tar", str(number)) for number in at)
+    names = tuple(f"class {number:02}" for number in range(20))
+    held = LabelledSet(pictures, at % 20, at, np.full((200, 2), 9), places, names, (), "f")
+    cues = report_set(held, divide(held, SplitSettings()), tmp_path / "set.txt")
+    out = capsys.readouterr().out
+    kept = (tmp_path / "set.txt").read_text()
+    assert f"  stored size: {cues.native}\n" in out
+    assert f"  and 8 classes more, in {tmp_path / 'set.txt'}\n" in out
+    assert [name for name in names if name not in kept] == []
+    assert sum(name in out for name in names) == 12
+
+
+CONFIG = """
+name = "trial"
+[preprocessing]
+size_px = 32
+[split]
+calibration = 0.3
+test = 0.3
+duplicate_bits = 4
+[segmenter]
+width = 4
+reduction = 2
+epochs = 4
+batch_size = 4
+[network]
+architecture = "shufflenet_v2_x0_5"
+[fit]
+epochs = 2
+batch_size = 16
+validation = 0.2
+patience = 2
+mixed_precision = false
+[card]
+source = "Phantoms of this test."
+licence = "Apache-2.0"
+synthetic = true
+"""
+
+
+def shipped_top_1(package: ModelPackage, archives: Path, tmp_path: Path) -> float:
+    """The package's share right on its own test part, as a user of the package would find it."""
+    labels = read_labels(str(tmp_path / "labels.csv"))
+    spec = package.preprocessing
+    labelled = load_set([str(archives)], labels, spec, Limits(), tmp_path / "again")
+    settings = load_config(str(tmp_path / "train.toml")).split
+    test_N = divide(labelled, settings).shipped.test_N
+    predictions = Classifier(package).classify(labelled.images_NSS[test_N])
+    right_N = predictions.probabilities_NC.argmax(axis=1) == labelled.labels_N[test_N]
+    return float(right_N.mean())
+
+
+@pytest.mark.cluster
+def test_two_workers_make_a_package_that_classifies(tmp_path: Path) -> None:
+    sample = Sample(implants=ORTHONET.implants[7:9], height_px=96, images_per_patient=2)
+    archives = tmp_path / "archives"
+    sample_archives(archives, 48, 5, sample)
+    (archives / "labels.csv").rename(tmp_path / "labels.csv")
+    (tmp_path / "train.toml").write_text(CONFIG)
+    output = tmp_path / "model"
+    done = subprocess.run(
+        [sys.executable, "-m", "jobs.train", "--images", str(archives), "--workers", "2"]
+        + ["--labels", str(tmp_path / "labels.csv"), "--config", str(tmp_path / "train.toml")]
+        + ["--output", str(output)],
+        cwd=ROOT,
+        env={**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_raylet_start_wait_time_s": "120"},
+        capture_output=True,
+        text=True,
+        timeout=540,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.strip().splitlines()[-1] == "train: exit code 0"
+    assert "48 images of 2 classes; 0 left out" in done.stdout
+    package = load_package(str(output))
+    assert package.id in done.stdout
+    assert "no evidence about patients" in package.card
+    assert "Not a medical device" in package.card
+    assert [(spec.role, spec.channels) for spec in package.networks] == [
+        ("segmenter", 1),
+        ("classifier", 1),
+        ("classifier", 2),
+    ]
+    assert "| Segmenter's Dice |" in package.card
+    for name, epochs in (("segmenter", 4), ("radiograph", 2), ("cut-out", 2)):
+        assert f"  {name}: epoch {epochs} of {epochs}, loss" in done.stdout
+
+    figures = package.metrics["figures"]
+    assert isinstance(figures, dict)
+    assert figures["top_1"]["value"] == pytest.approx(shipped_top_1(package, archives, tmp_path))
+
+    with (tmp_path / "model.work" / "excluded.csv").open() as file:
+        assert list(csv.reader(file)) == [["archive", "member", "reason"]]
+    with pytest.raises(UsageError, match="is there already"):
+        main(["--images", str(archives), "--output", str(output), "--resume"])

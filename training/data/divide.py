@@ -1,0 +1,77 @@
+"""Groups a labelled set by patient and near duplicate, and makes the splits of a training."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.config import SplitSettings
+from training.data.duplicates import duplicate_groups
+from training.data.labelled import LabelledSet
+from training.data.split import (
+    Split,
+    check_split,
+    join_groups,
+    split_balanced,
+    split_folds,
+    split_fractions,
+)
+
+
+@dataclass(frozen=True)
+class Division:
+    """What is trained, and on what.
+
+    Attributes:
+        groups_N: Group of each image, int64.
+        duplicates: Images that are near duplicates of an earlier one.
+        shipped: The split of the network that goes into the package; with folds it has no test
+            part of its own.
+        folds: The splits that are measured instead; empty without folds.
+    """
+
+    groups_N: NDArray[np.int64]
+    duplicates: int
+    shipped: Split
+    folds: tuple[Split, ...]
+
+
+def divide(labelled: LabelledSet, settings: SplitSettings, calibrate: bool = True) -> Division:
+    """Makes groups and splits, and proves that no group is on two sides.
+
+    Args:
+        labelled: The set.
+        settings: How it is divided.
+        calibrate: Whether a part is kept for calibration; without, it trains, too.
+
+    Raises:
+        UsageError: A class is missing from a part.
+    """
+    pictures_N = duplicate_groups(labelled.images_NSS, settings.duplicate_bits)
+    patients = [None if number < 0 else number for number in labelled.patients_N.tolist()]
+    groups_N = join_groups(patients, pictures_N.tolist())
+    labels_N = labelled.labels_N
+    folds: tuple[Split, ...] = ()
+    if settings.folds:
+        folds = tuple(split_folds(labels_N, groups_N, settings.folds, settings.seed))
+        first = folds[0]
+        nothing = np.empty(0, dtype=np.int64)
+        kept = np.sort(np.concatenate([first.train_N, first.test_N]))
+        shipped = Split(kept, first.calibration_N, nothing)
+    elif settings.test_each:
+        each = settings.calibration_each, settings.test_each
+        shipped = split_balanced(labels_N, groups_N, *each, settings.seed, labelled.names)
+    else:
+        shares = settings.calibration, settings.test
+        shipped = split_fractions(labels_N, groups_N, *shares, settings.seed)
+    if not calibrate:
+        folds, shipped = tuple(map(_without_calibration, folds)), _without_calibration(shipped)
+    for split in (*folds, shipped):
+        check_split(split, labels_N, groups_N, labelled.names)
+    duplicates = int((pictures_N != np.arange(len(pictures_N))).sum())
+    return Division(groups_N, duplicates, shipped, folds)
+
+
+def _without_calibration(split: Split) -> Split:
+    train_N = np.union1d(split.train_N, split.calibration_N)
+    return Split(train_N, split.calibration_N[:0], split.test_N)

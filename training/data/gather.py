@@ -1,0 +1,178 @@
+"""Reads labelled radiographs by the very code that the main job reads with.
+
+Archives -> members -> child process that decodes and preprocesses -> uint8 (S, S). What cannot be
+used is in `excluded`, image by image with its reason: nothing is left out unseen.
+
+Shapes: S side of the preprocessed image.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from implant_model import storage
+from implant_model.archives.read import Member, read_members
+from implant_model.decode.decoded import Header
+from implant_model.decode.preprocess import Preprocessing
+from implant_model.decode.sandbox import DecodeProcess
+from implant_model.errors import ArchiveError, NotFoundError, Reason, StorageError, UsageError
+from implant_model.limits import Limits
+from implant_model.storage.store import ObjectInfo
+from training.data.labelled import Excluded, content_digest
+from training.data.labels import Label, Labels, label_of_name, labels_of_names, match_archives
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an image lies.
+
+    Attributes:
+        uri: Of the archive or loose radiograph.
+        archive: Its path below --images.
+        member: Name inside, as a labels file has it: "" for a loose radiograph.
+        index: Position in the archive, as in the table `predictions`.
+    """
+
+    uri: str
+    archive: str
+    member: str = field(repr=False)
+    index: int
+
+
+@dataclass
+class Gathered:
+    """Rows as they come: what was read, and what could not be used. Patients are as written."""
+
+    images: list[NDArray[np.uint8]] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    patients: list[str | None] = field(default_factory=list, repr=False)
+    sizes: list[tuple[int, int]] = field(default_factory=list)
+    places: list[Place] = field(default_factory=list)
+    digests: list[str] = field(default_factory=list)
+    excluded: list[Excluded] = field(default_factory=list)
+
+
+def list_images(
+    roots: Sequence[str], besides: Collection[str] = ()
+) -> list[tuple[ObjectInfo, str]]:
+    """Lists what may hold images, each object once, with its path below the root it was found at.
+
+    Args:
+        roots: Archives, radiographs, folders or prefixes.
+        besides: URIs of labels files that may lie among them.
+
+    Raises:
+        UsageError: There is nothing.
+        StorageError: What is there cannot be listed.
+    """
+    try:
+        objects = [
+            (info, storage.relative(info.uri, root))
+            for root, info in _listed(roots)
+            if info.uri not in besides
+        ]
+    except NotFoundError as error:
+        raise UsageError(f"The images cannot be read: {error}") from error
+    if not objects:
+        raise UsageError(f"There is nothing at {', '.join(roots)} that may hold images.")
+    return objects
+
+
+def gather(
+    objects: Sequence[tuple[ObjectInfo, str]],
+    labels: Labels | None,
+    spec: Preprocessing,
+    limits: Limits,
+) -> Gathered:
+    """Reads, decodes and preprocesses what `list_images` found, see `load_set`.
+
+    Raises:
+        UsageError: The labels speak of an archive that is not there.
+    """
+    by_uri = {info.uri: name for info, name in objects}
+    wanted = match_archives(labels, by_uri) if labels is not None else None
+    gathered = Gathered()
+    with DecodeProcess(spec, limits) as decoder:
+        for info, name in objects:
+            rows = None if wanted is None else wanted.get(info.uri, {})
+            _gather(gathered, info, name, rows, decoder, limits)
+    if labels is None:
+        members = [place.member for place in gathered.places]
+        gathered.labels = labels_of_names(members) or gathered.labels
+    return gathered
+
+
+def _listed(roots: Sequence[str]) -> Iterator[tuple[str, ObjectInfo]]:
+    seen: set[str] = set()
+    for root in map(storage.normalise, roots):
+        for info in storage.list_objects(root):
+            if info.uri not in seen:
+                seen.add(info.uri)
+                yield root, info
+
+
+def _gather(
+    gathered: Gathered,
+    info: ObjectInfo,
+    name: str,
+    rows: Mapping[str, Label] | None,
+    decoder: DecodeProcess,
+    limits: Limits,
+) -> None:
+    """Adds the images of one archive or loose radiograph, and lists what it cannot add."""
+    seen: set[str] = set()
+    try:
+        with storage.open_object(info) as reader:
+            for member in read_members(reader, name.rsplit("/", 1)[-1], limits):
+                key = "" if rows is not None and "" in rows else member.name
+                label = _label_of(rows, name, key)
+                reason = _unusable(member, label, key in seen)
+                seen.add(key)
+                if reason is not None or label is None or member.data is None:
+                    gathered.excluded.append(Excluded(name, member.name, str(reason)))
+                    continue
+                patient = rows[key].patient if rows is not None else None
+                place = Place(info.uri, name, key, member.index)
+                prepared = decoder.prepare(member.data)
+                if prepared.image is None:
+                    excluded = Excluded(name, member.name, str(prepared.reason))
+                    gathered.excluded.append(excluded)
+                else:
+                    gathered.digests.append(content_digest(member.data))
+                    _add(gathered, place, label, patient, prepared.header, prepared.image)
+    except (ArchiveError, StorageError) as error:
+        gathered.excluded.append(Excluded(name, "", str(error.reason)))
+    missing = sorted(set(rows) - seen) if rows is not None else []
+    gathered.excluded.extend(Excluded(name, member, "not_in_archive") for member in missing)
+
+
+def _unusable(member: Member, label: str | None, seen_before: bool) -> str | None:
+    """Why a member is not decoded: it has no label, no content, or the name of one before it."""
+    if label is None:
+        return str(member.reason) if member.reason is Reason.CLUTTER else "no_label"
+    if seen_before:
+        return "name_twice"
+    return None if member.reason is None else str(member.reason)
+
+
+def _label_of(rows: Mapping[str, Label] | None, name: str, key: str) -> str | None:
+    if rows is None:
+        return label_of_name(name, key)
+    return rows[key].label if key in rows else None
+
+
+def _add(
+    gathered: Gathered,
+    place: Place,
+    label: str,
+    patient: str | None,
+    header: Header,
+    image_SS: NDArray[np.uint8],
+) -> None:
+    gathered.images.append(image_SS)
+    gathered.labels.append(label)
+    gathered.patients.append(patient or header.patient)
+    gathered.sizes.append((header.rows or 0, header.columns or 0))
+    gathered.places.append(place)

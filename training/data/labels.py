@@ -1,0 +1,256 @@
+"""What the images of a training set are: a labels file, or the folders that they lie in.
+
+A labels file (CSV with a header, or Parquet) has the columns `archive`, `member`, `label` and,
+where known, `patient`. `archive` is the archive's path below the given --images, or its whole URI;
+`member` is the name inside, and may be left empty for a radiograph that lies loose. Without a
+file, the label of an image is the name of the folder that holds it directly, in an archive or not;
+an image in no folder may have a name as OrthoNet's radiographs have, `##_****.png`. Where all
+images of a set have such names, they are its labels: folders may be `train` and `test`.
+
+No message of this module quotes a patient: rows are named by their numbers.
+"""
+
+import csv
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from implant_model import storage
+from implant_model.errors import StorageError, UsageError
+from implant_model.phantoms.render import ORTHONET
+
+COLUMNS = ("archive", "member", "label", "patient")
+REQUIRED = ("archive", "member", "label")
+_CODES = [*(f"{code:02d}" for code in range(1, 9)), *(f"{code}" for code in range(21, 25))]
+_ORTHONET = dict(zip(_CODES, ORTHONET.names, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """One row of a labels file.
+
+    Attributes:
+        archive: As the file has it.
+        member: Name inside the archive, "" for a loose radiograph.
+        label: Name of the implant.
+        patient: Whose image it is; never logged.
+        row: Its number in the file, from 1, the header not counted.
+    """
+
+    archive: str
+    member: str
+    label: str
+    patient: str | None
+    row: int
+
+    def __repr__(self) -> str:
+        return f"Label(row={self.row})"
+
+
+@dataclass(frozen=True)
+class Labels:
+    """All rows of a labels file, checked.
+
+    Attributes:
+        uri: Of the file; it may lie among the images and is not one of them.
+        by_archive: The rows by archive and member.
+    """
+
+    uri: str
+    by_archive: Mapping[str, Mapping[str, Label]]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The distinct labels, sorted: the order of the classes."""
+        rows = (row for members in self.by_archive.values() for row in members.values())
+        return tuple(sorted({row.label for row in rows}))
+
+
+def read_labels(uri: str, *, one_class: bool = True) -> Labels:
+    """Reads and checks a labels file.
+
+    Args:
+        uri: Of the file.
+        one_class: Refuse a patient in two classes, which in a training set is more often a slip
+            than a second implant; an evaluation loses nothing by it.
+
+    Raises:
+        UsageError: Not readable, a column missing, an empty label, an image that is named twice,
+            or a patient in two classes.
+    """
+    uri = storage.normalise(uri)
+    data = storage.read_bytes(uri)
+    rows = _parquet_rows(data, uri) if data[:4] == b"PAR1" else _csv_rows(data, uri)
+    return check_labels(rows, uri, one_class=one_class)
+
+
+def read_table(uri: str, option: str, *, one_class: bool = False) -> Labels:
+    """Reads the labels file that an option names; one patient may have several implants.
+
+    Args:
+        uri: Of the file.
+        option: It is named in the message.
+        one_class: As of `read_labels`.
+
+    Raises:
+        UsageError: It cannot be read, or see `read_labels`.
+    """
+    try:
+        return read_labels(uri, one_class=one_class)
+    except StorageError as error:
+        raise UsageError(f"{option} cannot be read: {error}") from error
+
+
+def _csv_rows(data: bytes, uri: str) -> list[dict[str, str]]:
+    try:
+        reader = csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
+        rows = [{name: row[name] or "" for name in COLUMNS if name in row} for row in reader]
+        _check_columns(reader.fieldnames or (), uri)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"The labels file {uri} is neither Parquet nor CSV in UTF-8.") from error
+    return rows
+
+
+def _parquet_rows(data: bytes, uri: str) -> list[dict[str, str]]:
+    try:
+        names = pq.read_schema(pa.BufferReader(data)).names
+        _check_columns(names, uri)
+        table = pq.read_table(pa.BufferReader(data), columns=[n for n in COLUMNS if n in names])
+    except pa.ArrowException as error:
+        raise UsageError(f"The labels file {uri} is damaged Parquet; write it anew.") from error
+    return [
+        {name: "" if value is None else str(value) for name, value in row.items()}
+        for row in table.to_pylist()
+    ]
+
+
+def _check_columns(names: object, uri: str) -> None:
+    present = list(names) if isinstance(names, list | tuple) else []
+    missing = [name for name in REQUIRED if name not in present]
+    if missing:
+        raise UsageError(
+            f"The labels file {uri} has no column {missing[0]!r}; it has "
+            f"{', '.join(map(repr, present)) or 'none'}, and archive, member and label are needed."
+        )
+
+
+def check_labels(rows: list[dict[str, str]], uri: str, *, one_class: bool = True) -> Labels:
+    """Makes labels of raw rows; errors are as of `read_labels`."""
+    if not rows:
+        raise UsageError(f"The labels file {uri} has no rows; one for each image is needed.")
+    by_archive: dict[str, dict[str, Label]] = {}
+    patients: dict[str, Label] = {}
+    for number, row in enumerate(rows, start=1):
+        patient = row.get("patient", "").strip() or None
+        here = Label(row["archive"], row["member"], row["label"].strip(), patient, number)
+        if not here.archive or not here.label:
+            lacking = "label" if here.archive else "archive"
+            raise UsageError(f"Row {number} of the labels file {uri} has no {lacking}.")
+        _check_against(by_archive.get(here.archive, {}).get(here.member), patients, here, uri)
+        by_archive.setdefault(here.archive, {})[here.member] = here
+        if patient is not None and one_class:
+            patients.setdefault(patient, here)
+    return Labels(uri, by_archive)
+
+
+def _check_against(same: Label | None, patients: dict[str, Label], here: Label, uri: str) -> None:
+    if same is not None:
+        raise UsageError(
+            f"Rows {same.row} and {here.row} of the labels file {uri} label the same image, member "
+            f"{here.member!r} of {here.archive!r}; leave one."
+        )
+    first = patients.get(here.patient) if here.patient is not None else None
+    if first is not None and first.label != here.label:
+        raise UsageError(
+            f"Rows {first.row} and {here.row} of the labels file {uri} put one patient in two "
+            f"classes, {first.label!r} and {here.label!r}; correct the label, or leave one out."
+        )
+
+
+def match_archives(labels: Labels, names: Mapping[str, str]) -> dict[str, Mapping[str, Label]]:
+    """Finds the archive that each row speaks of.
+
+    Args:
+        labels: The file's rows.
+        names: For each archive's URI its path below the --images that it was listed from.
+
+    Returns:
+        The rows of each archive's URI, by member.
+
+    Raises:
+        UsageError: A row's archive is not there, or its path stands for two.
+    """
+    owners: dict[str, list[str]] = {uri: [uri] for uri in names}
+    for uri, name in names.items():
+        if name != uri:
+            owners.setdefault(name, []).append(uri)
+    matched: dict[str, Mapping[str, Label]] = {}
+    for archive, members in labels.by_archive.items():
+        found = owners.get(archive, [])
+        row = next(iter(members.values())).row
+        if len(found) != 1:
+            fault = "is not among the images" if not found else "stands for two of the images"
+            raise UsageError(
+                f"The archive {archive!r} of the labels file's row {row} {fault}; its path below "
+                f"--images or its whole URI is wanted, such as {next(iter(names.values()))!r}."
+            )
+        if found[0] in matched:
+            raise UsageError(f"The labels file names the archive {found[0]} in two ways.")
+        matched[found[0]] = members
+    return matched
+
+
+def labels_of_names(members: Sequence[str]) -> list[str] | None:
+    """What the images of a set are by OrthoNet's naming; None where one has another name.
+
+    Args:
+        members: Names of the images inside their archives, or base names of loose ones.
+    """
+    labels = [orthonet_label(member) for member in members]
+    known = [label for label in labels if label is not None]
+    return known if len(known) == len(labels) else None
+
+
+def label_of_name(name: str, member: str) -> str | None:
+    """What an image is by where it lies: its folder's name, or its own in OrthoNet's naming.
+
+    Of a set whose names all are OrthoNet's `labels_of_names` says more.
+
+    Args:
+        name: Path of the archive or loose image below --images.
+        member: Name inside the archive; for a loose image its own base name.
+
+    Returns:
+        None where neither says anything.
+    """
+    return folder_label(name, member) or orthonet_label(member)
+
+
+def orthonet_label(member: str) -> str | None:
+    """The implant that a name such as `04_0306.png` says, by OrthoNet's numbers.
+
+    Two digits for the implant, 01 to 08 of the hip and 21 to 24 of the knee, and the image's own
+    number (Patel et al. 2021, code and data). None for any other name.
+    """
+    found = re.fullmatch(r"(\d\d)_\d+\.png", member.rsplit("/", 1)[-1], re.IGNORECASE | re.ASCII)
+    return _ORTHONET.get(found.group(1)) if found else None
+
+
+def folder_label(name: str, member: str) -> str | None:
+    """The folder that directly holds an image: in the archive, or the loose image's own.
+
+    Args:
+        name: Path of the archive or loose image below --images.
+        member: Name inside the archive; for a loose image its own base name.
+
+    Returns:
+        None where no folder is known.
+    """
+    inside = member.replace("\\", "/").strip("/").split("/")
+    outside = name.strip("/").split("/")
+    folders = inside[:-1] or (outside[:-1] if outside[-1] == inside[-1] else [])
+    return folders[-1] if folders and folders[-1] not in ("", ".", "..") else None

@@ -1,0 +1,75 @@
+"""What is odd about a labelled set, said before it is trained on: hours later it is too late.
+
+Classes and their sizes, near duplicates, patients of two classes, and cues that give a class away.
+Patients are counted and never named.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+
+from training.data.divide import Division
+from training.data.labelled import LabelledSet
+from training.data.shortcuts import CueReport
+
+
+def describe_classes(labelled: LabelledSet, division: Division) -> list[str]:
+    """A line for each class, the one of fewest groups first: images, groups, stored sizes."""
+    lines = []
+    for label, name in enumerate(labelled.names):
+        at = np.flatnonzero(labelled.labels_N == label)
+        groups = len(np.unique(division.groups_N[at]))
+        sizes = Counter((rows, columns) for rows, columns in labelled.sizes_N2[at].tolist())
+        (rows, columns), often = sizes.most_common(1)[0]
+        line = (
+            f"  {name}: {len(at):,} images in {groups:,} groups; {rows} x {columns} in {often:,}, "
+            f"{len(sizes) - 1:,} other sizes"
+        )
+        lines.append((groups, len(at), line))
+    return [line for _, _, line in sorted(lines)]
+
+
+def describe_links(labelled: LabelledSet, division: Division) -> list[str]:
+    """What the groups are made of, and how many of them hold two classes."""
+    patients_N = labelled.patients_N
+    known_N = patients_N >= 0
+    groups = len(np.unique(division.groups_N))
+    lines = [
+        f"{len(labelled):,} images of {len(labelled.names):,} classes in {groups:,} groups of "
+        f"patients and near duplicates; of {int(known_N.sum()):,} the patient is known.",
+        f"Near duplicates of an earlier image: {division.duplicates:,}",
+    ]
+    for title, keys_N, chosen_N in (
+        ("Patients", patients_N, known_N),
+        ("Groups", division.groups_N, np.ones(len(labelled), dtype=bool)),
+    ):
+        mixed = _of_two_classes(keys_N[chosen_N], labelled.labels_N[chosen_N])
+        example = ""
+        if len(mixed):
+            first = int(np.flatnonzero(keys_N == mixed[0])[0])
+            example = f", such as that of {' '.join(filter(None, labelled.places_N[first]))}"
+        lines.append(f"{title} with images of two classes or more: {len(mixed):,}{example}")
+    return lines
+
+
+def describe_cues(cues: CueReport) -> Iterator[str]:
+    """How often cues alone name the class, and a warning of each that does better than chance."""
+    yield "Named rightly by the nearest neighbours in cues alone, outside the own group (95 %):"
+    yield f"  always the commonest class: {cues.majority}"
+    named = {"stored size": cues.native, "black borders, padding and sharpness": cues.seen}
+    for name, figure in named.items():
+        yield f"  {name}: {figure}"
+    for name, figure in named.items():
+        if figure.low > cues.majority.high:
+            yield (
+                f"WARNING: {name} give a class away; a network may learn that and not the "
+                "implants. Take images of all classes from the same sources, or distrust the "
+                "figures."
+            )
+
+
+def _of_two_classes(keys_N: np.ndarray, labels_N: np.ndarray) -> np.ndarray:
+    pairs = np.unique(np.column_stack([keys_N, labels_N]), axis=0)
+    keys, counts = np.unique(pairs[:, 0], return_counts=True)
+    return np.asarray(keys[counts > 1])

@@ -1,0 +1,1 @@
+"""Fits the classifier of local shapes: canonical pose, Gaussian mixture, linear layer."""

@@ -1,0 +1,197 @@
+"""Fits a `FisherBackbone` and its linear layer to a training part, in closed steps and no epochs.
+
+Masks give the template, the template the poses, poses the views, views the descriptors, these the
+mixture, all without labels; then a multinomial logistic regression on the embeddings of all views
+gives the linear layer, by L-BFGS in the span of the training embeddings.
+
+Since only that layer sees labels, the training part can judge itself: the layer is fitted anew
+without each fold of it, and that fold's images get their logits from there.
+
+Shapes: N images, V views of each, M = N x V, S side, K classes, F length of the embedding.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from implant_model.networks.alignment import upright
+from implant_model.networks.descriptors import Descriptors
+from implant_model.networks.fisher import GAUSSIANS, REDUCED, FisherBackbone, resized, view_poses
+from training.fisher.canonical_pose import at_side, find_poses, learn_template, mean_presence
+from training.fisher.gmm import fit_mixture, main_axes
+
+SAMPLE = 100
+"""Descriptors of each image that axes and mixture are fitted to."""
+DECAY = 5e-6
+"""Weight of the squared weights against the mean loss; within a factor of 10 it hardly matters."""
+PASSES = 100
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class FisherTask:
+    """What is fitted to.
+
+    Attributes:
+        images_NSS: Preprocessed, uint8.
+        labels_N: Their classes.
+        masks_NSS: Where the implant lies.
+        usable_N: Which of the masks teach.
+        num_classes: K.
+        class_balance: 0 counts images alike, 1 classes alike, as `FitSettings.class_balance`.
+        seed: Of the samples and the mixture's start.
+        folds_N: Fold of each image by which the training part judges itself; None for no folds.
+    """
+
+    images_NSS: NDArray[np.uint8]
+    labels_N: NDArray[np.int64]
+    masks_NSS: NDArray[np.bool_]
+    usable_N: NDArray[np.bool_]
+    num_classes: int
+    class_balance: float
+    seed: int
+    folds_N: NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True)
+class FisherFit:
+    """What a fit gives.
+
+    Attributes:
+        state: Of an `ImplantClassifier` of this architecture.
+        held_out_NK: Logits of each image by a linear layer that was fitted without its fold,
+            float32; no rows where the task has no folds.
+    """
+
+    state: State
+    held_out_NK: NDArray[np.float32]
+
+
+@torch.no_grad()
+def fit_fisher(task: FisherTask) -> FisherFit:
+    """Fits everything.
+
+    Raises:
+        UsageError: No usable mask shows an implant's head.
+    """
+    images_N1SS = resized(torch.from_numpy(task.images_NSS)[:, None].float() / 255)
+    backbone = FisherBackbone()
+    poses_N5 = _fit_search(backbone, images_N1SS, task)
+    found_NV = [_found(backbone, *pair) for pair in zip(images_N1SS, poses_N5, strict=True)]
+    _fit_mixture(backbone, [found_V[0] for found_V in found_NV], task.seed)
+    embeddings_NVF = torch.stack(
+        [torch.stack([backbone.encode(_whole(f)) for f in found_V]) for found_V in found_NV]
+    )
+    vectors_MF, views = embeddings_NVF.flatten(0, 1), embeddings_NVF.shape[1]
+    labels_M = torch.from_numpy(task.labels_N).repeat_interleave(views)
+    products_MM = vectors_MF @ vectors_MF.T
+    shares_MK, bias_K = fit_shares(products_MM, labels_M, task.num_classes, task.class_balance)
+    state = {f"backbone.{name}": tensor for name, tensor in backbone.state_dict().items()}
+    state |= {"head.weight": shares_MK.T @ vectors_MF, "head.bias": bias_K}
+    return FisherFit(state, _held_out(products_MM, labels_M, views, task))
+
+
+def _held_out(
+    products_MM: Tensor, labels_M: Tensor, views: int, task: FisherTask
+) -> NDArray[np.float32]:
+    """Logits as the network gives them, of the mean over the views, by layers without the fold."""
+    if task.folds_N is None:
+        return np.empty((0, task.num_classes), np.float32)
+    folds_M = torch.from_numpy(task.folds_N).repeat_interleave(views)
+    logits_MK = torch.zeros(len(labels_M), task.num_classes)
+    for fold in np.unique(task.folds_N):
+        out_M, in_M = (folds_M == fold).nonzero()[:, 0], (folds_M != fold).nonzero()[:, 0]
+        inside = products_MM[in_M[:, None], in_M]
+        shares, bias_K = fit_shares(inside, labels_M[in_M], task.num_classes, task.class_balance)
+        logits_MK[out_M] = products_MM[out_M[:, None], in_M] @ shares + bias_K
+    held_out_NK: NDArray[np.float32] = logits_MK.view(-1, views, task.num_classes).mean(1).numpy()
+    return held_out_NK
+
+
+def _fit_search(backbone: FisherBackbone, images_N1SS: Tensor, task: FisherTask) -> Tensor:
+    masks_MSS = at_side(task.masks_NSS[task.usable_N])
+    usable_N = torch.from_numpy(task.usable_N)
+    template_2HW = learn_template(images_N1SS[usable_N], masks_MSS)
+    backbone.search.template_2HW.copy_(template_2HW.half())  # as it is packed: poses are the same
+    poses_N5 = find_poses(backbone.search, images_N1SS)
+    backbone.presence_11QQ.copy_(mean_presence(masks_MSS, poses_N5[usable_N]).half())
+    return poses_N5
+
+
+def _found(backbone: FisherBackbone, image_1SS: Tensor, pose_5: Tensor) -> list[Descriptors]:
+    """The descriptors of each view of an image, in half precision: there are millions."""
+    poses_V5 = view_poses(pose_5[None])
+    views_V1HW = upright(image_1SS.expand(len(poses_V5), 1, -1, -1), poses_V5)
+    found_V = [backbone.describe(view_1HW[0]) for view_1HW in views_V1HW]
+    return [Descriptors(found.raw_NR.half(), *found[1:]) for found in found_V]
+
+
+def _whole(found: Descriptors) -> Descriptors:
+    return Descriptors(found.raw_NR.float(), *found[1:])
+
+
+def _fit_mixture(backbone: FisherBackbone, found_N: list[Descriptors], seed: int) -> None:
+    """Fits axes and Gaussians to some descriptors of each image, rather those on the implant."""
+    generator = torch.Generator().manual_seed(seed)
+    samples = []
+    for found in found_N:
+        count = min(SAMPLE, len(found.counts_N))
+        if count:
+            chosen = torch.multinomial(found.counts_N, count, generator=generator)
+            samples.append(Descriptors(*(column[chosen] for column in found)))
+    sample = _whole(Descriptors(*(torch.cat(column) for column in zip(*samples, strict=True))))
+    centre_R, basis_RE, variances_E = main_axes(sample.raw_NR, REDUCED)
+    backbone.centre_R.copy_(centre_R)
+    backbone.basis_RE.copy_(basis_RE)
+    backbone.spread.copy_(variances_E.mean().sqrt())
+    mixture = fit_mixture(backbone.reduce(sample), GAUSSIANS, seed)
+    backbone.means_GE.copy_(mixture.means_GE)
+    backbone.sharpness_GE.copy_(mixture.sharpness_GE)
+    backbone.shares_G.copy_(mixture.shares_G)
+
+
+def fit_shares(
+    products_MM: Tensor, labels_M: Tensor, num_classes: int, class_balance: float
+) -> tuple[Tensor, Tensor]:
+    """Fits a multinomial logistic regression with squared weights held small.
+
+    Works with the M coordinates of the vectors in the space that they span, which loses nothing.
+
+    Args:
+        products_MM: Inner products of the vectors.
+        labels_M: Their classes.
+        num_classes: K.
+        class_balance: See `FisherTask`.
+
+    Returns:
+        The share of each vector in each class's weights (M, K), and offsets (K,), float32.
+    """
+    values, axes = torch.linalg.eigh(products_MM.double())
+    kept = values > 1e-6
+    roots, axes = values[kept].sqrt(), axes[:, kept]
+    weights_CK = torch.zeros(int(kept.sum()), num_classes, dtype=torch.double, requires_grad=True)
+    bias_K = torch.zeros(num_classes, dtype=torch.double, requires_grad=True)
+    counts_K = torch.bincount(labels_M, minlength=num_classes).double()
+    share_M = ((counts_K.mean() / counts_K) ** class_balance)[labels_M]
+    share_M = share_M / share_M.sum()
+    optimiser = torch.optim.LBFGS(
+        [weights_CK, bias_K], max_iter=PASSES, history_size=20, line_search_fn="strong_wolfe"
+    )
+
+    def loss() -> Tensor:
+        optimiser.zero_grad()
+        logits_MK = (axes * roots) @ weights_CK + bias_K
+        losses_M = functional.cross_entropy(logits_MK, labels_M, reduction="none")
+        total = (losses_M * share_M).sum() + DECAY / 2 * weights_CK.square().sum()
+        total.backward()  # type: ignore[no-untyped-call]
+        return total
+
+    with torch.enable_grad():
+        optimiser.step(loss)  # type: ignore[no-untyped-call]
+    shares_MK = (axes / roots) @ weights_CK.detach()
+    return shares_MK.float(), bias_K.detach().float()

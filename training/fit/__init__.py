@@ -1,0 +1,1 @@
+"""Fits networks with Ray Train, from a split to calibrated, measured outputs."""

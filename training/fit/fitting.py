@@ -1,0 +1,366 @@
+"""One training from its split to calibrated, measured outputs; done work is not done again."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from implant_model.errors import UsageError
+from implant_model.networks.build import build
+from implant_model.networks.spec import FISHER, NetworkSpec
+from implant_model.networks.weights import load_network, weights_bytes
+from implant_model.novelty import fit_novelty
+from implant_model.package.save import load_package
+from training.calibrate import (
+    Calibrated,
+    Measured,
+    Outputs,
+    calibrate,
+    hold_out,
+    hold_out_folds,
+    measure,
+    run_networks,
+)
+from training.config import TrainConfig
+from training.data.labelled import LabelledSet
+from training.data.split import Indices, Split, deal, deal_folds, renumber
+from training.fisher.fit_fisher import FisherTask, fit_fisher
+from training.fit.recipe import Material, Recipe, State
+from training.fit.segmenting import SegmenterTask, fit_on_masks, measure_segmenter
+from training.fit.trainer import fit_network
+from training.fit.watch import watched
+from training.masks.mask_set import POOR, MaskSet
+from training.masks.overlap import Overlaps
+
+NOVELTY_FOLDS = 40
+"""A novelty grows as the images grow fewer that it is measured from, so that few are held out."""
+Networks = Mapping[NetworkSpec, bytes]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Networks with all that was set and measured on them.
+
+    Attributes:
+        networks: Each with the content of its file in the package.
+        calibrated: Temperature, candidates' threshold, novelty.
+        measured: Predictions on the test part; no rows where that is empty.
+        overlaps: The segmenter's masks of the test part against those that may measure; None
+            without a segmenter.
+    """
+
+    networks: Networks
+    calibrated: Calibrated
+    measured: Measured
+    overlaps: Overlaps | None
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where trainings run and leave what a resumed one needs.
+
+    Attributes:
+        folder: Reached by every worker under the same path.
+        checkpoints: Folder or URI for checkpoints, which every worker reaches.
+        num_workers: Of each training.
+        use_gpu: Whether each worker holds a GPU.
+        say: Gets a line as each epoch ends.
+    """
+
+    folder: Path
+    checkpoints: str
+    num_workers: int
+    use_gpu: bool
+    say: Callable[[str], None] = lambda line: None
+
+    def weights_file(self, name: str, spec: NetworkSpec) -> Path:
+        """Where the weights of a network that is done lie."""
+        return self.folder / f"{name}-{spec.file}"
+
+    def held_out_file(self, name: str) -> Path:
+        """Where the logits lie of a training part that was held out from itself."""
+        return self.folder / f"{name}-held-out.npy"
+
+    def curve(self, name: str, spec: NetworkSpec) -> Path:
+        """Where the losses of its epochs are written as they come."""
+        return self.folder / f"{name}-{Path(spec.file).stem}.jsonl"
+
+
+def specs_of(config: TrainConfig) -> tuple[NetworkSpec, ...]:
+    """The networks that a training fits, the segmenter first, since others learn from it.
+
+    With a segmenter they are OrthoNet's: one sees the radiograph, one radiograph and cut-out.
+    """
+    network = config.network
+    if network.architecture == FISHER:  # it evens the greys by itself
+        return (NetworkSpec("classifier.safetensors", "classifier", FISHER, mean=0.0, std=1.0),)
+
+    def classifier(file: str, channels: int) -> NetworkSpec:
+        return NetworkSpec(
+            file,
+            "classifier",
+            network.architecture,
+            2 if channels == 2 else 1,
+            mean=network.mean,
+            std=network.std,
+        )
+
+    if not config.segmenter.width:
+        return (classifier("classifier.safetensors", 1),)
+    return (
+        config.segmenter.spec(),
+        classifier("radiograph.safetensors", 1),
+        classifier("cut-out.safetensors", 2),
+    )
+
+
+@dataclass(frozen=True)
+class _Fitting:
+    """One training, so far."""
+
+    labelled: LabelledSet
+    groups_N: Indices
+    split: Split
+    config: TrainConfig
+    name: str
+    place: Workplace
+    masks: MaskSet | None
+
+    def networks(self) -> Networks:
+        """Fits what is not done, and keeps each network as soon as it is."""
+        done: dict[NetworkSpec, bytes] = {}
+        for spec in specs_of(self.config):
+            file = self.place.weights_file(self.name, spec)
+            if not file.is_file():
+                part = file.with_suffix(".part")
+                curve = self.place.curve(self.name, spec)
+                with watched(curve, Path(spec.file).stem, self._epochs(spec), self.place.say):
+                    part.write_bytes(self._fit(spec, done))
+                part.replace(file)
+            done[spec] = file.read_bytes()
+        return done
+
+    def _epochs(self, spec: NetworkSpec) -> int:
+        part = self.config.segmenter if spec.role == "segmenter" else self.config.fit
+        return part.epochs
+
+    def _fit(self, spec: NetworkSpec, done: Networks) -> bytes:
+        if spec.role == "segmenter":
+            return self._fit_segmenter(spec)
+        network = build(spec, len(self.labelled.names))
+        if spec.architecture == FISHER:
+            network.load_state_dict(self._fit_fisher())
+        else:
+            network.load_state_dict(self._fit_classifier(spec, done))
+        return weights_bytes(network)
+
+    def _fit_segmenter(self, spec: NetworkSpec) -> bytes:
+        if self.masks is None:
+            raise ValueError("A segmenter is fitted to masks, and there are none.")
+        task = SegmenterTask(
+            self.config.segmenter,
+            self.config.augment,
+            self.config.fit.threads,
+            self.place.use_gpu,
+            self.place.folder / f"{self.name}-segmenter.pt",
+            self.place.curve(self.name, spec),
+            first_segmenter(self.config.network.start_from, spec),
+        )
+        return fit_on_masks(self.labelled.images_NSS, self.masks, self.split.train_N, task)
+
+    def _fit_fisher(self) -> State:
+        if self.masks is None:
+            raise ValueError("The template of an upright implant is learned from masks.")
+        train_N = self.split.train_N
+        fit = fit_fisher(
+            FisherTask(
+                self.labelled.images_NSS[train_N],
+                self.labelled.labels_N[train_N],
+                self.masks.masks_NSS[train_N],
+                self.masks.grades_N[train_N] != POOR,
+                len(self.labelled.names),
+                self.config.fit.class_balance,
+                self.config.fit.seed,
+                self.folds_N,
+            )
+        )
+        np.save(self.place.held_out_file(self.name), fit.held_out_NK)
+        return fit.state
+
+    @property
+    def folds_N(self) -> Indices | None:
+        """Fold of each training image by which it calibrates; None where a part does."""
+        folds = self.config.calibration.folds
+        return self.deal_training(folds) if folds else None
+
+    def deal_training(self, folds: int) -> Indices:
+        """Deals the training part to folds of whole groups."""
+        train_N = self.split.train_N
+        groups_N = renumber(self.groups_N[train_N].tolist())
+        seed = self.config.split.seed
+        return deal_folds(self.labelled.labels_N[train_N], groups_N, folds, seed)
+
+    def _fit_classifier(self, spec: NetworkSpec, done: Networks) -> State:
+        config = self.config
+        train_N, watched_N = self._watched()
+        segmenter = next((other for other in done if other.role == "segmenter"), None)
+        if spec.channels == 1:
+            segmenter = None
+        recipe = Recipe(
+            spec,
+            len(self.labelled.names),
+            segmenter,
+            config.network.pretrained,
+            config.fit,
+            config.augment,
+        )
+        material = Material(
+            self.labelled.images_NSS[train_N],
+            self.labelled.labels_N[train_N],
+            first_weights(config.network.start_from, spec),
+            b"" if segmenter is None else done[segmenter],
+            self.labelled.images_NSS[watched_N],
+            self.labelled.labels_N[watched_N],
+        )
+        return fit_network(
+            material,
+            recipe,
+            f"{self.name}-{Path(spec.file).stem}",
+            self.place.checkpoints,
+            self.place.curve(self.name, spec),
+            self.place.num_workers,
+            self.place.use_gpu,
+        )
+
+    def _watched(self) -> tuple[Indices, Indices]:
+        """The training part, and the share of its groups that early stopping watches instead."""
+        train_N, share = self.split.train_N, self.config.fit.validation
+        if not share:
+            return train_N, train_N[:0]
+        _, groups_N = np.unique(self.groups_N[train_N], return_inverse=True)
+        parts_N = deal(
+            self.labelled.labels_N[train_N], groups_N, [1 - share, share], self.config.split.seed
+        )
+        return train_N[parts_N == 0], train_N[parts_N == 1]
+
+
+def fit_split(
+    labelled: LabelledSet,
+    groups_N: Indices,
+    split: Split,
+    config: TrainConfig,
+    name: str,
+    place: Workplace,
+    masks: MaskSet | None = None,
+) -> Fitted:
+    """Fits networks to a split's training part, calibrates and measures them.
+
+    Args:
+        labelled: The set.
+        groups_N: Group of each of its images.
+        split: What of it trains, calibrates and tests.
+        config: All settings.
+        name: Of this training in `place`; networks that are done there are taken as they are.
+        place: Where it runs.
+        masks: Of the set; wanted where `TrainConfig.needs_masks`.
+    """
+    fitting = _Fitting(labelled, groups_N, split, config, name, place, masks)
+    networks = fitting.networks()
+    device = "cuda" if place.use_gpu and torch.cuda.is_available() else "cpu"
+    calibrated, measured = _calibrate_and_measure(fitting, networks, device)
+    overlaps = None
+    for spec, weights in networks.items():
+        if spec.role == "segmenter" and masks is not None:
+            overlaps = measure_segmenter(
+                config.segmenter, weights, labelled.images_NSS, masks, split.test_N, device
+            )
+    return Fitted(networks, calibrated, measured, overlaps)
+
+
+def check_networks(config: TrainConfig) -> None:
+    """Finds before any image is read that a network cannot be built, or started from a package.
+
+    Raises:
+        UsageError: The architecture is not known, or see `first_weights`.
+    """
+    for spec in specs_of(config):
+        if spec.role == "classifier":
+            first_weights(config.network.start_from, spec)
+
+
+def first_weights(package_uri: str, spec: NetworkSpec) -> State | None:
+    """Takes a package's network as a start, all but its head; None without a package.
+
+    Where it has networks of the same architecture with the wanted channels and with others, the
+    former is taken; of another number of channels all but the first layer fits.
+
+    Raises:
+        UsageError: The package holds no network of the same architecture.
+    """
+    if not package_uri:
+        return None
+    package = load_package(package_uri)
+    for other in sorted(package.networks, key=lambda other: other.channels != spec.channels):
+        if other.architecture == spec.architecture:
+            network = load_network(other, len(package.catalogue), package.files[other.file])
+            return {
+                key: value
+                for key, value in network.state_dict().items()
+                if not key.startswith("head.")
+            }
+    raise UsageError(
+        f"The package {package_uri} holds no {spec.architecture} to start from; "
+        f"it holds {', '.join(other.architecture for other in package.networks)}."
+    )
+
+
+def first_segmenter(package_uri: str, spec: NetworkSpec) -> State | None:
+    """A package's U-Net as a start; None without a package, or one of the same width in it."""
+    if not package_uri:
+        return None
+    package = load_package(package_uri)
+    for other in package.networks:
+        if (other.role, other.width) == (spec.role, spec.width):
+            return load_network(other, 1, package.files[other.file]).state_dict()
+    return None
+
+
+def _calibrate_and_measure(
+    fitting: _Fitting, networks: Networks, device: str
+) -> tuple[Calibrated, Measured]:
+    labelled, split, settings = fitting.labelled, fitting.split, fitting.config.calibration
+    num_classes, labels_N = len(labelled.names), labelled.labels_N
+
+    def run(part_N: Indices) -> Outputs:
+        return run_networks(networks, num_classes, labelled.images_NSS[part_N], device)
+
+    train, train_labels_N = run(split.train_N), labels_N[split.train_N]
+    method = settings.method
+    reference = fit_novelty(train.features_NF, train_labels_N, num_classes, method)
+    if fitting.folds_N is None:
+        calibration_N = split.calibration_N
+        held_out = hold_out(reference, run(calibration_N), labels_N[calibration_N])
+    else:
+        logits_NK = np.load(fitting.place.held_out_file(fitting.name))
+        folds_N = fitting.deal_training(NOVELTY_FOLDS)
+        held_out = hold_out_folds(train, train_labels_N, logits_NK, folds_N, method)
+    calibrated = calibrate(
+        reference, held_out, settings.coverage, settings.known_pass, settings.by_class
+    )
+    return calibrated, measure(run(split.test_N), split.test_N, calibrated)
+
+
+def class_counts(labelled: LabelledSet, split: Split) -> dict[str, tuple[int, int, int]]:
+    """Images of each class in training, calibration and test."""
+    counts_K3 = np.column_stack(
+        [
+            np.bincount(labelled.labels_N[part_N], minlength=len(labelled.names))
+            for part_N in (split.train_N, split.calibration_N, split.test_N)
+        ]
+    )
+    return {
+        name: (train, calibration, test)
+        for name, (train, calibration, test) in zip(labelled.names, counts_K3.tolist(), strict=True)
+    }

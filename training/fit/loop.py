@@ -1,0 +1,202 @@
+"""One worker's side of a training, see `training.fit.trainer`.
+
+All workers draw the same order from the epoch's seed and each takes its share of every batch, so
+that a training repeats itself on the same number of workers, and one that was broken off goes on as
+if it had not been: seeds follow the epoch, and a checkpoint holds weights, their average and the
+optimiser.
+
+Shapes: N images, S side, B batch, C channels, K classes.
+"""
+
+import copy
+import io
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import ray
+import ray.train
+import torch
+from ray.train import Checkpoint
+from ray.train.torch import get_device, prepare_model
+from torch import Tensor, nn
+
+from implant_model.networks.build import ImplantSegmenter, build
+from implant_model.networks.weights import load_network
+from training.fit.augment import augment
+from training.fit.early_stop import EarlyStop
+from training.fit.recipe import Material, Recipe
+from training.fit.schedule import draw_order, learning_rate, parameter_groups, take_weights
+
+STATE_FILE = "state.pt"
+
+
+def train_worker(config: Mapping[str, Any]) -> None:
+    """What each worker runs; everything it needs is in `config`."""
+    recipe: Recipe = config["recipe"]
+    torch.set_num_threads(recipe.fit.threads)
+    Training(recipe, ray.get(config["shared"][0]), Path(config["curve"])).run()
+
+
+class Training:
+    """One worker's side of a training."""
+
+    def __init__(self, recipe: Recipe, material: Material, curve: Path) -> None:
+        self.curve = curve
+        self.recipe, self.fit = recipe, recipe.fit
+        context = ray.train.get_context()
+        self.rank, self.num_workers = context.get_world_rank(), context.get_world_size()
+        self.device: torch.device = get_device()
+        self.images_NSS = torch.tensor(material.images_NSS).to(self.device)
+        self.labels_N = torch.tensor(material.labels_N).to(self.device)
+        self.segmenter: ImplantSegmenter | None = None
+        if recipe.segmenter is not None:
+            segmenter = load_network(recipe.segmenter, 1, material.segmenter_file)
+            self.segmenter = cast(ImplantSegmenter, segmenter.to(self.device))
+        torch.manual_seed(self.fit.seed)
+        network = build(recipe.spec, recipe.num_classes, pretrained=recipe.pretrained)
+        if material.first_weights is not None:
+            take_weights(network, material.first_weights)
+        self.early_stop = self.watch(material, network)
+        self.model = prepare_model(network.to(memory_format=torch.channels_last))
+        self.network: nn.Module = getattr(self.model, "module", self.model)
+        self.average = {key: value.clone() for key, value in self.network.state_dict().items()}
+        self.optimiser = torch.optim.AdamW(
+            parameter_groups(self.network, self.fit.weight_decay), lr=self.fit.learning_rate
+        )
+        self.steps_per_epoch = max(1, len(self.labels_N) // self.fit.batch_size)
+        self.first_epoch = 0
+
+    def watch(self, material: Material, network: nn.Module) -> EarlyStop | None:
+        """What ends the training early; None where all epochs are wanted."""
+        if not self.fit.patience:
+            return None
+        images_NSS = torch.tensor(material.watched_NSS).to(self.device)
+        labels_N = torch.tensor(material.watched_labels_N).to(self.device)
+        judge = copy.deepcopy(network).to(self.device)
+        return EarlyStop(self.fit.patience, judge, images_NSS, labels_N, self.inputs)
+
+    def run(self) -> None:
+        """Trains the epochs that are left and reports each."""
+        self.resume()
+        if self.first_epoch == self.fit.epochs:  # it was done, and only the report was lost
+            self.report(self.fit.epochs - 1, {}, keep=True)
+        for epoch in range(self.first_epoch, self.fit.epochs):
+            metrics = self.train_epoch(epoch)
+            is_over = self.judge(metrics)
+            last = is_over or epoch + 1 == self.fit.epochs
+            self.report(epoch, metrics, keep=last or (epoch + 1) % self.fit.checkpoint_epochs == 0)
+            if is_over:
+                break
+
+    def judge(self, metrics: dict[str, float]) -> bool:
+        """Whether early stopping ends the training; all workers hear what the first one finds."""
+        if self.early_stop is None:
+            return False
+        if self.rank == 0:
+            metrics["validation_loss"] = self.early_stop.look(self.average)
+        answer = torch.tensor([int(self.early_stop.is_over)], device=self.device)
+        if self.num_workers > 1:
+            torch.distributed.broadcast(answer, src=0)
+        return bool(answer.item())
+
+    def resume(self) -> None:
+        """Goes on from the last checkpoint of this training's name, if there is one."""
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is None:
+            return
+        state = read_checkpoint(checkpoint)
+        self.network.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        for key, value in state["average"].items():
+            self.average[key].copy_(value)
+        self.first_epoch = state["epoch"] + 1
+        if self.early_stop is not None and state["early_stop"] is not None:
+            self.early_stop.resume(state["early_stop"])
+            if self.early_stop.is_over:
+                self.first_epoch = self.fit.epochs
+
+    def train_epoch(self, epoch: int) -> dict[str, float]:
+        """One pass; returns its mean loss and its last learning rate."""
+        self.model.train()
+        total, rate = torch.zeros((), device=self.device), 0.0
+        seed = (self.fit.seed * 1_000_003 + epoch) * 1_009 + self.rank
+        generator = torch.Generator(self.device).manual_seed(seed)
+        for step, batch_B in enumerate(self.batches(epoch)):
+            done = (epoch * self.steps_per_epoch + step) / (self.fit.epochs * self.steps_per_epoch)
+            rate = learning_rate(done, self.fit)
+            for group in self.optimiser.param_groups:
+                group["lr"] = rate
+            views_BCHW = augment(self.images_NSS[batch_B], self.recipe.augmentation, generator)
+            views_BCHW = self.inputs(views_BCHW)
+            if epoch < self.fit.half_size * self.fit.epochs:
+                views_BCHW = nn.functional.avg_pool2d(views_BCHW, 2)
+            total += self.step(views_BCHW, self.labels_N[batch_B])
+            self.update_average(epoch * self.steps_per_epoch + step)
+        return {"loss": float(total) / self.steps_per_epoch, "learning_rate": rate}
+
+    @torch.no_grad()
+    def inputs(self, views_B1HW: Tensor) -> Tensor:
+        """What the network sees: the radiograph, or it and its cut-out."""
+        return views_B1HW if self.segmenter is None else self.segmenter.with_cut_out(views_B1HW)
+
+    def batches(self, epoch: int) -> Iterator[Tensor]:
+        """Yields this worker's share of each batch: positions on its device."""
+        generator = torch.Generator().manual_seed(self.fit.seed * 1_000_003 + epoch)
+        order_N = draw_order(self.labels_N.cpu(), self.fit.class_balance, generator)
+        for step in range(self.steps_per_epoch):
+            batch_B = order_N[step * self.fit.batch_size :][: self.fit.batch_size]
+            yield batch_B[self.rank :: self.num_workers].to(self.device)
+
+    def step(self, views_BCHW: Tensor, labels_B: Tensor) -> Tensor:
+        """One step of the optimiser; returns the loss, detached."""
+        enabled = self.fit.mixed_precision
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled):
+            logits_BK = self.model(views_BCHW.to(memory_format=torch.channels_last))
+        loss = nn.functional.cross_entropy(
+            logits_BK.float(), labels_B, label_smoothing=self.fit.label_smoothing
+        )
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimiser.step()
+        return loss.detach()
+
+    @torch.no_grad()
+    def update_average(self, step: int) -> None:
+        """Moves the average of the weights; its decay grows so that early weights are forgotten."""
+        decay = min(self.fit.ema, (1 + step) / (10 + step))
+        for key, value in self.network.state_dict().items():
+            if value.dtype.is_floating_point:
+                self.average[key].lerp_(value, 1 - decay)
+            else:
+                self.average[key].copy_(value)
+
+    def report(self, epoch: int, metrics: dict[str, float], keep: bool) -> None:
+        """Reports an epoch, with a checkpoint where `keep`; every worker must call it."""
+        facts = {"epoch": epoch, **metrics}
+        if self.rank == 0 and metrics:
+            with self.curve.open("a") as file:
+                file.write(json.dumps(facts) + "\n")
+        if not (keep and self.rank == 0):
+            ray.train.report(facts)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            state = {
+                "epoch": epoch,
+                "network": self.network.state_dict(),
+                "average": self.average,
+                "optimiser": self.optimiser.state_dict(),
+                "early_stop": None if self.early_stop is None else self.early_stop.state(),
+            }
+            torch.save(state, Path(folder) / STATE_FILE)
+            ray.train.report(facts, checkpoint=Checkpoint.from_directory(folder))
+
+
+def read_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Reads a checkpoint's tensors and numbers onto the CPU; nothing in it is executed."""
+    with checkpoint.as_directory() as folder:
+        data = io.BytesIO((Path(folder) / STATE_FILE).read_bytes())
+    state: dict[str, Any] = torch.load(data, map_location="cpu", weights_only=True)
+    return state

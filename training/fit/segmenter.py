@@ -1,0 +1,261 @@
+"""Fits the U-Net that cuts the implant out: OrthoNet's first stage (Patel et al. 2021).
+
+Views are turned, zoomed, sheared, shifted and mirrored together with their masks, and toned with
+ramps of brightness, so that the network learns the implant's edge and not a level of grey. The loss
+is binary cross-entropy plus 1 - Dice of the batch: the one settles each pixel, the other counts a
+small implant as much as a large one (Milletari et al. 2016).
+
+It is one process on one device: a U-Net of masks needs minutes where the classifiers need hours. A
+fit repeats itself from its seed, and goes on from its last state where it was broken off.
+
+Shapes: N images, B batch, S side.
+"""
+
+import io
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from implant_model.errors import UsageError
+from implant_model.networks.build import build
+from implant_model.networks.spec import GREY_MEAN, GREY_STD, NetworkSpec
+from training.fit.augment import Augmentation, add_noise, affine_matrices, blur, degrade, retone
+from training.masks.objects import clean_up
+
+SEGMENTER_FILE = "segmenter.safetensors"
+LEAST_MASKS = 8  # fewer teach a U-Net nothing that a threshold did not know
+
+Images = NDArray[np.uint8]
+Masks = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class SegmenterSettings:
+    """How the U-Net is fitted.
+
+    Attributes:
+        width: Channels of its first level; 0 for no segmenter.
+        reduction: Side of the squares that the image is averaged over before it.
+        masks: Folder of masks made or corrected by hand, which go before automatic ones; "" for
+            none. See `training.masks.mask_files`.
+        epochs: Passes over the images with masks.
+        batch_size: Images of one step.
+        learning_rate: AdamW's, at its highest; it falls as a cosine to 0.
+        weight_decay: AdamW's.
+        seed: Of weights, batches and views.
+    """
+
+    width: int = 0
+    reduction: int = 1
+    masks: str = ""
+    epochs: int = 30
+    batch_size: int = 16
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        ranges = {"width": (0, 128), "reduction": (1, 8), "epochs": (1, 10_000)}
+        for name, (low, high) in {**ranges, "batch_size": (1, 4096)}.items():
+            if not low <= getattr(self, name) <= high:
+                value = getattr(self, name)
+                raise ValueError(f"segmenter.{name} is {value!r}; {low} to {high} is wanted.")
+        if not (self.learning_rate > 0 and self.weight_decay >= 0):
+            raise ValueError(
+                f"segmenter.learning_rate is {self.learning_rate!r} and weight_decay "
+                f"{self.weight_decay!r}; more than 0, and 0 or more, are wanted."
+            )
+
+    def spec(self) -> NetworkSpec:
+        """The network as it stands in a package; there must be a width."""
+        return NetworkSpec(
+            SEGMENTER_FILE,
+            "segmenter",
+            "unet",
+            width=self.width,
+            reduction=self.reduction,
+            mean=GREY_MEAN,
+            std=GREY_STD,
+        )
+
+
+def fit_segmenter(
+    images_NSS: Images,
+    masks_NSS: Masks,
+    settings: SegmenterSettings,
+    augmentation: Augmentation,
+    device: str = "cpu",
+    state_file: Path | None = None,
+    report: Callable[[int, float], None] = lambda epoch, loss: None,
+    first_weights: dict[str, Tensor] | None = None,
+) -> nn.Module:
+    """Fits a U-Net to images and masks.
+
+    Args:
+        images_NSS: Preprocessed, uint8; of the training part only.
+        masks_NSS: bool, of the same shape.
+        settings: How.
+        augmentation: How far its views may go; nothing is erased and no negative is made.
+        device: As torch names it.
+        state_file: Kept after each epoch; one that is there is gone on from.
+        report: Called after each epoch with its number and mean loss.
+        first_weights: Of a U-Net of the same width, to start from; None from scratch.
+
+    Returns:
+        The network, on the CPU, in evaluation mode.
+
+    Raises:
+        UsageError: Fewer than `LEAST_MASKS` masks that hold anything.
+    """
+    if images_NSS.shape != masks_NSS.shape:
+        raise ValueError(f"Images are {images_NSS.shape}, masks {masks_NSS.shape}; one shape is.")
+    used = int(masks_NSS.any(axis=(1, 2)).sum())
+    if used < LEAST_MASKS:
+        raise UsageError(
+            f"The segmenter has {used} masks to learn from; {LEAST_MASKS} are wanted. Give masks "
+            "made by hand (segmenter.masks), or train without a segmenter (segmenter.width = 0)."
+        )
+    fit = _Fit(settings, torch.device(device), len(images_NSS))
+    if first_weights is not None:
+        fit.network.load_state_dict(first_weights, strict=False)
+    first = fit.resume(state_file)
+    images = torch.from_numpy(np.ascontiguousarray(images_NSS)).to(device)
+    masks = torch.from_numpy(np.ascontiguousarray(masks_NSS)).to(device)
+    for epoch in range(first, settings.epochs):
+        report(epoch, fit.epoch(epoch, images, masks, augmentation))
+        fit.keep(state_file, epoch)
+    return fit.network.cpu().eval().requires_grad_(False)
+
+
+class _Fit:
+    """A network with its optimiser, epoch by epoch."""
+
+    def __init__(self, settings: SegmenterSettings, device: torch.device, count: int) -> None:
+        self.settings, self.device = settings, device
+        self.count = count
+        self.batch_size = min(settings.batch_size, count)
+        self.steps = count // self.batch_size
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)
+            network = build(settings.spec(), 1)
+        self.network = network.to(device).to(memory_format=torch.channels_last)
+        self.optimiser = torch.optim.AdamW(
+            self.network.parameters(),
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+        )
+
+    def resume(self, file: Path | None) -> int:
+        """Takes the kept state, if there is one; returns the epoch to go on with."""
+        if file is None or not file.is_file():
+            return 0
+        data = io.BytesIO(file.read_bytes())
+        state = torch.load(data, map_location=self.device, weights_only=True)
+        self.network.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        return int(state["epoch"]) + 1
+
+    def keep(self, file: Path | None, epoch: int) -> None:
+        """Writes the state after an epoch, whole or not at all."""
+        if file is None:
+            return
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_suffix(".part")
+        network, optimiser = self.network.state_dict(), self.optimiser.state_dict()
+        torch.save({"epoch": epoch, "network": network, "optimiser": optimiser}, part)
+        part.replace(file)
+
+    def epoch(self, epoch: int, images: Tensor, masks: Tensor, augmentation: Augmentation) -> float:
+        """One pass; returns its mean loss."""
+        self.network.train()
+        seed = self.settings.seed * 1_000_003 + epoch
+        generator = torch.Generator(self.device).manual_seed(seed)
+        total = torch.zeros((), device=self.device)
+        for step, batch_B in enumerate(self._batches(seed)):
+            self._set_rate((epoch * self.steps + step) / (self.settings.epochs * self.steps))
+            views_B1SS, masks_B1SS = views(images[batch_B], masks[batch_B], augmentation, generator)
+            logits = self.network(views_B1SS.to(memory_format=torch.channels_last))
+            loss = overlap_loss(logits.float(), masks_B1SS)
+            self.optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimiser.step()
+            total += loss.detach()
+        return float(total) / self.steps
+
+    def _batches(self, seed: int) -> Iterator[Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        order_N = torch.randperm(self.count, generator=generator).to(self.device)
+        for start in range(0, self.steps * self.batch_size, self.batch_size):
+            yield order_N[start : start + self.batch_size]
+
+    def _set_rate(self, done: float) -> None:
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.settings.learning_rate * (1 + math.cos(math.pi * done)) / 2
+
+
+def views(
+    images_BSS: Tensor, masks_BSS: Tensor, spec: Augmentation, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Draws one random view of each image, and of its mask the same.
+
+    Args:
+        images_BSS: uint8.
+        masks_BSS: bool.
+        spec: How far each change may go; `erase` and `invert` are left out, since a rectangle over
+            the implant, or black metal, is not what the mask shows.
+        generator: Source of every draw, on the images' device.
+
+    Returns:
+        float32 images_B1SS and masks_B1SS within 0..1; masks are soft along their outlines.
+    """
+    both_B2SS = torch.stack([images_BSS.float() / 255, masks_BSS.float()], dim=1)
+    matrices = affine_matrices(spec, generator, len(images_BSS))
+    grid = F.affine_grid(matrices, list(both_B2SS.shape), align_corners=False)
+    both_B2SS = F.grid_sample(both_B2SS, grid, padding_mode="zeros", align_corners=False)
+    images_B1SS, masks_B1SS = both_B2SS[:, :1], both_B2SS[:, 1:]
+    images_B1SS = retone(images_B1SS, replace(spec, invert=0.0), generator)
+    images_B1SS = degrade(images_B1SS, spec, generator)
+    images_B1SS = blur(images_B1SS, spec.blur_px, generator)
+    return add_noise(images_B1SS, spec.noise, generator), masks_B1SS
+
+
+def overlap_loss(logits_B1SS: Tensor, masks_B1SS: Tensor) -> Tensor:
+    """Binary cross-entropy plus 1 - Dice, each image's Dice alike; a scalar."""
+    entropy = F.binary_cross_entropy_with_logits(logits_B1SS, masks_B1SS)
+    found = torch.sigmoid(logits_B1SS)
+    common_B = (found * masks_B1SS).sum(dim=(1, 2, 3))
+    total_B = found.sum(dim=(1, 2, 3)) + masks_B1SS.sum(dim=(1, 2, 3))
+    return entropy + 1 - ((2 * common_B + 1) / (total_B + 1)).mean()
+
+
+def segment(
+    network: nn.Module, images_NSS: Images, device: str = "cpu", batch_size: int = 32
+) -> Masks:
+    """Finds the implant on preprocessed radiographs, and cleans the masks up.
+
+    Args:
+        network: As `fit_segmenter` or `weights.load_network` returned it.
+        images_NSS: uint8; N may be 0.
+        device: As torch names it; the network is moved there.
+        batch_size: Images that go through the network at a time.
+
+    Returns:
+        bool (N, S, S): the largest one or two objects above one half, without holes.
+    """
+    network = network.to(device).eval()
+    masks_NSS = np.zeros(images_NSS.shape, bool)
+    for start in range(0, len(images_NSS), batch_size):
+        part = np.ascontiguousarray(images_NSS[start : start + batch_size])
+        with torch.inference_mode():
+            logits = network(torch.from_numpy(part).to(device)[:, None].float() / 255)
+        found = (logits[:, 0] > 0).cpu().numpy()
+        for index, mask_SS in enumerate(found):
+            masks_NSS[start + index] = clean_up(mask_SS)
+    return masks_NSS

@@ -1,0 +1,74 @@
+"""Fits one network with Ray Train: any number of workers, CPU (gloo) or GPU (nccl) alike.
+
+The tensor set lies once in Ray's object store, and each worker maps it from there. What the workers
+do is in `training.fit.loop`.
+"""
+
+from pathlib import Path
+
+import ray
+import ray.train
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from training.fit.failures import TrainingError, last_line
+from training.fit.loop import read_checkpoint, train_worker
+from training.fit.recipe import Material, Recipe, State
+
+
+def fit_network(
+    material: Material,
+    recipe: Recipe,
+    name: str,
+    storage_path: str,
+    curve: Path,
+    num_workers: int,
+    use_gpu: bool,
+) -> State:
+    """Fits a network to a training part; blocks until it is done.
+
+    Args:
+        material: The training part.
+        recipe: What to fit, and how.
+        name: Of this training: the same name under the same storage path goes on from its last
+            checkpoint.
+        storage_path: Folder or URI that every worker reaches.
+        curve: File that gets a line of JSON for each epoch: epoch, loss, learning_rate.
+        num_workers: Processes, one GPU each where `use_gpu`.
+        use_gpu: Whether workers hold a GPU.
+
+    Returns:
+        The weights to ship: the average of those of the last steps (`FitSettings.ema`), or with
+        early stopping the best such average, on the CPU.
+
+    Raises:
+        TrainingError: A worker failed more often than it may; Ray's log holds the traceback.
+    """
+    shared = ray.put(material)
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={"recipe": recipe, "shared": [shared], "curve": str(curve)},
+        scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=use_gpu),
+        run_config=RunConfig(
+            name=name,
+            storage_path=storage_path,
+            failure_config=FailureConfig(max_failures=recipe.fit.max_failures),
+            checkpoint_config=CheckpointConfig(
+                num_to_keep=2, checkpoint_score_attribute="epoch", checkpoint_score_order="max"
+            ),
+        ),
+    )
+    try:
+        result = trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        raise TrainingError(
+            f"The training {name} failed after {recipe.fit.max_failures} restarts; its last "
+            f"checkpoint is in {storage_path}, and --resume goes on from it. Cause: "
+            f"{last_line(error)}"
+        ) from error
+    if result.checkpoint is None:
+        raise TrainingError(f"The training {name} ended without a checkpoint in {storage_path}.")
+    state = read_checkpoint(result.checkpoint)
+    best: State | None = state["early_stop"]["best"] if state["early_stop"] else None
+    average: State = state["average"]
+    return best or average

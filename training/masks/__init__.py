@@ -1,0 +1,1 @@
+"""Masks of implants, made automatically or by hand, and how well they agree."""
