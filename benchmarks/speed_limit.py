@@ -21,8 +21,7 @@ import cv2
 import numpy as np
 
 from benchmarks.speed_archives import NUM_DIFFERENT
-from implant_model.decode.pictures import picture_of
-from implant_model.decode.prepare import silence_loggers
+from implant_model.decode.prepare import picture_of, silence_loggers
 from implant_model.errors import ImplantError
 from implant_model.limits import Limits
 from implant_model.networks.spec import Precision

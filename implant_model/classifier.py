@@ -15,10 +15,13 @@ import torch
 
 from implant_model.calibration import prediction_sets, softmax
 from implant_model.errors import Outcome, PackageError
-from implant_model.networks.build import Ensemble
-from implant_model.networks.device_batches import CPU_BATCH_SIZE, DeviceBatches, run_networks
-from implant_model.networks.folding import fold_batch_norms
-from implant_model.networks.novelty_on_device import NoveltyScore
+from implant_model.networks.build import Ensemble, fold_batch_norms
+from implant_model.networks.device_batches import (
+    CPU_BATCH_SIZE,
+    DeviceBatches,
+    NoveltyScore,
+    run_networks,
+)
 from implant_model.networks.precision import memory_format
 from implant_model.networks.spec import Precision
 from implant_model.networks.weights import load_networks

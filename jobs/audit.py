@@ -39,10 +39,9 @@ from jobs.auditing.joining import distinct_keys, exclude_several, is_seen, join,
 from jobs.auditing.output import Output, open_output
 from jobs.auditing.pictures import draw_pictures
 from jobs.auditing.rate import estimate_rate, first_of_joint
-from jobs.auditing.registry.names import Names, counted_by, match
+from jobs.auditing.registry.names import Names, counted_by, match, read_synonyms
 from jobs.auditing.registry.records import Exclusion, make_records
 from jobs.auditing.registry.registry_file import RegistryFile, read_file
-from jobs.auditing.registry.synonyms import read_synonyms
 from jobs.auditing.safety import safety_notes
 from jobs.auditing.verdicts import Verdict, is_known, judge
 from jobs.entry.command import DISCLAIMER, INCOMPLETE, OK, run_command

@@ -31,7 +31,7 @@ from jobs.entry.command import DISCLAIMER, INCOMPLETE, OK, Parser, run_command
 from jobs.entry.folder import make_folder
 from jobs.evaluating.assessment import assess, assess_classes, reliability
 from jobs.evaluating.evaluation import Evaluation
-from jobs.evaluating.evaluation_files import write_evaluation
+from jobs.evaluating.evaluation_page import write_evaluation
 from jobs.evaluating.examination import examine, usable_device
 from jobs.evaluating.opponent import compare_with, read_opponent
 from jobs.evaluating.outcomes import confusion, data_facts, mistakes, poor_scans, usual_name

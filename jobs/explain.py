@@ -23,10 +23,10 @@ from implant_model.classifier import Classifier, Predictions
 from implant_model.decode.preprocess import Preprocessing
 from implant_model.decode.sandbox import DecodeProcess
 from implant_model.errors import MemberError, NotFoundError, Reason, UsageError
-from implant_model.explanation import explain
 from implant_model.limits import Limits
 from implant_model.package.catalogue import Implant
 from implant_model.package.save import ModelPackage, load_package
+from implant_model.saliency import explain
 from jobs.entry.command import DISCLAIMER, OK, Parser, run_command
 from jobs.report import wording
 from jobs.report.page import plain

@@ -29,13 +29,12 @@ import numpy as np
 from implant_model.decode.preprocess import Preprocessing
 from implant_model.errors import UsageError
 from implant_model.limits import Limits
-from jobs.entry.cluster import start_ray
+from jobs.entry.cluster import place_workers, start_ray
 from jobs.entry.command import INCOMPLETE, OK, Parser, run_command
 from jobs.entry.folder import local_folder, make_folder
-from jobs.entry.workers import place_workers
 from training.config import TrainConfig, load_config
-from training.data.dataset import load_set
 from training.data.divide import Division, divide
+from training.data.gather import load_set
 from training.data.labelled import LabelledSet, num_missing, unread_archives, write_excluded
 from training.data.labels import read_table
 from training.data.set_report import describe_classes, describe_cues, describe_links

@@ -51,8 +51,7 @@ def _worker(spec: Preprocessing, limits: Limits) -> Callable[[mmap.mmap, int], d
     """Returns what serves one member; the decoders are imported here, and never by the parent."""
     import cv2
 
-    from implant_model.decode.pictures import picture_of
-    from implant_model.decode.prepare import silence_loggers
+    from implant_model.decode.prepare import picture_of, silence_loggers
 
     cv2.setNumThreads(1)
     silence_loggers()

@@ -6,18 +6,51 @@ F features. Images are grey in 0..1, bone bright; each network normalises them i
 
 import math
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
+from typing import Final
 
-import torch
+import torch  # noqa: F401  # before the stand-in: torch itself must not meet it
 from torch import nn
 from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from implant_model.errors import UsageError
-from implant_model.networks.backbones import models
 from implant_model.networks.fisher import FisherBackbone
 from implant_model.networks.spec import BACKBONES, FISHER, NetworkSpec, check_specs
 from implant_model.networks.unet import UNet
+
+__all__ = ["models"]
+
+_COMPILER: Final = "torch._dynamo"
+
+
+@contextmanager
+def _without_compiler() -> Iterator[None]:
+    if _COMPILER in sys.modules:
+        yield  # it is there already
+        return
+    package, utils = ModuleType(_COMPILER), ModuleType(f"{_COMPILER}.utils")
+    package.__path__ = []
+    package.utils = utils  # type: ignore[attr-defined]
+    utils.is_compile_supported = lambda device: False  # type: ignore[attr-defined]
+    stand_ins = {module.__name__: module for module in (package, utils)}
+    sys.modules.update(stand_ins)
+    try:
+        yield
+    finally:
+        for name, module in stand_ins.items():
+            if sys.modules.get(name) is module:
+                del sys.modules[name]
+
+
+with _without_compiler():
+    from torchvision import models
+
 
 __all__ = [
     "BACKBONES",
@@ -267,3 +300,19 @@ class Ensemble(nn.Module):
     def members(self) -> list[ImplantClassifier]:
         """The classifiers, in the order of their embeddings."""
         return [net for net in self.classifiers if isinstance(net, ImplantClassifier)]
+
+
+def fold_batch_norms(network: nn.Module) -> None:
+    """Folds each batch norm into the convolution that is registered just before it.
+
+    In every architecture of `network_spec.BACKBONES`, and in the U-Net, that convolution is what
+    the norm is applied to; a test holds each family of them against its outputs before.
+
+    Args:
+        network: In evaluation mode; changed in place.
+    """
+    for module in list(network.modules()):
+        for (name, layer), (norm_name, norm) in pairwise(list(module.named_children())):
+            if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(module, name, fuse_conv_bn_eval(layer, norm))
+                setattr(module, norm_name, nn.Identity())

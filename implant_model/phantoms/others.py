@@ -9,7 +9,7 @@ import numpy as np
 
 from implant_model.phantoms import film as film
 from implant_model.phantoms.film import Scene
-from implant_model.phantoms.hip_parts import add_screw
+from implant_model.phantoms.hips import add_screw
 from implant_model.phantoms.shapes import loft, rod, rounded
 from implant_model.phantoms.solids import Frame, add_ball, add_bowl, add_loft, add_prism
 

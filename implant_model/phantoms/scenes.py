@@ -13,10 +13,8 @@ from implant_model.phantoms import anatomy as anatomy
 from implant_model.phantoms import others as others
 from implant_model.phantoms.bones import MIDLINE_MM
 from implant_model.phantoms.film import Scene, new_scene
-from implant_model.phantoms.hip_parts import add_bearing, add_stem
-from implant_model.phantoms.hips import Stem
-from implant_model.phantoms.knee_parts import add_knee, add_oxford_markers, carve_joint
-from implant_model.phantoms.knees import KNEES, Knee
+from implant_model.phantoms.hips import Stem, add_bearing, add_stem
+from implant_model.phantoms.knees import KNEES, Knee, add_knee, add_oxford_markers, carve_joint
 from implant_model.phantoms.solids import Frame
 
 Laterality = Literal["L", "R"]

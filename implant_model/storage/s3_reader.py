@@ -18,8 +18,7 @@ from botocore.exceptions import BotoCoreError
 from urllib3.exceptions import HTTPError
 
 from implant_model.errors import ChangedError, StorageError
-from implant_model.storage.s3 import client, pause
-from implant_model.storage.s3_errors import translated
+from implant_model.storage.s3 import client, pause, translated
 from implant_model.storage.uri import ObjectInfo, s3_parts
 
 if TYPE_CHECKING:

@@ -16,8 +16,7 @@ from jobs.auditing.safety import GAPS
 from jobs.auditing.verdicts import DOUBTS, VERDICTS, Verdict
 from jobs.entry.command import DISCLAIMER
 from jobs.report import wording
-from jobs.report.formats import data_uri, interval, number, share
-from jobs.report.page import TEMPLATES, csp_hash, environment
+from jobs.report.page import TEMPLATES, csp_hash, data_uri, environment, interval, number, share
 
 MOST_LINES: Final = 40
 """Lines of each table of counts; summary.json has more."""

@@ -1,6 +1,7 @@
 """The page of an evaluation: what `Evaluation` holds as one HTML document that loads nothing."""
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,21 @@ from markupsafe import Markup
 from implant_model import __version__
 from jobs.entry.command import DISCLAIMER
 from jobs.evaluating.assessment import Bin
-from jobs.evaluating.evaluation import INTERVALS, Evaluation
+from jobs.evaluating.evaluation import INTERVALS, Evaluation, to_json
 from jobs.report import wording
 from jobs.report.figures import Tick
-from jobs.report.formats import data_uri, interval, number, share
-from jobs.report.page import MOST_LISTED, TEMPLATES, csp_hash, environment
+from jobs.report.page import (
+    MOST_LISTED,
+    TEMPLATES,
+    csp_hash,
+    data_uri,
+    environment,
+    interval,
+    number,
+    share,
+)
+from training.data.gather import Gathered
+from training.data.labelled import write_excluded
 from training.metrics import Figure
 
 SIDE: Final = 300.0
@@ -133,3 +144,17 @@ def _x(value: float) -> float:
 
 def _y(value: float) -> float:
     return SIDE - BOTTOM - (SIDE - TOP - BOTTOM) * value
+
+
+DOCUMENT, PAGE, EXCLUDED = "evaluation.json", "evaluation.html", "excluded.csv"
+
+
+def write_evaluation(folder: Path, found: Evaluation, held: Gathered) -> None:
+    """Writes the document, the page and the list of what was left out, each whole or not at all."""
+    own = os.getpid()
+    parts = {name: folder / f".{name}.{own}.part" for name in (DOCUMENT, PAGE, EXCLUDED)}
+    parts[DOCUMENT].write_bytes(to_json(found))
+    parts[PAGE].write_text(render_evaluation(found), encoding="utf-8")
+    write_excluded(held, parts[EXCLUDED])
+    for name, part in parts.items():
+        part.replace(folder / name)

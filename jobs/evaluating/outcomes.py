@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from implant_model.classifier import Classifier
-from implant_model.explanation import explain
+from implant_model.saliency import explain
 from jobs.evaluating.assessment import Examined, UnderDistortion, assess_robustness, worst_mistakes
 from jobs.evaluating.evaluation import DataFacts, Mistake
 from jobs.evaluating.examination import outside

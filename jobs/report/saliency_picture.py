@@ -16,7 +16,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from implant_model.errors import UsageError
-from implant_model.explanation import Explanation
+from implant_model.saliency import Explanation
 from jobs.entry.command import DISCLAIMER
 
 Grey = npt.NDArray[np.uint8]

@@ -18,6 +18,7 @@ from jobs.auditing.registry.names import (
     match,
     plain,
     read_claim,
+    read_synonyms,
 )
 from jobs.auditing.registry.records import Exclusion, Records
 from jobs.auditing.registry.sites import (
@@ -29,7 +30,6 @@ from jobs.auditing.registry.sites import (
     joint_names,
     side_codes,
 )
-from jobs.auditing.registry.synonyms import read_synonyms
 
 COLLARED, COLLARLESS = "depuy-corail-collared", "depuy-corail-collarless"
 CATALOGUE = Catalogue(

@@ -8,8 +8,7 @@ import pytest
 from PIL import Image
 
 from implant_model.classifier import Classifier
-from implant_model.decode.pictures import picture_of
-from implant_model.decode.prepare import decode
+from implant_model.decode.prepare import decode, picture_of
 from implant_model.decode.preprocess import Preprocessing, preprocess, shrink, trim
 from implant_model.errors import Reason
 from implant_model.limits import Limits

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from implant_model.decode.rle import decode_planes, decode_rle
+from implant_model.decode.frames import decode_planes, decode_rle
 from implant_model.errors import MemberError, Reason
 
 

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from implant_model.decode import sandbox
-from implant_model.decode.pictures import picture_of
+from implant_model.decode.prepare import picture_of
 from implant_model.decode.preprocess import Preprocessing
 from implant_model.decode.sandbox import DecodeProcess, _checked_header
 from implant_model.errors import Reason

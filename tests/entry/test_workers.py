@@ -4,8 +4,8 @@ import pytest
 import ray
 
 from implant_model.errors import UsageError
-from jobs.entry import workers as module
-from jobs.entry.workers import place_workers
+from jobs.entry import cluster as module
+from jobs.entry.cluster import place_workers
 
 
 @pytest.fixture

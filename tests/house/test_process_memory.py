@@ -64,7 +64,7 @@ def test_process_that_has_gone_is_no_error() -> None:
         (b"ray::ReadArchiveSource\0\0", "worker"),
         (b"ray::IDLE\0", "worker"),
         (b"/x/python\0/x/ray/_private/workers/default_worker.py\0--node-ip-address=", "worker"),
-        (b"/x/python\0-m\0implant_model.sandbox\015", "decoder"),
+        (b"/x/python\0-m\0implant_model.decode.sandbox\015", "decoder"),
         (b"/x/ray/core/src/ray/raylet/raylet\0--raylet_socket_name=", "store"),
         (b"/x/ray/core/src/ray/gcs/gcs_server\0--log_dir=", None),
         (b"", None),

@@ -8,7 +8,7 @@ import safetensors.numpy
 import torch
 
 from implant_model.errors import PackageError
-from implant_model.networks.novelty_on_device import NoveltyScore
+from implant_model.networks.device_batches import NoveltyScore
 from implant_model.novelty import (
     METHODS,
     Gaussian,

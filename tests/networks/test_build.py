@@ -11,8 +11,13 @@ from torch.nn import functional
 from torchvision import models
 
 from implant_model.errors import UsageError
-from implant_model.networks.build import Ensemble, ImplantClassifier, ImplantSegmenter, build
-from implant_model.networks.folding import fold_batch_norms
+from implant_model.networks.build import (
+    Ensemble,
+    ImplantClassifier,
+    ImplantSegmenter,
+    build,
+    fold_batch_norms,
+)
 from implant_model.networks.spec import BACKBONES, NetworkSpec
 from implant_model.networks.unet import UNet
 

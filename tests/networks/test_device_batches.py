@@ -12,8 +12,7 @@ import torch
 
 from implant_model.classifier import measure
 from implant_model.networks.build import Ensemble
-from implant_model.networks.device_batches import SLOTS, DeviceBatches, Results, Run
-from implant_model.networks.novelty_on_device import NoveltyScore
+from implant_model.networks.device_batches import SLOTS, DeviceBatches, NoveltyScore, Results, Run
 from implant_model.networks.weights import load_networks
 from implant_model.novelty import NoveltyReference
 from implant_model.package.save import load_package

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from implant_model.classifier import Classifier
-from implant_model.decode.pictures import picture_of
+from implant_model.decode.prepare import picture_of
 from implant_model.errors import Outcome, Reason, UsageError
 from implant_model.limits import Limits
 from implant_model.networks.spec import Precision

@@ -17,8 +17,8 @@ from implant_model.decode.preprocess import Preprocessing
 from implant_model.errors import StorageError, UsageError
 from implant_model.limits import Limits
 from implant_model.storage.store import ObjectInfo, ObjectReader
-from training.data.dataset import load_set
 from training.data.duplicates import duplicate_groups, near_pairs, perceptual_hashes
+from training.data.gather import load_set
 from training.data.labelled import (
     Excluded,
     LabelledSet,

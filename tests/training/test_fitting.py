@@ -14,9 +14,8 @@ from implant_model.phantoms.render import ORTHONET, render
 from tests.support.ray_cluster import RayCluster
 from training.config import TrainConfig
 from training.data.labelled import LabelledSet
-from training.fit.fitting import specs_of
+from training.fit.fitting import specs_of, watched
 from training.fit.segmenter import SegmenterSettings
-from training.fit.watch import watched
 from training.masks.mask_files import write_masks
 from training.masks.mask_set import BY_HAND, POOR, gather_masks, write_poor
 

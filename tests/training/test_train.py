@@ -22,12 +22,12 @@ from implant_model.phantoms.files import Sample, sample_archives
 from implant_model.phantoms.render import ORTHONET
 from jobs.train import Call, main, report_set, say_missing, summarise
 from training.config import FitSettings, SplitSettings, from_document, load_config
-from training.data.dataset import load_set
 from training.data.divide import divide
+from training.data.gather import load_set
 from training.data.labelled import Excluded, LabelledSet
 from training.data.labels import read_labels
 from training.data.shortcuts import probe_cues
-from training.fit.schedule import draw_order, learning_rate, parameter_groups, take_weights
+from training.fit.loop import draw_order, learning_rate, parameter_groups, take_weights
 from training.metrics import wilson
 
 ROOT = Path(__file__).parents[2]

@@ -11,6 +11,7 @@ Shapes: N images, S side, B batch, C channels, K classes.
 import copy
 import io
 import json
+import math
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -25,10 +26,10 @@ from torch import Tensor, nn
 
 from implant_model.networks.build import ImplantSegmenter, build
 from implant_model.networks.weights import load_network
+from training.config import FitSettings
 from training.fit.augment import augment
 from training.fit.early_stop import EarlyStop
 from training.fit.recipe import Material, Recipe
-from training.fit.schedule import draw_order, learning_rate, parameter_groups, take_weights
 
 STATE_FILE = "state.pt"
 
@@ -200,3 +201,40 @@ def read_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
         data = io.BytesIO((Path(folder) / STATE_FILE).read_bytes())
     state: dict[str, Any] = torch.load(data, map_location="cpu", weights_only=True)
     return state
+
+
+def take_weights(network: nn.Module, weights: dict[str, Tensor]) -> int:
+    """Copies the tensors whose name and shape fit; returns how many."""
+    own = network.state_dict()
+    fitting = {k: v for k, v in weights.items() if k in own and v.shape == own[k].shape}
+    network.load_state_dict(fitting, strict=False)
+    return len(fitting)
+
+
+def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Decays matrices and kernels, but neither biases nor the scales of normalisations."""
+    parameters = list(network.parameters())
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def learning_rate(done: float, fit: FitSettings) -> float:
+    """The rate after a share of all steps: a climb over `warmup`, then a cosine down to 0."""
+    if done < fit.warmup:
+        return fit.learning_rate * max(done / fit.warmup, 0.01)
+    part = (done - fit.warmup) / (1 - fit.warmup)
+    return fit.learning_rate * (1 + math.cos(math.pi * part)) / 2
+
+
+def draw_order(labels_N: Tensor, balance: float, generator: torch.Generator) -> Tensor:
+    """Draws N positions: without repetition for balance 0, else with weights by class.
+
+    A class of n images is drawn in proportion to n ** (1 - balance).
+    """
+    if balance == 0:
+        return torch.randperm(len(labels_N), generator=generator)
+    counts_K = torch.bincount(labels_N).clamp(min=1).double()
+    weights_N = counts_K[labels_N] ** -balance
+    return torch.multinomial(weights_N, len(labels_N), replacement=True, generator=generator)
