@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from implant_model.decode.preprocess import Preprocessing, preprocess
-from implant_model.phantoms.render import ORTHONET, render
+from implant_model.package.catalogue import ORTHONET
+from implant_model.phantoms.render import render
 from training.masks.automatic import GradedMask, find_mask
 from training.masks.mask_files import contact_sheet
 from training.masks.overlap import dice

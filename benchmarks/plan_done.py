@@ -12,6 +12,7 @@ import argparse
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,8 +22,10 @@ from benchmarks.machine import machine
 from implant_model import __version__, storage
 from implant_model.errors import ArchiveStatus
 from jobs.entry.command import INCOMPLETE, OK, run_command
-from jobs.pipeline.plan import PlannedArchive, make_plan
-from jobs.tables.publish import ArchiveResult, RunIdentity, Tables
+from jobs.pipeline.plan import make_plan
+from jobs.tables.publish import RunIdentity, Tables
+from jobs.tables.receipts import Counts, UnitFile
+from jobs.tables.records import ArchiveResult, PlannedArchive
 from jobs.tables.schema import unit_id, unit_path
 
 MODEL: Final = "bench@000000000000"
@@ -82,10 +85,9 @@ def result(archive: PlannedArchive) -> ArchiveResult:
     now = datetime.now(UTC)
     unit = unit_id(archive.name, archive.info.version, MODEL, CONFIGURATION, 0, 0)
     path = unit_path(MODEL, unit)
-    units = ({"path": path, "first_member": 0, "members": 1, "bytes": 9, "sha256": "0" * 64},)
-    return ArchiveResult(
-        archive, ArchiveStatus.COMPLETE, None, "", units, {"identified": 1}, {}, now, now
-    )
+    units = (UnitFile(path, 0, 1, 9, "0" * 64),)
+    counts = Counts(Counter({"identified": 1}))
+    return ArchiveResult(archive, ArchiveStatus.COMPLETE, None, "", units, counts, now, now)
 
 
 if __name__ == "__main__":

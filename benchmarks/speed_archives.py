@@ -16,9 +16,10 @@ import cv2
 import numpy as np
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
+from implant_model.package.catalogue import ORTHONET
 from implant_model.phantoms.dicom_files import write_dicom
 from implant_model.phantoms.picture_files import write_jpeg, write_png
-from implant_model.phantoms.render import ORTHONET, Phantom, render
+from implant_model.phantoms.render import Phantom, render
 
 NUM_DIFFERENT: Final = 4
 """Pictures that differ within a tar."""

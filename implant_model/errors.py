@@ -17,6 +17,7 @@ file may be a patient's. The enumerations are those of the tables, see the READM
 """
 
 from enum import StrEnum
+from typing import Final
 
 
 class Outcome(StrEnum):
@@ -61,6 +62,17 @@ class ArchiveReason(StrEnum):
     NOT_FOUND = "not_found"
     CHANGED = "changed"
     STORAGE_ERROR = "storage_error"
+
+
+TRANSIENT: Final = frozenset(
+    {
+        ArchiveReason.ACCESS_DENIED,
+        ArchiveReason.NOT_FOUND,
+        ArchiveReason.CHANGED,
+        ArchiveReason.STORAGE_ERROR,
+    }
+)
+"""Reasons that lie outside the archive's bytes: the next run, or training, tries again."""
 
 
 class ArchiveStatus(StrEnum):

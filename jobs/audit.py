@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from implant_model import storage
+from implant_model.storage.local_files import write_whole
 from jobs.auditing import files, last_audit
 from jobs.auditing.assemble import Audited, assemble, worklist_order
 from jobs.auditing.audit_options import AuditOptions, parse_audit
@@ -100,8 +101,8 @@ def write(folder: Path, audited: Audited, found: Findings) -> None:
     """Writes tables, page and, when all else is there, the summary."""
     page, summary = render_audit(found).encode(), to_json(found)
     files.write_tables(folder, audited)
-    files.write_bytes(folder / files.PAGE, page)
-    files.write_bytes(folder / files.SUMMARY, summary)
+    write_whole(folder / files.PAGE, page)
+    write_whole(folder / files.SUMMARY, summary)
 
 
 def summarise(found: Findings, folder: Path) -> None:

@@ -32,7 +32,8 @@ from jobs.pipeline.recipe import Recipe
 from jobs.pipeline.run import settle
 from jobs.pipeline.summary import describe_plan, exit_code, summarise
 from jobs.tables.lease import Lease
-from jobs.tables.publish import ArchiveResult, RunIdentity, Tables
+from jobs.tables.publish import RunIdentity, Tables
+from jobs.tables.records import ArchiveResult
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -22,6 +22,7 @@ from typing import Final
 from implant_model import storage
 from implant_model.errors import Outcome, UsageError
 from implant_model.package.save import ModelPackage, load_package
+from implant_model.storage.local_files import write_whole
 from jobs import classify, verify
 from jobs.entry.command import DISCLAIMER, INCOMPLETE, OK, Parser, run_command
 from jobs.report.comparison import Comparison, compare
@@ -119,9 +120,7 @@ def write_report(
         comparison=comparison,
         verified=verified if is_whole else "jobs.verify found rows that are not whole.",
     )
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(page, encoding="utf-8")
-    part.replace(path)
+    write_whole(path, page.encode())
     return path
 
 

@@ -29,6 +29,7 @@ import numpy as np
 from implant_model.decode.preprocess import Preprocessing
 from implant_model.errors import UsageError
 from implant_model.limits import Limits
+from implant_model.storage.local_files import write_whole
 from jobs.entry.cluster import place_workers, start_ray
 from jobs.entry.command import INCOMPLETE, OK, Parser, run_command
 from jobs.entry.folder import local_folder, make_folder
@@ -43,7 +44,7 @@ from training.data.trained_on import learned_before
 from training.fit.fitting import Fitted, Workplace, check_networks, fit_split
 from training.masks.mask_files import mask_files
 from training.masks.mask_set import MaskSet, gather_masks, write_poor
-from training.packaging import Figures, make_package
+from training.packaging import Figures, Training, make_package
 
 CLASSES_SAID = 12
 """Lines of classes before the training; the file has all."""
@@ -94,17 +95,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = ["python", "-m", "jobs.train", *(word for word in words if word != "--resume")]
     package, figures = make_package(
         call.output,
-        call.config,
-        preprocessing,
-        labelled,
-        division,
-        shipped,
-        folds,
-        place,
-        command,
-        masks,
-        before,
-        cues,
+        Training(
+            call.config,
+            preprocessing,
+            labelled,
+            division,
+            shipped,
+            folds,
+            place,
+            command,
+            masks,
+            before,
+            cues,
+        ),
     )
     summarise(call, labelled, division, package.id, figures)
     return say_missing(labelled)
@@ -162,7 +165,7 @@ def report_set(labelled: LabelledSet, division: Division, file: Path) -> CueRepo
     cues = probe_cues(labelled.images_NSS, labelled.sizes_N2, labelled.labels_N, division.groups_N)
     classes = describe_classes(labelled, division)
     links, told = describe_links(labelled, division), [*describe_cues(cues)]
-    file.write_text("\n".join([*links, *told, *classes]) + "\n")
+    write_whole(file, ("\n".join([*links, *told, *classes]) + "\n").encode())
     more = len(classes) - CLASSES_SAID
     rest = [f"  and {more:,} classes more, in {file}"] if more > 0 else []
     for line in (*links, *told, *classes[:CLASSES_SAID], *rest):

@@ -17,8 +17,7 @@ from typing import Any, TypeVar, cast, get_type_hints
 from implant_model.errors import UsageError
 from implant_model.networks.spec import FISHER
 from implant_model.novelty import METHODS, Method
-from implant_model.package.catalogue import Catalogue, Implant
-from implant_model.phantoms.render import ORTHONET
+from implant_model.package.catalogue import ORTHONET, Catalogue, Implant
 from training.fit.augment import Augmentation
 from training.fit.segmenter import SegmenterSettings
 

@@ -3,6 +3,7 @@
 import platform
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -95,25 +96,41 @@ def size_control(
     }
 
 
-def make_package(
-    folder: Path,
-    config: TrainConfig,
-    preprocessing: Preprocessing,
-    labelled: LabelledSet,
-    division: Division,
-    shipped: Fitted,
-    folds: Sequence[Fitted],
-    place: Workplace,
-    command: Sequence[str],
-    masks: MaskSet | None = None,
-    before: Digests | None = frozenset(),
-    cues: CueReport | None = None,
-) -> tuple[ModelPackage, Figures]:
-    """Measures, writes the card and saves the package; returns it with its figures.
+@dataclass(frozen=True)
+class Training:
+    """A training that has ended, with all that its package and its card are made of.
 
-    `before` is what the first weights learned from, see `training.data.trained_on.learned_before`;
-    `cues` what file facts give away, and is measured here if it was not before.
+    Attributes:
+        config: Its settings.
+        preprocessing: As it goes into the package.
+        labelled: The set.
+        division: Its splits.
+        shipped: The networks that are packaged, calibrated.
+        folds: Those of the cross-validation; empty where a test part was held out.
+        place: Where it ran.
+        command: The call, for the card.
+        masks: Of the segmenter, where there is one.
+        before: What the first weights learned from, see `trained_on.learned_before`.
+        cues: What file facts give away; measured when the package is made if None.
     """
+
+    config: TrainConfig
+    preprocessing: Preprocessing
+    labelled: LabelledSet
+    division: Division
+    shipped: Fitted
+    folds: Sequence[Fitted]
+    place: Workplace
+    command: Sequence[str]
+    masks: MaskSet | None = None
+    before: Digests | None = frozenset()
+    cues: CueReport | None = None
+
+
+def make_package(folder: Path, training: Training) -> tuple[ModelPackage, Figures]:
+    """Measure, write the card and save the package; return it with its figures."""
+    config, labelled, division = training.config, training.labelled, training.division
+    shipped, folds = training.shipped, training.folds
     measured = measured_parts(shipped, folds)
     figures = figures_of(labelled, division, measured)
     figures.update(segmenter_figures(division, shipped, folds))
@@ -125,23 +142,23 @@ def make_package(
         figures=figures,
         controls=controls,
         measured_on=measured_on,
-        cues=cues
+        cues=training.cues
         or probe_cues(labelled.images_NSS, labelled.sizes_N2, labelled.labels_N, division.groups_N),
         groups=len(np.unique(division.groups_N)),
         duplicates=division.duplicates,
         patients_known=int((labelled.patients_N >= 0).sum()),
         excluded=labelled.excluded,
-        masks=None if masks is None else masks.counts(division.shipped.train_N),
-        command=shlex.join(command),
-        environment=environment(place),
-        start_known=before is not None,
+        masks=None if training.masks is None else training.masks.counts(division.shipped.train_N),
+        command=shlex.join(training.command),
+        environment=environment(training.place),
+        start_known=training.before is not None,
     )
-    learned = all_learned(labelled, division.shipped.train_N, before)
+    learned = all_learned(labelled, division.shipped.train_N, training.before)
     package = save_package(
         folder,
         name=config.name,
         catalogue=catalogue,
-        preprocessing=preprocessing,
+        preprocessing=training.preprocessing,
         networks=shipped.networks,
         calibration=Calibration(
             shipped.calibrated.temperature,

@@ -5,7 +5,7 @@
 
 Two models: the sample package, which is made for CPUs, and an untrained one whose networks are of
 the size that the method's paper used. Part `tensors`: the networks alone, on one batch that lies on
-the device; the classifier's actor, which gets parcels of uint8 images in host memory and gives
+the device; the classifier's actor, which gets blocks of uint8 images in host memory and gives
 rows; and the actor in the job's Ray Data stage. Part `job`: the whole job on archives, full-size
 model, on 4, 8, ... cores of the machine, with the share of time in which the GPU had work; its runs
 must be long beside a start's spread of some seconds, or the GPU seems busy for more than all of the

@@ -35,9 +35,9 @@ def _tensors(measured: dict[str, dict[str, Any]]) -> str:
     lines = [
         "## Tensors ready\n",
         f"Images a second, and the share of the networks alone (wanted: {LEAST:.2f} of the actor). "
-        "The stage is the same actor under Ray Data, whose one driver hands on 40 to 60 parcels of "
+        "The stage is the same actor under Ray Data, whose one driver hands on 40 to 60 blocks of "
         "256 images a second: a GPU that is faster than that waits for it. Of the full-size model "
-        "a run of the stage is ten to thirty parcels, so that its share is right to a tenth.",
+        "a run of the stage is ten to thirty blocks, so that its share is right to a tenth.",
         "",
         "| model, precision | batch | networks alone | actor | its share | stage | its share |",
         "|---|---|---|---|---|---|---|",
@@ -57,7 +57,7 @@ def _job(measured: dict[str, dict[str, Any]], tensors: dict[str, dict[str, Any]]
     lines = [
         "## The whole job, full-size model\n",
         "Cores that fill the GPU: the networks alone over the job's rate for each core, where the "
-        "GPU had time to spare. It is busy longer than its share of images where parcels are not "
+        "GPU had time to spare. It is busy longer than its share of images where blocks are not "
         "full, as those of a short run on many cores.",
         "",
         "| archives | precision | cores | images/s | of the networks alone | GPU busy | fill it |",

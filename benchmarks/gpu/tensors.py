@@ -20,13 +20,14 @@ from implant_model.classifier import Classifier
 from implant_model.errors import ImplantError
 from implant_model.networks.spec import Precision
 from implant_model.package.save import ModelPackage
-from jobs.pipeline.blocks import Unit, parcel_table
-from jobs.pipeline.source import PARCEL_MEMBERS, ParcelSource
-from jobs.pipeline.stages import CALLS_PER_ACTOR, ClassifyParcel, Resources, classify_stage
+from jobs.pipeline.blocks import block_table
+from jobs.pipeline.source import BLOCK_MEMBERS, BlockSource
+from jobs.pipeline.stages import CALLS_PER_ACTOR, ClassifyBlock, Resources, classify_stage
+from jobs.tables.receipts import Unit
 from jobs.tables.schema import PREDICTION_ROW
 
 TASKS: Final = 32
-"""Read tasks that hand out the parcels of a run of the stage."""
+"""Read tasks that hand out the blocks of a run of the stage."""
 COUNTED: Final = 0.75
 """Share of a run of the stage that counts: before that, processes start and networks are loaded."""
 
@@ -60,30 +61,30 @@ def measure_tensors(
         repeats: How often each is measured.
         seconds: Of each measurement.
     """
-    parcel = make_parcel(package.preprocessing.size_px)
-    rates = _in_this_process(parcel, package, precision, resources, repeats, seconds)
+    block = make_parcel(package.preprocessing.size_px)
+    rates = _in_this_process(block, package, precision, resources, repeats, seconds)
     torch.cuda.empty_cache()
-    count = int(seconds / COUNTED * max(rates.actor) / PARCEL_MEMBERS) + 4
+    count = int(seconds / COUNTED * max(rates.actor) / BLOCK_MEMBERS) + 4
     for _ in range(repeats):
-        rates.stage.append(stage_rate(parcel, count, precision, package, resources))
+        rates.stage.append(stage_rate(block, count, precision, package, resources))
     return rates
 
 
 def _in_this_process(
-    parcel: pa.Table,
+    block: pa.Table,
     package: ModelPackage,
     precision: Precision,
     resources: Resources,
     repeats: int,
     seconds: float,
 ) -> TensorRates:
-    actor = ClassifyParcel(ray.put(package), precision, resources)
+    actor = ClassifyBlock(ray.put(package), precision, resources)
     batches = Classifier(package, "cuda", precision).device_batches(resources.batch_size)
-    call = partial(actor, parcel)
+    call = partial(actor, block)
     rates = TensorRates(batches.batch_size, [], [], [])
     for _ in range(repeats):
         rates.alone.append(rate(batches.repeat, batches.batch_size, 1, seconds))
-        rates.actor.append(rate(call, PARCEL_MEMBERS, CALLS_PER_ACTOR, seconds))
+        rates.actor.append(rate(call, BLOCK_MEMBERS, CALLS_PER_ACTOR, seconds))
     return rates
 
 
@@ -109,33 +110,33 @@ def rate(work: Callable[[], object], images: int, threads: int, seconds: float) 
 
 
 def make_parcel(size_px: int) -> pa.Table:
-    """A full parcel of noise, schema `PARCEL`, all of whose rows wait for a prediction."""
-    shape = (PARCEL_MEMBERS, size_px, size_px)
+    """A full block of noise, schema `BLOCK`, all of whose rows wait for a prediction."""
+    shape = (BLOCK_MEMBERS, size_px, size_px)
     images_NHW = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     must = {"archive": "a.tar", "archive_version": "1", "frame": 0}
     rows = [
         dict.fromkeys(PREDICTION_ROW.names) | must | {"member_index": n, "member": f"{n:06}.dcm"}
-        for n in range(PARCEL_MEMBERS)
+        for n in range(BLOCK_MEMBERS)
     ]
-    unit = Unit(0, "a.tar", "1", 0, PARCEL_MEMBERS, images_NHW.nbytes, "unit.parquet")
+    unit = Unit(0, "a.tar", "1", 0, BLOCK_MEMBERS, images_NHW.nbytes, "unit.parquet")
     table = pa.Table.from_pylist(rows, PREDICTION_ROW)
-    return parcel_table([unit], table, images_NHW.tobytes())
+    return block_table([unit], table, images_NHW.tobytes())
 
 
 def stage_rate(
-    parcel: pa.Table, count: int, precision: Precision, package: ModelPackage, resources: Resources
+    block: pa.Table, count: int, precision: Precision, package: ModelPackage, resources: Resources
 ) -> float:
-    """Images a second of so many parcels through the stage, by when the last of them come out."""
+    """Images a second of so many blocks through the stage, by when the last of them come out."""
     context = DataContext.get_current()
     context.target_max_block_size = 1
     context.execution_options.preserve_order = False
-    holder = [ray.put(parcel)]
+    holder = [ray.put(block)]
     shares = [len(range(task, count, TASKS)) for task in range(min(TASKS, count))]
-    source = ParcelSource([partial(_hand_out, holder, share) for share in shares])
-    parcels = ray.data.read_datasource(
+    source = BlockSource([partial(_hand_out, holder, share) for share in shares])
+    blocks = ray.data.read_datasource(
         source, override_num_blocks=len(shares), num_cpus=resources.read_cpus
     )
-    filled = classify_stage(parcels, precision, package, resources)
+    filled = classify_stage(blocks, precision, package, resources)
     seen_at = [
         time.monotonic()
         for batch in filled.iter_batches(
@@ -144,12 +145,12 @@ def stage_rate(
         for _ in range(len(batch))
     ]
     if len(seen_at) != count:
-        raise ImplantError(f"The stage gave {len(seen_at)} parcels of {count}.")
+        raise ImplantError(f"The stage gave {len(seen_at)} blocks of {count}.")
     first = count - int(COUNTED * count)
-    return (count - first) * PARCEL_MEMBERS / (seen_at[-1] - seen_at[first - 1])
+    return (count - first) * BLOCK_MEMBERS / (seen_at[-1] - seen_at[first - 1])
 
 
 def _hand_out(holder: "list[ray.ObjectRef[pa.Table]]", count: int) -> Iterator[pa.Table]:
-    parcel = ray.get(holder[0])
+    block = ray.get(holder[0])
     for _ in range(count):
-        yield parcel
+        yield block

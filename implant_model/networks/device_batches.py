@@ -92,7 +92,7 @@ SLOTS: Final = 3  # one batch on its way in, one computed, one on its way out
 BATCH_SIZES: Final = (256, 128, 64, 32, 16, 8, 4, 2, 1)
 SMALLER: Final = (4, 16)
 """Batches that are not full take the smallest size that holds them, the whole one over these: the
-parcels of small archives would leave most of a GPU's work to nothing. On an H200 a batch of 16
+blocks of small archives would leave most of a GPU's work to nothing. On an H200 a batch of 16
 takes a sixth to a tenth of the time of 256 (the sample package, and ResNet-50 at 384 pixels)."""
 CPU_BATCH_SIZE: Final = 16
 """Larger ones gain 4 % at 32, leave the cache behind that (2.2, 2.5 and 3.5 ms an image at 32, 64,

@@ -189,3 +189,25 @@ def folded(text: str) -> str:
     """Returns a name with what registries write differently taken away: case, blanks, - and _."""
     plain = unicodedata.normalize("NFKC", text).casefold()
     return " ".join(plain.replace("-", " ").replace("_", " ").split())
+
+
+_JRI, _SMITH_NEPHEW = "JRI Orthopaedics", "Smith & Nephew"
+ORTHONET = Catalogue(
+    (
+        Implant("depuy-corail-collared", "hip", "DePuy", "Corail, with collar"),
+        Implant("depuy-corail-collarless", "hip", "DePuy", "Corail, without collar"),
+        Implant("jri-furlong-evolution-collared", "hip", _JRI, "Furlong Evolution, with collar"),
+        Implant(
+            "jri-furlong-evolution-collarless", "hip", _JRI, "Furlong Evolution, without collar"
+        ),
+        Implant("smith-nephew-anthology", "hip", _SMITH_NEPHEW, "Anthology"),
+        Implant("smith-nephew-polarstem", "hip", _SMITH_NEPHEW, "Polarstem"),
+        Implant("stryker-accolade-ii", "hip", "Stryker", "Accolade II"),
+        Implant("stryker-exeter", "hip", "Stryker", "Exeter"),
+        Implant("depuy-sigma", "knee", "DePuy", "Sigma"),
+        Implant("smith-nephew-genesis-ii", "knee", _SMITH_NEPHEW, "Genesis II"),
+        Implant("smith-nephew-legion", "knee", _SMITH_NEPHEW, "Legion"),
+        Implant("zimmer-biomet-oxford", "knee", "Zimmer Biomet", "Oxford"),
+    )
+)
+"""The twelve implants of OrthoNet (Patel et al. 2021), in the order of its labels."""

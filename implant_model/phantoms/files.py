@@ -5,7 +5,6 @@ libraries. The files show the pipeline at work, they are no evidence about patie
 """
 
 import csv
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +13,17 @@ from typing import TypedDict
 import numpy as np
 
 from implant_model.errors import UsageError
-from implant_model.package.catalogue import Implant
+from implant_model.package.catalogue import ORTHONET, Implant
 from implant_model.phantoms.archive_files import SUFFIXES, archive_writer
 from implant_model.phantoms.dicom_files import TRANSFER_SYNTAXES, Patient, draw_patient, write_dicom
 from implant_model.phantoms.picture_files import write_jpeg, write_mask, write_png
 from implant_model.phantoms.render import (
-    ORTHONET,
     Phantom,
     render,
     render_unknown,
     render_without_implant,
 )
+from implant_model.storage.local_files import whole_file
 
 __all__ = [
     "FORMATS",
@@ -134,14 +133,8 @@ def sample_archive(
         )
     rows: list[ManifestRow] = []
     members = _members(rows, path.name, range(first, first + count), seed, sample or Sample())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            write(file, members)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        write(file, members)
     return rows
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from implant_model.errors import UsageError
-from implant_model.package.catalogue import Catalogue, Implant
+from implant_model.package.catalogue import ORTHONET, Implant
 from implant_model.phantoms.film import expose
 from implant_model.phantoms.hips import STEMS
 from implant_model.phantoms.knees import KNEES
@@ -28,26 +28,6 @@ from implant_model.phantoms.others import add_clips
 from implant_model.phantoms.scenes import Laterality, View, hip_view, knee_view, shoulder_view
 
 OTHERS = ("humeral-stem", "reverse-shoulder", "plate", "nail", "hip-screw")
-
-_JRI, _SMITH_NEPHEW = "JRI Orthopaedics", "Smith & Nephew"
-ORTHONET = Catalogue(
-    (
-        Implant("depuy-corail-collared", "hip", "DePuy", "Corail, with collar"),
-        Implant("depuy-corail-collarless", "hip", "DePuy", "Corail, without collar"),
-        Implant("jri-furlong-evolution-collared", "hip", _JRI, "Furlong Evolution, with collar"),
-        Implant(
-            "jri-furlong-evolution-collarless", "hip", _JRI, "Furlong Evolution, without collar"
-        ),
-        Implant("smith-nephew-anthology", "hip", _SMITH_NEPHEW, "Anthology"),
-        Implant("smith-nephew-polarstem", "hip", _SMITH_NEPHEW, "Polarstem"),
-        Implant("stryker-accolade-ii", "hip", "Stryker", "Accolade II"),
-        Implant("stryker-exeter", "hip", "Stryker", "Exeter"),
-        Implant("depuy-sigma", "knee", "DePuy", "Sigma"),
-        Implant("smith-nephew-genesis-ii", "knee", _SMITH_NEPHEW, "Genesis II"),
-        Implant("smith-nephew-legion", "knee", _SMITH_NEPHEW, "Legion"),
-        Implant("zimmer-biomet-oxford", "knee", "Zimmer Biomet", "Oxford"),
-    )
-)
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,6 @@ another separator than the comma begins a cell there. Numbers stay numbers. A by
 that the file is UTF-8: without one spreadsheets take it for the system's old encoding.
 """
 
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from implant_model.storage.local_files import whole_file
 from jobs.auditing.assemble import Audited
 from jobs.auditing.registry.records import Exclusion, Records
 from jobs.auditing.registry.sites import places
@@ -113,30 +112,26 @@ def write_tables(folder: Path, audited: Audited) -> None:
             "means": pa.array([""] * len(unmatched), pa.string()),
         }
     )
-    _put(folder / VERDICTS, lambda path: pq.write_table(table, path, compression="zstd"))
+    _write_parquet(folder / VERDICTS, table)
     for stem, rows in ((WORKLIST, worklist), (SAFETY, safety)):
-        _put(folder / f"{stem}.parquet", lambda p, r=rows: pq.write_table(r, p, compression="zstd"))  # type: ignore[misc]
+        _write_parquet(folder / f"{stem}.parquet", rows)
         write_csv(folder / f"{stem}.csv", rows)
     write_csv(folder / EXCLUDED, excluded.select([*numbers, "why"]))
     write_csv(folder / SAME_JOINT, same_joint.select([*numbers, "same_joint_as"]))
     write_csv(folder / UNMATCHED, names)
 
 
+def _write_parquet(path: Path, table: pa.Table) -> None:
+    with whole_file(path) as file:
+        pq.write_table(table, file, compression="zstd")
+
+
 def write_csv(path: Path, table: pa.Table) -> None:
     """Writes CSV in UTF-8 that spreadsheets know as such and do not take for formulas."""
     safe = pa.table({name: _safe(table[name]) for name in table.column_names})
-
-    def write(part: str) -> None:
-        with Path(part).open("wb") as file:
-            file.write(BOM)
-            pa_csv.write_csv(safe, file)
-
-    _put(path, write)
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Writes a file whole or not at all."""
-    _put(path, lambda part: Path(part).write_bytes(data))
+    with whole_file(path) as file:
+        file.write(BOM)
+        pa_csv.write_csv(safe, file)
 
 
 def _safe(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -151,15 +146,6 @@ def _safe(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.if_else(
         pc.and_not(acts, is_number), pc.binary_join_element_wise("'", inner, ""), inner
     )
-
-
-def _put(path: Path, write: Callable[[str], object]) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        write(str(part))
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _reasons(records: Records, verdicts: Verdicts) -> pa.DictionaryArray:

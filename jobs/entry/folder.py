@@ -1,6 +1,6 @@
 """The folder of this machine that a job writes to."""
 
-import os
+import tempfile
 from pathlib import Path
 
 from implant_model.errors import UsageError
@@ -26,9 +26,8 @@ def make_folder(text: str, option: str = "--report") -> Path:
     folder = local_folder(text, option)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".{os.getpid()}.part"
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise UsageError(f"{option} {folder} cannot be written: {error.strerror}.") from error
     return folder

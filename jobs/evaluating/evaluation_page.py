@@ -1,7 +1,6 @@
 """The page of an evaluation: what `Evaluation` holds as one HTML document that loads nothing."""
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Final
 from markupsafe import Markup
 
 from implant_model import __version__
+from implant_model.storage.local_files import write_whole
 from jobs.entry.command import DISCLAIMER
 from jobs.evaluating.assessment import Bin
 from jobs.evaluating.evaluation import INTERVALS, Evaluation, to_json
@@ -151,10 +151,6 @@ DOCUMENT, PAGE, EXCLUDED = "evaluation.json", "evaluation.html", "excluded.csv"
 
 def write_evaluation(folder: Path, found: Evaluation, held: Gathered) -> None:
     """Writes the document, the page and the list of what was left out, each whole or not at all."""
-    own = os.getpid()
-    parts = {name: folder / f".{name}.{own}.part" for name in (DOCUMENT, PAGE, EXCLUDED)}
-    parts[DOCUMENT].write_bytes(to_json(found))
-    parts[PAGE].write_text(render_evaluation(found), encoding="utf-8")
-    write_excluded(held, parts[EXCLUDED])
-    for name, part in parts.items():
-        part.replace(folder / name)
+    write_whole(folder / DOCUMENT, to_json(found))
+    write_whole(folder / PAGE, render_evaluation(found).encode())
+    write_excluded(held, folder / EXCLUDED)

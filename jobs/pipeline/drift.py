@@ -18,8 +18,6 @@ Group = TypeVar("Group")
 NOVELTY_BINS = 10
 RARE_SHARE = 0.01
 """Categories below this share before are taken together: their ratios are noise."""
-NO_NUMBER = 1 << 20
-"""The bin of a score that is not finite: above every other."""
 CHANCE_Z = 3.09
 """Normal quantile of 0.999."""
 
@@ -58,7 +56,7 @@ def measure_novelty_shift(now: Mapping[int, int], before: Mapping[int, int]) -> 
     """Compares histograms of novelty in tenths of the distribution before.
 
     Args:
-        now: Counts by `novelty_bin`, not empty.
+        now: Counts by `receipts.novelty_bin`, not empty.
         before: The same of the runs before.
     """
     total, below, groups = sum(before.values()), 0, {}
@@ -66,11 +64,6 @@ def measure_novelty_shift(now: Mapping[int, int], before: Mapping[int, int]) -> 
         groups[place] = min(NOVELTY_BINS * below // total, NOVELTY_BINS - 1)
         below += before.get(place, 0)
     return _shift(_gather(now, groups), _gather(before, groups))
-
-
-def novelty_bin(novelty: float) -> int:
-    """The bin of a score of either sign: an eighth of its value wide, and of 1 around zero."""
-    return math.floor(8 * math.asinh(novelty)) if math.isfinite(novelty) else NO_NUMBER
 
 
 def _gather(counts: Mapping[Key, int], groups: Mapping[Key, Group]) -> dict[Group, int]:

@@ -14,7 +14,8 @@ from typing import Any, Final
 from implant_model import storage
 from implant_model.errors import NotFoundError, Outcome
 from jobs.pipeline.drift import Shift, measure_novelty_shift, measure_shift
-from jobs.tables.publish import ArchiveResult, RunIdentity
+from jobs.tables.publish import RunIdentity
+from jobs.tables.records import ArchiveResult
 
 HEALTH: Final = "health"
 """Folder of the health records, beside the tables."""
@@ -43,7 +44,7 @@ class Health:
         outcomes: Members by outcome.
         reasons: Rejected and ignored members by reason.
         implants: Classified members by their best candidate.
-        novelty: Classified members by `drift.novelty_bin`, as text.
+        novelty: Classified members by `receipts.novelty_bin`, as text.
         compared_runs: Runs of the last weeks that this one was compared with.
         shifts: What moved and how far, see `drift`; empty where there is too little to say.
         warnings: What is past a threshold, a sentence each.
@@ -128,10 +129,10 @@ def _count(results: Sequence[ArchiveResult], identity: RunIdentity) -> Health:
         finished_at=finished_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         seconds=round((finished_at - started_at).total_seconds(), 1),
         archives=dict(Counter(str(result.status) for result in results)),
-        outcomes=_total(result.outcomes for result in results),
-        reasons=_total(result.reasons for result in results),
-        implants=_total(result.implants for result in results),
-        novelty=_total(result.novelty for result in results),
+        outcomes=_total(result.counts.outcomes for result in results),
+        reasons=_total(result.counts.reasons for result in results),
+        implants=_total(result.counts.implants for result in results),
+        novelty=_total(result.counts.novelty for result in results),
     )
 
 

@@ -1,15 +1,14 @@
 """What has arrived of each planned archive: receipts in, results of whole archives out."""
 
 import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 from implant_model.errors import ArchiveReason, ArchiveStatus
-from jobs.pipeline.plan import PlannedArchive
-from jobs.tables.publish import ArchiveResult
+from jobs.tables.receipts import ArchiveReceipt, Counts, End, Failure, Published, UnitFile
+from jobs.tables.records import ArchiveResult, PlannedArchive
 
 UNFINISHED: Final = (
     "The processes that worked on it ended before it did, each time that it was tried (out of "
@@ -21,22 +20,19 @@ UNFINISHED: Final = (
 class _Account:
     """Receipts of one archive; a unit that arrives twice counts once."""
 
-    units: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    outcomes: Counter[str] = field(default_factory=Counter)
-    reasons: Counter[str] = field(default_factory=Counter)
-    implants: Counter[str] = field(default_factory=Counter)
-    novelty: Counter[str] = field(default_factory=Counter)
-    end: Mapping[str, Any] | None = None
-    error: str | None = None
+    units: dict[str, UnitFile] = field(default_factory=dict)
+    counts: Counts = field(default_factory=Counts)
+    end: End | None = None
 
-    @property
-    def members(self) -> int:
-        return sum(unit["members"] for unit in self.units.values())
+    def add(self, receipt: Published) -> None:
+        if receipt.file.path not in self.units:
+            self.units[receipt.file.path] = receipt.file
+            self.counts.update(receipt.counts)
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether the end has come and every member before it is in a published unit."""
-        return self.end is not None and self.members == self.end["members"]
+    def finished(self) -> End | None:
+        """Return the end, if it has come and every member before it is in a published unit."""
+        members = sum(unit.members for unit in self.units.values())
+        return self.end if self.end is not None and members == self.end.members else None
 
 
 class Ledger:
@@ -57,23 +53,20 @@ class Ledger:
         """Archives whose result is known."""
         return len(self._finished)
 
-    def add(self, receipt: Mapping[str, Any]) -> ArchiveResult | None:
-        """Enters a receipt; returns the archive's result if this was the last one missing."""
-        position = receipt["position"]
+    def add(self, receipt: ArchiveReceipt) -> ArchiveResult | None:
+        """Enter a receipt; return the archive's result if this was the last one missing."""
+        position = receipt.position
         if position in self._finished:
             return None
+        if isinstance(receipt, Failure):
+            return self._finish(self._failed(receipt))
         account = self._accounts.setdefault(position, _Account())
-        if "error" in receipt:
-            account.error = receipt["error"]
-        elif "unit" in receipt:
-            self._add_unit(account, receipt)
+        if isinstance(receipt, Published):
+            account.add(receipt)
         else:
             account.end = receipt
-        if account.error is not None:
-            return self._finish(position, _failure(account.error))
-        if account.is_whole:
-            return self._finish(position, account.end or {})
-        return None
+        end = account.finished()
+        return None if end is None else self._finish(end)
 
     def missing(self) -> list[int]:
         """Positions of the archives whose result is not known."""
@@ -81,40 +74,22 @@ class Ledger:
 
     def close(self) -> list[ArchiveResult]:
         """Results of the archives whose receipts never came: failed, to be read again."""
-        return [self._finish(position, _failure(UNFINISHED)) for position in self.missing()]
+        return [self._finish(self._failed(Failure(p, UNFINISHED))) for p in self.missing()]
 
-    @staticmethod
-    def _add_unit(account: _Account, receipt: Mapping[str, Any]) -> None:
-        unit = receipt["unit"]
-        if unit["path"] not in account.units:
-            account.units[unit["path"]] = unit
-            account.outcomes.update(receipt["outcomes"])
-            account.reasons.update(receipt["reasons"])
-            account.implants.update(receipt["implants"])
-            account.novelty.update(receipt["novelty"])
+    def _failed(self, failure: Failure) -> End:
+        failed, reason = ArchiveStatus.FAILED, ArchiveReason.STORAGE_ERROR
+        return End(failure.position, 0, failed, reason, failure.message, self._started_at)
 
-    def _finish(self, position: int, end: Mapping[str, Any]) -> ArchiveResult:
-        self._finished.add(position)
-        account = self._accounts.pop(position, _Account())
-        status = ArchiveStatus(end["status"])
+    def _finish(self, end: End) -> ArchiveResult:
+        self._finished.add(end.position)
+        account = self._accounts.pop(end.position, _Account())
         return ArchiveResult(
-            archive=self._todo[position],
-            status=status,
-            reason=None if end["reason"] is None else ArchiveReason(end["reason"]),
-            message=end["message"],
-            units=tuple(account.units.values()) if status.is_readable else (),
-            outcomes=account.outcomes if status.is_readable else {},
-            reasons=account.reasons if status.is_readable else {},
-            implants=account.implants if status.is_readable else {},
-            novelty=account.novelty if status.is_readable else {},
-            started_at=datetime.fromtimestamp(end.get("started_at", self._started_at), UTC),
+            archive=self._todo[end.position],
+            status=end.status,
+            reason=end.reason,
+            message=end.message,
+            units=tuple(account.units.values()) if end.status.is_readable else (),
+            counts=account.counts if end.status.is_readable else Counts(),
+            started_at=datetime.fromtimestamp(end.started_at, UTC),
             finished_at=datetime.now(UTC),
         )
-
-
-def _failure(message: str) -> dict[str, Any]:
-    return {
-        "status": ArchiveStatus.FAILED,
-        "reason": ArchiveReason.STORAGE_ERROR,
-        "message": message,
-    }

@@ -9,57 +9,15 @@ from dataclasses import dataclass, replace
 
 from implant_model import storage
 from implant_model.errors import (
+    TRANSIENT,
     ArchiveReason,
     ArchiveStatus,
     Reason,
     StorageError,
     UsageError,
 )
-from implant_model.storage.store import ObjectInfo
-
-TRANSIENT = frozenset(
-    {
-        ArchiveReason.ACCESS_DENIED,
-        ArchiveReason.NOT_FOUND,
-        ArchiveReason.CHANGED,
-        ArchiveReason.STORAGE_ERROR,
-    }
-)
-"""Reasons that lie outside the archive's bytes: the next run tries again by itself."""
-
-
-@dataclass(frozen=True, slots=True)
-class ArchiveRecord:
-    """What the table `archives` holds of an archive version under the model of this run.
-
-    `stands` is False where `predictions` lacks its rows: they made way for a newer version's in a
-    run that died before it had written that version's row, and now this version is back.
-    """
-
-    archive: str
-    version: str
-    source: str
-    status: ArchiveStatus
-    reason: ArchiveReason | None
-    attempt: int
-    members: int
-    outcomes: Mapping[str, int]
-    member_reasons: Mapping[str, int]
-    stands: bool = True
-
-
-Records = Mapping[str, Mapping[str, ArchiveRecord]]
-"""What the table `archives` holds under one model, by archive and then by version."""
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedArchive:
-    """One archive version to read; `unreachable` where listing it failed already."""
-
-    name: str
-    info: ObjectInfo
-    attempt: int = 0
-    unreachable: ArchiveReason | None = None
+from implant_model.storage import ObjectInfo
+from jobs.tables.records import ArchiveRecord, PlannedArchive, Records
 
 
 @dataclass(frozen=True)

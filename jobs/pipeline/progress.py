@@ -8,9 +8,10 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, Final, TextIO
+from typing import Final, TextIO
 
 from implant_model.errors import Outcome
+from jobs.tables.receipts import ArchiveReceipt, End, Published
 
 LINE_EVERY_S: Final = 10.0
 REDRAW_EVERY_S: Final = 0.5
@@ -39,14 +40,13 @@ class Progress:
         """Members whose rows are published."""
         return self._outcomes.total()
 
-    def add(self, receipt: Mapping[str, Any]) -> None:
+    def add(self, receipt: ArchiveReceipt) -> None:
         """Counts one receipt, and speaks if it is time to."""
-        position = receipt["position"]
-        if "unit" in receipt:
-            self._outcomes.update(receipt["outcomes"])
-            self._bytes_of[position] += receipt["read_bytes"]
-        elif "status" in receipt:
-            self._ended.add(position)
+        if isinstance(receipt, Published):
+            self._outcomes.update(receipt.counts.outcomes)
+            self._bytes_of[receipt.position] += receipt.read_bytes
+        elif isinstance(receipt, End):
+            self._ended.add(receipt.position)
         now = time.monotonic()
         if now - self._spoken >= (REDRAW_EVERY_S if self._is_terminal else LINE_EVERY_S):
             self._spoken = now

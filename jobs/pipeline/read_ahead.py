@@ -14,8 +14,8 @@ from typing import Final
 
 from implant_model import storage
 from implant_model.limits import MIB
-from jobs.pipeline.plan import PlannedArchive
 from jobs.pipeline.recipe import Recipe
+from jobs.tables.records import PlannedArchive
 from jobs.tables.schema import PREDICTIONS, unit_id, unit_path
 
 AHEAD: Final = 4

@@ -8,23 +8,24 @@ apart. What is not whole after that is `failed`, and the rest is published.
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final
+from typing import Final
 
 from jobs.pipeline.ledger import Ledger
-from jobs.pipeline.plan import PlannedArchive
 from jobs.pipeline.progress import Progress
-from jobs.tables.publish import ArchiveResult, Tables
+from jobs.tables.publish import Tables
+from jobs.tables.receipts import ArchiveReceipt
+from jobs.tables.records import ArchiveResult, PlannedArchive
 
 COMMIT_EVERY_S: Final = 15.0
 """Commits are rare, since each one is read by every later reader of the table."""
 
-Again = Callable[[Sequence[int]], Iterable[dict[str, Any]]]
+Again = Callable[[Sequence[int]], Iterable[ArchiveReceipt]]
 """Takes archives by their positions in the plan through the stages, each in a task of its own."""
 
 
 def settle(
     todo: Sequence[PlannedArchive],
-    receipts: Iterable[dict[str, Any]],
+    receipts: Iterable[ArchiveReceipt],
     tables: Tables,
     again: Again | None = None,
 ) -> list[ArchiveResult]:
@@ -61,8 +62,8 @@ def settle(
 
 
 def _all_receipts(
-    ledger: Ledger, receipts: Iterable[dict[str, Any]], again: Again | None
-) -> Iterator[dict[str, Any]]:
+    ledger: Ledger, receipts: Iterable[ArchiveReceipt], again: Again | None
+) -> Iterator[ArchiveReceipt]:
     yield from receipts
     missing = ledger.missing()
     if missing and again is not None:

@@ -1,13 +1,13 @@
 """Archives as a source of Ray Data: each read task streams a group of archives.
 
 Reading, decoding and preprocessing are one task, since a raw radiograph is a hundred times the size
-of its tensor and nothing is gained by moving it. What a task yields is a *parcel*, a table of one
+of its tensor and nothing is gained by moving it. What a task yields is a *block*, a table of one
 row: the units and ends of archives that it holds (`pieces`, JSON), their prediction rows as far as
 they are known (`rows`, an Arrow stream) and the pictures among them (`images`, uint8).
 
-A unit of at most 1,000 members is never split over parcels, and a parcel is always one block, so
-that no shuffle is needed to bring a unit together. Where a parcel ends follows from the members
-alone, never from what the output holds by then: a task that is run again yields the same parcels,
+A unit of at most 1,000 members is never split over blocks, and a block is always one block, so
+that no shuffle is needed to bring a unit together. Where a block ends follows from the members
+alone, never from what the output holds by then: a task that is run again yields the same blocks,
 which Ray's replay of a lost task counts on.
 """
 
@@ -21,21 +21,21 @@ from ray.data.block import BlockMetadata
 from implant_model.decode.preprocess import Preprocessing
 from implant_model.decode.sandbox import DecodeProcess
 from implant_model.limits import Limits
-from jobs.pipeline.blocks import PARCEL, Parcel
-from jobs.pipeline.plan import PlannedArchive
+from jobs.pipeline.blocks import BLOCK, Block
 from jobs.pipeline.read_ahead import AHEAD, Group, read_ahead
 from jobs.pipeline.recipe import Recipe
 from jobs.pipeline.units import Prepare, read_archive
+from jobs.tables.records import PlannedArchive
 
-PARCEL_MEMBERS = 256
-"""Small archives share a parcel until it holds this many members: below 100 a block is overhead."""
+BLOCK_MEMBERS = 256
+"""Small archives share a block until it holds this many members: below 100 a block is overhead."""
 
 
-class ParcelSource(Datasource):
-    """Parcels, from one read task for each call.
+class BlockSource(Datasource):
+    """Blocks, from one read task for each call.
 
     Args:
-        reads: Each yields tables of schema `PARCEL`, a block each.
+        reads: Each yields tables of schema `BLOCK`, a block each.
     """
 
     def __init__(self, reads: Sequence[Callable[[], Iterator[pa.Table]]]) -> None:
@@ -55,13 +55,13 @@ class ParcelSource(Datasource):
         """One task a call, whatever `parallelism` asks for; called several times by Ray."""
         metadata = BlockMetadata(None, None, None, None)
         return [
-            ReadTask(read, metadata, schema=PARCEL, per_task_row_limit=per_task_row_limit)
+            ReadTask(read, metadata, schema=BLOCK, per_task_row_limit=per_task_row_limit)
             for read in self._reads
         ]
 
 
-class ArchiveSource(ParcelSource):
-    """Parcels of the planned archives, one read task for each group of them.
+class ArchiveSource(BlockSource):
+    """Blocks of the planned archives, one read task for each group of them.
 
     Args:
         groups: Positions in the plan with their archives, see `group_archives`.
@@ -106,7 +106,7 @@ def group_archives(archives: Sequence[PlannedArchive], most_groups: int) -> list
 def read_group(
     group: Group, recipe: Recipe, prepare: Prepare | None = None, ahead: int = AHEAD
 ) -> Iterator[pa.Table]:
-    """Streams the parcels of a group of archives.
+    """Streams the blocks of a group of archives.
 
     Args:
         group: Archives with their positions in the plan.
@@ -115,22 +115,22 @@ def read_group(
         ahead: Small archives that are fetched ahead of their turn, see `read_ahead`.
 
     Yields:
-        Tables of one row, schema `PARCEL`.
+        Tables of one row, schema `BLOCK`.
     """
     allocate = None
     if prepare is None:
         decoder = _decoder(recipe.preprocessing, recipe.limits)
         prepare, allocate = decoder.prepare, decoder.allocate
-    parcel = Parcel()
+    block = Block()
     for position, archive, get in read_ahead(group, recipe, ahead):
         pieces = read_archive(position, archive, recipe, prepare, allocate, get)
         for piece, rows, images_HW in pieces:
-            parcel.add(piece, rows, images_HW)
-            if parcel.num_members >= PARCEL_MEMBERS:
-                yield parcel.to_table()
-                parcel = Parcel()
-    if parcel.pieces:
-        yield parcel.to_table()
+            block.add(piece, rows, images_HW)
+            if block.num_members >= BLOCK_MEMBERS:
+                yield block.to_table()
+                block = Block()
+    if block.pieces:
+        yield block.to_table()
 
 
 @cache

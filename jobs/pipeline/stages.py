@@ -1,6 +1,6 @@
 """The stages between the archives and the receipts: classify and publish, each in actors.
 
-Every stage takes a parcel and hands on a parcel; pictures end at the classifier, rows at the
+Every stage takes a block and hands on a block; pictures end at the classifier, rows at the
 publisher, and only receipts of some hundred bytes reach the driver.
 
 Ray Data's own defaults repeat a task for ever if its process keeps dying. Here each is repeated a
@@ -8,7 +8,6 @@ bounded number of times, and then its block is left out: the ledger misses the a
 `run.py` sees to them.
 """
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,14 +23,15 @@ from implant_model.errors import ImplantError, PackageError, UsageError
 from implant_model.networks.spec import Precision
 from implant_model.package.save import ModelPackage
 from jobs.entry.cluster import may_grow, possible_resources
-from jobs.pipeline.blocks import Fault, parcel_table, read_parcel
+from jobs.pipeline.blocks import block_table, read_block
 from jobs.pipeline.filled_rows import fill_rows
-from jobs.pipeline.plan import PlannedArchive
+from jobs.pipeline.publisher import PublishBlock
 from jobs.pipeline.read_ahead import Group
 from jobs.pipeline.recipe import Recipe
-from jobs.pipeline.source import PARCEL_MEMBERS, ArchiveSource, group_archives
+from jobs.pipeline.source import BLOCK_MEMBERS, ArchiveSource, group_archives
+from jobs.tables.receipts import ArchiveReceipt, Fault, load_receipts
+from jobs.tables.records import PlannedArchive
 from jobs.tables.schema import PREDICTION_ROW
-from jobs.tables.unit_files import PublishParcel
 
 SHARE = 0.5
 """CPUs that a reader or an actor asks for where there are no GPUs: either may be what takes the
@@ -40,17 +40,17 @@ CLASSIFIER_THREADS = 2
 """Of an actor on CPUs, of which there is one for every two cores: where decoding is cheap, or done,
 the classifier has the cores to itself."""
 CALLS_PER_ACTOR = 2
-"""Parcels that an actor works on at a time. On CPUs one thread need not wait for the other at the
-end of each parcel: a tenth more pictures a second where they are small. A GPU has the next batch
+"""Blocks that an actor works on at a time. On CPUs one thread need not wait for the other at the
+end of each block: a tenth more pictures a second where they are small. A GPU has the next batch
 while the rows of the one before are filled."""
 WAITING_PER_CPU = 16
-"""Parcels for each CPU that may be in the object store: small pictures are decoded faster than they
+"""Blocks for each CPU that may be in the object store: small pictures are decoded faster than they
 are classified, and would fill it. With fewer than a dozen Ray Data stops readers for want of room,
 and their idle processes are ended and started again."""
 TASKS_PER_CPU = 16
 """Read tasks for each CPU: enough that the last ones end together, few enough to start quickly."""
 CPUS_PER_PUBLISHER = 8
-"""These read a parcel in 0.3 s at the fastest, which takes some 0.1 s to publish."""
+"""These read a block in 0.3 s at the fastest, which takes some 0.1 s to publish."""
 TASK_RETRIES = 2
 """How often a task is repeated whose process or node was lost; half of it where it is alone."""
 MOST_LOST_TASKS = 100
@@ -70,7 +70,7 @@ class Resources:
         batch_size: Pictures in one pass of the networks; None fits it to the device.
         read_tasks: Most read tasks that archives are dealt to.
         max_publishers: Publisher actors that there may be.
-        max_waiting: Parcels that may be in the object store, as far as Ray Data can tell.
+        max_waiting: Blocks that may be in the object store, as far as Ray Data can tell.
     """
 
     min_actors: int
@@ -124,7 +124,7 @@ def run_stages(
     package: ModelPackage,
     resources: Resources,
     positions: Sequence[int] | None = None,
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[ArchiveReceipt]:
     """Runs planned archives through the stages; yields their receipts as they come.
 
     Args:
@@ -157,29 +157,29 @@ def build(
         recipe: How members become rows.
         package: The model, its files verified; it travels to the actors through the object store.
         resources: What each stage asks for.
-        alone: A classifier actor takes one parcel at a time: one that kills it costs no other.
+        alone: A classifier actor takes one block at a time: one that kills it costs no other.
 
     Returns:
-        A dataset of schema `RECEIPT`; each row is a JSON list of receipts, see `PublishParcel`.
+        A dataset of schema `RECEIPT`; each row is a JSON list of receipts, see `PublishBlock`.
     """
     context = DataContext.get_current()
-    # Each parcel is a block of its own: see source.py for why this must not depend on sizes.
+    # Each block is a block of its own: see source.py for why this must not depend on sizes.
     context.target_max_block_size = 1
     context.execution_options.preserve_order = False
     context.max_errored_blocks = MOST_LOST_TASKS
-    parcel_bytes = PARCEL_MEMBERS * recipe.preprocessing.size_px**2
+    parcel_bytes = BLOCK_MEMBERS * recipe.preprocessing.size_px**2
     context.execution_options.resource_limits = ExecutionResources(
         object_store_memory=resources.max_waiting * parcel_bytes
     )
-    parcels = ray.data.read_datasource(
+    blocks = ray.data.read_datasource(
         ArchiveSource(groups, recipe),
         override_num_blocks=len(groups),
         num_cpus=resources.read_cpus,
         ray_remote_args={"max_retries": retries(alone)},
     )
-    classified = classify_stage(parcels, recipe.precision, package, resources, alone=alone)
+    classified = classify_stage(blocks, recipe.precision, package, resources, alone=alone)
     published: Dataset = classified.map_batches(
-        PublishParcel,
+        PublishBlock,
         fn_constructor_args=(recipe.output,),
         batch_size=1,
         batch_format="pyarrow",
@@ -191,30 +191,30 @@ def build(
 
 
 def classify_stage(
-    parcels: Dataset,
+    blocks: Dataset,
     precision: Precision,
     package: ModelPackage,
     resources: Resources,
     *,
     alone: bool = False,
 ) -> Dataset:
-    """Maps the pool of classifier actors over parcels.
+    """Maps the pool of classifier actors over blocks.
 
     Args:
-        parcels: Blocks of schema `PARCEL`, one row each.
+        blocks: Blocks of schema `BLOCK`, one row each.
         precision: Of the networks.
         package: The model; it travels to the actors through the object store.
         resources: What an actor asks for, and how many there are.
         alone: See `build`.
 
     Returns:
-        Parcels whose rows are filled and whose pictures are gone.
+        Blocks whose rows are filled and whose pictures are gone.
     """
     gpus: dict[str, Any] = (
         {"num_gpus": resources.gpus_per_actor} if resources.gpus_per_actor else {}
     )
-    classified: Dataset = parcels.map_batches(
-        ClassifyParcel,
+    classified: Dataset = blocks.map_batches(
+        ClassifyBlock,
         fn_constructor_args=(ray.put(package), precision, resources),
         batch_size=1,
         batch_format="pyarrow",
@@ -237,8 +237,8 @@ def retries(alone: bool) -> int:
     return TASK_RETRIES // 2 if alone else TASK_RETRIES
 
 
-class ClassifyParcel:
-    """A classifier actor: fills the rows of a parcel and drops its pictures.
+class ClassifyBlock:
+    """A classifier actor: fills the rows of a block and drops its pictures.
 
     It is called by several threads at a time.
 
@@ -272,25 +272,25 @@ class ClassifyParcel:
             self._fault = Fault(f"A GPU cannot run the networks: {reason}.", at_start=True)
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Classifies the pictures of one parcel."""
+        """Classifies the pictures of one block."""
         if self._fault:
-            return _fault_parcel(self._fault)
-        pieces, rows, images_NHW = read_parcel(table, self._size_px)
+            return _fault_block(self._fault)
+        pieces, rows, images_NHW = read_block(table, self._size_px)
         if len(images_NHW):
             try:
                 predictions = self._classifier.classify(images_NHW, self._batch_size)
             except PackageError as error:
-                return _fault_parcel(Fault(str(error), at_start=False))
+                return _fault_block(Fault(str(error), at_start=False))
             rows = fill_rows(rows, predictions, self._package)
-        return parcel_table(pieces, rows)
+        return block_table(pieces, rows)
 
 
-def _fault_parcel(fault: Fault) -> pa.Table:
-    return parcel_table([fault], PREDICTION_ROW.empty_table())
+def _fault_block(fault: Fault) -> pa.Table:
+    return block_table([fault], PREDICTION_ROW.empty_table())
 
 
-def receipts(dataset: Dataset) -> Iterator[dict[str, Any]]:
-    """Runs the pipeline and yields its receipts as they come.
+def receipts(dataset: Dataset) -> Iterator[ArchiveReceipt]:
+    """Run the pipeline and yield its receipts as they come.
 
     Raises:
         PackageError: The model gives no answers, and has given none.
@@ -298,8 +298,8 @@ def receipts(dataset: Dataset) -> Iterator[dict[str, Any]]:
     """
     for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         for text in cast(pa.Table, batch)["receipts"].to_pylist():
-            for receipt in json.loads(text):
-                if "fault" in receipt:
-                    kind = PackageError if receipt["at_start"] else ImplantError
-                    raise kind(receipt["fault"])
+            for receipt in load_receipts(text):
+                if isinstance(receipt, Fault):
+                    kind = PackageError if receipt.at_start else ImplantError
+                    raise kind(receipt.fault)
                 yield receipt

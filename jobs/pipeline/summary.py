@@ -10,7 +10,7 @@ from jobs.entry.command import INCOMPLETE, OK
 from jobs.pipeline.health import Health
 from jobs.pipeline.plan import Plan
 from jobs.pipeline.recipe import Recipe
-from jobs.tables.publish import ArchiveResult
+from jobs.tables.records import ArchiveResult
 from jobs.tables.schema import ARCHIVES, PREDICTIONS
 
 MOST_LISTED = 20
@@ -55,7 +55,7 @@ def summarise(
         outcomes = _sum(result.outcomes for result in results)
         counts = ", ".join(f"{outcomes[str(o)]:,} {o}" for o in Outcome)
         lines.append(f"{outcomes.total():,} images in {len(results):,} archives: {counts}.")
-        reasons = _sum(result.reasons for result in results)
+        reasons = _sum(result.counts.reasons for result in results)
         if reasons:
             listed = ", ".join(f"{reason} {n:,}" for reason, n in reasons.most_common())
             lines.append(f"Reasons: {listed}.")

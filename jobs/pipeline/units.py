@@ -23,10 +23,10 @@ from implant_model.errors import (
     Reason,
     StorageError,
 )
-from jobs.pipeline.blocks import End, Piece, Unit
-from jobs.pipeline.plan import PlannedArchive
 from jobs.pipeline.read_ahead import Open, find_unit, open_archive
 from jobs.pipeline.recipe import Recipe
+from jobs.tables.receipts import End, Piece, Unit
+from jobs.tables.records import PlannedArchive
 from jobs.tables.schema import PREDICTION_ROW
 
 Prepare = Callable[[bytes | memoryview], Prepared]

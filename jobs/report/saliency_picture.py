@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from implant_model.errors import UsageError
 from implant_model.saliency import Explanation
+from implant_model.storage.local_files import write_whole
 from jobs.entry.command import DISCLAIMER
 
 Grey = npt.NDArray[np.uint8]
@@ -113,7 +114,7 @@ def write_picture(output: Path, picture: bytes) -> None:
         UsageError: The folder may not be written to.
     """
     try:
-        output.write_bytes(picture)
+        write_whole(output, picture)
     except OSError as error:
         raise UsageError(f"--output {output} cannot be written: {error.strerror}.") from error
 

@@ -7,7 +7,6 @@ the next run of `classify` finds nothing to do.
 import csv
 import io
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any, Final
 from implant_model import __version__
 from implant_model.errors import Reason, UsageError
 from implant_model.phantoms.archive_files import archive_writer
+from implant_model.storage.local_files import write_whole
 from jobs.samples.sample_members import SampleMember, oddities, phantoms
 
 SEED: Final = 20261123
@@ -105,15 +105,15 @@ def make_samples(folder: Path, num_each: int) -> Samples:
         return Samples(archives, labels, truths, are_new=False)
     truths = []
     for name, members in deal([*phantoms(num_each, SEED)], oddities(SEED)).items():
-        _replace(archives / name, _file(name, members))
+        write_whole(archives / name, _file(name, members))
         truths += _truths(name, members)
-    _replace(labels, _labels(truths))
+    write_whole(labels, _labels(truths))
     held = {
         "recipe": recipe,
         "bytes": {name: (archives / name).stat().st_size for name in {t.archive for t in truths}},
         "members": [asdict(truth) for truth in truths],
     }
-    _replace(record, json.dumps(held, indent=1).encode())
+    write_whole(record, json.dumps(held, indent=1).encode())
     return Samples(archives, labels, truths, are_new=True)
 
 
@@ -207,14 +207,3 @@ def _recorded(record: Path, archives: Path, recipe: Mapping[str, object]) -> lis
 def _sizes(archives: Path) -> dict[str, int]:
     files = (path for path in archives.rglob("*") if path.is_file())
     return {path.relative_to(archives).as_posix(): path.stat().st_size for path in files}
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Writes a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(data)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from implant_model.errors import ImplantError, Reason
-from implant_model.package.catalogue import Implant
+from implant_model.package.catalogue import ORTHONET, Implant
 from implant_model.phantoms.files import (
     TRANSFER_SYNTAXES,
     Patient,
@@ -21,7 +21,7 @@ from implant_model.phantoms.files import (
     write_jpeg,
     write_png,
 )
-from implant_model.phantoms.render import ORTHONET, Phantom, render, render_unknown
+from implant_model.phantoms.render import Phantom, render, render_unknown
 
 UNKNOWN_SHARE: Final = 0.2
 """Phantoms of implants outside the catalogue for each one inside."""

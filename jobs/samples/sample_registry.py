@@ -14,8 +14,8 @@ from typing import Final
 
 import numpy as np
 
-from implant_model.package.catalogue import Implant
-from implant_model.phantoms.render import ORTHONET
+from implant_model.package.catalogue import ORTHONET, Implant
+from implant_model.storage.local_files import write_whole
 from jobs.samples.sample_archives import SEED, Truth
 from training.metrics import Figure, wilson
 
@@ -77,7 +77,7 @@ def make_registry(path: Path, truths: Sequence[Truth]) -> SampleRegistry:
     writer.writerow(COLUMNS)
     rows = [_row(i, truth, i in wrong, rng) for i, truth in enumerate(shown)]
     writer.writerows([*rows, rows[0]])  # one of them stands there twice
-    path.write_text(text.getvalue(), encoding="utf-8")
+    write_whole(path, text.getvalue().encode())
     return SampleRegistry(path, frozenset(i + 1 for i in wrong), frozenset(i + 1 for i in visible))
 
 

@@ -7,8 +7,7 @@ publish the same archive commit the same files, and the later commit changes not
 """
 
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -21,50 +20,10 @@ from implant_model.errors import (
     Outcome,
     StorageError,
 )
-from jobs.pipeline.plan import ArchiveRecord, PlannedArchive, Records
 from jobs.tables import checksums, delta
+from jobs.tables.receipts import Counts
+from jobs.tables.records import ArchiveRecord, ArchiveResult, Records
 from jobs.tables.schema import ARCHIVE_ROW, ARCHIVES, PREDICTION_ROW, PREDICTIONS, with_model
-
-
-@dataclass(frozen=True)
-class ArchiveResult:
-    """What became of one archive in this run.
-
-    Attributes:
-        archive: As planned.
-        status: What became of it.
-        reason: Why it is not complete.
-        message: The same for a person.
-        units: Files below the predictions table: path, first_member, members, bytes, sha256.
-        outcomes: Members by outcome.
-        reasons: Members by reason.
-        started_at: Begin of its reading, UTC.
-        finished_at: Arrival of its last receipt, UTC.
-        implants: Classified members by their best candidate.
-        novelty: Classified members by `drift.novelty_bin`, as text.
-    """
-
-    archive: PlannedArchive
-    status: ArchiveStatus
-    reason: ArchiveReason | None
-    message: str
-    units: tuple[Mapping[str, Any], ...]
-    outcomes: Mapping[str, int]
-    reasons: Mapping[str, int]
-    started_at: datetime
-    finished_at: datetime
-    implants: Mapping[str, int] = field(default_factory=dict)
-    novelty: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def members(self) -> int:
-        """Members that have rows."""
-        return sum(unit["members"] for unit in self.units)
-
-    @property
-    def is_readable(self) -> bool:
-        """Whether it was read; a `failed` or `changed` archive leaves older rows as they are."""
-        return self.status.is_readable
 
 
 @dataclass(frozen=True)
@@ -164,9 +123,9 @@ class Tables:
             "archive": result.archive.name,
             "archive_version": result.archive.info.version,
         }
-        units = {unit["path"]: unit for unit in result.units}
+        units = {unit.path: unit for unit in result.units}
         added = [
-            delta.add_action(path, unit["bytes"], unit["members"], self._model, constants)
+            delta.add_action(path, unit.bytes, unit.members, self._model, constants)
             for path, unit in units.items()
             if path not in held
         ]
@@ -207,7 +166,7 @@ class Tables:
             raise StorageError(f"The table {self._predictions} is not there any more.")
         active = {file["path"] for file in delta.active_files(table, self._model)}
         return [
-            result if active.issuperset(u["path"] for u in result.units) else _overtaken(result)
+            result if active.issuperset(unit.path for unit in result.units) else _overtaken(result)
             for result in results
         ]
 
@@ -239,10 +198,7 @@ def _overtaken(result: ArchiveResult) -> ArchiveResult:
         reason=ArchiveReason.CHANGED,
         message=f"{result.archive.info.uri} was replaced while it was read.",
         units=(),
-        outcomes={},
-        reasons={},
-        implants={},
-        novelty={},
+        counts=Counts(),
     )
 
 
@@ -275,11 +231,11 @@ def _row(result: ArchiveResult, identity: RunIdentity) -> dict[str, Any]:
         "source": archive.info.uri,
         "bytes": archive.info.size,
         "members": result.members,
-        **{str(outcome): result.outcomes.get(outcome, 0) for outcome in Outcome},
-        "reasons": [{"reason": r, "members": n} for r, n in sorted(result.reasons.items())],
+        **{str(outcome): result.counts.outcomes[outcome] for outcome in Outcome},
+        "reasons": [{"reason": r, "members": n} for r, n in sorted(result.counts.reasons.items())],
         "status": str(result.status),
         "reason": None if result.reason is None else str(result.reason),
-        "units": sorted(result.units, key=lambda unit: int(unit["first_member"])),
+        "units": [asdict(u) for u in sorted(result.units, key=lambda u: u.first_member)],
         "attempt": archive.attempt,
         "started_at": result.started_at,
         "finished_at": result.finished_at,

@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 
 from implant_model import storage
 from implant_model.errors import Outcome, StorageError, UsageError
-from jobs.pipeline.blocks import Unit
 from jobs.tables import delta
 from jobs.tables.checksums import check_seals
+from jobs.tables.receipts import Unit
 from jobs.tables.schema import ARCHIVES, PREDICTIONS
 from jobs.tables.unit_files import check_unit
 
@@ -114,8 +114,8 @@ def _check_files(output: str, row: Mapping[str, Any], files: Mapping[str, Any]) 
             yield f"{where}: {error}"
             continue
         reasons.update(reason for reason in table["reason"].to_pylist() if reason is not None)
-    told = {pair["reason"]: pair["members"] for pair in row["reasons"]}
-    if first == row["members"] and told != dict(reasons):
+    counted = {pair["reason"]: pair["members"] for pair in row["reasons"]}
+    if first == row["members"] and counted != dict(reasons):
         yield f"archives: the reasons of {row['archive']!r} are not those of its rows."
 
 

@@ -7,8 +7,7 @@ import pyarrow as pa
 import pytest
 
 from implant_model.errors import UsageError
-from implant_model.package.catalogue import Catalogue, Implant
-from implant_model.phantoms.render import ORTHONET
+from implant_model.package.catalogue import ORTHONET, Catalogue, Implant
 from jobs.auditing.registry.names import (
     Names,
     Said,

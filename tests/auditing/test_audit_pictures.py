@@ -11,8 +11,9 @@ import pyarrow as pa
 
 from implant_model import storage
 from implant_model.errors import Outcome
+from implant_model.package.catalogue import ORTHONET
 from implant_model.phantoms.files import write_png
-from implant_model.phantoms.render import ORTHONET, render
+from implant_model.phantoms.render import render
 from jobs import audit as job
 from jobs.tables import delta
 from jobs.tables.schema import ARCHIVE_ROW, ARCHIVES

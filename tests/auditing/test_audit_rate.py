@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from implant_model.phantoms.render import ORTHONET
+from implant_model.package.catalogue import ORTHONET
 from jobs.auditing.confusion import Confusion, estimate, rate_interval, widened
 from jobs.auditing.evidence import NOT_MEASURED, Evidence, combine, lapse
 from jobs.auditing.images import Images

@@ -12,10 +12,11 @@ from implant_model.decode.prepare import decode, picture_of
 from implant_model.decode.preprocess import Preprocessing, preprocess, shrink, trim
 from implant_model.errors import Reason
 from implant_model.limits import Limits
+from implant_model.package.catalogue import ORTHONET
 from implant_model.package.save import load_package
 from implant_model.phantoms.dicom_files import TRANSFER_SYNTAXES, write_dicom
 from implant_model.phantoms.picture_files import write_jpeg
-from implant_model.phantoms.render import ORTHONET, Phantom, render
+from implant_model.phantoms.render import Phantom, render
 from tests.support.dicom_edits import dicom
 from tests.support.ray_cluster import ROOT
 

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from implant_model.decode.preprocess import Preprocessing, preprocess
-from implant_model.phantoms.render import ORTHONET, render
+from implant_model.package.catalogue import ORTHONET
+from implant_model.phantoms.render import render
 from jobs.evaluating import robustness
 from jobs.evaluating.paired import compare_readers, mcnemar_exact
 from jobs.evaluating.robustness import Distortion, Images, distortions

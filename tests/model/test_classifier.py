@@ -105,10 +105,10 @@ def test_several_threads_may_classify_at_a_time(
     package: ModelPackage, precision: Precision
 ) -> None:
     shared = Classifier(package, precision=precision, threads=2)
-    parcels = [sample_images(40, seed=seed) for seed in range(8)]
-    alone = [shared.classify(images_NHW) for images_NHW in parcels]
+    blocks = [sample_images(40, seed=seed) for seed in range(8)]
+    alone = [shared.classify(images_NHW) for images_NHW in blocks]
     with ThreadPoolExecutor(4) as pool:
-        together = list(pool.map(shared.classify, parcels))
+        together = list(pool.map(shared.classify, blocks))
     for one, other in zip(alone, together, strict=True):
         np.testing.assert_array_equal(other.probabilities_NC, one.probabilities_NC)
         np.testing.assert_array_equal(other.novelty_N, one.novelty_N)

@@ -11,9 +11,9 @@ from deltalake import DeltaTable
 from benchmarks.gpu.full_size import SIZE_PX, save_full_size
 from implant_model.classifier import Classifier
 from implant_model.networks.spec import Precision
+from implant_model.package.catalogue import ORTHONET
 from implant_model.package.save import ModelPackage, load_package
 from implant_model.phantoms.files import Sample, sample_archives
-from implant_model.phantoms.render import ORTHONET
 from tests.support.ray_cluster import ROOT, run_python
 
 PHANTOM = str(ROOT / "models" / "phantom")

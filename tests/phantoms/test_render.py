@@ -19,7 +19,7 @@ from implant_model.archives.read import read_members
 from implant_model.decode.prepare import decode
 from implant_model.errors import UsageError
 from implant_model.limits import Limits
-from implant_model.package.catalogue import Implant
+from implant_model.package.catalogue import ORTHONET, Implant
 from implant_model.phantoms.files import (
     FORMATS,
     SUFFIXES,
@@ -34,7 +34,6 @@ from implant_model.phantoms.files import (
     write_png,
 )
 from implant_model.phantoms.render import (
-    ORTHONET,
     OTHERS,
     Phantom,
     render,

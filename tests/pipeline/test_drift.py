@@ -4,12 +4,8 @@ from collections import Counter
 
 import pytest
 
-from jobs.pipeline.drift import (
-    NO_NUMBER,
-    measure_novelty_shift,
-    measure_shift,
-    novelty_bin,
-)
+from jobs.pipeline.drift import measure_novelty_shift, measure_shift
+from jobs.tables.receipts import NO_NUMBER, novelty_bin
 
 
 def test_index_is_that_of_its_formula() -> None:

@@ -81,7 +81,7 @@ def test_rows_by_hand(settled: tuple[int, ...], package: ModelPackage) -> None:
 
 
 def test_rows_in_several_pieces_are_one_table(package: ModelPackage) -> None:
-    """A parcel's units are put together without a copy."""
+    """A block's units are put together without a copy."""
     pieces = [
         pa.Table.from_pylist([row(n, None), row(n + 1, "rejected", reason="empty")], PREDICTION_ROW)
         for n in (0, 2)

@@ -1,4 +1,5 @@
 import json
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -8,11 +9,12 @@ from implant_model import storage
 from implant_model.errors import ArchiveReason, ArchiveStatus
 from implant_model.storage.store import ObjectInfo
 from jobs.entry.command import INCOMPLETE, OK
-from jobs.pipeline.drift import novelty_bin
 from jobs.pipeline.health import Health, read_history, take_health
-from jobs.pipeline.plan import Plan, PlannedArchive
+from jobs.pipeline.plan import Plan
 from jobs.pipeline.summary import exit_code, summarise
-from jobs.tables.publish import ArchiveResult, RunIdentity
+from jobs.tables.publish import RunIdentity
+from jobs.tables.receipts import Counts, UnitFile, novelty_bin
+from jobs.tables.records import ArchiveResult, PlannedArchive
 
 MODEL = "small@0123456789ab"
 USUAL = {"stem-a": 200, "stem-b": 150, "knee-c": 50}
@@ -29,7 +31,7 @@ def night(
     implants = USUAL if implants is None else implants
     classified = sum(implants.values())
     ended = datetime.now(UTC) - timedelta(days=days_ago)
-    unit = {"path": "u", "first_member": 0, "members": classified + rejected}
+    unit = UnitFile("u", 0, classified + rejected, 9, "0" * 64)
     spread = {str(novelty_bin(novelty * (1 + i / 10))): classified // 10 for i in range(10)}
     return ArchiveResult(
         PlannedArchive("a.tar", ObjectInfo("file:///a.tar", 10, "v")),
@@ -37,12 +39,14 @@ def night(
         None,
         "",
         (unit,),
-        {"identified": classified, "rejected": rejected},
-        {"empty": rejected} if rejected else {},
+        Counts(
+            Counter({"identified": classified, "rejected": rejected}),
+            Counter({"empty": rejected} if rejected else {}),
+            Counter(implants),
+            Counter(spread),
+        ),
         ended - timedelta(hours=1),
         ended,
-        implants,
-        spread,
     )
 
 
@@ -156,8 +160,7 @@ def test_failed_archives_have_no_members_and_no_warning(nights: Nights) -> None:
         ArchiveReason.NOT_FOUND,
         "",
         (),
-        {},
-        {},
+        Counts(),
         datetime.now(UTC),
         datetime.now(UTC),
     )

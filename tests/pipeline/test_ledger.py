@@ -1,38 +1,37 @@
-from typing import Any
+from collections import Counter
 
 from implant_model.errors import ArchiveReason, ArchiveStatus
 from implant_model.storage.store import ObjectInfo
 from jobs.pipeline.ledger import Ledger
-from jobs.pipeline.plan import PlannedArchive
+from jobs.tables.receipts import ArchiveReceipt, Counts, End, Failure, Published, UnitFile
+from jobs.tables.records import PlannedArchive
 
 ARCHIVES = [PlannedArchive(name, ObjectInfo(f"file:///{name}", 10, "v")) for name in "ab"]
 
 
-def unit(first: int, members: int, position: int = 0) -> dict[str, Any]:
-    return {
-        "position": position,
-        "unit": {"path": f"{position}-{first}", "first_member": first, "members": members},
-        "outcomes": {"identified": members - 1, "rejected": 1},
-        "reasons": {"empty": 1},
-        "implants": {"stem-a": members - 1},
-        "novelty": {"31": members - 1},
-    }
+def unit(first: int, members: int, position: int = 0) -> Published:
+    counts = Counts(
+        Counter({"identified": members - 1, "rejected": 1}),
+        Counter({"empty": 1}),
+        Counter({"stem-a": members - 1}),
+        Counter({"31": members - 1}),
+    )
+    return Published(
+        position, UnitFile(f"{position}-{first}", first, members, 9, "0" * 64), 10, counts
+    )
 
 
-def end(members: int, position: int = 0, status: str = "complete") -> dict[str, Any]:
-    reason = None if status == "complete" else "truncated"
-    return {
-        "position": position,
-        "members": members,
-        "status": status,
-        "reason": reason,
-        "message": "",
-        "started_at": 0.0,
-    }
+def end(members: int, position: int = 0, status: str = "complete") -> End:
+    reason = None if status == "complete" else ArchiveReason.TRUNCATED
+    return End(position, members, ArchiveStatus(status), reason, "", 0.0)
 
 
 def test_archive_is_finished_by_whichever_receipt_comes_last() -> None:
-    for receipts in ([unit(0, 3), unit(3, 2), end(5)], [end(5), unit(3, 2), unit(0, 3)]):
+    orders: list[list[ArchiveReceipt]] = [
+        [unit(0, 3), unit(3, 2), end(5)],
+        [end(5), unit(3, 2), unit(0, 3)],
+    ]
+    for receipts in orders:
         ledger = Ledger(ARCHIVES)
         *before, last = receipts
         assert [ledger.add(receipt) for receipt in before] == [None, None]
@@ -40,9 +39,9 @@ def test_archive_is_finished_by_whichever_receipt_comes_last() -> None:
         assert result is not None
         assert (result.status, result.members) == (ArchiveStatus.COMPLETE, 5)
         assert result.outcomes == {"identified": 3, "rejected": 2}
-        assert result.reasons == {"empty": 2}
-        assert result.implants == {"stem-a": 3}
-        assert result.novelty == {"31": 3}
+        assert result.counts.reasons == {"empty": 2}
+        assert result.counts.implants == {"stem-a": 3}
+        assert result.counts.novelty == {"31": 3}
 
 
 def test_receipt_that_comes_twice_counts_once() -> None:
@@ -69,7 +68,7 @@ def test_archive_without_its_end_is_failed_and_has_no_rows() -> None:
 def test_unit_that_could_not_be_published_fails_its_archive() -> None:
     ledger = Ledger(ARCHIVES)
     ledger.add(unit(0, 3))
-    result = ledger.add({"position": 0, "error": "The disk is full."})
+    result = ledger.add(Failure(0, "The disk is full."))
     assert result is not None
     assert (result.status, result.message, result.members) == ("failed", "The disk is full.", 0)
     assert ledger.add(end(3)) is None

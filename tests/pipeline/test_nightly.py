@@ -14,7 +14,9 @@ from implant_model.errors import ArchiveStatus
 from implant_model.package.save import load_package
 from jobs.pipeline.plan import make_plan
 from jobs.tables.lease import Lease
-from jobs.tables.publish import ArchiveResult, RunIdentity, Tables
+from jobs.tables.publish import RunIdentity, Tables
+from jobs.tables.receipts import Counts
+from jobs.tables.records import ArchiveResult
 from tests.pipeline.test_classify import png, without_cluster
 from tests.support.shoulder import tar_of
 
@@ -43,7 +45,7 @@ def finish(folder: Path, model: str) -> None:
     tables = Tables(output, RunIdentity(model, "c0", "0.1.0", "last-night"))
     tables.create()
     done = [
-        ArchiveResult(archive, ArchiveStatus.COMPLETE, None, "", (), {}, {}, NOW, NOW)
+        ArchiveResult(archive, ArchiveStatus.COMPLETE, None, "", (), Counts(), NOW, NOW)
         for archive in make_plan([storage.normalise(str(folder / "in"))], tables.records()).todo
     ]
     tables.commit(done)

@@ -4,7 +4,8 @@ import pytest
 
 from implant_model import storage
 from implant_model.errors import ArchiveReason, ArchiveStatus, UsageError
-from jobs.pipeline.plan import ArchiveRecord, check_reasons, make_plan
+from jobs.pipeline.plan import check_reasons, make_plan
+from jobs.tables.records import ArchiveRecord
 
 
 @pytest.fixture

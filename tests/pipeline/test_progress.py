@@ -1,22 +1,18 @@
 import io
-from typing import Any
+from collections import Counter
 
+from implant_model.errors import ArchiveStatus
 from jobs.pipeline.progress import Progress
+from jobs.tables.receipts import Counts, End, Published, UnitFile
 
 
-def unit(
-    position: int, members: int, read_bytes: int, outcome: str = "identified"
-) -> dict[str, Any]:
-    return {
-        "position": position,
-        "unit": {"members": members},
-        "read_bytes": read_bytes,
-        "outcomes": {outcome: members},
-    }
+def unit(position: int, members: int, read_bytes: int, outcome: str = "identified") -> Published:
+    file = UnitFile("u", 0, members, 9, "0" * 64)
+    return Published(position, file, read_bytes, Counts(Counter({outcome: members})))
 
 
-def end(position: int) -> dict[str, Any]:
-    return {"position": position, "status": "complete"}
+def end(position: int) -> End:
+    return End(position, 0, ArchiveStatus.COMPLETE, None, "", 0.0)
 
 
 def test_planned_images_are_estimated_from_bytes() -> None:

@@ -12,10 +12,10 @@ from implant_model.decode.sandbox import DecodeProcess
 from implant_model.errors import ArchiveReason, ArchiveStatus
 from implant_model.limits import Limits
 from jobs.pipeline import read_ahead as module
-from jobs.pipeline.blocks import End, load_pieces
-from jobs.pipeline.plan import PlannedArchive
 from jobs.pipeline.read_ahead import AHEAD, read_ahead
 from jobs.pipeline.source import read_group
+from jobs.tables.receipts import End, load_pieces
+from jobs.tables.records import PlannedArchive
 from tests.pipeline.test_units import SIZE_PX, png, recipe
 from tests.support.fault_proxy import FaultProxy
 from tests.support.object_store import ObjectStore

@@ -2,17 +2,17 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
 
 from implant_model import storage
 from implant_model.errors import ArchiveStatus
-from jobs.pipeline.blocks import Unit
-from jobs.pipeline.plan import PlannedArchive, make_plan
+from jobs.pipeline.plan import make_plan
 from jobs.pipeline.run import settle
 from jobs.tables.publish import RunIdentity, Tables
+from jobs.tables.receipts import ArchiveReceipt, End, Failure, Published, Unit
+from jobs.tables.records import PlannedArchive
 from jobs.tables.schema import PREDICTION_ROW, unit_id, unit_path
 from jobs.tables.unit_files import publish_unit
 
@@ -35,7 +35,7 @@ class Stages:
         self.calls: list[list[int] | None] = []
         self._output, self._todo, self._lost, self._breaks = output, todo, lost, breaks
 
-    def __call__(self, positions: Sequence[int] | None = None) -> Iterator[dict[str, Any]]:
+    def __call__(self, positions: Sequence[int] | None = None) -> Iterator[ArchiveReceipt]:
         lost = self._lost[len(self.calls)] if len(self.calls) < len(self._lost) else set()
         self.calls.append(None if positions is None else list(positions))
         for position in range(len(self._todo)) if positions is None else positions:
@@ -45,7 +45,7 @@ class Stages:
         if self._breaks:
             raise RuntimeError("The cluster is gone.")
 
-    def _unit(self, position: int) -> dict[str, Any]:
+    def _unit(self, position: int) -> Published | Failure:
         archive = self._todo[position]
         version = archive.info.version
         path = unit_path(MODEL, unit_id(archive.name, version, MODEL, "c0", 0, 0))
@@ -58,9 +58,8 @@ class Stages:
         unit = Unit(position, archive.name, version, 0, MEMBERS, 10, path)
         return publish_unit(unit, table, self._output)
 
-    def _end(self, position: int) -> dict[str, Any]:
-        told = {"status": "complete", "reason": None, "message": "", "started_at": 1.0}
-        return {"position": position, "members": MEMBERS, **told}
+    def _end(self, position: int) -> End:
+        return End(position, MEMBERS, ArchiveStatus.COMPLETE, None, "", 1.0)
 
 
 @pytest.fixture

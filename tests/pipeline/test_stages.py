@@ -11,8 +11,9 @@ import torch
 from implant_model.errors import UsageError
 from implant_model.package.save import load_package
 from jobs.pipeline import stages
-from jobs.pipeline.blocks import Fault, parcel_table, read_parcel
-from jobs.pipeline.stages import ClassifyParcel, Resources, choose_resources
+from jobs.pipeline.blocks import block_table, read_block
+from jobs.pipeline.stages import ClassifyBlock, Resources, choose_resources
+from jobs.tables.receipts import Fault
 from jobs.tables.schema import PREDICTION_ROW
 from tests.support.ray_cluster import run_python
 
@@ -128,9 +129,9 @@ def test_a_gpu_that_cannot_be_used_is_a_sentence(
     cluster |= {"CPU": 4, "GPU": 1}
     monkeypatch.setattr(ray, "get", lambda package: package)
     package: Any = load_package(str(small_package))
-    actor = ClassifyParcel(package, "float32", choose_resources(None, None, None))
-    answer = actor(parcel_table([], PREDICTION_ROW.empty_table()))
-    ((fault,), _, _) = read_parcel(answer, package.preprocessing.size_px)
+    actor = ClassifyBlock(package, "float32", choose_resources(None, None, None))
+    answer = actor(block_table([], PREDICTION_ROW.empty_table()))
+    ((fault,), _, _) = read_block(answer, package.preprocessing.size_px)
     assert isinstance(fault, Fault)
     assert fault.at_start
     assert fault.fault.startswith("A GPU cannot run the networks: ")

@@ -14,10 +14,17 @@ from implant_model.decode.sandbox import DecodeProcess
 from implant_model.errors import ArchiveReason
 from implant_model.limits import Limits
 from implant_model.privacy import IdentifierPolicy, Protector
-from jobs.pipeline.blocks import PARCEL, End, Fault, Piece, Unit, load_pieces, read_parcel
-from jobs.pipeline.plan import PlannedArchive
+from jobs.pipeline.blocks import BLOCK, read_block
 from jobs.pipeline.recipe import Recipe
 from jobs.pipeline.source import group_archives, read_group
+from jobs.tables.receipts import (
+    End,
+    Fault,
+    Piece,
+    Unit,
+    load_pieces,
+)
+from jobs.tables.records import PlannedArchive
 from jobs.tables.schema import PREDICTIONS, unit_id
 
 SIZE_PX = 64
@@ -59,8 +66,8 @@ def decoder() -> Iterator[DecodeProcess]:
 
 def read(group: list[tuple[int, PlannedArchive]], how: Recipe, decoder: DecodeProcess) -> Read:
     tables = list(read_group(group, how, decoder.prepare))
-    assert all(table.schema == PARCEL and table.num_rows == 1 for table in tables)
-    return [read_parcel(table, SIZE_PX) for table in tables]
+    assert all(table.schema == BLOCK and table.num_rows == 1 for table in tables)
+    return [read_block(table, SIZE_PX) for table in tables]
 
 
 def test_each_member_has_a_row_and_each_picture_waits(
@@ -171,12 +178,12 @@ def test_groups_hold_each_archive_once_and_become_smaller() -> None:
 
 
 def test_pieces_survive_their_json(tmp_path: Path, decoder: DecodeProcess) -> None:
-    from jobs.pipeline.blocks import dump_pieces
+    from jobs.tables.receipts import dump
 
     archive = write_tar(tmp_path / "ü'\".tar", {"a.png": png(1)})
     ((pieces, _, _),) = read([(0, archive)], recipe(tmp_path), decoder)
     pieces.append(Fault("It does not answer.", at_start=True))
-    assert load_pieces(dump_pieces(pieces)) == pieces
+    assert load_pieces(dump(pieces)) == pieces
 
 
 def test_configuration_hash_follows_what_decides_the_rows(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from implant_model.decode.prepare import decode
 from implant_model.decode.preprocess import Preprocessing, preprocess
 from implant_model.errors import ArchiveError, ArchiveReason, MemberError, Reason, UsageError
 from implant_model.limits import Limits
-from implant_model.phantoms.render import ORTHONET
+from implant_model.package.catalogue import ORTHONET
 from jobs.samples.sample_archives import CUT, LOOSE, PACKED, Samples, make_samples
 from training.data.labels import read_labels
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from deltalake.transaction import AddAction, RemoveAction
 
 from implant_model import storage
-from implant_model.phantoms.render import ORTHONET
+from implant_model.package.catalogue import ORTHONET
 from jobs.tables import delta
 from jobs.tables.schema import ARCHIVE_ROW, ARCHIVES, PREDICTION_ROW, PREDICTIONS, with_model
 

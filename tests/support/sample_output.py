@@ -1,15 +1,14 @@
 """An output as `classify` leaves it, with every outcome, published without Ray."""
 
-from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from implant_model import storage
 from implant_model.errors import ArchiveReason, ArchiveStatus
-from jobs.pipeline.blocks import Unit
-from jobs.pipeline.plan import PlannedArchive
-from jobs.tables.publish import ArchiveResult, RunIdentity, Tables
+from jobs.tables.publish import RunIdentity, Tables
+from jobs.tables.receipts import Published, Unit
+from jobs.tables.records import ArchiveResult, PlannedArchive
 from jobs.tables.schema import PREDICTION_ROW, unit_id, unit_path
 from jobs.tables.unit_files import publish_unit
 
@@ -90,14 +89,14 @@ def _result(
         [{**places, "member_index": i, **row} for i, row in enumerate(rows)], schema=PREDICTION_ROW
     )
     receipt = publish_unit(unit, table, output)
+    assert isinstance(receipt, Published)
     return ArchiveResult(
         PlannedArchive(name, info),
         ArchiveStatus.COMPLETE if reason is None else ArchiveStatus.SALVAGED,
         reason,
         "",
-        (receipt["unit"],),
-        Counter(row["outcome"] for row in rows),
-        Counter(row["reason"] for row in rows if "reason" in row),
+        (receipt.file,),
+        receipt.counts,
         BEGUN,
         ENDED,
     )

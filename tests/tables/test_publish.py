@@ -11,10 +11,11 @@ from implant_model import storage
 from implant_model.errors import ArchiveReason, ArchiveStatus
 from implant_model.storage.store import ObjectInfo
 from implant_model.storage.uri import local_path
-from jobs.pipeline.blocks import Unit
-from jobs.pipeline.plan import PlannedArchive, make_plan
+from jobs.pipeline.plan import make_plan
 from jobs.tables import delta
-from jobs.tables.publish import ArchiveResult, RunIdentity, Tables
+from jobs.tables.publish import RunIdentity, Tables
+from jobs.tables.receipts import Counts, Failure, Published, Unit, UnitFile
+from jobs.tables.records import ArchiveResult, PlannedArchive
 from jobs.tables.schema import PREDICTION_ROW, unit_id, unit_path
 from jobs.tables.unit_files import publish_unit
 from jobs.tables.verification import verify_output
@@ -52,11 +53,10 @@ class Output:
         for size in sizes:
             units.append(self._publish_unit(archive, first, size))
             first += size
-        reasons = {"empty": first} if first else {}
-        outcomes = Counter({"rejected": first}) if first else Counter[str]()
-        return ArchiveResult(archive, status, reason, "", tuple(units), outcomes, reasons, NOW, NOW)
+        counts = Counts(Counter(rejected=first), Counter(empty=first)) if first else Counts()
+        return ArchiveResult(archive, status, reason, "", tuple(units), counts, NOW, NOW)
 
-    def _publish_unit(self, archive: PlannedArchive, first: int, size: int) -> dict[str, object]:
+    def _publish_unit(self, archive: PlannedArchive, first: int, size: int) -> UnitFile:
         version = archive.info.version
         path = unit_path(MODEL, unit_id(archive.name, version, MODEL, "c0", archive.attempt, first))
         unit = Unit(0, archive.name, version, first, size, 0, path)
@@ -75,9 +75,8 @@ class Output:
             schema=PREDICTION_ROW,
         )
         receipt = publish_unit(unit, rows, self.root)
-        assert "error" not in receipt
-        published: dict[str, object] = receipt["unit"]
-        return published
+        assert isinstance(receipt, Published)
+        return receipt.file
 
     def predictions(self) -> pl.DataFrame:
         return pl.read_delta(local_path(storage.join(self.root, "predictions")))
@@ -200,7 +199,7 @@ def test_runs_that_race_lose_and_double_nothing(output: Output) -> None:
 def test_flipped_byte_is_named(output: Output) -> None:
     result = output.result(output.archive("one"))
     output.tables.commit([result])
-    path = result.units[1]["path"]
+    path = result.units[1].path
     file = Path(local_path(storage.join(output.root, "predictions", path)))
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
@@ -212,10 +211,11 @@ def test_flipped_byte_is_named(output: Output) -> None:
 def test_unit_is_never_overwritten(output: Output) -> None:
     archive = output.archive("one")
     result = output.result(archive, sizes=(3,))
-    path = result.units[0]["path"]
+    path = result.units[0].path
     unit = Unit(0, archive.name, archive.info.version, 0, 4, 0, path)
     receipt = publish_unit(unit, PREDICTION_ROW.empty_table(), output.root)
-    assert "members 0 to 3" in receipt["error"]
+    assert isinstance(receipt, Failure)
+    assert "members 0 to 3" in receipt.message
 
 
 def test_table_that_is_gone_is_a_sentence(output: Output, tmp_path: Path) -> None:

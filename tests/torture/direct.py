@@ -5,7 +5,6 @@ left out, nothing else. Runs are children of a server that has the libraries loa
 be killed as a job is killed.
 """
 
-import json
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -24,17 +23,18 @@ from implant_model.limits import Limits
 from implant_model.package.save import load_package
 from implant_model.storage import s3
 from jobs.entry.command import run_command
-from jobs.pipeline.blocks import parcel_table, read_parcel
+from jobs.pipeline.blocks import block_table, read_block
 from jobs.pipeline.classify_options import parse_classify
 from jobs.pipeline.filled_rows import fill_rows
 from jobs.pipeline.plan import make_plan
+from jobs.pipeline.publisher import PublishBlock
 from jobs.pipeline.recipe import Recipe
 from jobs.pipeline.run import settle
 from jobs.pipeline.source import group_archives, read_group
 from jobs.pipeline.summary import exit_code
 from jobs.tables.lease import Lease
 from jobs.tables.publish import RunIdentity, Tables
-from jobs.tables.unit_files import PublishParcel
+from jobs.tables.receipts import ArchiveReceipt, Fault, load_receipts
 
 UNIT_MEMBERS: Final = 3
 READ_TIMEOUT_S: Final = 10
@@ -63,12 +63,14 @@ def classify(arguments: Sequence[str], *, lease: bool = True) -> int:
     storage.probe(options.output)
     classifier = Classifier(package)
 
-    def receipts() -> Iterator[dict[str, Any]]:
-        publish = PublishParcel(recipe.output, units_at_once=1)  # requests in the same order always
+    def receipts() -> Iterator[ArchiveReceipt]:
+        publish = PublishBlock(recipe.output, units_at_once=1)  # requests in the same order always
         for group in group_archives(plan.todo, 2):
-            for parcel in read_group(group, recipe, lambda data: prepare(data, recipe), ahead=0):
-                table = _classified(parcel, recipe, classifier, package)
-                yield from json.loads(publish(table)["receipts"][0].as_py())
+            for block in read_group(group, recipe, lambda data: prepare(data, recipe), ahead=0):
+                table = _classified(block, recipe, classifier, package)
+                for receipt in load_receipts(publish(table)["receipts"][0].as_py()):
+                    assert not isinstance(receipt, Fault)
+                    yield receipt
 
     def work() -> int:
         tables.create()
@@ -93,8 +95,8 @@ def prepare(data: bytes | memoryview, recipe: Recipe) -> Prepared:
     return Prepared(decoded.header, image, None)
 
 
-def _classified(parcel: pa.Table, recipe: Recipe, classifier: Any, package: Any) -> pa.Table:
-    pieces, rows, images_NHW = read_parcel(parcel, recipe.preprocessing.size_px)
+def _classified(block: pa.Table, recipe: Recipe, classifier: Any, package: Any) -> pa.Table:
+    pieces, rows, images_NHW = read_block(block, recipe.preprocessing.size_px)
     if len(images_NHW):
         rows = fill_rows(rows, classifier.classify(images_NHW), package)
-    return parcel_table(pieces, rows)
+    return block_table(pieces, rows)

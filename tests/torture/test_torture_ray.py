@@ -17,7 +17,7 @@ from tests.support.ray_cluster import RayCluster, running_cluster
 from tests.torture.files import png
 
 ARCHIVES, MEMBERS = 4, 600
-READER, ACTOR = "ReadArchiveSource", "ClassifyParcel"
+READER, ACTOR = "ReadArchiveSource", "ClassifyBlock"
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ import ray
 
 from implant_model.decode.preprocess import Preprocessing, preprocess
 from implant_model.errors import UsageError
-from implant_model.phantoms.render import ORTHONET, render
+from implant_model.package.catalogue import ORTHONET
+from implant_model.phantoms.render import render
 from tests.support.ray_cluster import RayCluster
 from training.config import TrainConfig
 from training.data.labelled import LabelledSet

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from implant_model.decode.preprocess import Preprocessing, preprocess
 from implant_model.errors import UsageError
-from implant_model.phantoms.render import ORTHONET, render, render_without_implant
+from implant_model.package.catalogue import ORTHONET
+from implant_model.phantoms.render import render, render_without_implant
 from training.data.labelled import LabelledSet
 from training.masks.automatic import find_mask, flatten, thresholds
 from training.masks.grade import edge_step, grade_mask

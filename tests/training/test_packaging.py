@@ -19,7 +19,7 @@ from training.data.labelled import Excluded, LabelledSet
 from training.fit.fitting import Fitted, Workplace, class_counts, first_weights, fit_split
 from training.masks.mask_set import BY_HAND, GOOD, MaskSet
 from training.metrics import wilson
-from training.packaging import figures_of, make_package, measured_parts, size_control
+from training.packaging import Training, figures_of, make_package, measured_parts, size_control
 
 SPEC = NetworkSpec("classifier.safetensors", "classifier", "shufflenet_v2_x0_5")
 
@@ -64,9 +64,11 @@ def packaged(labelled: LabelledSet, folder: Path) -> Division:
     config = config_of(0, False)
     division, shipped, folds, place = fitted(labelled, config, folder)
     make_package(
-        folder / "model", config, Preprocessing(size_px=32), labelled, division, shipped, folds,
-        place, ["python"],
-    )  # fmt: skip
+        folder / "model",
+        Training(
+            config, Preprocessing(size_px=32), labelled, division, shipped, folds, place, ["python"]
+        ),
+    )
     return division
 
 
@@ -86,9 +88,18 @@ def test_a_package_with_all_that_its_card_must_say(
     config = config_of(folds, synthetic)
     division, shipped, fold_parts, place = fitted(labelled, config, tmp_path)
     made, figures = make_package(
-        tmp_path / "model", config, Preprocessing(size_px=32), labelled, division, shipped,
-        fold_parts, place, ["python", "-m", "jobs.train", "--labels", "my file.csv"],
-    )  # fmt: skip
+        tmp_path / "model",
+        Training(
+            config,
+            Preprocessing(size_px=32),
+            labelled,
+            division,
+            shipped,
+            fold_parts,
+            place,
+            ["python", "-m", "jobs.train", "--labels", "my file.csv"],
+        ),
+    )
     package = load_package(str(tmp_path / "model"))
     assert package.id == made.id
     assert package.catalogue.names == ("cup", "stem")
@@ -145,9 +156,19 @@ def test_a_card_counts_the_masks_that_trained(labelled: LabelledSet, tmp_path: P
     grades_N[division.shipped.test_N] = BY_HAND
     masks = MaskSet(np.zeros((90, 32, 32), bool), grades_N, "d" * 64)
     made, _ = make_package(
-        tmp_path / "model", config, Preprocessing(size_px=32), labelled, division, shipped, folds,
-        place, ["python"], masks,
-    )  # fmt: skip
+        tmp_path / "model",
+        Training(
+            config,
+            Preprocessing(size_px=32),
+            labelled,
+            division,
+            shipped,
+            folds,
+            place,
+            ["python"],
+            masks,
+        ),
+    )
     trained = int((grades_N[division.shipped.train_N] == GOOD).sum())
     assert 0 < trained < int((grades_N == GOOD).sum())  # those of the calibration part taught none
     assert f"from 0 masks that were given and {trained} automatic" in made.card

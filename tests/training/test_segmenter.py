@@ -14,7 +14,8 @@ from implant_model.errors import UsageError
 from implant_model.networks.build import Ensemble, ImplantSegmenter, build
 from implant_model.networks.spec import NetworkSpec
 from implant_model.networks.weights import load_network, weights_bytes
-from implant_model.phantoms.render import ORTHONET, render
+from implant_model.package.catalogue import ORTHONET
+from implant_model.phantoms.render import render
 from training.fit.augment import Augmentation
 from training.fit.segmenter import (
     LEAST_MASKS,

@@ -17,9 +17,9 @@ from implant_model.errors import UsageError
 from implant_model.limits import Limits
 from implant_model.networks.build import build
 from implant_model.networks.spec import NetworkSpec
+from implant_model.package.catalogue import ORTHONET
 from implant_model.package.save import ModelPackage, load_package
 from implant_model.phantoms.files import Sample, sample_archives
-from implant_model.phantoms.render import ORTHONET
 from jobs.train import Call, main, report_set, say_missing, summarise
 from training.config import FitSettings, SplitSettings, from_document, load_config
 from training.data.divide import divide

@@ -13,7 +13,7 @@ from tests.training.test_packaging import config_of, fitted, packaged
 from training.data.divide import Division
 from training.data.labelled import LabelledSet, content_digest
 from training.data.trained_on import KEY, all_learned, learned_before, pack_digests, record_of
-from training.packaging import make_package
+from training.packaging import Training, make_package
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +85,20 @@ def test_an_older_package_is_said_to_have_no_record(
     before = learned_before(str(small_package), labelled, division)
     assert before is None
     package, _ = make_package(
-        tmp_path / "model", config, Preprocessing(size_px=32), labelled, division, shipped, folds,
-        place, ["python"], None, before,
-    )  # fmt: skip
+        tmp_path / "model",
+        Training(
+            config,
+            Preprocessing(size_px=32),
+            labelled,
+            division,
+            shipped,
+            folds,
+            place,
+            ["python"],
+            None,
+            before,
+        ),
+    )
     assert "does not say what it was trained on" in package.card
     assert KEY not in package.provenance
 

@@ -18,22 +18,11 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from implant_model.errors import ArchiveReason
+from implant_model.errors import TRANSIENT
+from implant_model.storage.local_files import write_whole
 
 UNLABELLED: Final = frozenset({"no_label", "clutter"})
 """Reasons of members that nobody asked to use."""
-UNREAD: Final = frozenset(
-    str(reason)
-    for reason in (
-        ArchiveReason.ACCESS_DENIED,
-        ArchiveReason.CHANGED,
-        ArchiveReason.NOT_FOUND,
-        ArchiveReason.STORAGE_ERROR,
-    )
-)
-"""Reasons that lie in the store and not in an archive's bytes: the next run may read it."""
-
-
 DIGEST_BYTES: Final = 8
 """Of an image's file: enough that among millions of files no two of different content agree."""
 
@@ -103,20 +92,20 @@ def num_missing(held: HasExcluded) -> int:
 
 def unread_archives(held: HasExcluded) -> tuple[str, ...]:
     """Archives that could not be read for the store's sake."""
-    return tuple(item.archive for item in held.excluded if item.reason in UNREAD)
+    return tuple(item.archive for item in held.excluded if item.reason in TRANSIENT)
 
 
 def write_excluded(labelled: HasExcluded, file: Path) -> None:
     """Writes what could not be used as CSV, one row an image: archive, member, reason."""
-    with file.open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["archive", "member", "reason"])
-        writer.writerows([item.archive, item.member, item.reason] for item in labelled.excluded)
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(["archive", "member", "reason"])
+    writer.writerows([item.archive, item.member, item.reason] for item in labelled.excluded)
+    write_whole(file, text.getvalue().encode())
 
 
 def to_file(file: Path, labelled: LabelledSet) -> None:
     """Writes a set whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
     facts = {
         "names": labelled.names,
         "places": labelled.places_N,
@@ -132,9 +121,7 @@ def to_file(file: Path, labelled: LabelledSet) -> None:
         sizes=labelled.sizes_N2,
         facts=np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8),
     )
-    part = file.with_suffix(".part")
-    part.write_bytes(buffer.getvalue())
-    part.replace(file)
+    write_whole(file, buffer.getvalue())
 
 
 def from_file(file: Path, fingerprint: str) -> LabelledSet:

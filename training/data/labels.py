@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from implant_model import storage
 from implant_model.errors import StorageError, UsageError
-from implant_model.phantoms.render import ORTHONET
+from implant_model.package.catalogue import ORTHONET
 
 COLUMNS = ("archive", "member", "label", "patient")
 REQUIRED = ("archive", "member", "label")

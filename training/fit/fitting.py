@@ -16,6 +16,7 @@ from implant_model.networks.spec import FISHER, NetworkSpec
 from implant_model.networks.weights import load_network, weights_bytes
 from implant_model.novelty import fit_novelty
 from implant_model.package.save import load_package
+from implant_model.storage.local_files import write_whole
 from training.calibrate import (
     Calibrated,
     Measured,
@@ -136,11 +137,10 @@ class _Fitting:
         for spec in specs_of(self.config):
             file = self.place.weights_file(self.name, spec)
             if not file.is_file():
-                part = file.with_suffix(".part")
                 curve = self.place.curve(self.name, spec)
                 with watched(curve, Path(spec.file).stem, self._epochs(spec), self.place.say):
-                    part.write_bytes(self._fit(spec, done))
-                part.replace(file)
+                    weights = self._fit(spec, done)
+                write_whole(file, weights)
             done[spec] = file.read_bytes()
         return done
 

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from implant_model.errors import UsageError
 from implant_model.networks.build import build
 from implant_model.networks.spec import GREY_MEAN, GREY_STD, NetworkSpec
+from implant_model.storage.local_files import whole_file
 from training.fit.augment import Augmentation, add_noise, affine_matrices, blur, degrade, retone
 from training.masks.objects import clean_up
 
@@ -166,11 +167,9 @@ class _Fit:
         """Writes the state after an epoch, whole or not at all."""
         if file is None:
             return
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(".part")
         network, optimiser = self.network.state_dict(), self.optimiser.state_dict()
-        torch.save({"epoch": epoch, "network": network, "optimiser": optimiser}, part)
-        part.replace(file)
+        with whole_file(file) as stream:
+            torch.save({"epoch": epoch, "network": network, "optimiser": optimiser}, stream)
 
     def epoch(self, epoch: int, images: Tensor, masks: Tensor, augmentation: Augmentation) -> float:
         """One pass; returns its mean loss."""

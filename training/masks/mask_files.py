@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from implant_model.errors import UsageError
+from implant_model.storage.local_files import write_whole
 
 Grey = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -113,9 +114,8 @@ def write_masks(folder: Path, names: Sequence[str], images_NSS: Grey, masks_NSS:
         if not is_inside(name):
             raise UsageError(f"A mask cannot be written under the name {name!r}.")
         file = folder.joinpath(*PurePosixPath(name).parts)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.with_name(f"{file.name}.png").write_bytes(_png(mask_SS.astype(np.uint8) * 255))
-        file.with_name(f"{file.name}{PICTURE}").write_bytes(_png(image_SS))
+        write_whole(file.with_name(f"{file.name}.png"), _png(mask_SS.astype(np.uint8) * 255))
+        write_whole(file.with_name(f"{file.name}{PICTURE}"), _png(image_SS))
 
 
 def _png(pixels: NDArray[np.uint8]) -> bytes:

@@ -18,6 +18,7 @@ import ray
 from numpy.typing import NDArray
 
 from implant_model.errors import UsageError
+from implant_model.storage.local_files import write_whole
 from training.data.labelled import LabelledSet
 from training.fit.failures import results_of
 from training.masks.automatic import find_mask
@@ -128,10 +129,7 @@ def _automatic(
     masks_NSS, grades_N = find_masks(labelled.images_NSS[indices_N])
     buffer = io.BytesIO()
     np.savez(buffer, bits=np.packbits(masks_NSS), grades=grades_N)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(".part")
-    part.write_bytes(buffer.getvalue())
-    part.replace(file)
+    write_whole(file, buffer.getvalue())
     return masks_NSS, grades_N
 
 

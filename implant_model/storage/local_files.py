@@ -1,0 +1,43 @@
+"""Files of this machine, written whole or not at all, and never through a link that someone left.
+
+What is published goes through `put_if_absent`; this is for what a run leaves in a folder of the
+user's: pages, worklists, caches, checkpoints.
+"""
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+_OPEN = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Give a file to write that takes the name `path` when the block ends without an error.
+
+    Until then it has a name that nobody can guess, in the same folder, which is made where it is
+    missing. What stood at `path` is replaced at once; a link there is replaced, not followed.
+
+    Args:
+        path: The file's name.
+
+    Raises:
+        OSError: It cannot be written; nothing is left behind.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{secrets.token_hex(16)}.part")
+    try:
+        with os.fdopen(os.open(part, _OPEN, 0o666), "wb") as file:
+            yield file
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all, see `whole_file`."""
+    with whole_file(path) as file:
+        file.write(data)

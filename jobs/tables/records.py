@@ -1,0 +1,83 @@
+"""Archives as the tables know them: planned, published in this run, and held from runs before."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from implant_model.errors import ArchiveReason, ArchiveStatus
+from implant_model.storage import ObjectInfo
+from jobs.tables.receipts import Counts, UnitFile
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedArchive:
+    """One archive version to read; `unreachable` where listing it failed already."""
+
+    name: str
+    info: ObjectInfo
+    attempt: int = 0
+    unreachable: ArchiveReason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveRecord:
+    """What the table `archives` holds of an archive version under the model of this run.
+
+    `stands` is False where `predictions` lacks its rows: they made way for a newer version's in a
+    run that died before it had written that version's row, and now this version is back.
+    """
+
+    archive: str
+    version: str
+    source: str
+    status: ArchiveStatus
+    reason: ArchiveReason | None
+    attempt: int
+    members: int
+    outcomes: Mapping[str, int]
+    member_reasons: Mapping[str, int]
+    stands: bool = True
+
+
+Records = Mapping[str, Mapping[str, ArchiveRecord]]
+"""What the table `archives` holds under one model, by archive and then by version."""
+
+
+@dataclass(frozen=True)
+class ArchiveResult:
+    """What became of one archive in this run.
+
+    Attributes:
+        archive: As planned.
+        status: What became of it.
+        reason: Why it is not complete.
+        message: The same for a person.
+        units: Its files below the predictions table.
+        counts: Of its members.
+        started_at: Begin of its reading, UTC.
+        finished_at: Arrival of its last receipt, UTC.
+    """
+
+    archive: PlannedArchive
+    status: ArchiveStatus
+    reason: ArchiveReason | None
+    message: str
+    units: tuple[UnitFile, ...]
+    counts: Counts
+    started_at: datetime
+    finished_at: datetime
+
+    @property
+    def members(self) -> int:
+        """Members that have rows."""
+        return sum(unit.members for unit in self.units)
+
+    @property
+    def outcomes(self) -> Mapping[str, int]:
+        """Members by outcome."""
+        return self.counts.outcomes
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether it was read; a `failed` or `changed` archive leaves older rows as they are."""
+        return self.status.is_readable
