@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from implant_model.archives.streams import Source
+from implant_model.archives.streams import ByteSource
 from implant_model.errors import ArchiveError, ArchiveReason
 from implant_model.limits import MIB, Limits
 
@@ -29,7 +29,7 @@ ZSTD_WINDOW_LOG = 27
 FREE_EXPANSION_BYTES = 64 * MIB
 
 
-def expanded_source(kind: str, stored: Source, stored_bytes: int, limits: Limits) -> Source:
+def expanded_source(kind: str, stored: ByteSource, stored_bytes: int, limits: Limits) -> ByteSource:
     """Returns the expanded bytes of a gzip or zstandard object.
 
     Args:
@@ -40,7 +40,7 @@ def expanded_source(kind: str, stored: Source, stored_bytes: int, limits: Limits
     """
     frame: Callable[[], _Frame] = _GzipMember if kind == "gzip" else _ZstdFrame
     pieces = _expand(stored.chunks(), frame)
-    return Source(_within(pieces, expansion_budget(stored_bytes, limits)))
+    return ByteSource(_within(pieces, expansion_budget(stored_bytes, limits)))
 
 
 def expansion_budget(stored_bytes: int, limits: Limits) -> int:

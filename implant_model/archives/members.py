@@ -1,13 +1,13 @@
-"""One member of an archive, its name made fit for a table, and what content is by its first bytes.
+"""One member of an archive, its name made fit for a table, and what an object is.
 
 Names are data: nothing is ever written to disk under them.
 """
 
 import re
 from dataclasses import dataclass
-from enum import StrEnum
 
 from implant_model.archives.tar_header import BLOCK_BYTES, damaged_header, parse_header
+from implant_model.content import Content, content_of
 from implant_model.errors import Reason
 from implant_model.limits import Limits
 
@@ -18,47 +18,6 @@ SNIFF_BYTES = EMPTY_TAR_BYTES + BLOCK_BYTES
 
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _CLUTTER_NAMES = frozenset({".ds_store", "thumbs.db", "desktop.ini", "dicomdir"})
-
-
-class Content(StrEnum):
-    """What an object or a member is, by its first bytes."""
-
-    TAR = "tar"
-    ZIP = "zip"
-    GZIP = "gzip"
-    ZSTD = "zstd"
-    OTHER_ARCHIVE = "an archive of another kind"
-    IMAGE = "image"
-    UNKNOWN = "unknown"
-
-
-_MAGIC = (
-    (b"\x1f\x8b", Content.GZIP),
-    (b"\x28\xb5\x2f\xfd", Content.ZSTD),
-    (b"PK\x03\x04", Content.ZIP),
-    (b"PK\x05\x06", Content.ZIP),
-    (b"PK\x07\x08PK", Content.ZIP),
-    (b"PK00PK", Content.ZIP),
-    (b"\xfd7zXZ\x00", Content.OTHER_ARCHIVE),
-    (b"7z\xbc\xaf\x27\x1c", Content.OTHER_ARCHIVE),
-    (b"Rar!\x1a\x07", Content.OTHER_ARCHIVE),
-    (b"\x04\x22\x4d\x18", Content.OTHER_ARCHIVE),  # lz4
-    (b"LZIP\x01", Content.OTHER_ARCHIVE),
-    (b"\x1f\x9d", Content.OTHER_ARCHIVE),  # compress
-    (b"\x89PNG\r\n\x1a\n", Content.IMAGE),
-    (b"\xff\xd8\xff", Content.IMAGE),
-    (b"II*\x00", Content.IMAGE),
-    (b"MM\x00*", Content.IMAGE),
-    (b"GIF8", Content.IMAGE),
-    (b"BM", Content.IMAGE),
-    (b"\x00\x00\x00\x0cjP  ", Content.IMAGE),
-    (b"\xff\x4f\xff\x51", Content.IMAGE),  # JPEG 2000 code stream
-    (b"\x02\x00\x00\x00", Content.IMAGE),  # DICOM file meta group without its preamble
-    (b"\x08\x00\x05\x00", Content.IMAGE),  # DICOM dataset that opens with its character set
-    (b"\x08\x00\x08\x00", Content.IMAGE),  # ... or with its image type
-)
-_BZIP2 = re.compile(rb"BZh[1-9](\x31\x41\x59\x26\x53\x59|\x17\x72\x45\x38\x50\x90)")
-_ZSTD_SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +81,7 @@ def decode_name(raw: bytes, limits: Limits, fallback: str = "utf-8") -> str:
 
 def is_archive(data: bytes) -> bool:
     """Whether a member's content is an archive or a compressed file itself."""
-    if _by_magic(data) not in (Content.UNKNOWN, Content.IMAGE):
-        return True
-    return parse_header(data[:BLOCK_BYTES]) is not None
+    return content_of(data).is_archive or parse_header(data[:BLOCK_BYTES]) is not None
 
 
 def sniff(head: bytes) -> Content:
@@ -133,22 +90,8 @@ def sniff(head: bytes) -> Content:
     Args:
         head: Its first `SNIFF_BYTES` bytes, or all of it.
     """
-    content = _by_magic(head)
-    if content in (Content.UNKNOWN, Content.IMAGE) and _is_tar(head[:SNIFF_BYTES]):
-        return Content.TAR
-    return content
-
-
-def _by_magic(head: bytes) -> Content:
-    if head[128:132] == b"DICM":
-        return Content.IMAGE
-    if _BZIP2.match(head):
-        return Content.OTHER_ARCHIVE
-    if _ZSTD_SKIPPABLE.match(head):
-        return Content.ZSTD
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return Content.IMAGE
-    return next((kind for magic, kind in _MAGIC if head.startswith(magic)), Content.UNKNOWN)
+    content = content_of(head)
+    return Content.TAR if not content.is_archive and _is_tar(head[:SNIFF_BYTES]) else content
 
 
 def _is_tar(head: bytes) -> bool:

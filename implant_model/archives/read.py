@@ -17,16 +17,16 @@ from collections.abc import Iterator
 from implant_model.archives.expand import expanded_source
 from implant_model.archives.members import (
     SNIFF_BYTES,
-    Content,
     Member,
     decode_name,
     is_clutter,
     read_member,
     sniff,
 )
-from implant_model.archives.streams import Allocate, BytesReader, RandomReader, Source
+from implant_model.archives.streams import Allocate, ByteSource, BytesReader, RandomReader
 from implant_model.archives.tar import cut_reason, read_tar
 from implant_model.archives.zip import ends_as_zip, read_zip
+from implant_model.content import Content
 from implant_model.errors import ArchiveError, ArchiveReason, Reason
 from implant_model.limits import Limits
 
@@ -64,7 +64,7 @@ def read_members(
 def _members(
     reader: RandomReader, name: str, limits: Limits, allocate: Allocate | None
 ) -> Iterator[Member]:
-    source = Source(reader.stream(), stored=reader, allocate=allocate)
+    source = ByteSource(reader.stream(), stored=reader, allocate=allocate)
     try:
         content = sniff(source.peek(SNIFF_BYTES))
         if content is Content.ZIP or (content is Content.UNKNOWN and ends_as_zip(reader)):
@@ -82,27 +82,27 @@ def _members(
         source.close()
 
 
-def _expanded(source: Source, name: str, limits: Limits) -> Iterator[Member]:
+def _expanded(source: ByteSource, name: str, limits: Limits) -> Iterator[Member]:
     if _expanded_content(source) is Content.TAR:
         yield from read_tar(source, limits)
     else:
         yield from _single(source, None, name, limits)
 
 
-def _expanded_content(source: Source) -> Content:
-    """Returns TAR or IMAGE, what a gzip or zstandard stream may hold; an empty one is an image."""
+def _expanded_content(source: ByteSource) -> Content:
+    """Return what a gzip or zstandard stream may hold: a tar, an image, or nothing at all."""
     head = source.peek(SNIFF_BYTES)
     content = sniff(head)
-    if content in (Content.TAR, Content.IMAGE):
+    if content is Content.TAR or content.is_image:
         return content
     if source.failure is not None:
         raise source.failure
     if not head:
-        return Content.IMAGE
+        return Content.UNKNOWN
     raise _unsupported("a compressed file with neither a tar nor a radiograph in it")
 
 
-def _single(source: Source, size: int | None, name: str, limits: Limits) -> Iterator[Member]:
+def _single(source: ByteSource, size: int | None, name: str, limits: Limits) -> Iterator[Member]:
     """Yields one radiograph; its size is not known beforehand where it is compressed."""
     label = decode_name(name.encode("utf-8", "surrogatepass"), limits)
     if is_clutter(label):

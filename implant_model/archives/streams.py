@@ -68,7 +68,7 @@ class BytesReader:
             yield self._data[offset : offset + self._chunk_bytes]
 
 
-class Source:
+class ByteSource:
     """Reads chunks of bytes in order, holding one chunk at a time.
 
     Args:

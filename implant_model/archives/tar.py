@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from implant_model.archives.members import Member, decode_name, is_clutter, read_member
-from implant_model.archives.streams import Source
+from implant_model.archives.streams import ByteSource
 from implant_model.archives.tar_header import (
     BLOCK_BYTES,
     BODILESS_KINDS,
@@ -37,7 +37,7 @@ _STEP_BYTES = 64 << 10
 _NO_HEADER = "The tar has bytes whose check sum is wrong where a header belongs"
 
 
-def read_tar(source: Source, limits: Limits) -> Iterator[Member]:
+def read_tar(source: ByteSource, limits: Limits) -> Iterator[Member]:
     """Yields the members of a tar, directories left out.
 
     A header whose check sum is wrong is a member that is lost: it gets a row with reason `corrupt`
@@ -62,7 +62,7 @@ def read_tar(source: Source, limits: Limits) -> Iterator[Member]:
 class _Tar:
     """The state of one reading."""
 
-    def __init__(self, source: Source, limits: Limits) -> None:
+    def __init__(self, source: ByteSource, limits: Limits) -> None:
         self._source = source
         self._limits = limits
         self._globals = NO_EXTENSION
@@ -197,7 +197,7 @@ class _Tar:
         )
 
 
-def cut_reason(source: Source) -> Reason:
+def cut_reason(source: ByteSource) -> Reason:
     """Returns the reason of a member in whose middle a source ended."""
     if source.failure is None or source.failure.reason is ArchiveReason.TRUNCATED:
         return Reason.TRUNCATED

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from implant_model.archives.expand import expansion_budget
 from implant_model.archives.members import Member, decode_name
-from implant_model.archives.streams import RandomReader, Source
+from implant_model.archives.streams import ByteSource, RandomReader
 from implant_model.archives.zip_directory import END_BYTES, END_SIGNATURE, Directory, read_directory
 from implant_model.archives.zip_entry import LOCAL_BYTES, Entry, entry_reason, read_entry
 from implant_model.archives.zip_salvage import read_local_entries
@@ -30,7 +30,7 @@ def ends_as_zip(reader: RandomReader) -> bool:
     return reader.read_at(max(0, reader.size - END_BYTES), END_BYTES).startswith(END_SIGNATURE)
 
 
-def read_zip(reader: RandomReader, source: Source, limits: Limits) -> Iterator[Member]:
+def read_zip(reader: RandomReader, source: ByteSource, limits: Limits) -> Iterator[Member]:
     """Yields the members of a zip, directories left out.
 
     Args:
@@ -105,21 +105,21 @@ class _Cursor:
     entry follows that one.
     """
 
-    def __init__(self, reader: RandomReader, stream: Source) -> None:
+    def __init__(self, reader: RandomReader, stream: ByteSource) -> None:
         self._reader = reader
         self._stream = stream
-        self._single = Source(iter(()), reader.size)
+        self._single = ByteSource(iter(()), reader.size)
 
-    def at(self, offset: int, size: int) -> Source:
+    def at(self, offset: int, size: int) -> ByteSource:
         """Returns a source at `offset`, from which some `size` bytes will be read."""
         if 0 <= (gap := offset - self._stream.position) <= SKIP_BYTES:
             self._stream.skip(gap)
             return self._stream
         if 0 <= offset - self._single.position <= NEAR_BYTES:
             self._stream.close()
-            self._stream = Source(self._reader.stream(offset), offset, self._reader)
+            self._stream = ByteSource(self._reader.stream(offset), offset, self._reader)
             return self._stream
-        self._single = Source(self._ranges(offset, size), offset)
+        self._single = ByteSource(self._ranges(offset, size), offset)
         return self._single
 
     def close(self) -> None:

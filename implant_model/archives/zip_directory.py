@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from implant_model.archives.streams import RandomReader, Source
+from implant_model.archives.streams import ByteSource, RandomReader
 from implant_model.archives.zip_entry import Entry, unicode_name, widen
 from implant_model.errors import ArchiveError, ArchiveReason
 from implant_model.limits import MIB
@@ -73,7 +73,7 @@ class _End:
     agrees: bool
 
 
-def read_directory(reader: RandomReader, source: Source) -> Directory | ArchiveReason:
+def read_directory(reader: RandomReader, source: ByteSource) -> Directory | ArchiveReason:
     """Returns the central directory, or why there is none that can be parsed whole.
 
     Args:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from implant_model.archives.members import Member, is_clutter, read_member
-from implant_model.archives.streams import Source
+from implant_model.archives.streams import ByteSource
 from implant_model.errors import Reason
 from implant_model.limits import Limits
 
@@ -105,7 +105,7 @@ def entry_reason(entry: Entry, name: str, budget_bytes: int, limits: Limits) -> 
     return None
 
 
-def read_entry(index: int, name: str, entry: Entry, bound: int, source: Source) -> Member:
+def read_entry(index: int, name: str, entry: Entry, bound: int, source: ByteSource) -> Member:
     """Reads the entry that the directory declares.
 
     Args:
@@ -123,7 +123,7 @@ def read_entry(index: int, name: str, entry: Entry, bound: int, source: Source) 
     return read_content(index, name, entry, source)
 
 
-def read_content(index: int, name: str, entry: Entry, source: Source) -> Member:
+def read_content(index: int, name: str, entry: Entry, source: ByteSource) -> Member:
     """Reads and proves the content of an entry of known size; `source` stands at its start."""
     stored = source.read(entry.stored_bytes)
     if len(stored) < entry.stored_bytes:
@@ -134,7 +134,7 @@ def read_content(index: int, name: str, entry: Entry, source: Source) -> Member:
     return read_member(index, name, entry.size, data)
 
 
-def read_local(source: Source) -> Entry | None:
+def read_local(source: ByteSource) -> Entry | None:
     """Reads a local header with its name and extra fields; None where there is none."""
     offset = source.position
     fixed = source.read(LOCAL_BYTES)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from implant_model.archives.expand import EXPANDED_BYTES, PIECE_BYTES
 from implant_model.archives.members import Member, decode_name, read_member
-from implant_model.archives.streams import Source
+from implant_model.archives.streams import ByteSource
 from implant_model.archives.zip_entry import (
     DEFLATED,
     LOCAL_SIGNATURE,
@@ -27,7 +27,7 @@ _SPLIT_MARKERS = (b"PK\x07\x08", b"PK00")
 _DESCRIPTOR_SIGNATURE = b"PK\x07\x08"
 
 
-def read_local_entries(source: Source, budget_bytes: int, limits: Limits) -> Iterator[Member]:
+def read_local_entries(source: ByteSource, budget_bytes: int, limits: Limits) -> Iterator[Member]:
     """Yields members up to the first byte that is no local header.
 
     Args:
@@ -50,7 +50,9 @@ def read_local_entries(source: Source, budget_bytes: int, limits: Limits) -> Ite
         index += 1
 
 
-def _read(index: int, entry: Entry, source: Source, budget_bytes: int, limits: Limits) -> Member:
+def _read(
+    index: int, entry: Entry, source: ByteSource, budget_bytes: int, limits: Limits
+) -> Member:
     name = decode_name(entry.name, limits, entry.encoding)
     reason = entry_reason(entry, name, budget_bytes, limits)
     if entry.flags & SIZES_FOLLOW and not entry.stored_bytes:
@@ -68,7 +70,7 @@ def _read_to_descriptor(
     index: int,
     name: str,
     reason: Reason | None,
-    source: Source,
+    source: ByteSource,
     budget_bytes: int,
     limits: Limits,
 ) -> Member:
@@ -96,7 +98,7 @@ def _read_to_descriptor(
     return read_member(index, name, size, b"".join(parts))
 
 
-def _inflate(inflater: "zlib._Decompress", source: Source) -> Iterator[bytes]:
+def _inflate(inflater: "zlib._Decompress", source: ByteSource) -> Iterator[bytes]:
     """Yields inflated pieces; leaves `source` behind the last deflated byte."""
     while piece := source.peek(PIECE_BYTES):
         yield inflater.decompress(piece, EXPANDED_BYTES)
@@ -105,7 +107,7 @@ def _inflate(inflater: "zlib._Decompress", source: Source) -> Iterator[bytes]:
             return
 
 
-def _descriptor_agrees(source: Source, crc: int, stored_bytes: int, size: int) -> bool:
+def _descriptor_agrees(source: ByteSource, crc: int, stored_bytes: int, size: int) -> bool:
     """Passes over the data descriptor, with or without signature, of 32 or 64 bits."""
     if source.peek(4) == _DESCRIPTOR_SIGNATURE:
         source.skip(4)

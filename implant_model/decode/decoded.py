@@ -63,3 +63,18 @@ class Decoded:
     header: Header
     pixels_HW: Pixels | None
     reason: Reason | None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One member, ready for the networks.
+
+    Attributes:
+        header: What the file says of itself; identifiers are raw.
+        image: uint8 of shape (size_px, size_px); None where `reason` is set.
+        reason: Why there is no picture; None where there is one.
+    """
+
+    header: Header
+    image: np.ndarray | None
+    reason: Reason | None

@@ -16,56 +16,28 @@ import logging
 import warnings
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
 import cv2
 import numpy as np
 
-from implant_model.decode.decoded import Decoded, Header, Pixels
+from implant_model.archives.members import is_archive
+from implant_model.content import JPEG_MAGIC, Content, content_of
+from implant_model.decode.decoded import Decoded, Header, Pixels, Prepared
 from implant_model.decode.dicom import DicomSource, looks_like_dicom
 from implant_model.decode.preprocess import Preprocessing, preprocess, trim
-from implant_model.decode.raster import JPEG_MAGIC, RasterSource, looks_like_raster
+from implant_model.decode.raster import RasterSource, looks_like_raster
 from implant_model.errors import MemberError, Reason
 from implant_model.limits import Limits
 
 __all__ = ["Decoded", "Header", "Pixels", "decode"]
 
 HEAD_BYTES = 4096  # tell what a member is
-# First bytes of what is recognised and not read, and where they start.
-OTHER_IMAGES = (
-    (0, b"II*\x00"),
-    (0, b"MM\x00*"),
-    (0, b"II+\x00"),
-    (0, b"MM\x00+"),
-    (0, b"GIF8"),
-    (0, b"\x00\x00\x00\x0cjP  \r\n\x87\n"),
-    (0, b"\xff\x4f\xff\x51"),
-    (0, b"\xff\x0a"),
-    (0, b"\x00\x00\x00\x0cJXL \r\n\x87\n"),
-    (8, b"WEBP"),
-    (4, b"ftypheic"),
-    (4, b"ftypheix"),
-    (4, b"ftypmif1"),
-    (4, b"ftypavif"),
-    (0, b"8BPS"),
-)
-ARCHIVES = (
-    (0, b"\x1f\x8b\x08"),
-    (0, b"PK\x03\x04"),
-    (0, b"PK\x05\x06"),
-    (0, b"\x28\xb5\x2f\xfd"),
-    (0, b"\xfd7zXZ\x00"),
-    (0, b"BZh"),
-    (0, b"7z\xbc\xaf\x27\x1c"),
-    (0, b"Rar!\x1a\x07"),
-    (257, b"ustar"),
-)
 SILENT = logging.CRITICAL + 1
-BMP_HEADER_SIZES = (12, 40, 52, 56, 64, 108, 124)
 
 
-class Source(Protocol):
+class ImageFile(Protocol):
     """A member that was recognised and whose header was read."""
 
     @property
@@ -137,7 +109,7 @@ def _guarded(
         return Decoded(header, None, _reason_of(error))
 
 
-def _open(data: bytes | memoryview, limits: Limits, *, unscaled: bool) -> Source:
+def _open(data: bytes | memoryview, limits: Limits, *, unscaled: bool) -> ImageFile:
     """Recognises a member by its content and reads its header."""
     if not data:
         raise MemberError(Reason.EMPTY, "The member holds no bytes.")
@@ -148,20 +120,11 @@ def _open(data: bytes | memoryview, limits: Limits, *, unscaled: bool) -> Source
         return RasterSource(bytes(data), limits)
     if looks_like_dicom(head):
         return DicomSource(data, limits, unscaled)
-    if _starts(head, ARCHIVES):
+    if is_archive(head):
         raise MemberError(Reason.NESTED_ARCHIVE, "The member is an archive or a compressed file.")
-    if _starts(head, OTHER_IMAGES) or _is_bmp(head):
+    if content_of(head) is Content.OTHER_IMAGE:
         raise MemberError(Reason.UNSUPPORTED_ENCODING, "Only DICOM, PNG and JPEG are read.")
     raise MemberError(Reason.NOT_AN_IMAGE, "The member is neither DICOM, PNG nor JPEG.")
-
-
-def _starts(data: bytes, magics: tuple[tuple[int, bytes], ...]) -> bool:
-    return any(data.startswith(magic, offset) for offset, magic in magics)
-
-
-def _is_bmp(data: bytes) -> bool:
-    """`BM` alone would also match text; the size of the header that follows tells."""
-    return data[:2] == b"BM" and int.from_bytes(data[14:18], "little") in BMP_HEADER_SIZES
 
 
 def _reason_of(error: Exception) -> Reason:
@@ -181,22 +144,7 @@ def _reason_of(error: Exception) -> Reason:
     return Reason.CORRUPT
 
 
-@dataclass(frozen=True)
-class Picture:
-    """What became of one member.
-
-    Attributes:
-        header: What the file says of itself; identifiers are raw.
-        image: uint8 of shape (size_px, size_px); None where `reason` is set.
-        reason: Why there is no picture; None where there is one.
-    """
-
-    header: Header
-    image: np.ndarray | None
-    reason: Reason | None
-
-
-def picture_of(data: bytes | memoryview, spec: Preprocessing, limits: Limits) -> Picture:
+def picture_of(data: bytes | memoryview, spec: Preprocessing, limits: Limits) -> Prepared:
     """Decodes and preprocesses one member on the calling thread.
 
     Args:
@@ -209,18 +157,18 @@ def picture_of(data: bytes | memoryview, spec: Preprocessing, limits: Limits) ->
     """
     decoded = decode(data, limits, spec.working_px, unscaled=True)
     if decoded.pixels_HW is None:
-        return Picture(decoded.header, None, decoded.reason)
+        return Prepared(decoded.header, None, decoded.reason)
     try:
         if spec.trim_borders and _is_reduced_jpeg(data, decoded):
             if _has_border(decoded):
                 decoded = decode(data, limits)
             else:
                 spec = replace(spec, trim_borders=False)  # it need not be looked for twice
-        return Picture(decoded.header, preprocess(_pixels(decoded), spec), None)
+        return Prepared(decoded.header, preprocess(_pixels(decoded), spec), None)
     except MemberError as error:
-        return Picture(decoded.header, None, error.reason)
+        return Prepared(decoded.header, None, error.reason)
     except (MemoryError, cv2.error):
-        return Picture(decoded.header, None, Reason.TOO_LARGE)
+        return Prepared(decoded.header, None, Reason.TOO_LARGE)
 
 
 def _is_reduced_jpeg(data: bytes | memoryview, decoded: Decoded) -> bool:

@@ -20,13 +20,12 @@ from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
+from implant_model.content import JPEG_MAGIC, PNG_MAGIC
 from implant_model.decode.decoded import Header, Pixels
 from implant_model.decode.markers import JpegFrame, PngFrame, jpeg_frame, png_chunks, png_frame
 from implant_model.errors import MemberError, Reason
 from implant_model.limits import MIB, Limits
 
-PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
-JPEG_MAGIC = b"\xff\xd8\xff"
 EXIF_ORIENTATION = 0x0112
 JPEG_PROCESSES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})  # what libjpeg-turbo decodes, 8 bit
 

@@ -16,14 +16,14 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
-from implant_model.decode.decoded import Header
+from implant_model.decode.decoded import Header, Prepared
 from implant_model.decode.preprocess import Preprocessing
 from implant_model.decode.sandbox_child import LARGEST_MESSAGE
 from implant_model.errors import Reason
@@ -35,21 +35,6 @@ START_SECONDS = 60.0  # a cold start from a network disk; 1 s is usual
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(32 * MIB), "MALLOC_TRIM_THRESHOLD_": str(64 * MIB)}
 LEAST_WAIT_S = 0.05
 PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """One member, ready for the networks.
-
-    Attributes:
-        header: What the file says of itself; identifiers are raw.
-        image: uint8 of shape (size_px, size_px); None where `reason` is set.
-        reason: Why there is no picture; None where there is one.
-    """
-
-    header: Header
-    image: np.ndarray | None
-    reason: Reason | None
 
 
 class DecodeProcess:

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from jobs.auditing import last_audit
 from jobs.auditing.confusion import Confusion
 from jobs.auditing.counting import count_groups
-from jobs.auditing.findings import LIKELY, Findings, Pair, Row, Source
+from jobs.auditing.findings import LIKELY, AuditSource, Findings, Pair, Row
 from jobs.auditing.images import Images
 from jobs.auditing.joining import Joined, Use
 from jobs.auditing.registry.names import Claims
@@ -58,7 +58,7 @@ def worklist_order(verdicts: Verdicts, confusion: Confusion) -> npt.NDArray[np.i
 
 
 def assemble(
-    source: Source,
+    source: AuditSource,
     audited: Audited,
     previous: Mapping[str, Any] | None,
     pictures: Mapping[int, bytes],

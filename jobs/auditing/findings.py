@@ -31,7 +31,7 @@ LIKELY: Final = 0.5
 
 
 @dataclass(frozen=True)
-class Source:
+class AuditSource:
     """What was audited against what.
 
     Attributes:
@@ -59,10 +59,10 @@ class Source:
     incomplete_archives: int
 
 
-def describe_source(registry: str, file: RegistryFile, output: Output) -> Source:
+def describe_source(registry: str, file: RegistryFile, output: Output) -> AuditSource:
     """What is audited against what, for the reader."""
     model = output.model
-    return Source(
+    return AuditSource(
         predictions=output.uri,
         registry=registry,
         model=model.id,
@@ -165,7 +165,7 @@ class Findings:
         previous_at: When that was made; None without one.
     """
 
-    source: Source
+    source: AuditSource
     made_at: datetime
     verdicts: Mapping[Verdict, int]
     doubts: Mapping[Doubt, int]

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from implant_model.archives.read import Allocate, Member, read_members
+from implant_model.decode.decoded import Prepared
 from implant_model.decode.prepare import Header
-from implant_model.decode.sandbox import Prepared
 from implant_model.errors import (
     ArchiveError,
     ArchiveReason,

@@ -14,7 +14,7 @@ import pytest
 
 from jobs.auditing.audit_page import render_audit
 from jobs.auditing.counting import Group
-from jobs.auditing.findings import Change, Findings, Pair, Row, Source, to_json
+from jobs.auditing.findings import AuditSource, Change, Findings, Pair, Row, to_json
 from jobs.auditing.joining import USES, Use
 from jobs.auditing.registry.names import Unmatched
 from jobs.auditing.registry.records import EXCLUSIONS, Exclusion
@@ -48,7 +48,7 @@ def some_findings() -> Findings:
     of_group = {verdict: count // 1000 for verdict, count in COUNTS.items()}
     group = Group(HOSTILE, 1000, of_group, wilson(52, 952), 48.5, 960)
     return Findings(
-        source=Source(
+        source=AuditSource(
             "file:///out", f"file:///{HOSTILE}.csv", "hips@0123456789ab", "patient",
             {"record": "Case", "product": HOSTILE}, "360 images", 0.95, 360, True, 3,
         ),

@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from implant_model.content import PNG_MAGIC
 from implant_model.decode import raster as png_module
 from implant_model.decode.markers import png_frame
 from implant_model.decode.prepare import decode
-from implant_model.decode.raster import BLOCK_BYTES, PNG_MAGIC, inflate, store_pixels
+from implant_model.decode.raster import BLOCK_BYTES, inflate, store_pixels
 from implant_model.errors import Reason
 from implant_model.limits import Limits
 from tests.torture.files import chunk

@@ -4,8 +4,9 @@ import resource
 from pathlib import Path
 
 from implant_model.archives.read import is_clutter
+from implant_model.decode.decoded import Prepared
 from implant_model.decode.preprocess import Preprocessing
-from implant_model.decode.sandbox import DecodeProcess, Prepared
+from implant_model.decode.sandbox import DecodeProcess
 from implant_model.errors import Reason
 from implant_model.limits import GIB, Limits
 from tests.support.archive_samples import read

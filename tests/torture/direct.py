@@ -15,9 +15,9 @@ import torch
 
 from implant_model import __version__, storage
 from implant_model.classifier import Classifier
+from implant_model.decode.decoded import Prepared
 from implant_model.decode.prepare import decode
 from implant_model.decode.preprocess import preprocess
-from implant_model.decode.sandbox import Prepared
 from implant_model.errors import MemberError
 from implant_model.limits import Limits
 from implant_model.package.save import load_package

@@ -31,9 +31,9 @@ from training.config import TrainConfig
 from training.data.labelled import LabelledSet
 from training.data.split import Indices, Split, deal, deal_folds, renumber
 from training.fisher.fit_fisher import FisherTask, fit_fisher
-from training.fit.recipe import Material, Recipe, State
 from training.fit.segmenting import SegmenterTask, fit_on_masks, measure_segmenter
 from training.fit.trainer import fit_network
+from training.fit.worker_inputs import FitTask, Material, State
 from training.masks.mask_set import POOR, MaskSet
 from training.masks.overlap import Overlaps
 
@@ -210,7 +210,7 @@ class _Fitting:
         segmenter = next((other for other in done if other.role == "segmenter"), None)
         if spec.channels == 1:
             segmenter = None
-        recipe = Recipe(
+        recipe = FitTask(
             spec,
             len(self.labelled.names),
             segmenter,

@@ -29,14 +29,14 @@ from implant_model.networks.weights import load_network
 from training.config import FitSettings
 from training.fit.augment import augment
 from training.fit.early_stop import EarlyStop
-from training.fit.recipe import Material, Recipe
+from training.fit.worker_inputs import FitTask, Material
 
 STATE_FILE = "state.pt"
 
 
 def train_worker(config: Mapping[str, Any]) -> None:
     """What each worker runs; everything it needs is in `config`."""
-    recipe: Recipe = config["recipe"]
+    recipe: FitTask = config["recipe"]
     torch.set_num_threads(recipe.fit.threads)
     Training(recipe, ray.get(config["shared"][0]), Path(config["curve"])).run()
 
@@ -44,7 +44,7 @@ def train_worker(config: Mapping[str, Any]) -> None:
 class Training:
     """One worker's side of a training."""
 
-    def __init__(self, recipe: Recipe, material: Material, curve: Path) -> None:
+    def __init__(self, recipe: FitTask, material: Material, curve: Path) -> None:
         self.curve = curve
         self.recipe, self.fit = recipe, recipe.fit
         context = ray.train.get_context()

@@ -13,12 +13,12 @@ from ray.train.torch import TorchTrainer
 
 from training.fit.failures import TrainingError, last_line
 from training.fit.loop import read_checkpoint, train_worker
-from training.fit.recipe import Material, Recipe, State
+from training.fit.worker_inputs import FitTask, Material, State
 
 
 def fit_network(
     material: Material,
-    recipe: Recipe,
+    recipe: FitTask,
     name: str,
     storage_path: str,
     curve: Path,

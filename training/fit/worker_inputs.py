@@ -1,4 +1,4 @@
-"""What is given to every worker of a training: its recipe and its material.
+"""What is given to every worker of a training: its task and its material.
 
 Shapes: N images, S side, K classes.
 """
@@ -17,7 +17,7 @@ State = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Recipe:
+class FitTask:
     """All that decides a training, its images aside.
 
     Attributes:
