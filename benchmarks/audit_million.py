@@ -124,7 +124,7 @@ def write_predictions(folder: Path, truth: Truth) -> None:
         storage.put_if_absent(storage.join(predictions, path), data)
         constants = {"archive": unit["archive"][0].as_py()}
         actions.append(delta.add_action(path, len(data), len(unit), model, constants))
-    delta.commit(predictions, lambda t: delta.replace_files(t, actions, with_model(PREDICTION_ROW)))
+    delta.commit(predictions, lambda t: delta.replace_files(t, actions))
 
 
 def units(truth: Truth) -> Iterator[pa.Table]:

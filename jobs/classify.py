@@ -44,8 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run = uuid.uuid4().hex
     identity = RunIdentity(package.id, recipe.configuration_hash, __version__, run)
     tables = Tables(options.output, identity)
-    plan = make_plan(options.inputs, tables.records(), options.retry, options.limit)
-    print(describe_plan(plan, recipe), flush=True)
+    plan = make_plan(
+        options.inputs, tables.records(), options.retry, options.limit, options.redo_older
+    )
+    print(describe_plan(plan, recipe, package.manifest.decode_version), flush=True)
     if options.dry_run:
         return OK
     if not plan.todo:

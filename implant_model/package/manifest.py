@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from implant_model.decode.preprocess import Preprocessing
+from implant_model.decode.version import DECODE_VERSION, FIRST_DECODE_VERSION
 from implant_model.errors import PackageError, UsageError
 from implant_model.json_fields import Fields, parse
 from implant_model.networks.spec import NetworkSpec, check_specs
@@ -18,7 +19,9 @@ from implant_model.novelty import METHODS, Method
 from implant_model.package.catalogue import Catalogue
 
 FORMAT = "implant-package"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Of packages that are written. Version 2 added `decode_version`; version 1 is read, too."""
+READABLE_VERSIONS = (1, FORMAT_VERSION)
 MANIFEST = "package.json"
 CARD = "MODEL_CARD.md"
 MOST_MANIFEST = 16 << 20
@@ -95,6 +98,7 @@ class Manifest:
     metrics: Mapping[str, object]
     provenance: Mapping[str, object]
     files: Mapping[str, FileFacts]
+    decode_version: int = DECODE_VERSION
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -127,6 +131,7 @@ class Manifest:
             "format_version": FORMAT_VERSION,
             "name": self.name,
             "implants": self.catalogue.to_json(),
+            "decode_version": self.decode_version,
             "preprocessing": self.preprocessing.to_json(),
             "networks": [spec.to_json() for spec in self.networks],
             "calibration": self.calibration.to_json(),
@@ -154,7 +159,7 @@ class Manifest:
             UsageError: Fields that do not fit each other.
         """
         fields = Fields(parse(data, MANIFEST), MANIFEST)
-        _check_format(fields)
+        version = _check_format(fields)
         networks = fields.items("networks", 1, MOST_NETWORKS)
         manifest = cls(
             name=fields.text("name"),
@@ -169,6 +174,9 @@ class Manifest:
             metrics=fields.mapping("metrics"),
             provenance=fields.mapping("provenance"),
             files=_files(fields.nested("files")),
+            decode_version=(
+                FIRST_DECODE_VERSION if version == 1 else fields.whole("decode_version", 1, 1 << 20)
+            ),
         )
         fields.close()
         manifest.check_files()
@@ -204,15 +212,17 @@ def _check_file_names(names: tuple[str, ...]) -> None:
         )
 
 
-def _check_format(fields: Fields) -> None:
+def _check_format(fields: Fields) -> int:
     if not fields.has("format") or fields.take("format") != FORMAT:
         raise PackageError(f"{MANIFEST} does not say that its format is {FORMAT!r}.")
     version = fields.take("format_version")
-    if isinstance(version, bool) or version != FORMAT_VERSION:
+    if type(version) is not int or version not in READABLE_VERSIONS:
         raise PackageError(
-            f"Its format version is {str(version)[:40]}; this software reads version "
-            f"{FORMAT_VERSION}. Use the software that it was made for, or train it anew."
+            f"Its format version is {str(version)[:40]}; this software reads versions "
+            f"{' and '.join(map(str, READABLE_VERSIONS))}. Use the software that it was made for, "
+            "or train it anew."
         )
+    return version
 
 
 def _calibration(fields: Fields) -> Calibration:

@@ -28,6 +28,8 @@ _METRICS = (
 )
 _RETRY = "read again the archives that have, or whose members have, one of these reasons"
 
+_REDO_OLDER = "read again the archives that an older version of the decode has read"
+
 
 @dataclass(frozen=True)
 class ClassifyOptions:
@@ -46,6 +48,7 @@ class ClassifyOptions:
         max_drift: Largest population stability index that still ends with exit code 0.
         metrics_file: Normalised URI of a Prometheus text file, or None.
         retry: Reasons for which an archive is read once more.
+        redo_older: Read once more what an older version of the decode has read.
         dry_run: Only say what would be done.
         limit: Most archives to read.
     """
@@ -62,6 +65,7 @@ class ClassifyOptions:
     max_drift: float
     metrics_file: str | None
     retry: frozenset[str]
+    redo_older: bool
     dry_run: bool
     limit: int | None
 
@@ -113,6 +117,7 @@ def parse_classify(arguments: Sequence[str] | None, description: str | None) -> 
     add("--max-drift", type=float, default=0.25, metavar="PSI", help=_MAX_DRIFT)
     add("--metrics-file", type=storage.normalise, metavar="PATH", help=_METRICS)
     add("--retry", type=_reasons, default=frozenset(), metavar="REASON[,REASON]", help=_RETRY)
+    add("--redo-older", action="store_true", help=_REDO_OLDER)
     add("--dry-run", action="store_true", help="only say what would be done; writes nothing")
     add("--limit", type=int, metavar="ARCHIVES", help="read at most so many archives")
     values = vars(parser.parse_args(arguments))

@@ -38,6 +38,7 @@ def make_plan(
     records: Records,
     retry: frozenset[str] = frozenset(),
     limit: int | None = None,
+    redo_older: bool = False,
 ) -> Plan:
     """Lists the inputs and subtracts what `records` says is done.
 
@@ -46,6 +47,7 @@ def make_plan(
         records: The rows of the table `archives` under this run's model.
         retry: Reasons of members or archives for which an archive is read once more.
         limit: Most archives to read; those that are done do not count.
+        redo_older: Read once more what an older version of the decode has read.
 
     Returns:
         The plan, in the order of the inputs and of names within them.
@@ -61,7 +63,7 @@ def make_plan(
             todo.append(archive)
         elif not record.stands:  # its units are still in the store
             todo.append(replace(archive, attempt=record.attempt))
-        elif _is_done(record, retry):
+        elif _is_done(record, retry) and not (redo_older and record.is_older):
             done.append(record)
         else:  # units are never overwritten, so a second reading has units of its own
             todo.append(replace(archive, attempt=record.attempt + 1))

@@ -4,12 +4,12 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 
-from implant_model import __version__
 from implant_model.decode.preprocess import Preprocessing
+from implant_model.decode.version import DECODE_VERSION
 from implant_model.limits import Limits
 from implant_model.networks.spec import Precision
 from implant_model.privacy import Protector
-from jobs.tables.schema import UNIT_MEMBERS
+from jobs.tables.schema import SCHEMA_VERSION, UNIT_MEMBERS
 
 UNIT_BYTES = 512 << 20
 """A unit also ends after this many bytes of members: some 50 uncompressed 16-bit radiographs, so
@@ -44,7 +44,8 @@ class Recipe:
     def configuration_hash(self) -> str:
         """Hash of all that decides what a unit's rows say; the output's place is no part of it."""
         decides = {
-            "software": __version__,
+            "decode": DECODE_VERSION,
+            "schema": SCHEMA_VERSION,
             "model": self.model,
             "limits": asdict(self.limits),
             "identifiers": str(self.protector.policy),

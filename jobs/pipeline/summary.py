@@ -1,10 +1,11 @@
 """What a run says at its begin and its end, and the exit code that follows from it."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from implant_model import storage
+from implant_model.decode.version import DECODE_VERSION, FIRST_DECODE_VERSION
 from implant_model.errors import ArchiveReason, ArchiveStatus, Outcome
 from jobs.entry.command import INCOMPLETE, OK
 from jobs.pipeline.health import Health
@@ -30,8 +31,14 @@ class Counted(Protocol):
     def outcomes(self) -> Mapping[str, int]: ...  # noqa: D102
 
 
-def describe_plan(plan: Plan, recipe: Recipe) -> str:
-    """Archives, bytes and units to do, and those already done."""
+def describe_plan(plan: Plan, recipe: Recipe, calibrated_on: int = DECODE_VERSION) -> str:
+    """Describe what there is to do and what is done, a line each.
+
+    Args:
+        plan: Of the run.
+        recipe: Of its rows.
+        calibrated_on: Version of the decode whose pictures the model was calibrated on.
+    """
     archives = len(plan.todo)
     units = sum(-(-max(a.info.size, 1) // recipe.unit_bytes) for a in plan.todo)
     members = sum(record.members for record in plan.done)
@@ -40,10 +47,27 @@ def describe_plan(plan: Plan, recipe: Recipe) -> str:
         f"To do: {archives:,} archives, {_size(plan.num_bytes)}, at least {units:,} units "
         f"of at most {recipe.unit_members:,} members.",
         f"Already done: {len(plan.done):,} archives, {members:,} members.",
+        *_older(plan),
     ]
+    if FIRST_DECODE_VERSION < calibrated_on != DECODE_VERSION:
+        lines.append(
+            "Warning: the model was calibrated on pictures of decode version "
+            f"{calibrated_on}; this software makes those of version {DECODE_VERSION}. Evaluate it "
+            "anew before its probabilities are relied on."
+        )
     if not plan.todo:
         lines.append("Nothing to do.")
     return "\n".join(lines)
+
+
+def _older(plan: Plan) -> Iterator[str]:
+    """A line for each older version of the decode that has read what is done."""
+    counts = Counter(record.decode_version for record in plan.done if record.is_older)
+    for version, count in sorted(counts.items()):
+        yield (
+            f"{count:,} archives were read by decode version {version} (this is version "
+            f"{DECODE_VERSION}); --redo-older reads them again."
+        )
 
 
 def summarise(

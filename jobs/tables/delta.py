@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import pyarrow as pa
-from deltalake import DeltaTable, write_deltalake
+from deltalake import DeltaTable, Field, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import (
     AddAction,
@@ -24,7 +24,8 @@ from deltalake.transaction import (
 )
 
 from implant_model import storage
-from implant_model.errors import StorageError
+from implant_model.errors import StorageError, UsageError
+from jobs.tables.schema import FIRST_SCHEMA_VERSION, SCHEMA_PROPERTY
 
 APPLICATION: Final = "implant-inference"
 COMMIT_ATTEMPTS: Final = 20
@@ -64,6 +65,47 @@ def create_table(uri: str, schema: pa.Schema) -> None:
     except (DeltaError, OSError) as error:
         if open_table(uri) is None:  # else another run has created it at the same moment
             raise StorageError(f"The table {uri} cannot be created: {error}.") from error
+
+
+def evolve_table(uri: str, schema: pa.Schema, version: int) -> None:
+    """Bring a table to a version of its schema: the columns that it lacks, by one commit.
+
+    Args:
+        uri: The table.
+        schema: That it shall have at least; what is added must be nullable.
+        version: Recorded as a property of the table, by a commit of its own.
+
+    Raises:
+        UsageError: A newer version of this software has written the table.
+        StorageError: The table is gone, or cannot be written.
+    """
+
+    def add_columns(table: DeltaTable) -> None:
+        there = {field.name for field in table.schema().fields}
+        missing = [Field.from_arrow(field) for field in schema if field.name not in there]
+        if missing:
+            table.alter.add_columns(missing, post_commithook_properties=_HOOKS)
+
+    def record(table: DeltaTable) -> None:
+        if _schema_version(table) < version:
+            table.alter.set_table_properties(
+                {SCHEMA_PROPERTY: str(version)}, raise_if_not_exists=False
+            )
+
+    table = open_table(uri)
+    if table is None or _schema_version(table) < version:
+        commit(uri, add_columns)
+        commit(uri, record)
+        return
+    if _schema_version(table) > version:
+        raise UsageError(
+            f"The table {uri} has schema version {_schema_version(table)}; this software writes "
+            f"version {version}. Update the software, or use another output."
+        )
+
+
+def _schema_version(table: DeltaTable) -> int:
+    return int(table.metadata().configuration.get(SCHEMA_PROPERTY, FIRST_SCHEMA_VERSION))
 
 
 def commit(uri: str, work: Callable[[DeltaTable], None]) -> None:
@@ -135,14 +177,12 @@ def remove_action(active: Mapping[str, Any], model: str) -> RemoveAction:
     )
 
 
-def replace_files(
-    table: DeltaTable, actions: list[AddAction | RemoveAction], schema: pa.Schema
-) -> None:
+def replace_files(table: DeltaTable, actions: list[AddAction | RemoveAction]) -> None:
     """Commits added and removed files at once."""
     table.create_write_transaction(
         actions,
         "append",
-        schema,
+        table.schema(),
         ["model"],
         commit_properties=_next_transaction(table),
         post_commithook_properties=_HOOKS,
@@ -159,6 +199,7 @@ def write_rows(table: DeltaTable, rows: pa.Table, predicate: str | None = None) 
         rows,
         commit_properties=_next_transaction(table),
         post_commithook_properties=_HOOKS,
+        schema_mode="merge",  # a column that another tool has added stays, and is null
         **replacing,
     )
 

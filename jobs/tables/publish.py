@@ -14,6 +14,7 @@ import pyarrow as pa
 from deltalake import DeltaTable
 
 from implant_model import storage
+from implant_model.decode.version import DECODE_VERSION, FIRST_DECODE_VERSION
 from implant_model.errors import (
     ArchiveReason,
     ArchiveStatus,
@@ -23,7 +24,14 @@ from implant_model.errors import (
 from jobs.tables import checksums, delta
 from jobs.tables.receipts import Counts
 from jobs.tables.records import ArchiveRecord, ArchiveResult, Records
-from jobs.tables.schema import ARCHIVE_ROW, ARCHIVES, PREDICTION_ROW, PREDICTIONS, with_model
+from jobs.tables.schema import (
+    ARCHIVE_ROW,
+    ARCHIVES,
+    PREDICTION_ROW,
+    PREDICTIONS,
+    SCHEMA_VERSION,
+    with_model,
+)
 
 
 @dataclass(frozen=True)
@@ -52,9 +60,11 @@ class Tables:
         self._model = identity.model
 
     def create(self) -> None:
-        """Creates the tables where they are missing."""
+        """Create the tables where they are missing, and add the columns that older ones lack."""
         delta.create_table(self._predictions, with_model(PREDICTION_ROW))
         delta.create_table(self._archives, ARCHIVE_ROW)
+        delta.evolve_table(self._predictions, with_model(PREDICTION_ROW), SCHEMA_VERSION)
+        delta.evolve_table(self._archives, ARCHIVE_ROW, SCHEMA_VERSION)
         self.seal()
 
     def records(self) -> Records:
@@ -114,7 +124,7 @@ class Tables:
             if result.is_readable:
                 actions += self._exchange(result, held)
         if actions:
-            delta.replace_files(table, actions, with_model(PREDICTION_ROW))
+            delta.replace_files(table, actions)
         return standing
 
     def _exchange(self, result: ArchiveResult, held: Mapping[str, Mapping[str, Any]]) -> list[Any]:
@@ -243,6 +253,7 @@ def _row(result: ArchiveResult, identity: RunIdentity) -> dict[str, Any]:
         "run": identity.run,
         "software_version": identity.software_version,
         "configuration_hash": identity.configuration_hash,
+        "decode_version": DECODE_VERSION,
     }
 
 
@@ -258,4 +269,5 @@ def _record(row: Mapping[str, Any], active: Container[str]) -> ArchiveRecord:
         outcomes={str(outcome): row[str(outcome)] for outcome in Outcome},
         member_reasons={pair["reason"]: pair["members"] for pair in row["reasons"]},
         stands=all(unit["path"] in active for unit in row["units"]),
+        decode_version=row.get("decode_version") or FIRST_DECODE_VERSION,
     )

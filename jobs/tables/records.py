@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from implant_model.decode.version import DECODE_VERSION
 from implant_model.errors import ArchiveReason, ArchiveStatus
 from implant_model.storage import ObjectInfo
 from jobs.tables.receipts import Counts, UnitFile
@@ -37,6 +38,12 @@ class ArchiveRecord:
     outcomes: Mapping[str, int]
     member_reasons: Mapping[str, int]
     stands: bool = True
+    decode_version: int = DECODE_VERSION
+
+    @property
+    def is_older(self) -> bool:
+        """Whether an older version of the decode has read it: its pixels may be others by now."""
+        return self.decode_version < DECODE_VERSION
 
 
 Records = Mapping[str, Mapping[str, ArchiveRecord]]

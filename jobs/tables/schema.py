@@ -3,6 +3,10 @@
 `predictions` has exactly one row for each member of each archive, `archives` one for each archive
 version and model; `members` of the latter is the number of rows of the former. Both are Delta
 tables, partitioned by `model`, a column that Delta keeps outside the data files.
+
+Both carry the version of their schema as a table property. A column that is added gets the next
+version in `_ADDED`; a run adds it to the tables that it finds, whose older rows are null there. A
+unit's file names the version that it was written under, and is checked against that one.
 """
 
 import hashlib
@@ -15,6 +19,11 @@ from implant_model.errors import Outcome
 
 PREDICTIONS: Final = "predictions"
 ARCHIVES: Final = "archives"
+SCHEMA_VERSION: Final = 2
+FIRST_SCHEMA_VERSION: Final = 1
+"""Of tables and unit files from before the version was recorded."""
+SCHEMA_PROPERTY: Final = "implant.schemaVersion"
+"""Property of both tables, and key of the metadata of a unit's Parquet file."""
 UNIT_MEMBERS: Final = 1000
 """Most members of a unit; the contract with those who read the tables."""
 
@@ -54,6 +63,20 @@ PREDICTION_ROW: Final = pa.schema(
 )
 """One row of a unit's file. The Delta table adds the partition column `model`."""
 
+_ADDED: Final[dict[str, int]] = {}
+"""Columns of `PREDICTION_ROW` that the first version lacks, with the version that added them."""
+
+
+def prediction_row(version: int) -> pa.Schema:
+    """Return the schema of unit files under a version of the schema, up to `SCHEMA_VERSION`."""
+    return pa.schema([f for f in PREDICTION_ROW if _ADDED.get(f.name, 1) <= version])
+
+
+def version_of(file: pa.Schema) -> int:
+    """Return the version of the schema that a unit's Parquet file was written under."""
+    return int((file.metadata or {}).get(SCHEMA_PROPERTY.encode(), FIRST_SCHEMA_VERSION))
+
+
 _UNIT = pa.struct(
     [
         ("path", pa.string()),
@@ -85,6 +108,7 @@ ARCHIVE_ROW: Final = pa.schema(
         pa.field("software_version", pa.string(), nullable=False),
         pa.field("configuration_hash", pa.string(), nullable=False),
         pa.field("model", pa.string(), nullable=False),
+        pa.field("decode_version", pa.int32()),  # since version 2
     ]
 )
 """One row of the table `archives`; `units` names the files that hold the archive's predictions."""

@@ -12,7 +12,13 @@ import pyarrow.parquet as pq
 from implant_model import storage
 from implant_model.errors import ImplantError, Outcome, StorageError
 from jobs.tables.receipts import Counts, Failure, Published, Unit, UnitFile
-from jobs.tables.schema import PREDICTION_ROW, PREDICTIONS
+from jobs.tables.schema import (
+    PREDICTIONS,
+    SCHEMA_PROPERTY,
+    SCHEMA_VERSION,
+    prediction_row,
+    version_of,
+)
 
 
 def publish_unit(unit: Unit, rows: pa.Table, output: str) -> Published | Failure:
@@ -32,7 +38,7 @@ def publish_unit(unit: Unit, rows: pa.Table, output: str) -> Published | Failure
             data = storage.read_bytes(uri)
             rows = _check_published(data, unit)
         else:
-            check_unit(rows, unit)
+            check_unit(rows, unit, SCHEMA_VERSION)
             data = encode(rows)
             if not storage.put_if_absent(uri, data):
                 data = storage.read_bytes(uri)
@@ -51,6 +57,7 @@ def _receipt(unit: Unit, rows: pa.Table, data: bytes) -> Published:
 def encode(rows: pa.Table) -> bytes:
     """A unit's Parquet file; the same rows give the same bytes."""
     sink = pa.BufferOutputStream()
+    rows = rows.replace_schema_metadata({SCHEMA_PROPERTY: str(SCHEMA_VERSION)})
     pq.write_table(rows, sink, compression="zstd", write_page_checksum=True)
     return bytes(sink.getvalue())
 
@@ -64,12 +71,17 @@ def _check_published(data: bytes, unit: Unit) -> pa.Table:
             f"The published file {unit.path} cannot be read ({type(error).__name__}); it is left "
             "as it is. Move it away and run again."
         ) from error
-    check_unit(rows, unit)
+    check_unit(rows, unit, version_of(rows.schema))
     return rows
 
 
-def check_unit(rows: pa.Table, unit: Unit) -> None:
-    """Checks that `rows` are the unit's members, each once, in order, and each with an outcome.
+def check_unit(rows: pa.Table, unit: Unit, schema_version: int) -> None:
+    """Check that `rows` are the unit's members, each once, in order, and each with an outcome.
+
+    Args:
+        rows: Of the unit.
+        unit: What they have to be.
+        schema_version: Whose columns they have to have: of a file, the one that it names.
 
     Raises:
         StorageError: They are not.
@@ -77,7 +89,7 @@ def check_unit(rows: pa.Table, unit: Unit) -> None:
     expected = list(range(unit.first_member, unit.first_member + unit.members))
     outcomes = set(rows["outcome"].to_pylist())
     whole = (
-        rows.schema.equals(PREDICTION_ROW)
+        rows.schema.equals(prediction_row(schema_version))
         and rows["member_index"].to_pylist() == expected
         and set(rows["archive"].to_pylist()) == {unit.archive}
         and set(rows["archive_version"].to_pylist()) == {unit.version}

@@ -18,7 +18,7 @@ from implant_model.errors import Outcome, StorageError, UsageError
 from jobs.tables import delta
 from jobs.tables.checksums import check_seals
 from jobs.tables.receipts import Unit
-from jobs.tables.schema import ARCHIVES, PREDICTIONS
+from jobs.tables.schema import ARCHIVES, PREDICTIONS, version_of
 from jobs.tables.unit_files import check_unit
 
 
@@ -133,5 +133,5 @@ def _read_unit(uri: str, unit: Mapping[str, Any], row: Mapping[str, Any]) -> pa.
         num_bytes=0,
         path=unit["path"],
     )
-    check_unit(table, wanted)
+    check_unit(table, wanted, version_of(table.schema))
     return table

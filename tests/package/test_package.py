@@ -239,12 +239,12 @@ def test_unknown_fields_are_refused_everywhere(whole: Path) -> None:
             Manifest.from_bytes(json.dumps(changed).encode())
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", 1.5, None, True, [1]])
+@pytest.mark.parametrize("version", [0, 3, "1", 1.5, None, True, [1]])
 def test_another_format_version_is_refused(folder: Path, version: object) -> None:
     document = manifest(folder)
     document["format_version"] = version
     write(folder, document)
-    refused(folder, "format version is .*; this software reads version 1")
+    refused(folder, "format version is .*; this software reads versions 1 and 2")
 
 
 @pytest.mark.parametrize("document", [[], 1, "x", None, {}, {"format": "onnx"}])

@@ -1,10 +1,7 @@
 """The main job as its users run it: real commands, a real Ray cluster, a real S3 API over HTTP."""
 
 import io
-import os
 import signal
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import get_args
@@ -26,7 +23,7 @@ from implant_model.package.save import load_package
 from jobs.classify import main
 from jobs.tables.schema import PREDICTION_ROW
 from tests.support.object_store import ObjectStore
-from tests.support.ray_cluster import ROOT, RayCluster
+from tests.support.ray_cluster import ROOT, RayCluster, without_cluster
 from tests.support.shoulder import tar_of, zip_of
 
 SHOULDER = str(ROOT / "models" / "shoulder")
@@ -48,19 +45,6 @@ def png(seed: int) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
     return file.getvalue()
-
-
-def without_cluster(*command: str) -> "subprocess.CompletedProcess[str]":
-    """A command whose mistake is to be found before any cluster is needed."""
-    return subprocess.run(
-        [sys.executable, "-m", *command],
-        cwd=ROOT,
-        env={**os.environ, "RAY_ADDRESS": "127.0.0.1:1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
 
 
 @pytest.mark.cluster

@@ -17,7 +17,8 @@ from jobs.tables.lease import Lease
 from jobs.tables.publish import RunIdentity, Tables
 from jobs.tables.receipts import Counts
 from jobs.tables.records import ArchiveResult
-from tests.pipeline.test_classify import png, without_cluster
+from tests.pipeline.test_classify import png
+from tests.support.ray_cluster import without_cluster
 from tests.support.shoulder import tar_of
 
 NOW = datetime(2026, 1, 31, tzinfo=UTC)

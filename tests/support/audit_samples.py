@@ -96,7 +96,7 @@ def write_tables(output: str, units: Sequence[pa.Table], model: str = MODEL) -> 
         actions.append(delta.add_action(path, len(data), len(unit), model, constants))
     delta.commit(
         predictions,
-        lambda table: delta.replace_files(table, actions, with_model(PREDICTION_ROW)),
+        lambda table: delta.replace_files(table, actions),
     )
 
 

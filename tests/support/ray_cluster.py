@@ -162,3 +162,16 @@ def ray_cluster(
     log = tmp_path_factory.mktemp("ray") / "head.log"
     with running_cluster(log, object_store.environment) as cluster:
         yield cluster
+
+
+def without_cluster(*command: str) -> "subprocess.CompletedProcess[str]":
+    """A command whose mistake is to be found before any cluster is needed."""
+    return subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=ROOT,
+        env={**os.environ, "RAY_ADDRESS": "127.0.0.1:1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )

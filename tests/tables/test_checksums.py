@@ -17,7 +17,7 @@ from tests.support.sample_output import MODEL, OTHER_MODEL, publish_sample
 
 @pytest.fixture
 def output(tmp_path: Path) -> str:
-    """Two commits to each table, all sealed."""
+    """Four entries of each log, all sealed: the table, its schema version, two commits of rows."""
     publish_sample(tmp_path)
     return publish_sample(tmp_path, OTHER_MODEL)
 
@@ -28,14 +28,14 @@ def seals_of(output: str, table: str) -> list[Path]:
 
 def test_each_commit_has_one_seal(output: str) -> None:
     for table in ("predictions", "archives"):
-        assert [path.stem for path in seals_of(output, table)] == [f"{n:020}" for n in range(3)]
+        assert [path.stem for path in seals_of(output, table)] == [f"{n:020}" for n in range(4)]
     before = {path: path.read_bytes() for path in seals_of(output, "archives")}
     seal(output)
     assert {path: path.read_bytes() for path in seals_of(output, "archives")} == before
     assert check_seals(output) == SealReport((), ())
 
 
-@pytest.mark.parametrize("lost", [[2], [1, 2], [0, 1, 2]])
+@pytest.mark.parametrize("lost", [[3], [2, 3], [0, 1, 2, 3]])
 def test_seals_that_a_dead_run_left_out_are_named_and_then_set(
     output: str, lost: list[int]
 ) -> None:
@@ -91,11 +91,11 @@ def test_entry_of_the_log_that_is_gone_is_named(output: str) -> None:
 
 def test_checkpoint_is_sealed_with_its_version(output: str) -> None:
     table = Path(local_path(output), "archives")
-    seals_of(output, "archives")[2].unlink()
+    seals_of(output, "archives")[3].unlink()
     DeltaTable(str(table)).create_checkpoint()
     seal(output)
     assert verify_output(output).findings == ()
-    for name in (f"{2:020}.checkpoint.parquet", "_last_checkpoint"):
+    for name in (f"{3:020}.checkpoint.parquet", "_last_checkpoint"):
         path = table / "_delta_log" / name
         whole = path.read_bytes()
         path.write_bytes(whole[:20] + bytes([whole[20] ^ 1]) + whole[21:])

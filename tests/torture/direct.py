@@ -56,7 +56,9 @@ def classify(arguments: Sequence[str], *, lease: bool = True) -> int:
     run = uuid.uuid4().hex
     identity = RunIdentity(package.id, recipe.configuration_hash, __version__, run)
     tables = Tables(options.output, identity)
-    plan = make_plan(options.inputs, tables.records(), options.retry, options.limit)
+    plan = make_plan(
+        options.inputs, tables.records(), options.retry, options.limit, options.redo_older
+    )
     if not plan.todo:
         tables.seal()
         return exit_code(plan, [], options.max_rejected)
