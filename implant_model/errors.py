@@ -19,6 +19,11 @@ file may be a patient's. The enumerations are those of the tables, see the READM
 from enum import StrEnum
 from typing import Final
 
+LINUX_ONLY: Final = (
+    "This software runs on Linux alone: its decoding process needs memfd and /proc. Use a Linux "
+    "machine, a container, or WSL 2."
+)
+
 
 class Outcome(StrEnum):
     """What became of one member; column `outcome` of the predictions."""

@@ -13,16 +13,15 @@ Exit codes: 0 done; 2 the call is wrong; 3 the image is rejected, and its reason
 
 import sys
 from collections.abc import Sequence
-from itertools import islice
 
 import numpy as np
 
-from implant_model import storage
-from implant_model.archives.read import Member, read_members
+from implant_model.archives.members import Member
 from implant_model.classifier import Classifier, Predictions
 from implant_model.decode.preprocess import Preprocessing
 from implant_model.decode.sandbox import DecodeProcess
-from implant_model.errors import MemberError, NotFoundError, Reason, UsageError
+from implant_model.errors import MemberError, Reason
+from implant_model.identification import read_radiograph
 from implant_model.limits import Limits
 from implant_model.package.catalogue import Implant
 from implant_model.package.save import ModelPackage, load_package
@@ -44,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     call = parser.parse_args(arguments)
     output = checked_path(call.output)
     package = load_package(call.model, weights=False)
-    image_HW = prepare(read_radiograph(call.image), package.preprocessing)
+    image_HW = prepare(read_radiograph(call.image, "IMAGE"), package.preprocessing)
     classifier = Classifier(package)
     says = classifier.classify(image_HW[None])
     best = int(says.probabilities_NC[0].argmax())
@@ -54,26 +53,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     write_picture(output, picture)
     print("\n".join([title, *lines, f"Picture: {output}", DISCLAIMER]))
     return OK
-
-
-def read_radiograph(uri: str) -> Member:
-    """Reads the one radiograph that a file holds, as the main job reads it.
-
-    Raises:
-        UsageError: It is not there, or holds several members.
-        ArchiveError: It is an archive or a compressed file that cannot be read.
-    """
-    limits = Limits()
-    try:
-        info = storage.stat(storage.normalise(uri))
-    except NotFoundError as error:
-        raise UsageError(f"IMAGE cannot be read: {error}") from error
-    with storage.open_object(info) as reader:
-        members = list(islice(read_members(reader, "radiograph", limits), 2))
-    if len(members) != 1:
-        count = "an empty archive" if not members else "an archive of several members"
-        raise UsageError(f"IMAGE {uri} is {count}; one radiograph is wanted, so unpack it first.")
-    return members[0]
 
 
 def prepare(member: Member, spec: Preprocessing) -> np.ndarray:

@@ -26,7 +26,7 @@ import numpy as np
 from implant_model.decode.decoded import Header, Prepared
 from implant_model.decode.preprocess import Preprocessing
 from implant_model.decode.sandbox_child import LARGEST_MESSAGE
-from implant_model.errors import Reason
+from implant_model.errors import LINUX_ONLY, Reason, UsageError
 from implant_model.limits import MIB, Limits
 
 START_SECONDS = 60.0  # a cold start from a network disk; 1 s is usual
@@ -134,6 +134,8 @@ class _Child:
     """One child process, its socket and the memory file that is shared with it."""
 
     def __init__(self, spec: Preprocessing, limits: Limits) -> None:
+        if sys.platform != "linux":
+            raise UsageError(LINUX_ONLY)
         self._limits = limits
         self._size_px = spec.size_px
         self._memory = os.memfd_create("member", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Final, NoReturn
 
-from implant_model.errors import BusyError, ImplantError, UsageError
+from implant_model.errors import LINUX_ONLY, BusyError, ImplantError, UsageError
 
 OK: Final = 0
 USAGE: Final = 2
@@ -55,6 +55,8 @@ def run_command(
     signal.signal(signal.SIGTERM, _terminate)
     stopped = False
     try:
+        if sys.platform != "linux":
+            raise UsageError(LINUX_ONLY)
         code = work()
     except UsageError as error:
         code = _complain(name, error, USAGE)

@@ -11,8 +11,8 @@ from tests.support.ray_cluster import ROOT, RayCluster, run_python
 
 START = """
 import sys
-from jobs.pipeline.cluster import start_ray
-from jobs.pipeline.command import run_command
+from jobs.entry.cluster import start_ray
+from jobs.entry.command import run_command
 assert "ray" not in sys.modules, "its settings would come too late"
 run_command("try", lambda: start_ray() or 0)
 """

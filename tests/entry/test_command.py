@@ -14,8 +14,8 @@ WAITING = """
 import time
 from pathlib import Path
 import ray
-from jobs.pipeline.cluster import start_ray
-from jobs.pipeline.command import run_command
+from jobs.entry.cluster import start_ray
+from jobs.entry.command import run_command
 
 def work():
     start_ray()

@@ -16,7 +16,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from jobs.demo import run
-from jobs.pipeline.command import run_command
+from jobs.entry.command import run_command
 run_command("demo", lambda: run(Path(sys.argv[1]), num_each=1))
 """
 
