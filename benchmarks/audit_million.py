@@ -76,7 +76,7 @@ class Run:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Makes the tables, audits them twice, writes the result."""
+    """Make the tables, audits them twice, writes the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--records", type=int, default=1_000_000)
     parser.add_argument("--folder", default=tempfile.gettempdir(), help="where the tables lie")
@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def draw(count: int) -> Truth:
-    """Implants by uneven shares; wrong records name another implant of the joint."""
+    """Return implants by uneven shares; wrong records name another implant of the joint."""
     rng = np.random.default_rng(0)
     implants = load_package(str(MODEL), weights=False).catalogue.implants
     implant_N = rng.choice(len(implants), count, p=rng.dirichlet(np.full(len(implants), 3.0)))
@@ -128,7 +128,7 @@ def write_predictions(folder: Path, truth: Truth) -> None:
 
 
 def units(truth: Truth) -> Iterator[pa.Table]:
-    """Predictions of a simulated classifier, see `tests/support/audit_samples.py`."""
+    """Yield predictions of a simulated classifier, see `tests/support/audit_samples.py`."""
     rng = np.random.default_rng(1)
     implants = load_package(str(MODEL), weights=False).catalogue.implants
     strength, count = 4.5, len(truth.implant_N)
@@ -234,7 +234,7 @@ def measure(folder: Path, key: str) -> Run:
 
 
 def describe(count: int, runs: Sequence[Run]) -> str:
-    """The result as Markdown."""
+    """Return the result as Markdown."""
     lines = [
         "# An audit of a million records",
         "",

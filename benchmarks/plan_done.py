@@ -74,14 +74,14 @@ def make_files(folder: Path, count: int) -> None:
 
 
 def enter(archives: Sequence[PlannedArchive], tables: Tables) -> None:
-    """Enters archives as complete, each with one unit of one member; the units are not written."""
+    """Enter archives as complete, each with one unit of one member; the units are not written."""
     tables.create()
     for start in range(0, len(archives), AT_ONCE):
         tables.commit([result(archive) for archive in archives[start : start + AT_ONCE]])
 
 
 def result(archive: PlannedArchive) -> ArchiveResult:
-    """What a run says of an archive of one radiograph."""
+    """Return what a run says of an archive of one radiograph."""
     now = datetime.now(UTC)
     unit = unit_id(archive.name, archive.info.version, MODEL, CONFIGURATION, 0, 0)
     path = unit_path(MODEL, unit)

@@ -21,7 +21,7 @@ Rates = Mapping[str, Sequence[float]]
 
 
 def report(measured: Mapping[str, Rates]) -> str:
-    """The results as Markdown."""
+    """Return the results as Markdown."""
     lines = [
         "# Speed of the job",
         "",
@@ -88,7 +88,7 @@ def _bfloat16(measured: Mapping[str, Rates]) -> list[str]:
 
 
 def in_bfloat16(rates: Rates) -> Rates:
-    """The same measurements with the job in bfloat16 as the job."""
+    """Return the same measurements with the job in bfloat16 as the job."""
     names = ("limit", "decode_ms", "model_ms", "bfloat16_ms")
     turns = zip(*(rates.get(name, ()) for name in names), strict=False)
     limits = [
@@ -100,7 +100,7 @@ def in_bfloat16(rates: Rates) -> Rates:
 
 
 def ratios(rates: Rates, rival: str) -> list[float]:
-    """The job's rate over a rival's, turn by turn."""
+    """Return the job's rate over a rival's, turn by turn."""
     return [ours / theirs for ours, theirs in zip(rates["job"], rates[rival], strict=False)]
 
 

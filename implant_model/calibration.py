@@ -20,7 +20,7 @@ LEAST_QUANTILE = 0.5
 
 
 def softmax(logits_NC: Floats, temperature: float = 1.0) -> npt.NDArray[np.float64]:
-    """Returns probabilities, NC, of logits (or log-probabilities) divided by a temperature."""
+    """Return probabilities, NC, of logits (or log-probabilities) divided by a temperature."""
     scaled = np.asarray(logits_NC, np.float64) / temperature
     scaled = scaled - scaled.max(axis=-1, keepdims=True)
     powers = np.exp(scaled)
@@ -28,7 +28,7 @@ def softmax(logits_NC: Floats, temperature: float = 1.0) -> npt.NDArray[np.float
 
 
 def fit_temperature(logits_NC: Floats, labels_N: Ints) -> float:
-    """Finds the temperature of least negative log-likelihood (Guo et al. 2017).
+    """Find the temperature of least negative log-likelihood (Guo et al. 2017).
 
     The likelihood is convex in 1 / temperature, and its slope, the mean of expected logit minus
     logit of the label, is bisected: no step size, no local minimum.
@@ -60,7 +60,7 @@ def fit_temperature(logits_NC: Floats, labels_N: Ints) -> float:
 def conformal_quantile(
     probabilities_NC: Floats, labels_N: Ints, coverage: float, least: float = LEAST_QUANTILE
 ) -> float:
-    """Finds the threshold of split conformal prediction, score 1 - probability of the label.
+    """Find the threshold of split conformal prediction, score 1 - probability of the label.
 
     With k = ceil((N + 1) coverage), the k-th smallest of N held-out scores: a set of all implants
     with 1 - probability <= it holds the right one for a share of at least `coverage` of new images
@@ -93,7 +93,7 @@ def conformal_quantile(
 def class_quantiles(
     probabilities_NC: Floats, labels_N: Ints, coverage: float, least: float = LEAST_QUANTILE
 ) -> list[float]:
-    """Finds a threshold for each implant, so that each is covered and not only all together.
+    """Find a threshold for each implant, so that each is covered and not only all together.
 
     An implant with enough held-out images for a finite quantile, coverage / (1 - coverage) of them,
     gets that of its own images (class-conditional or Mondrian conformal prediction, Vovk 2012); one
@@ -115,7 +115,7 @@ def class_quantiles(
 
 
 def prediction_sets(probabilities_NC: Floats, quantile: float | Floats) -> list[list[int]]:
-    """Returns the indices with 1 - probability <= quantile, most probable first, ties by index.
+    """Return the indices with 1 - probability <= quantile, most probable first, ties by index.
 
     Args:
         probabilities_NC: Calibrated probabilities; N may be 0.
@@ -130,7 +130,7 @@ def prediction_sets(probabilities_NC: Floats, quantile: float | Floats) -> list[
 
 
 def novelty_threshold(scores_N: Floats, known_pass_rate: float) -> float:
-    """Finds the novelty that a share of at most 1 - `known_pass_rate` of known implants exceeds.
+    """Find the novelty that a share of at most 1 - `known_pass_rate` of known implants exceeds.
 
     The k-th smallest score of held-out known implants, k = ceil((N + 1) rate); with too few images
     for that rate, the largest.

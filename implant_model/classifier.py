@@ -49,7 +49,7 @@ class Predictions:
 
 
 def has_gpu() -> bool:
-    """Whether PyTorch finds a GPU on this machine."""
+    """Return whether PyTorch finds a GPU on this machine."""
     return torch.cuda.is_available()
 
 
@@ -95,7 +95,7 @@ class Classifier:
         self._preparing = threading.Lock()
 
     def classify(self, images_NHW: Images, batch_size: int | None = None) -> Predictions:
-        """Identifies images; what is said of one does not depend on the others.
+        """Identify images; what is said of one does not depend on the others.
 
         Roundings may: a GPU has other algorithms for another number of them. Several threads may
         call it at a time.
@@ -142,7 +142,7 @@ class Classifier:
             return self._on_device[batch_size]
 
     def _measured(self, images_NHW: Images, batch_size: int | None) -> tuple[Array, Array]:
-        """Log probabilities, NC, and novelty scores, N."""
+        """Return log probabilities, NC, and novelty scores, N."""
         if self.device.type == "cuda" and len(images_NHW):
             _check(images_NHW, batch_size)
             return self.device_batches(batch_size).run(images_NHW)
@@ -163,7 +163,7 @@ class Classifier:
 
 
 def decide(num_candidates: int, novelty: float, threshold: float) -> Outcome:
-    """Returns the outcome of an image with so many candidates and this novelty."""
+    """Return the outcome of an image with so many candidates and this novelty."""
     if novelty > threshold or num_candidates == 0:
         return Outcome.UNKNOWN
     return Outcome.IDENTIFIED if num_candidates == 1 else Outcome.AMBIGUOUS
@@ -177,7 +177,7 @@ def measure(
     precision: Precision = "float32",
     pool: Executor | None = None,
 ) -> tuple[Array, Array]:
-    """Runs networks over images, as a classifier does before calibration; training uses it, too.
+    """Run networks over images, as a classifier does before calibration; training uses it, too.
 
     Args:
         networks: In evaluation mode, on `device`.

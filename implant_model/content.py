@@ -25,12 +25,12 @@ class Content(StrEnum):
 
     @property
     def is_archive(self) -> bool:
-        """Whether it is an archive or a compressed file."""
+        """Return whether it is an archive or a compressed file."""
         return self in _ARCHIVES
 
     @property
     def is_image(self) -> bool:
-        """Whether it is an image, of a format that is read or not."""
+        """Return whether it is an image, of a format that is read or not."""
         return self in _IMAGES
 
 

@@ -51,7 +51,7 @@ class Protector:
             _check_key(self.key, "The key")
 
     def identifier(self, kind: str, value: str | None) -> str | None:
-        """Returns what the tables may hold of an identifier.
+        """Return what the tables may hold of an identifier.
 
         Args:
             kind: `patient`, `study`, ...: one value gets another pseudonym for each kind.
@@ -75,7 +75,7 @@ class Protector:
         return self._digest(kind, plain.encode(errors="surrogatepass"))
 
     def content(self, data: bytes | memoryview) -> str | None:
-        """Returns a hash by which equal members are found, 32 hex digits; None under `drop`.
+        """Return a hash by which equal members are found, 32 hex digits; None under `drop`.
 
         Keyed wherever there is a key: a plain hash lets anyone who holds an image look it up.
         """
@@ -97,7 +97,7 @@ class Protector:
 
 
 def load_key(path: str | Path) -> bytes:
-    """Reads the key of the pseudonyms; a newline at its end is not part of it.
+    """Read the key of the pseudonyms; a newline at its end is not part of it.
 
     Raises:
         UsageError: Not there, not readable, shorter than 16 bytes or no secret; the key's content

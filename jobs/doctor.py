@@ -42,7 +42,7 @@ class DoctorOptions:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse, chain, summary; returns the exit code."""
+    """Parse, chain, summary; return the exit code."""
     options = parse_doctor(arguments)
     findings = list(examine(options))
     for finding in findings:
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse_doctor(arguments: Sequence[str] | None) -> DoctorOptions:
-    """Reads the command line.
+    """Read the command line.
 
     Raises:
         UsageError: It is not of the contract's form; one sentence says why.
@@ -72,7 +72,7 @@ def parse_doctor(arguments: Sequence[str] | None) -> DoctorOptions:
 
 
 def examine(options: DoctorOptions) -> Iterator[str]:
-    """All checks, the cheap ones first; yields findings."""
+    """Yield all checks, the cheap ones first; yields findings."""
     yield from check_versions()
     yield from check_codecs()
     yield from check_spill_folder(options.spill)

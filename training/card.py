@@ -74,7 +74,7 @@ class CardFacts:
 
 
 def write_card(config: TrainConfig, catalogue: Catalogue, facts: CardFacts) -> str:
-    """Writes the whole card as Markdown."""
+    """Write the whole card as Markdown."""
     parts = [
         [f"# {config.name}", WARNING],
         [PHANTOM_WARNING] if config.card.synthetic else [],
@@ -138,7 +138,7 @@ def _data(config: TrainConfig, facts: CardFacts) -> list[str]:
 
 
 def _comparison(facts: CardFacts) -> list[str]:
-    """Says it plainly where a model is not shown to be better than no model."""
+    """State it plainly where a model is not shown to be better than no model."""
     if facts.cues is None or facts.figures["top_1"].low > facts.cues.majority.value:
         return []
     return [

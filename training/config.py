@@ -259,7 +259,7 @@ class TrainConfig:
         return bool(self.segmenter.width) or self.network.architecture == FISHER
 
     def catalogue(self, labels: tuple[str, ...]) -> Catalogue:
-        """The implants of the given labels, in their order.
+        """Return the implants of the given labels, in their order.
 
         Raises:
             UsageError: A table `implants.LABEL` has no images, or holds what an implant has not.
@@ -280,12 +280,12 @@ class TrainConfig:
         return Implant.from_json(facts, f"the settings' implants.{label}")
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, as `from_document` reads them."""
+        """Return plain values, as `from_document` reads them."""
         return asdict(self)
 
 
 def load_config(path: str | None) -> TrainConfig:
-    """Reads a settings file; without one, all settings have their own values.
+    """Read a settings file; without one, all settings have their own values.
 
     Raises:
         UsageError: Not there, neither TOML nor JSON, an unknown setting, or a value out of range.
@@ -304,7 +304,7 @@ def load_config(path: str | None) -> TrainConfig:
 
 
 def from_document(document: object, where: str) -> TrainConfig:
-    """Checks plain values and makes settings of them; errors are as of `load_config`."""
+    """Check plain values and make settings of them; errors are as of `load_config`."""
     try:
         return _section(TrainConfig, document, "")
     except ValueError as error:

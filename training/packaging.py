@@ -33,12 +33,12 @@ LEAST_CONTROL = 0.5
 
 
 def measured_parts(shipped: Fitted, folds: Sequence[Fitted]) -> Measured:
-    """What the figures rest on: the folds' test parts together, or the one test part."""
+    """Return what the figures rest on: the folds' test parts together, or the one test part."""
     return pool([fold.measured for fold in folds]) if folds else shipped.measured
 
 
 def figures_of(labelled: LabelledSet, division: Division, measured: Measured) -> Figures:
-    """All figures of a test set, the share of known implants called unknown among them."""
+    """Return all figures of a test set, the share of known implants called unknown among them."""
     indices_N = measured.indices_N
     groups_N = division.groups_N[indices_N]
     figures = evaluate(
@@ -53,13 +53,13 @@ def figures_of(labelled: LabelledSet, division: Division, measured: Measured) ->
 
 
 def segmenter_figures(division: Division, shipped: Fitted, folds: Sequence[Fitted]) -> Figures:
-    """Mean Dice and IoU of the segmenter on the test parts; empty without a segmenter."""
+    """Return mean Dice and IoU of the segmenter on the test parts; empty without a segmenter."""
     parts = [part.overlaps for part in (folds or [shipped]) if part.overlaps is not None]
     return overlap_figures(pool_overlaps(parts), division.groups_N) if parts else {}
 
 
 def subset(measured: Measured, chosen_N: NDArray[np.bool_]) -> Measured:
-    """The rows of a measurement that are chosen."""
+    """Return the rows of a measurement that are chosen."""
     return Measured(
         measured.indices_N[chosen_N],
         measured.probabilities_NK[chosen_N],
@@ -179,7 +179,7 @@ def make_package(folder: Path, training: Training) -> tuple[ModelPackage, Figure
 def describe_measurement(
     config: TrainConfig, division: Division, measured: Measured, folded: bool
 ) -> str:
-    """One sentence that names the data and the design of the measurement."""
+    """Return one sentence that names the data and the design of the measurement."""
     data = "Synthetic phantoms" if config.card.synthetic else "The data named above"
     count = len(measured.indices_N)
     parts = "one part tests, one calibrates and the others train"
@@ -199,7 +199,7 @@ def describe_measurement(
 
 
 def environment(place: Workplace) -> str:
-    """Where and with what it was trained, in one sentence."""
+    """Return where and with what it was trained, in one sentence."""
     device = "GPU" if place.use_gpu else "CPU"
     return (
         f"Trained on {place.num_workers} {device} worker{'s' if place.num_workers > 1 else ''} "

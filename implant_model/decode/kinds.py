@@ -95,7 +95,7 @@ PAPER = frozenset({"SD", "DRW"})  # scanned document, drawing
 def refusal(
     sop_class: str, modality: str, conversion: str, *, radiograph_marks: bool
 ) -> Reason | None:
-    """Why an object is not seen by the classifier.
+    """Return why an object is not seen by the classifier.
 
     Args:
         sop_class: SOP Class UID; empty where the file names none.
@@ -131,20 +131,20 @@ def _may_hold_radiograph(sop_class: str) -> bool:
 
 
 def defined_modality(value: str) -> str | None:
-    """The value if it is a defined term of Modality (0008,0060), else None."""
+    """Return the value if it is a defined term of Modality (0008,0060), else None."""
     return value if value in MODALITIES else None
 
 
 def defined_body_part(value: str) -> str | None:
-    """The value if it is a defined term of Body Part Examined (0018,0015), else None."""
+    """Return the value if it is a defined term of Body Part Examined (0018,0015), else None."""
     return value if value in BODY_PARTS else None
 
 
 def defined_view(value: str) -> str | None:
-    """The value if it is a defined term of View Position (0018,5101), else None."""
+    """Return the value if it is a defined term of View Position (0018,5101), else None."""
     return value if value in VIEWS else None
 
 
 def defined_laterality(value: str) -> str | None:
-    """The value if it is an enumerated value of a laterality attribute, else None."""
+    """Return the value if it is an enumerated value of a laterality attribute, else None."""
     return value if value in ("R", "L", "B", "U") else None

@@ -41,7 +41,7 @@ class Descriptors(NamedTuple):
 
 
 def describe(view_HW: Tensor, presence_11QQ: Tensor) -> Descriptors:
-    """Describes the points of a view that have an edge near, at two sizes.
+    """Describe the points of a view that have an edge near, at two sizes.
 
     Args:
         view_HW: In 0..1.
@@ -76,7 +76,7 @@ def _describe(view_HW: Tensor, presence_11QQ: Tensor, cell: int) -> Descriptors:
 
 
 def presence_at(places_N2: Tensor, presence_11QQ: Tensor) -> Tensor:
-    """Returns how much descriptors at these places count, N."""
+    """Return how much descriptors at these places count, N."""
     grid = (2 * places_N2 - 1).view(1, 1, -1, 2)
     return functional.grid_sample(
         presence_11QQ, grid, padding_mode="border", align_corners=False

@@ -106,7 +106,7 @@ class NetworkSpec:
         return None
 
     def to_json(self) -> dict[str, object]:
-        """Returns the fields as they stand in `package.json`."""
+        """Return the fields as they stand in `package.json`."""
         return {
             "file": self.file,
             "role": self.role,
@@ -120,7 +120,7 @@ class NetworkSpec:
 
     @classmethod
     def from_json(cls, document: object, where: str = "network") -> "NetworkSpec":
-        """Reads what `to_json` wrote.
+        """Read what `to_json` wrote.
 
         Raises:
             PackageError: A field is missing, unknown or of the wrong type.
@@ -143,7 +143,7 @@ class NetworkSpec:
 
 
 def check_specs(specs: Sequence[NetworkSpec]) -> None:
-    """Refuses networks that do not make an ensemble.
+    """Refuse networks that do not make an ensemble.
 
     Raises:
         UsageError: No classifier, two segmenters, or a cut-out wanted and no segmenter.

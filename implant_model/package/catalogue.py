@@ -63,7 +63,7 @@ class Implant:
             )
 
     def to_json(self) -> dict[str, object]:
-        """Returns the fields as they stand in `package.json`, empty ones left out."""
+        """Return the fields as they stand in `package.json`, empty ones left out."""
         document: dict[str, object] = {
             "name": self.name,
             "joint": self.joint,
@@ -77,7 +77,7 @@ class Implant:
 
     @classmethod
     def from_json(cls, document: object, where: str = "implant") -> "Implant":
-        """Reads what `to_json` wrote.
+        """Read what `to_json` wrote.
 
         Raises:
             PackageError: A field is missing, unknown or of the wrong type.
@@ -136,7 +136,7 @@ class Catalogue:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """The names, in the order of the model's outputs."""
+        """Return the names, in the order of the model's outputs."""
         return tuple(implant.name for implant in self.implants)
 
     @cached_property
@@ -148,7 +148,7 @@ class Catalogue:
         }
 
     def index(self, name: str) -> int:
-        """Returns the place of an implant by its exact name.
+        """Return the place of an implant by its exact name.
 
         Raises:
             UsageError: There is no such implant.
@@ -161,19 +161,19 @@ class Catalogue:
         return self.names.index(name)
 
     def find(self, text: str) -> int | None:
-        """Returns the place of the implant with this name or synonym, or None.
+        """Return the place of the implant with this name or synonym, or None.
 
         Case, blanks, `-` and `_` make no difference: registries write `Corail  collared`.
         """
         return self._indices.get(folded(text))
 
     def to_json(self) -> list[dict[str, object]]:
-        """Returns the implants as they stand in `package.json`."""
+        """Return the implants as they stand in `package.json`."""
         return [implant.to_json() for implant in self.implants]
 
     @classmethod
     def from_json(cls, document: object, where: str = "implants") -> "Catalogue":
-        """Reads what `to_json` wrote.
+        """Read what `to_json` wrote.
 
         Raises:
             PackageError: A field is missing, unknown or of the wrong type.
@@ -186,7 +186,7 @@ class Catalogue:
 
 
 def folded(text: str) -> str:
-    """Returns a name with what registries write differently taken away: case, blanks, - and _."""
+    """Return a name with what registries write differently taken away: case, blanks, - and _."""
     plain = unicodedata.normalize("NFKC", text).casefold()
     return " ".join(plain.replace("-", " ").replace("_", " ").split())
 

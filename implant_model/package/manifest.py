@@ -117,11 +117,11 @@ class Manifest:
 
     @property
     def weight_files(self) -> tuple[str, ...]:
-        """The safetensors files: one a network, and the novelty reference."""
+        """Return the safetensors files: one a network, and the novelty reference."""
         return (*(spec.file for spec in self.networks), self.novelty.file)
 
     def to_bytes(self) -> bytes:
-        """Returns `package.json`; the same content gives the same bytes.
+        """Return `package.json`; the same content gives the same bytes.
 
         Raises:
             UsageError: A value that JSON cannot hold, such as a NaN among the metrics.
@@ -151,7 +151,7 @@ class Manifest:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Manifest":
-        """Reads `package.json`.
+        """Read `package.json`.
 
         Raises:
             PackageError: Not JSON, of another format or version, or a field that is missing,
@@ -183,7 +183,7 @@ class Manifest:
         return manifest
 
     def check_files(self) -> None:
-        """Refuses a list of files that are not exactly those of the package.
+        """Refuse a list of files that are not exactly those of the package.
 
         Raises:
             PackageError: One is missing or too many, or they are too large.

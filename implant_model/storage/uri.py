@@ -53,7 +53,7 @@ class ObjectReader(Protocol):
         """All bytes from `start` to the end, in order, in non-empty chunks of at most 8 MiB."""
 
     def close(self) -> None:
-        """Gives back what the reader holds."""
+        """Give back what the reader holds."""
 
     def __enter__(self) -> Self: ...
 
@@ -66,7 +66,7 @@ class ObjectReader(Protocol):
 
 
 def is_s3(uri: str) -> bool:
-    """Whether the URI is one of object storage; UsageError for a scheme that is neither."""
+    """Return whether the URI is one of object storage; UsageError for a scheme that is neither."""
     match = _SCHEME.match(uri)
     scheme = match[1].lower() if match else "file"
     if _ONE_SLASH.match(uri):
@@ -77,7 +77,7 @@ def is_s3(uri: str) -> bool:
 
 
 def s3_parts(uri: str) -> tuple[str, str]:
-    """Bucket and key (perhaps empty) of an `s3://` URI, the key to the letter."""
+    """Return bucket and key (perhaps empty) of an `s3://` URI, the key to the letter."""
     bucket, _, key = uri[len("s3://") :].partition("/")
     if not _BUCKET.fullmatch(bucket):
         raise UsageError(f"{uri!r} names no valid bucket (it has {bucket!r}); {_ACCEPTED}.")
@@ -89,7 +89,7 @@ def s3_parts(uri: str) -> tuple[str, str]:
 
 
 def local_path(uri: str) -> str:
-    """Absolute path of a plain path or `file://` URI, `..` and double slashes resolved."""
+    """Return absolute path of a plain path or `file://` URI, `..` and double slashes resolved."""
     path = uri
     if match := _SCHEME.match(uri):
         host, slash, rest = uri[match.end() :].partition("/")

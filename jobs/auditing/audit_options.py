@@ -63,7 +63,7 @@ class AuditOptions:
 
 
 def parse_audit(arguments: Sequence[str] | None, description: str | None) -> AuditOptions:
-    """Reads the command line.
+    """Read the command line.
 
     Raises:
         UsageError: It is not of the contract's form; one sentence says why.
@@ -103,7 +103,7 @@ def parse_audit(arguments: Sequence[str] | None, description: str | None) -> Aud
 
 
 def parse_columns(texts: Sequence[str]) -> dict[str, str]:
-    """Reads `FIELD=COLUMN[,FIELD=COLUMN ...]`.
+    """Read `FIELD=COLUMN[,FIELD=COLUMN ...]`.
 
     Raises:
         UsageError: Not of this form, an unknown field, or one that is named twice.

@@ -38,7 +38,7 @@ _COLOURS: Final = {
 
 
 def render_audit(found: Findings) -> str:
-    """Renders the page; it holds pictures if `found` does, and never an identifier."""
+    """Render the page; it holds pictures if `found` does, and never an identifier."""
     style = "".join(file.read_text(encoding="utf-8") for file in _STYLES)
     script = (_OWN / "audit.js").read_text(encoding="utf-8")
     page = environment(_OWN)
@@ -86,7 +86,7 @@ def render_audit(found: Findings) -> str:
 
 
 def expected(number: float) -> str:
-    """An expected number of records: with one decimal where these are few."""
+    """Return an expected number of records: with one decimal where these are few."""
     return f"{number:,.0f}" if number >= 100 else f"{number:,.1f}"
 
 

@@ -69,7 +69,7 @@ def estimate(
     claims: Sequence[frozenset[int]],
     shares_K: Floats,
 ) -> Confusion:
-    """Fits the model.
+    """Fit the model.
 
     Args:
         evidence: Of the records with voting images.
@@ -169,7 +169,7 @@ class _Fit:
 
 
 def rate_interval(right_R: Floats, other_R: Floats) -> Figure:
-    """The rate of errors that is likeliest, and the rates within 1.92 of its log-likelihood.
+    """Return the rate of errors that is likeliest, and the rates within 1.92 of its log-likelihood.
 
     Args:
         right_R: Likelihood of each record's images if it is right.
@@ -194,7 +194,7 @@ def rate_interval(right_R: Floats, other_R: Floats) -> Figure:
 
 
 def widened(rate: Figure, accuracy_sd: float | None) -> Figure:
-    """An interval joined with the uncertainty of the classifier's accuracy, end by end.
+    """Return an interval joined with the uncertainty of the classifier's accuracy, end by end.
 
     Nothing is left of it (NaN) where that was not measured.
     """
@@ -209,7 +209,7 @@ def widened(rate: Figure, accuracy_sd: float | None) -> Figure:
 
 
 def _root(falling: Callable[[float], float], low: float, high: float) -> float:
-    """Where a falling function crosses 0, or the end at which it does not reach it."""
+    """Return where a falling function crosses 0, or the end at which it does not reach it."""
     if falling(low) <= 0:
         return low
     if falling(high) >= 0:
@@ -221,5 +221,5 @@ def _root(falling: Callable[[float], float], low: float, high: float) -> float:
 
 
 def _sums(places: Places, values: Floats, count: int) -> Floats:
-    """The sum of the values at each of `count` places."""
+    """Return the sum of the values at each of `count` places."""
     return np.asarray(np.bincount(places, values, count), np.float64)

@@ -60,7 +60,7 @@ class AuditSource:
 
 
 def describe_source(registry: str, file: RegistryFile, output: Output) -> AuditSource:
-    """What is audited against what, for the reader."""
+    """Return what is audited against what, for the reader."""
     model = output.model
     return AuditSource(
         predictions=output.uri,
@@ -189,17 +189,17 @@ class Findings:
 
     @property
     def num_records(self) -> int:
-        """Rows of the registry's file."""
+        """Return rows of the registry's file."""
         return sum(self.verdicts.values())
 
     @property
     def num_images(self) -> int:
-        """Rows of the predictions under the model."""
+        """Return rows of the predictions under the model."""
         return sum(self.uses.values())
 
     @property
     def why_no_rate(self) -> str | None:
-        """Why the rate of errors is not known, a sentence; None where it is."""
+        """Return why the rate of errors is not known, a sentence; None where it is."""
         if not math.isnan(self.rate.value):
             return None
         if not self.rate.count:
@@ -210,7 +210,7 @@ class Findings:
 
     @property
     def num_missing(self) -> int:
-        """Records that are not audited for a fault of the file.
+        """Record that are not audited for a fault of the file.
 
         Repeated ones are, under the number of another. A revised joint is none: every registry has
         some, and no change of the file would tell its images apart.
@@ -220,7 +220,7 @@ class Findings:
 
 
 def to_json(found: Findings) -> bytes:
-    """The document: strict JSON, null where the data cannot give a figure."""
+    """Return the document: strict JSON, null where the data cannot give a figure."""
     return json.dumps(_document(found), indent=1, allow_nan=False).encode() + b"\n"
 
 

@@ -18,7 +18,7 @@ EXACT: Final = "error_rate_if_classifier_were_exactly_calibrated"
 
 
 def read_previous(uri: str, *, is_asked: bool) -> Mapping[str, Any] | None:
-    """The summary of an earlier audit.
+    """Return the summary of an earlier audit.
 
     Args:
         uri: Of the document.
@@ -50,7 +50,7 @@ def compare(
     sampling: Figure,
     model: str,
 ) -> list[Change]:
-    """Shares of the verdicts and the rate of errors, then and now; empty without an earlier one.
+    """Share of the verdicts and the rate of errors, then and now; empty without an earlier one.
 
     What is not known of a model's accuracy lifts or lowers the rates of both audits alike. So where
     the model is the same, intervals without that are compared; of a model that nobody measured they
@@ -105,7 +105,7 @@ def _figure(document: Mapping[str, Any]) -> Figure:
 
 
 def _check(document: Mapping[str, Any]) -> None:
-    """Raises KeyError, TypeError or ValueError where something is not as it must be."""
+    """Raise KeyError, TypeError or ValueError where something is not as it must be."""
     if document["format"] != FORMAT:
         raise ValueError("another format")
     datetime.fromisoformat(document["made_at"])

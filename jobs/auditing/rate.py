@@ -35,7 +35,7 @@ def estimate_rate(
     model: PackageFacts,
     first_M: Places,
 ) -> Confusion:
-    """Fits the registry's confusion, and its rate at the extremes where these differ.
+    """Fit the registry's confusion, and its rate at the extremes where these differ.
 
     Args:
         images: All images.
@@ -58,7 +58,7 @@ def estimate_rate(
 
 
 def first_of_joint(joined: Joined, num_records: int) -> Places:
-    """The place of the first record that shares a voting image with each, else its own.
+    """Return the place of the first record that shares a voting image with each, else its own.
 
     All of these mean the same: `joining.exclude_several` has left out the others.
     """
@@ -73,7 +73,7 @@ def first_of_joint(joined: Joined, num_records: int) -> Places:
 
 
 def once(evidence: Evidence, first_M: Places) -> Evidence:
-    """The evidence of the first record of each joint alone."""
+    """Return the evidence of the first record of each joint alone."""
     is_first_E = first_M[evidence.record_E] == evidence.record_E
     if is_first_E.all():
         return evidence
@@ -89,6 +89,6 @@ def once(evidence: Evidence, first_M: Places) -> Evidence:
 
 
 def span(rate: Figure, others: Sequence[Figure]) -> Figure:
-    """A rate with the interval that holds its own and all others'."""
+    """Return a rate with the interval that holds its own and all others'."""
     low, high = (rate.low, *(o.low for o in others)), (rate.high, *(o.high for o in others))
     return Figure(rate.value, min(low), max(high), rate.count)

@@ -45,7 +45,7 @@ class Node:
 
 
 def check_nodes(address: str) -> Iterator[str]:
-    """Nodes with other versions than here, without room to spill, or without an answer.
+    """Yield nodes with other versions than here, without room to spill, or without an answer.
 
     Args:
         address: HOST:PORT of a cluster that answers; a job server's (http) cannot be asked.
@@ -64,7 +64,7 @@ def check_nodes(address: str) -> Iterator[str]:
 
 
 def judge_node(node: Node, here: Mapping[str, str | None]) -> Iterator[str]:
-    """One sentence on the versions of a node, and one on its disk, where they are not right.
+    """Yield one sentence on the versions of a node, and one on its disk, where they are not right.
 
     This software may be missing: it comes with the job's working directory.
     """
@@ -91,7 +91,7 @@ def judge_node(node: Node, here: Mapping[str, str | None]) -> Iterator[str]:
 
 
 def ask_nodes(timeout_s: float = NODES_S) -> list[Node]:
-    """Asks all nodes that are alive, by one task on each that takes no CPU."""
+    """Ask all nodes that are alive, by one task on each that takes no CPU."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -127,7 +127,7 @@ def _answer(task: Any) -> Told | str:
 
 
 def teller() -> Callable[[], dict[str, Any]]:
-    """A function that travels by value: a node need not have this software."""
+    """Return a function that travels by value: a node need not have this software."""
     packages, software = tuple(FLOORS), SOFTWARE
 
     def tell() -> dict[str, Any]:

@@ -100,7 +100,7 @@ class Evaluation:
 
 
 def to_json(found: Evaluation) -> bytes:
-    """The document: strict JSON, null where the data cannot give a figure."""
+    """Return the document: strict JSON, null where the data cannot give a figure."""
     return json.dumps(_document(found), indent=1, allow_nan=False).encode() + b"\n"
 
 

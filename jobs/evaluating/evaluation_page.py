@@ -82,7 +82,7 @@ class Point:
 
 
 def render_evaluation(found: Evaluation) -> str:
-    """Renders the page; the saliency pictures of mistakes are in it if `found` has them."""
+    """Render the page; the saliency pictures of mistakes are in it if `found` has them."""
     files = ("style.css", "evaluation.css")
     style = "".join((TEMPLATES / file).read_text(encoding="utf-8") for file in files)
     page = environment(_OWN)
@@ -122,7 +122,7 @@ def _tiles(figures: Mapping[str, Figure], wanted: Sequence[tuple[str, str, str]]
 
 
 def _excluded(counts: Mapping[str, int]) -> list[tuple[str, int, str]]:
-    """Reasons with their counts and what they mean, most first."""
+    """Return reasons with their counts and what they mean, most first."""
     meanings = {str(reason): text for reason, text in wording.REASONS.items()}
     of_archives = {str(reason): text for reason, text in wording.ARCHIVE_REASONS.items()}
     known = {**of_archives, **meanings, **_EXCLUSIONS}
@@ -150,7 +150,7 @@ DOCUMENT, PAGE, EXCLUDED = "evaluation.json", "evaluation.html", "excluded.csv"
 
 
 def write_evaluation(folder: Path, found: Evaluation, held: Gathered) -> None:
-    """Writes the document, the page and the list of what was left out, each whole or not at all."""
+    """Write the document, the page and the list of what was left out, each whole or not at all."""
     write_whole(folder / DOCUMENT, to_json(found))
     write_whole(folder / PAGE, render_evaluation(found).encode())
     write_excluded(held, folder / EXCLUDED)

@@ -66,7 +66,7 @@ class Health:
 
     @property
     def members(self) -> int:
-        """Members that have rows."""
+        """Return members that have rows."""
         return sum(self.outcomes.values())
 
 
@@ -77,7 +77,7 @@ def take_health(
     max_rejected: float,
     max_drift: float,
 ) -> Health | None:
-    """Counts the results, compares them with the last weeks', and leaves a record in the output.
+    """Count the results, compares them with the last weeks', and leave a record in the output.
 
     Args:
         results: Of this run's archives; if there are none, nothing is read or written.

@@ -45,7 +45,7 @@ Open = Callable[[], Opening]
 
 
 def open_archive(archive: PlannedArchive, recipe: Recipe, whole: bool = False) -> Opening:
-    """Opens an archive.
+    """Open an archive.
 
     Args:
         archive: What to read, and in which version.
@@ -60,7 +60,7 @@ def open_archive(archive: PlannedArchive, recipe: Recipe, whole: bool = False) -
 
 
 def find_unit(archive: PlannedArchive, recipe: Recipe, first: int) -> tuple[str, bool]:
-    """The path of the unit that begins at a member, and whether its file is there."""
+    """Return the path of the unit that begins at a member, and whether its file is there."""
     version, model = archive.info.version, recipe.model
     unit = unit_id(archive.name, version, model, recipe.configuration_hash, archive.attempt, first)
     path = unit_path(model, unit)
@@ -70,7 +70,7 @@ def find_unit(archive: PlannedArchive, recipe: Recipe, first: int) -> tuple[str,
 def read_ahead(
     group: Group, recipe: Recipe, ahead: int = AHEAD
 ) -> Iterator[tuple[int, PlannedArchive, Open]]:
-    """Goes through a group, the next few small archives of a bucket being on their way.
+    """Go through a group, the next few small archives of a bucket being on their way.
 
     Args:
         group: The archives.

@@ -29,7 +29,7 @@ def settle(
     tables: Tables,
     again: Again | None = None,
 ) -> list[ArchiveResult]:
-    """Turns receipts into published results, as they come.
+    """Turn receipts into published results, as they come.
 
     Args:
         todo: The planned archives.

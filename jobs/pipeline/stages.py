@@ -87,7 +87,7 @@ class Resources:
 def choose_resources(
     actors: tuple[int, int] | None, gpus_per_actor: float | None, batch_size: int | None
 ) -> Resources:
-    """Fits the stages to the cluster that this driver is connected to, or to what it can become.
+    """Fit the stages to the cluster that this driver is connected to, or to what it can become.
 
     Args:
         actors: Least and most classifier actors, or None: on GPUs one for each that there is, on
@@ -125,7 +125,7 @@ def run_stages(
     resources: Resources,
     positions: Sequence[int] | None = None,
 ) -> Iterator[ArchiveReceipt]:
-    """Runs planned archives through the stages; yields their receipts as they come.
+    """Run planned archives through the stages; yield their receipts as they come.
 
     Args:
         todo: The plan.
@@ -150,7 +150,7 @@ def build(
     resources: Resources,
     alone: bool = False,
 ) -> Dataset:
-    """The lazy Ray Data pipeline from archives to receipts.
+    """Return the lazy Ray Data pipeline from archives to receipts.
 
     Args:
         groups: The planned archives, dealt to read tasks.
@@ -198,7 +198,7 @@ def classify_stage(
     *,
     alone: bool = False,
 ) -> Dataset:
-    """Maps the pool of classifier actors over blocks.
+    """Map the pool of classifier actors over blocks.
 
     Args:
         blocks: Blocks of schema `BLOCK`, one row each.
@@ -233,7 +233,7 @@ def classify_stage(
 
 
 def retries(alone: bool) -> int:
-    """How often a task is repeated whose process or node was lost."""
+    """Return how often a task is repeated whose process or node was lost."""
     return TASK_RETRIES // 2 if alone else TASK_RETRIES
 
 
@@ -272,7 +272,7 @@ class ClassifyBlock:
             self._fault = Fault(f"A GPU cannot run the networks: {reason}.", at_start=True)
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Classifies the pictures of one block."""
+        """Classify the pictures of one block."""
         if self._fault:
             return _fault_block(self._fault)
         pieces, rows, images_NHW = read_block(table, self._size_px)

@@ -61,7 +61,7 @@ def describe_plan(plan: Plan, recipe: Recipe, calibrated_on: int = DECODE_VERSIO
 
 
 def _older(plan: Plan) -> Iterator[str]:
-    """A line for each older version of the decode that has read what is done."""
+    """Yield a line for each older version of the decode that has read what is done."""
     counts = Counter(record.decode_version for record in plan.done if record.is_older)
     for version, count in sorted(counts.items()):
         yield (
@@ -73,7 +73,7 @@ def _older(plan: Plan) -> Iterator[str]:
 def summarise(
     plan: Plan, results: Sequence[ArchiveResult], output: str, health: Health | None = None
 ) -> str:
-    """Counts of this run, what is not whole, what is not as usual, and where the tables are."""
+    """Count of this run, what is not whole, what is not as usual, and where the tables are."""
     lines = []
     if results:
         outcomes = _sum(result.outcomes for result in results)
@@ -96,7 +96,7 @@ def exit_code(
     max_rejected: float,
     health: Health | None = None,
 ) -> int:
-    """0 if all archives of the inputs are complete and the run is past no threshold, else 3.
+    """Return 0 if all archives of the inputs are complete and the run is past no threshold, else 3.
 
     Archives of earlier runs count: what was missing then is missing still. The share of rejected
     members is that of this run, or of all if it had nothing to do.

@@ -43,7 +43,7 @@ def read_archive(
     allocate: Allocate | None = None,
     get_opening: Open | None = None,
 ) -> Iterator[Read]:
-    """Streams an archive's units, then its end.
+    """Stream an archive's units, then its end.
 
     What the archive's own bytes do wrong leaves the members before it in their units (`salvaged`).
     What the store does wrong, or a new version, leaves none: `failed` or `changed`, and the next

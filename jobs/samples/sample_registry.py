@@ -65,7 +65,7 @@ class Finding:
 
 
 def make_registry(path: Path, truths: Sequence[Truth]) -> SampleRegistry:
-    """Writes the registry of the sample archives; the same truths give the same file."""
+    """Write the registry of the sample archives; the same truths give the same file."""
     rng = np.random.default_rng([SEED, 5])
     shown = [truth for truth in truths if truth.label]
     known = [i for i, truth in enumerate(shown) if truth.label in ORTHONET.names]
@@ -84,7 +84,7 @@ def make_registry(path: Path, truths: Sequence[Truth]) -> SampleRegistry:
 def judge_worklist(
     registry: SampleRegistry, worklist: Mapping[int, float], decided: frozenset[int]
 ) -> Finding:
-    """Sets a worklist against what is known.
+    """Set a worklist against what is known.
 
     Args:
         registry: The sample.

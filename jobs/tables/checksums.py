@@ -26,7 +26,7 @@ _LAST_CHECKPOINT: Final = "_delta_log/_last_checkpoint"
 
 
 def seal(output: str) -> None:
-    """Seals the entries of both tables' logs that have no seal, the oldest first.
+    """Seal the entries of both tables' logs that have no seal, the oldest first.
 
     Raises:
         StorageError: The store does not answer.
@@ -58,7 +58,7 @@ class SealReport:
 
 
 def check_seals(output: str) -> SealReport:
-    """Compares the tables' logs with their seals.
+    """Compare the tables' logs with their seals.
 
     Raises:
         StorageError: The store does not answer.
@@ -100,7 +100,7 @@ def _compare(output: str, table: str, name: str, expected: set[str]) -> Iterator
 
 
 def _sealed(output: str, table: str, version: int) -> Iterator[str]:
-    """Names, below the table, of what the seal of one version speaks of."""
+    """Name, below the table, of what the seal of one version speaks of."""
     entry = _entry_name(version)
     yield entry
     checkpoint = f"{_LOG}/{version:020}.checkpoint.parquet"
@@ -114,7 +114,7 @@ def _sealed(output: str, table: str, version: int) -> Iterator[str]:
 
 
 def _entries(output: str, table: str) -> set[int]:
-    """The versions whose entries the log has."""
+    """Return the versions whose entries the log has."""
     root = storage.join(output, table, _LOG)
     try:
         names = [storage.relative(info.uri, root) for info in storage.list_objects(root)]
@@ -124,13 +124,13 @@ def _entries(output: str, table: str) -> set[int]:
 
 
 def _dump(hashes: dict[str, str]) -> bytes:
-    """A seal, which ends with a hash of itself."""
+    """Return a seal, which ends with a hash of itself."""
     text = json.dumps(hashes, sort_keys=True).encode() + b"\n"
     return text + hashlib.sha256(text).hexdigest().encode()
 
 
 def _read_seal(output: str, table: str, version: int) -> dict[str, str] | None:
-    """A seal's hashes by name; None where it is missing or damaged."""
+    """Return a seal's hashes by name; None where it is missing or damaged."""
     try:
         data = storage.read_bytes(_seal_uri(output, table, version))
         hashes: dict[str, str] = json.loads(data.partition(b"\n")[0])
@@ -140,7 +140,7 @@ def _read_seal(output: str, table: str, version: int) -> dict[str, str] | None:
 
 
 def _agreed_hash(output: str, table: str, name: str) -> str:
-    """The hash that two readings one after the other give.
+    """Return the hash that two readings one after the other give.
 
     A bit that flips on the way from the store would else be sealed, and the whole file be called
     damaged ever after.

@@ -68,7 +68,7 @@ class Tables:
         self.seal()
 
     def records(self) -> Records:
-        """The rows of `archives` under this model, by archive and version."""
+        """Return the rows of `archives` under this model, by archive and version."""
         table, predictions = map(delta.open_table, (self._archives, self._predictions))
         if table is None or predictions is None:
             return {}
@@ -80,7 +80,7 @@ class Tables:
         return records
 
     def commit(self, results: Sequence[ArchiveResult]) -> list[ArchiveResult]:
-        """Publishes the results of archives.
+        """Publish the results of archives.
 
         Args:
             results: Archives that were read to their ends, each name once.
@@ -106,7 +106,7 @@ class Tables:
         return standing
 
     def seal(self) -> None:
-        """Sets the seals that are missing, also those of a run that died before it did."""
+        """Set the seals that are missing, also those of a run that died before it did."""
         checksums.seal(self._output)
 
     def _enter_units(
@@ -149,7 +149,7 @@ class Tables:
     def _enter_rows(
         self, table: DeltaTable, results: Sequence[ArchiveResult]
     ) -> list[ArchiveResult]:
-        """Writes the archives' rows, in place of those that they make void.
+        """Write the archives' rows, in place of those that they make void.
 
         The units are looked up once more: if another run has replaced them since, the row would
         speak of rows that are not there, and that other run writes the archive's row.
@@ -213,7 +213,7 @@ def _overtaken(result: ArchiveResult) -> ArchiveResult:
 
 
 def _has_better(result: ArchiveResult, held: Iterable[Mapping[str, Any]]) -> bool:
-    """Whether the table has rows of this very version, and this reading of it gave none."""
+    """Return whether the table has rows of this very version, and this reading of it gave none."""
     return not result.is_readable and any(
         row["archive"] == result.archive.name
         and row["archive_version"] == result.archive.info.version
@@ -223,7 +223,7 @@ def _has_better(result: ArchiveResult, held: Iterable[Mapping[str, Any]]) -> boo
 
 
 def _voids(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
-    """Whether a new row of `archives` takes the place of an old one.
+    """Return whether a new row of `archives` takes the place of an old one.
 
     A reading that succeeded takes the place of all versions, one that did not only of its own.
     """

@@ -76,12 +76,12 @@ class ArchiveResult:
 
     @property
     def members(self) -> int:
-        """Members that have rows."""
+        """Return members that have rows."""
         return sum(unit.members for unit in self.units)
 
     @property
     def outcomes(self) -> Mapping[str, int]:
-        """Members by outcome."""
+        """Return members by outcome."""
         return self.counts.outcomes
 
     @property

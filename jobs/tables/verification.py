@@ -33,7 +33,7 @@ class VerifyReport:
 
 
 def verify_output(output: str) -> VerifyReport:
-    """Checks the tables of an output against each other and against every data file.
+    """Check the tables of an output against each other and against every data file.
 
     Args:
         output: Normalised URI.
@@ -57,7 +57,7 @@ def verify_output(output: str) -> VerifyReport:
 
 
 def _read_tables(output: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The rows of `archives`, and the files of `predictions` by their paths."""
+    """Return the rows of `archives`, and the files of `predictions` by their paths."""
     predictions = delta.open_table(storage.join(output, PREDICTIONS))
     archives = delta.open_table(storage.join(output, ARCHIVES))
     if predictions is None or archives is None:
@@ -67,7 +67,7 @@ def _read_tables(output: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 
 
 def _check_archives(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """Sums within each row of `archives`, and that each archive version has one row."""
+    """Sum within each row of `archives`, and that each archive version has one row."""
     keys = Counter((row["model"], row["archive"], row["archive_version"]) for row in rows)
     for (_, archive, version), count in keys.items():
         if count > 1:
@@ -83,7 +83,7 @@ def _check_archives(rows: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _check_accounts(rows: list[dict[str, Any]], files: Mapping[str, Any]) -> Iterator[str]:
-    """That each file belongs to one archive, and each unit has its file."""
+    """Yield that each file belongs to one archive, and each unit has its file."""
     named = Counter(unit["path"] for row in rows for unit in row["units"])
     for path, count in named.items():
         if count > 1:
@@ -98,7 +98,7 @@ def _check_accounts(rows: list[dict[str, Any]], files: Mapping[str, Any]) -> Ite
 
 
 def _check_files(output: str, row: Mapping[str, Any], files: Mapping[str, Any]) -> Iterator[str]:
-    """The bytes and the rows of one archive's files."""
+    """Yield the bytes and the rows of one archive's files."""
     reasons: Counter[str] = Counter()
     first = 0
     for unit in row["units"]:

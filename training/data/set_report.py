@@ -31,7 +31,7 @@ def describe_classes(labelled: LabelledSet, division: Division) -> list[str]:
 
 
 def describe_links(labelled: LabelledSet, division: Division) -> list[str]:
-    """What the groups are made of, and how many of them hold two classes."""
+    """Return what the groups are made of, and how many of them hold two classes."""
     patients_N = labelled.patients_N
     known_N = patients_N >= 0
     groups = len(np.unique(division.groups_N))

@@ -24,12 +24,12 @@ Digests = frozenset[str]
 
 
 def pack_digests(digests: Collection[str]) -> str:
-    """The record of those digests, as it stands in a provenance; 11 bytes an image."""
+    """Return the record of those digests, as it stands in a provenance; 11 bytes an image."""
     return base64.b64encode(bytes.fromhex("".join(sorted(set(digests))))).decode()
 
 
 def record_of(package: ModelPackage) -> Digests | None:
-    """What the package's networks learned from; None where it has no such record."""
+    """Return what the package's networks learned from; None where it has no such record."""
     record = package.provenance.get(KEY)
     try:
         data = base64.b64decode(record, validate=True) if isinstance(record, str) else b""
@@ -42,7 +42,7 @@ def record_of(package: ModelPackage) -> Digests | None:
 
 
 def learned_before(package_uri: str, labelled: LabelledSet, division: Division) -> Digests | None:
-    """Holds the package that a training starts from against what shall calibrate and test.
+    """Hold the package that a training starts from against what shall calibrate and test.
 
     Args:
         package_uri: Of `network.start_from`; "" for none.

@@ -39,7 +39,7 @@ Masks = NDArray[np.bool_]
 
 
 def mask_pose(mask_SS: Masks) -> tuple[float, float, float, float] | None:
-    """Guesses where an implant lies.
+    """Guess where an implant lies.
 
     Args:
         mask_SS: True on the implant.
@@ -68,7 +68,7 @@ def mask_pose(mask_SS: Masks) -> tuple[float, float, float, float] | None:
 
 
 def learn_template(images_M1SS: Tensor, masks_MSS: Masks) -> Tensor:
-    """Returns the mean field of implants brought upright by their masks, 2HW, of length one.
+    """Return the mean field of implants brought upright by their masks, 2HW, of length one.
 
     Args:
         images_M1SS: In 0..1, of `SIDE_PX`.
@@ -111,7 +111,7 @@ def _leans(images_P1SS: Tensor, poses_P5: Tensor) -> Tensor:
 
 
 def mean_presence(masks_MSS: Masks, poses_M5: Tensor) -> Tensor:
-    """Returns how often implants cover each place of the upright view, 11HW at its quarter size.
+    """Return how often implants cover each place of the upright view, 11HW at its quarter size.
 
     Args:
         masks_MSS: Of `SIDE_PX`.
@@ -125,13 +125,13 @@ def mean_presence(masks_MSS: Masks, poses_M5: Tensor) -> Tensor:
 
 
 def find_poses(search: PoseSearch, images_N1SS: Tensor) -> Tensor:
-    """Returns the pose of each image's implant, N5."""
+    """Return the pose of each image's implant, N5."""
     poses = [search(gradient_field(image[None])) for image in images_N1SS]
     return torch.cat(poses)
 
 
 def at_side(masks_NSS: Masks) -> Masks:
-    """Returns masks at the side that the search works at."""
+    """Return masks at the side that the search works at."""
     if masks_NSS.shape[1] == SIDE_PX or not len(masks_NSS):
         return masks_NSS
     size = (SIDE_PX, SIDE_PX)

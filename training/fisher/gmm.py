@@ -24,7 +24,7 @@ class Mixture(NamedTuple):
 
 
 def main_axes(points_NR: Tensor, kept: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns the mean (R,), the `kept` axes of most variance (R, E), and the variances (E,)."""
+    """Return the mean (R,), the `kept` axes of most variance (R, E), and the variances (E,)."""
     centre_R = points_NR.mean(dim=0)
     offsets_NR = points_NR - centre_R
     variances, axes = torch.linalg.eigh(offsets_NR.T @ offsets_NR / len(points_NR))
@@ -32,7 +32,7 @@ def main_axes(points_NR: Tensor, kept: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def fit_mixture(points_NE: Tensor, count: int, seed: int) -> Mixture:
-    """Fits Gaussians by k-means from random points, then by expectation and maximisation.
+    """Fit Gaussians by k-means from random points, then by expectation and maximisation.
 
     Args:
         points_NE: Many more than `count`.

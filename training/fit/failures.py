@@ -18,7 +18,7 @@ class TrainingError(ImplantError):
 
 
 def results_of(tasks: Sequence["ray.ObjectRef[Any]"]) -> list[Any]:
-    """Waits for tasks and returns their results.
+    """Wait for tasks and return their results.
 
     Raises:
         ImplantError: A task raised it, just as it was raised there.
@@ -39,6 +39,6 @@ def results_of(tasks: Sequence["ray.ObjectRef[Any]"]) -> list[Any]:
 
 
 def last_line(error: BaseException) -> str:
-    """The line that ends the text of an error, which in a traceback is the error itself."""
+    """Return the line that ends the text of an error, which in a traceback is the error itself."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[-1].strip()

@@ -75,7 +75,7 @@ class SegmenterSettings:
             )
 
     def spec(self) -> NetworkSpec:
-        """The network as it stands in a package; there must be a width."""
+        """Return the network as it stands in a package; there must be a width."""
         return NetworkSpec(
             SEGMENTER_FILE,
             "segmenter",
@@ -97,7 +97,7 @@ def fit_segmenter(
     report: Callable[[int, float], None] = lambda epoch, loss: None,
     first_weights: dict[str, Tensor] | None = None,
 ) -> nn.Module:
-    """Fits a U-Net to images and masks.
+    """Fit a U-Net to images and masks.
 
     Args:
         images_NSS: Preprocessed, uint8; of the training part only.
@@ -154,7 +154,7 @@ class _Fit:
         )
 
     def resume(self, file: Path | None) -> int:
-        """Takes the kept state, if there is one; returns the epoch to go on with."""
+        """Take the kept state, if there is one; return the epoch to go on with."""
         if file is None or not file.is_file():
             return 0
         data = io.BytesIO(file.read_bytes())
@@ -164,7 +164,7 @@ class _Fit:
         return int(state["epoch"]) + 1
 
     def keep(self, file: Path | None, epoch: int) -> None:
-        """Writes the state after an epoch, whole or not at all."""
+        """Write the state after an epoch, whole or not at all."""
         if file is None:
             return
         network, optimiser = self.network.state_dict(), self.optimiser.state_dict()
@@ -172,7 +172,7 @@ class _Fit:
             torch.save({"epoch": epoch, "network": network, "optimiser": optimiser}, stream)
 
     def epoch(self, epoch: int, images: Tensor, masks: Tensor, augmentation: Augmentation) -> float:
-        """One pass; returns its mean loss."""
+        """Return one pass; returns its mean loss."""
         self.network.train()
         seed = self.settings.seed * 1_000_003 + epoch
         generator = torch.Generator(self.device).manual_seed(seed)
@@ -202,7 +202,7 @@ class _Fit:
 def views(
     images_BSS: Tensor, masks_BSS: Tensor, spec: Augmentation, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Draws one random view of each image, and of its mask the same.
+    """Draw one random view of each image, and of its mask the same.
 
     Args:
         images_BSS: uint8.
@@ -226,7 +226,7 @@ def views(
 
 
 def overlap_loss(logits_B1SS: Tensor, masks_B1SS: Tensor) -> Tensor:
-    """Binary cross-entropy plus 1 - Dice, each image's Dice alike; a scalar."""
+    """Return binary cross-entropy plus 1 - Dice, each image's Dice alike; a scalar."""
     entropy = F.binary_cross_entropy_with_logits(logits_B1SS, masks_B1SS)
     found = torch.sigmoid(logits_B1SS)
     common_B = (found * masks_B1SS).sum(dim=(1, 2, 3))
@@ -237,7 +237,7 @@ def overlap_loss(logits_B1SS: Tensor, masks_B1SS: Tensor) -> Tensor:
 def segment(
     network: nn.Module, images_NSS: Images, device: str = "cpu", batch_size: int = 32
 ) -> Masks:
-    """Finds the implant on preprocessed radiographs, and cleans the masks up.
+    """Find the implant on preprocessed radiographs, and cleans the masks up.
 
     Args:
         network: As `fit_segmenter` or `weights.load_network` returned it.

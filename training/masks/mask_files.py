@@ -41,7 +41,7 @@ def mask_files(folder: Path) -> set[Path]:
 
 
 def mask_file(folder: Path, archive: str, member: str) -> Path | None:
-    """The file of a member's mask, or None where there is none.
+    """Return the file of a member's mask, or None where there is none.
 
     Args:
         folder: Of masks.
@@ -58,13 +58,13 @@ def mask_file(folder: Path, archive: str, member: str) -> Path | None:
 
 
 def is_inside(name: str) -> bool:
-    """Whether a file of this name lies in the folder that it is joined to."""
+    """Return whether a file of this name lies in the folder that it is joined to."""
     parts = PurePosixPath(name).parts
     return bool(parts) and ".." not in parts and not name.startswith("/") and "\0" not in name
 
 
 def read_mask(file: Path, size_px: int) -> Mask:
-    """Reads a mask.
+    """Read a mask.
 
     Args:
         file: PNG, grey or colour.
@@ -99,7 +99,7 @@ def _decoded(data: bytes) -> Grey | None:
 
 
 def write_masks(folder: Path, names: Sequence[str], images_NSS: Grey, masks_NSS: Mask) -> None:
-    """Writes masks, and beside each its picture as `NAME.picture.png`.
+    """Write masks, and beside each its picture as `NAME.picture.png`.
 
     Args:
         folder: Made if it is not there; masks of the same names are replaced.
@@ -126,7 +126,7 @@ def _png(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def contact_sheet(cases: Sequence[tuple[Grey, Mask, Mask | None]]) -> bytes:
-    """Pictures with the outlines of their masks, as one PNG.
+    """Return pictures with the outlines of their masks, as one PNG.
 
     Args:
         cases: Picture, found mask (red), true mask (green) or None; at least one.

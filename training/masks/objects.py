@@ -30,7 +30,7 @@ LOOKED_AT = 12  # largest objects, of noise there are thousands
 
 
 def clean_up(mask_HW: Mask) -> Mask:
-    """Keeps the implant of a mask: its largest one or two objects, without holes.
+    """Keep the implant of a mask: its largest one or two objects, without holes.
 
     Args:
         mask_HW: bool; a threshold's or a network's.
@@ -42,7 +42,7 @@ def clean_up(mask_HW: Mask) -> Mask:
 
 
 def keep_objects(mask_HW: Mask) -> Mask:
-    """Keeps the largest object that is neither collimator nor marker, and a second one near it."""
+    """Keep the largest object that is neither collimator nor marker, and a second one near it."""
     _, labels_HW, facts_N5, _ = cv2.connectedComponentsWithStats(
         mask_HW.astype(np.uint8), connectivity=4
     )
@@ -60,7 +60,7 @@ def keep_objects(mask_HW: Mask) -> Mask:
 
 
 def _candidates(labels_HW: NDArray[np.int32], facts_N5: NDArray[np.int32]) -> list[int]:
-    """Objects by falling area, without those that lie on or along the picture's border."""
+    """Return objects by falling area, without those that lie on or along the picture's border."""
     edges = (labels_HW[0], labels_HW[-1], labels_HW[:, 0], labels_HW[:, -1])
     on_border_N = np.bincount(np.concatenate(edges), minlength=len(facts_N5))
     height, width = labels_HW.shape
@@ -84,7 +84,7 @@ def _distance(one_HW: Mask, other_HW: Mask) -> float:
 
 
 def fill_holes(mask_HW: Mask) -> Mask:
-    """Fills what a mask encloses, where it is small; what reaches the border is no hole."""
+    """Fill what a mask encloses, where it is small; what reaches the border is no hole."""
     count, labels_HW, facts_N5, _ = cv2.connectedComponentsWithStats(
         (~mask_HW).astype(np.uint8), connectivity=4
     )

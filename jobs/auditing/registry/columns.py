@@ -28,7 +28,7 @@ CLAIMS: Final = ("implant", "manufacturer", "product")
 
 
 def find_columns(header: Sequence[str], asked: Mapping[str, str]) -> dict[str, str]:
-    """The column of each field that the file has.
+    """Return the column of each field that the file has.
 
     Args:
         header: The file's columns.
@@ -60,7 +60,7 @@ def find_columns(header: Sequence[str], asked: Mapping[str, str]) -> dict[str, s
 
 
 def choose_key(columns: Mapping[str, str], key: str | None, header: Sequence[str]) -> str:
-    """What to join by; all that it needs is there.
+    """Return what to join by; all that it needs is there.
 
     Raises:
         UsageError: The file lacks a column that is needed.

@@ -58,7 +58,7 @@ class _Malformed:
 def read_file(
     uri: str, asked: Mapping[str, str], key: str | None, encoding: str = "utf-8"
 ) -> RegistryFile:
-    """Reads a registry's file.
+    """Read a registry's file.
 
     Args:
         uri: CSV with a header (comma, semicolon, tab or bar between values) or Parquet.
@@ -134,7 +134,7 @@ def _read_csv(
 
 
 def _header(data: bytes, encoding: str) -> tuple[list[str], str]:
-    """The names of the columns, and what stands between values."""
+    """Return the names of the columns, and what stands between values."""
     try:
         # Incremental: the piece may end in the middle of a character.
         text = codecs.getincrementaldecoder(encoding)().decode(data[:_HEADER])
