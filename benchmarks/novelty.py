@@ -3,12 +3,12 @@
     python -m benchmarks.novelty --hips /tmp/hips --phantoms /tmp/phantoms-2
 
 Three measurements, each on images that did not train: knees shown to a package of hips (made as
-benchmarks/configs/hips.toml says, as are the phantoms); real shoulders shown to `models/phantom`,
+benchmarks/configs/hips.toml states, as are the phantoms); real shoulders shown to `models/phantom`,
 which knows hips and knees; phantoms of hips and knees shown to a package of shoulders, which is
 fitted here to four of five radiographs of each manufacturer, the fifth being what it should know.
 The result goes to benchmarks/novelty.md. Where known and unknown images are of two kinds, phantoms
 and radiographs, that difference may be all that is found. Exit codes: 0 each area is at least what
-is wanted; 3 not.
+is expected; 3 not.
 """
 
 import argparse

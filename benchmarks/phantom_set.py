@@ -18,7 +18,7 @@ from implant_model.phantoms.files import ManifestRow, Sample, draw_phantom, samp
 
 
 def main() -> None:
-    """Write the archives and says how many pictures they hold."""
+    """Write the archives and states how many pictures they hold."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--images", type=int, default=3000)

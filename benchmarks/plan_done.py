@@ -81,7 +81,7 @@ def enter(archives: Sequence[PlannedArchive], tables: Tables) -> None:
 
 
 def result(archive: PlannedArchive) -> ArchiveResult:
-    """Return what a run says of an archive of one radiograph."""
+    """Return what a run states of an archive of one radiograph."""
     now = datetime.now(UTC)
     unit = unit_id(archive.name, archive.info.version, MODEL, CONFIGURATION, 0, 0)
     path = unit_path(MODEL, unit)

@@ -6,7 +6,7 @@
 Each kind of archive is read by this job, in float32 and in bfloat16, by a plain PyTorch DataLoader
 loop and by a simple Ray Data pipeline, one after the other, `--repeats` times in turn. The jobs and
 the pipeline are on one running cluster, whose processes have the job's settings; the loop has what
-the caller's environment says. A rate is the slope between two numbers of archives, both of which
+the caller's environment states. A rate is the slope between two numbers of archives, both of which
 take longer than a start, so that what a start takes cancels, work that is done meanwhile included;
 starts are a row of their own. The limit is the number of cores over the CPU seconds of the job's
 own decode and model. What was measured replaces its figures in benchmarks/speed.json (a contender

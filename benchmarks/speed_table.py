@@ -58,7 +58,7 @@ def _sizing(measured: Mapping[str, Rates]) -> list[str]:
         "Radiographs an hour of one core of this machine that decodes and classifies, by the job's "
         "rate above; and, where GPUs classify, the cores for a GPU that takes 1,000 images a "
         "second, by all that the job's cores do beside the networks (pictures of a larger model "
-        "are larger, too): multiply by what `python -m benchmarks.gpu.run` says of yours "
+        "are larger, too): multiply by what `python -m benchmarks.gpu.run` states of yours "
         "(`gpu.md` has an H100's). The cost of a million radiographs is a million over the first "
         "figure, in hours of a core at your price.",
         "",

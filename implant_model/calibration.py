@@ -67,7 +67,7 @@ def conformal_quantile(
     like the held-out ones (Sadinle et al. 2019, least ambiguous sets; the guarantee is over all
     images together, not for each implant). A network that is right more often than `coverage` asks
     gets a small threshold, which leaves sets empty for images that it is sure about, too. `least`
-    mends that: raising the threshold only widens sets, so the guarantee stands, and an empty set
+    mends that: raising the threshold only widens sets, so the guarantee holds, and an empty set
     then means that no implant is even half likely.
 
     Args:
@@ -84,7 +84,7 @@ def conformal_quantile(
         ValueError: No image, shapes that do not fit, a value not finite, or coverage not in 0..1.
     """
     if not 0 < coverage < 1:
-        raise ValueError(f"coverage is {coverage}; a share inside 0..1 is wanted.")
+        raise ValueError(f"coverage is {coverage}; a share inside 0..1 is expected.")
     probabilities = _checked(probabilities_NC, labels_N)
     scores = np.sort(1 - probabilities[np.arange(len(probabilities)), labels_N])
     return max(_upper(scores, coverage, beyond=1.0), least)
@@ -140,7 +140,7 @@ def novelty_threshold(scores_N: Floats, known_pass_rate: float) -> float:
     """
     scores = np.sort(np.asarray(scores_N, np.float64))
     if not 0 < known_pass_rate < 1:
-        raise ValueError(f"known_pass_rate is {known_pass_rate}; a share inside 0..1 is wanted.")
+        raise ValueError(f"known_pass_rate is {known_pass_rate}; a share inside 0..1 is expected.")
     if scores.ndim != 1 or not len(scores) or not np.isfinite(scores).all():
         raise ValueError("Novelty scores must be a vector of at least one finite value.")
     return _upper(scores, known_pass_rate, beyond=float(scores[-1]))
@@ -158,13 +158,13 @@ def _checked(values_NC: Floats, labels_N: Ints) -> npt.NDArray[np.float64]:
     if values.ndim != 2 or not len(values) or labels.shape != (len(values),):
         raise ValueError(
             f"Values of shape {values.shape} and labels of shape {labels.shape} do not fit; "
-            "(images, classes) and (images,) with at least one image are wanted."
+            "(images, classes) and (images,) with at least one image are expected."
         )
     if not np.isfinite(values).all():
         raise ValueError("A logit or probability is not finite.")
     if labels.min() < 0 or labels.max() >= values.shape[1]:
         raise ValueError(
             f"Labels run from {labels.min()} to {labels.max()}; "
-            f"0 to {values.shape[1] - 1} are wanted."
+            f"0 to {values.shape[1] - 1} are expected."
         )
     return values

@@ -33,7 +33,7 @@ Images = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a classifier says of N images, in their order.
+    """What a classifier states of N images, in their order.
 
     Attributes:
         probabilities_NC: Calibrated probabilities, float32; each row adds up to one.
@@ -112,7 +112,7 @@ class Classifier:
         if images_NHW.shape[1:] != (size_px, size_px):
             raise ValueError(
                 f"Images of shape {images_NHW.shape} do not fit; (N, {size_px}, {size_px}) as "
-                "made by the package's preprocessing is wanted."
+                "made by the package's preprocessing is expected."
             )
         logs_NC, novelty_N = self._measured(images_NHW, batch_size)
         probabilities_NC = softmax(logs_NC, self.package.temperature).astype(np.float32)
@@ -207,10 +207,10 @@ def _check(images_NHW: Images, batch_size: int | None) -> None:
     if images_NHW.dtype != np.uint8 or images_NHW.ndim != 3:
         raise ValueError(
             f"Images are {images_NHW.dtype} with {images_NHW.ndim} dimensions; uint8, (N, H, W) "
-            "is wanted."
+            "is expected."
         )
     if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}; at least 1 is wanted.")
+        raise ValueError(f"batch_size is {batch_size}; at least 1 is expected.")
 
 
 def _batches(images_NHW: Images, batch_size: int, device: torch.device) -> Iterator[Images]:

@@ -1,7 +1,7 @@
 """JSON that others wrote, read strictly: bounded, finite, no name twice, no field unread.
 
-What a file of a package says is data to be judged: each value is taken with its type and range, and
-what nobody took is refused. Every refusal is a PackageError sentence that names the field.
+What a file of a package states is data to be judged: each value is taken with its type and range,
+and what nobody took is refused. Every refusal is a PackageError sentence that names the field.
 """
 
 import json
@@ -45,7 +45,7 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(document) != len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the name {twice[:40]!r} stands twice in one object")
+        raise ValueError(f"the name {twice[:40]!r} occurs twice in one object")
     return document
 
 
@@ -73,12 +73,12 @@ class Fields:
 
     def __init__(self, document: object, where: str) -> None:
         if not isinstance(document, dict):
-            raise PackageError(f"{where} is {_shown(document)}; an object is wanted.")
+            raise PackageError(f"{where} is {_shown(document)}; an object is expected.")
         self._left = dict(document)
         self.where = where
 
     def take(self, name: str) -> object:
-        """Return the field as it stands."""
+        """Return the field as it is."""
         if name not in self._left:
             raise PackageError(f"{self.where} lacks the field {name!r}.")
         return self._left.pop(name)
@@ -151,7 +151,7 @@ class Fields:
         return Fields(self.take(name), f"{self.where}: {name}")
 
     def mapping(self, name: str) -> dict[str, object]:
-        """Return a nested object as it stands, unchecked."""
+        """Return a nested object as it is, unchecked."""
         value = self.take(name)
         if not isinstance(value, dict):
             raise self._wrong(name, value, "an object")
@@ -171,7 +171,7 @@ class Fields:
             )
 
     def _wrong(self, name: str, value: object, wanted: str) -> PackageError:
-        return PackageError(f"{self.where}: {name} is {_shown(value)}; {wanted} is wanted.")
+        return PackageError(f"{self.where}: {name} is {_shown(value)}; {wanted} is expected.")
 
 
 def _shown(value: object) -> str:

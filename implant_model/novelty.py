@@ -239,5 +239,5 @@ def _check(tensors: dict[str, Array], num_classes: int) -> None:
         if not whole or not np.isfinite(tensor).all() or not positive:
             raise PackageError(
                 f"The novelty reference's {name} is {tensor.dtype} of shape {tensor.shape}; finite "
-                f"float32 of shape {shapes[name]}, variances above 0, is wanted."
+                f"float32 of shape {shapes[name]}, variances above 0, is expected."
             )

@@ -55,7 +55,7 @@ class Protector:
 
         Args:
             kind: `patient`, `study`, ...: one value gets another pseudonym for each kind.
-            value: As it stands in the file; blanks and NUL around it are DICOM's padding.
+            value: As it is in the file; blanks and NUL around it are DICOM's padding.
 
         Returns:
             None for a missing or blank value and under `drop`; 32 hex digits under `pseudonymise`,

@@ -128,7 +128,8 @@ def explain(classifier: Classifier, image_HW: Image, label: int) -> Explanation:
     """
     if not 0 <= label < len(classifier.package.catalogue):
         raise ValueError(
-            f"Label {label} was asked for; 0 to {len(classifier.package.catalogue) - 1} are wanted."
+            f"Label {label} was asked for; accepted are 0 to "
+            f"{len(classifier.package.catalogue) - 1}."
         )
     if image_HW.dtype != np.uint8 or image_HW.ndim != 2:
         raise ValueError(

@@ -7,11 +7,11 @@ r"""Sets a registry's records against what the radiographs show, and lists those
         python -m jobs.audit --predictions s3://registry/out --report /shared/audit \
         --registry s3://registry/records.parquet --model s3://models/hips
 
-The registry's table says which image is meant (instance, study, accession, or patient with side and
-joint) and what was implanted (implant, manufacturer, product). Columns are found by such names, or
-named by --columns. With a key file its identifiers become the pseudonyms that classify wrote;
-pseudonyms are taken as they are. --model is wanted for thresholds, synonyms and MR-safety notes of
-a package that does not ship with this software.
+The registry's table states which image is meant (instance, study, accession, or patient with side
+and joint) and what was implanted (implant, manufacturer, product). Columns are found by such names,
+or named by --columns. With a key file its identifiers become the pseudonyms that classify wrote;
+pseudonyms are taken as they are. --model is expected for thresholds, synonyms and MR-safety notes
+of a package that does not ship with this software.
 
 Writes to DIR: worklist.parquet and .csv (contradictions, likeliest error first), verdicts.parquet
 (every record), mr_safety.parquet and .csv, excluded.csv, same_joint.csv (records of a joint that

@@ -8,7 +8,7 @@ It writes archives of synthetic radiographs (phantoms) and of what else archives
 archives are known to hold, and writes a report. Then it makes a registry of the phantoms, 5 % of
 its records wrong, and runs `jobs.audit` on it. A second run finds nothing to classify. Phantoms are
 no evidence about patients. Exit codes: 0 everything went as it should; 2 the call is wrong; 3
-something did not, and a line says what; 75 another run holds the output.
+something did not, and a line states what; 75 another run holds the output.
 """
 
 import os
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(folder: Path, model: Path = MODEL, num_each: int = NUM_EACH) -> int:
-    """Make samples, classifies and verify them, writes the report and says what was seen."""
+    """Make samples, classifies and verify them, writes the report and states what was seen."""
     package = load_package(str(model))
     samples = make_samples(folder, num_each)
     print(describe(samples), flush=True)
@@ -145,8 +145,8 @@ def conclude(
     facts: RunFacts, done: sample_audit.DemoAudit, faults: Sequence[str], report: Path
 ) -> str:
     """Return what the audit found, what went wrong, and where everything lies."""
-    told = [sample_audit.describe(done), NO_EVIDENCE, DISCLAIMER]
-    lines = ["", *textwrap.wrap(" ".join(told), 100), ""]
+    sentences = [sample_audit.describe(done), NO_EVIDENCE, DISCLAIMER]
+    lines = ["", *textwrap.wrap(" ".join(sentences), 100), ""]
     lines += [f"Not as it should be: {fault}" for fault in faults]
     lines += [
         f"Predictions: {storage.join(facts.output, PREDICTIONS)}",

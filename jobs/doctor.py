@@ -55,14 +55,14 @@ def parse_doctor(arguments: Sequence[str] | None) -> DoctorOptions:
     """Read the command line.
 
     Raises:
-        UsageError: It is not of the contract's form; one sentence says why.
+        UsageError: It is not of the contract's form; one sentence explains why.
     """
     parser = Parser("doctor", __doc__)
     add = parser.add_argument
     add("--address", type=parse_address, help="http://HEAD:8265 or HEAD:6379 of a Ray cluster")
     add("--output", type=storage.normalise, metavar="URI", help="the --output of classify")
     add("--spill", metavar="FOLDER", help="Ray's temporary folder; default RAY_TMPDIR or /tmp/ray")
-    add("--gpu", action="store_true", help="a GPU is wanted: here, or on the cluster HEAD:6379")
+    add("--gpu", action="store_true", help="a GPU is expected: here, or on the cluster HEAD:6379")
     values = vars(parser.parse_args(arguments))
     if values["address"] is None and os.environ.get("RAY_ADDRESS"):
         values["address"] = parse_address(os.environ["RAY_ADDRESS"])

@@ -45,9 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     package = load_package(call.model, weights=False)
     image_HW = prepare(read_radiograph(call.image, "IMAGE"), package.preprocessing)
     classifier = Classifier(package)
-    says = classifier.classify(image_HW[None])
-    best = int(says.probabilities_NC[0].argmax())
-    title, lines = describe(package, says)
+    predictions = classifier.classify(image_HW[None])
+    best = int(predictions.probabilities_NC[0].argmax())
+    title, lines = describe(package, predictions)
     name = plain(package.catalogue[best].name)
     picture = explanation_picture(explain(classifier, image_HW, best), title, lines, name)
     write_picture(output, picture)
@@ -77,10 +77,10 @@ def rejected(reason: Reason | None) -> MemberError:
     return MemberError(known, f"The image is rejected as {known}: {why[:1].lower()}{why[1:]}")
 
 
-def describe(package: ModelPackage, says: Predictions) -> tuple[str, list[str]]:
+def describe(package: ModelPackage, predictions: Predictions) -> tuple[str, list[str]]:
     """Return title and lines for people: outcome, the best three and all candidates, novelty."""
-    outcome, candidates = says.outcomes[0], says.candidates[0]
-    probabilities_C, novelty = says.probabilities_NC[0], float(says.novelty_N[0])
+    outcome, candidates = predictions.outcomes[0], predictions.candidates[0]
+    probabilities_C, novelty = predictions.probabilities_NC[0], float(predictions.novelty_N[0])
     ranked = [int(index) for index in np.argsort(-probabilities_C, kind="stable")]
     lines = [f"{wording.OUTCOMES[outcome]} Model {package.id}."]
     for index in ranked[: max(SHOWN, len(candidates))]:

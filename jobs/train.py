@@ -164,11 +164,11 @@ def report_set(labelled: LabelledSet, division: Division, file: Path) -> CueRepo
     """State and keep what is odd about the set, of many classes those of the fewest groups."""
     cues = probe_cues(labelled.images_NSS, labelled.sizes_N2, labelled.labels_N, division.groups_N)
     classes = describe_classes(labelled, division)
-    links, told = describe_links(labelled, division), [*describe_cues(cues)]
-    write_whole(file, ("\n".join([*links, *told, *classes]) + "\n").encode())
+    links, cue_lines = describe_links(labelled, division), [*describe_cues(cues)]
+    write_whole(file, ("\n".join([*links, *cue_lines, *classes]) + "\n").encode())
     more = len(classes) - CLASSES_SAID
     rest = [f"  and {more:,} classes more, in {file}"] if more > 0 else []
-    for line in (*links, *told, *classes[:CLASSES_SAID], *rest):
+    for line in (*links, *cue_lines, *classes[:CLASSES_SAID], *rest):
         say(line)
     return cues
 

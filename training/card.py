@@ -55,7 +55,7 @@ class CardFacts:
         masks: Poor, good and hand-made masks of the training part; None where masks taught nothing.
         command: The command line that made the package.
         environment: Versions and machine.
-        start_known: Whether the package that it started from, if any, says what it trained on.
+        start_known: Whether the package that it started from, if any, states what it trained on.
     """
 
     counts: Mapping[str, tuple[int, int, int]]
@@ -96,7 +96,7 @@ def _catalogue_table(catalogue: Catalogue, facts: CardFacts) -> str:
     rows.append("|---|---|---|---|---|---|---|")
     for implant in catalogue:
         train, calibration, test = facts.counts[implant.name]
-        product = implant.product or "not told apart"
+        product = implant.product or "not distinguished"
         texts = (implant.name, implant.joint, implant.manufacturer, product)
         counts = (str(train), str(calibration), str(test))
         rows.append("| " + " | ".join([*map(_cell, texts), *counts]) + " |")

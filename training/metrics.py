@@ -234,7 +234,7 @@ def evaluate(
     )
     figures["coverage"] = share(covered(labels_N, candidates), groups_N)
     # One class more than in any set that was seen: of thousands of classes the greatest value that
-    # a mean size can take says nothing.
+    # a mean size can take gives no information.
     most = min(probabilities_NK.shape[1], sizes_N.max(initial=0) + 1)
     figures["set_size"] = bootstrap(
         lambda i: float(sizes_N[i].mean()), groups_N, span=(0.0, float(most))

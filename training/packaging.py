@@ -74,7 +74,7 @@ def size_control(
 ) -> dict[str, Figures]:
     """Figures on the images of the commonest stored size, which size cannot help, and the others.
 
-    A class that does much better among the others than among the first is told by its size.
+    A class that does much better among the others than among the first is recognised by its size.
 
     Returns:
         By description; empty where all images have one size, or no size is common.

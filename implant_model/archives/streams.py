@@ -111,7 +111,7 @@ class ByteSource:
         return self._read_across(size)
 
     def read_body(self, size: int) -> "bytes | memoryview":
-        """Return the next `size` bytes as `read` does, of a large body where `allocate` says."""
+        """Return the next `size` bytes as `read` does, of a large body where `allocate` states."""
         if self._allocate is None or size < LARGE_BYTES:
             return self.read(size)
         body, filled = self._allocate(size), 0

@@ -1,9 +1,9 @@
 """Members of a tar, one at a time, with proof of the archive's end.
 
 Python's `tarfile` takes a cut, a flipped bit or a second archive behind the first for the end, and
-says nothing. Here the end is proven: two blocks of zeros and nothing but zeros after them. Whatever
-else is met is read on from, as far as headers with a right check sum can be found, and is raised as
-an `ArchiveError` at the very end.
+gives no information. Here the end is proven: two blocks of zeros and nothing but zeros after them.
+Whatever else is met is read on from, as far as headers with a right check sum can be found, and is
+raised as an `ArchiveError` at the very end.
 """
 
 from collections.abc import Iterator
@@ -41,7 +41,7 @@ def read_tar(source: ByteSource, limits: Limits) -> Iterator[Member]:
     """Yield the members of a tar, directories left out.
 
     A header whose check sum is wrong is a member that is lost: it gets a row with reason `corrupt`
-    unless it says that it is no member, and reading goes on at the next header with a right check
+    unless it states that it is no member, and reading goes on at the next header with a right check
     sum and magic, as GNU tar does.
 
     Args:

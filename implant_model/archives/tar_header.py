@@ -89,7 +89,7 @@ def parse_header(block: bytes) -> Header | None:
 
 
 def damaged_header(block: bytes) -> Header | None:
-    """Return what a damaged or cut header still says, its size left out.
+    """Return what a damaged or cut header still states, its size left out.
 
     Its magic tells that a block was a header, or its numbers, all of them octal.
     """
@@ -108,7 +108,7 @@ def is_next_header(block: bytes) -> bool:
 
 
 def parse_extension(kind: int, body: bytes, before: Extension) -> Extension:
-    """Add what an extended header of a type in `EXTENSION_KINDS` says to what is known.
+    """Add what an extended header of a type in `EXTENSION_KINDS` states to what is known.
 
     Returns:
         Always a new object: that there was an extended header tells that a member has to come.
@@ -197,6 +197,6 @@ def _name(block: bytes) -> bytes:
     name = block[:100].partition(b"\0")[0]
     if block[_MAGIC][:6] != b"ustar\0":
         return name
-    # star keeps times behind a prefix of 131 bytes, and says so at the end of the block.
+    # star keeps times behind a prefix of 131 bytes, and records it at the end of the block.
     prefix = block[345 : 476 if block[508:512] == b"tar\0" else 500].partition(b"\0")[0]
     return prefix + b"/" + name if prefix else name

@@ -31,7 +31,7 @@ class Entry:
 
     Attributes:
         name: Undecoded, from the Unicode path extra field where there is one.
-        raw_name: Undecoded, as it stands in the header.
+        raw_name: Undecoded, as it is in the header.
         flags: General purpose flags.
         method: Compression method.
         crc: CRC-32 of the content.
@@ -60,7 +60,7 @@ class Entry:
 
     @property
     def encoding(self) -> str:
-        """Return the encoding of a name that is not UTF-8; flag 11 says that it is."""
+        """Return the encoding of a name that is not UTF-8; flag 11 states that it is."""
         return "utf-8" if self.flags & 0x800 else "cp437"
 
     @property
@@ -111,7 +111,7 @@ def read_entry(index: int, name: str, entry: Entry, bound: int, source: ByteSour
     Args:
         index: Its position.
         name: Its name, decoded.
-        entry: What the directory says of it.
+        entry: What the directory states of it.
         bound: Where the next entry begins.
         source: Stands at its local header.
     """
@@ -124,7 +124,7 @@ def read_entry(index: int, name: str, entry: Entry, bound: int, source: ByteSour
 
 
 def read_content(index: int, name: str, entry: Entry, source: ByteSource) -> Member:
-    """Read and proves the content of an entry of known size; `source` stands at its start."""
+    """Read and proves the content of an entry of known size; `source` is at its start."""
     stored = source.read(entry.stored_bytes)
     if len(stored) < entry.stored_bytes:
         return Member(index, name, entry.size, None, Reason.TRUNCATED)

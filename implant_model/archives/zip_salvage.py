@@ -58,7 +58,7 @@ def _read(
     if entry.flags & SIZES_FOLLOW and not entry.stored_bytes:
         if entry.method == DEFLATED and not entry.is_encrypted:
             return _read_to_descriptor(index, name, reason, source, budget_bytes, limits)
-        # The end of the content cannot be told, so this is the last one: no header comes next.
+        # The end of the content cannot be known, so this is the last one: no header comes next.
         return Member(index, name, entry.size, None, reason or Reason.CORRUPT)
     if reason is None:
         return read_content(index, name, entry, source)

@@ -45,7 +45,7 @@ class Attributes:
         return first.decode("ascii", "replace").strip("\0 \t\r\n")
 
     def integer(self, tag: int) -> int | None:
-        """Return a binary whole number (US or UL); of another length, what it says as text."""
+        """Return a binary whole number (US or UL); of another length, what it states as text."""
         raw = self.raw(tag)
         if len(raw) == 2:
             return int(struct.unpack(self._order + "H", raw)[0])

@@ -30,7 +30,7 @@ def compressed(stream: bytes, fmt: PixelFormat, size_px: int | None) -> np.ndarr
 
     Args:
         stream: One frame.
-        fmt: What the dataset says of it; the stream's own header must agree in size.
+        fmt: What the dataset states of it; the stream's own header must agree in size.
         size_px: No side under this is needed.
 
     Raises:
@@ -158,7 +158,7 @@ def _read_full(stream: bytes, frame: J2kFrame) -> np.ndarray:
 
 
 def _read_reduced(stream: bytes, halvings: int) -> np.ndarray | None:
-    """Return the wavelet's low-resolution image; None where none is wanted or its size is another.
+    """Return the wavelet's low-resolution image; None where none is or its size is another.
 
     Pillow's own `reduce` rounds the size to the nearest, where T.800 B.5 rounds up: it refuses the
     stream of a picture whose sides do not divide evenly as broken. An image area that does not
@@ -192,7 +192,7 @@ def _reduction(frame: J2kFrame, size_px: int | None) -> int:
 def _centred(pixels: np.ndarray, halvings: int) -> np.ndarray:
     """Move the samples of a wavelet's low-resolution image to the middle of what they stand for.
 
-    Sample j of it stands at pixel j * 2**halvings of the full image, not in the middle of its
+    Sample j of it is at pixel j * 2**halvings of the full image, not in the middle of its
     2**halvings pixels: without this, edges of the networks' input are up to 8 levels off.
     """
     shift = 0.5 - 0.5 ** (halvings + 1)

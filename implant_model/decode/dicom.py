@@ -68,7 +68,7 @@ class DicomSource:
         data: The file, whole.
         limits: Bounds on what is read.
         unscaled: See `to_grey`.
-        header: What the file says of itself.
+        header: What the file states of itself.
     """
 
     data: bytes | memoryview = field(repr=False)

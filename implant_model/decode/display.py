@@ -106,8 +106,8 @@ def to_grey(
     unsigned, zero = _unsigned(stored_HW)
     exact = display.padding is not None or display.modality_lut is not None
     least, greatest = ends or ends_of(unsigned)
-    # Where shares of the picture and its ends are wanted, and not each grey that occurs, every few
-    # rows of a large one are enough.
+    # For shares of the picture and its ends, and not each grey that occurs, every few rows of a
+    # large one are enough.
     step = 1 if exact else max(1, unsigned.size // SAMPLE_PIXELS)
     histogram = _histogram(unsigned[::step], greatest)
     if step > 1:

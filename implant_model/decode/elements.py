@@ -2,7 +2,7 @@
 
 pydicom's reader builds the whole dataset, recurses into sequences, logs values and takes an
 element that the file's end cuts for a whole one. This one keeps the values of the wanted tags
-alone, walks without recursion to a given depth, touches no pixel and says whether the data end
+alone, walks without recursion to a given depth, touches no pixel and states whether the data end
 inside an element; the tests hold its values against pydicom's on every file that pydicom ships.
 """
 
@@ -56,7 +56,7 @@ class Elements:
         transfer_syntax: Transfer Syntax UID of the file's meta information; None where it has none.
         little: The dataset is little endian.
         explicit: The dataset's elements carry their value representation.
-        values: Value bytes by tag; of an element that stands twice, the last.
+        values: Value bytes by tag; of an element that occurs twice, the last.
         pixel: Where the pixel data stand; None where there are none.
         whole: False where the data end inside an element in front of the pixel data.
         count: Number of elements met.
@@ -167,7 +167,7 @@ def skip_sequence(data: bytes, position: int, end: int, elements: Elements, limi
         The position behind its delimiter; past `end` where the data end before it.
 
     Raises:
-        MemberError: corrupt where no item stands, too_large where it nests too deep.
+        MemberError: corrupt where no item is, too_large where it nests too deep.
     """
     stack = ["sequence"]
     while stack:

@@ -101,7 +101,7 @@ def swapped_words(data: bytes | memoryview) -> bytes:
 
 
 def stored_values(samples: np.ndarray, fmt: PixelFormat) -> Stored:
-    """Mask what stands outside of Bits Stored (overlays, junk) and extends the sign."""
+    """Mask what is outside of Bits Stored (overlays, junk) and extends the sign."""
     bits = 8 * samples.itemsize
     stored = fmt.stored if 0 < fmt.stored < bits else bits
     ends = None
@@ -186,7 +186,7 @@ def decode_rle(stream: bytes, num_pixels: int, samples: int, size: int) -> np.nd
     """
     try:
         raw = decode_frame(stream, num_pixels, 8 * size, "<")
-    except Exception:  # of Rust: whatever it says, the loop below finds the reason
+    except Exception:  # of Rust: whatever it states, the loop below finds the reason
         planes = decode_planes(stream, num_pixels, samples * size)
         joined = np.moveaxis(planes.reshape(samples, size, num_pixels), 1, -1)
         big_endian = np.ascontiguousarray(joined).view(f">u{size}")[..., 0]

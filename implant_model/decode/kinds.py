@@ -9,9 +9,9 @@ PS3.16 annex L (body parts). The rule, in this order:
    devices write, are taken for them. Fluoroscopy (RF, XA), mammography, dental and all other
    modalities are `not_a_radiograph`.
 3. An object that does not name a modality of its own (none, `OT`, `HC`, or an unknown word) is a
-   radiograph if its SOP class is one of those of CR and DX; a secondary capture that says `OT`
+   radiograph if its SOP class is one of those of CR and DX; a secondary capture that states `OT`
    or the like must carry something that only a radiograph carries (View Position, Imager Pixel
-   Spacing, or Conversion Type `DF`, digitised film); one without any modality says no more than a
+   Spacing, or Conversion Type `DF`, digitised film); one without any modality states no more than a
    PNG does and is taken as that is, unless it is a scanned document or a drawing.
 """
 
@@ -125,7 +125,7 @@ def refusal(
 
 
 def _may_hold_radiograph(sop_class: str) -> bool:
-    """Whether an object of this class may be what a radiograph's modality says that it is."""
+    """Whether an object of this class may be what a radiograph's modality states that it is."""
     known = sop_class in CR_OR_DX | SECONDARY_CAPTURE | FLUOROSCOPY
     return known or not sop_class.startswith(STORAGE)
 

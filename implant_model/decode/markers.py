@@ -69,7 +69,7 @@ class J2kFrame:
         signed: The first component is signed.
         tiles: Number of tiles.
         levels: Number of wavelet decompositions; 0 where no COD was found.
-        start: Where the codestream starts in the data (a JP2 box may stand in front).
+        start: Where the codestream starts in the data (a JP2 box may be in front).
         whole: The end-of-codestream marker closes it.
         tiles_found: Number of tiles that the stream has a part of.
     """
@@ -90,7 +90,7 @@ def png_frame(data: bytes) -> PngFrame:
     """Walk a PNG's chunks.
 
     Raises:
-        MemberError: truncated where IHDR is cut, corrupt where another chunk stands first.
+        MemberError: truncated where IHDR is cut, corrupt where another chunk is first.
     """
     if len(data) < 33:
         raise MemberError(Reason.TRUNCATED, "The PNG ends inside its IHDR chunk.")

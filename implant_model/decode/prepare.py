@@ -42,7 +42,7 @@ class ImageFile(Protocol):
 
     @property
     def header(self) -> Header:
-        """Return what the file says of itself."""
+        """Return what the file states of itself."""
 
     def picture(self, size_px: int | None) -> Pixels:
         """Decode the pixels; raise MemberError."""

@@ -85,7 +85,7 @@ def check_size(rows: int, columns: int, limits: Limits) -> None:
         MemberError: corrupt for no pixels, too_large for more than `limits.frame_pixels`.
     """
     if rows < 1 or columns < 1:
-        raise MemberError(Reason.CORRUPT, "The header says that the picture has no pixels.")
+        raise MemberError(Reason.CORRUPT, "The header states that the picture has no pixels.")
     if rows * columns > limits.frame_pixels:
         raise MemberError(Reason.TOO_LARGE, "The picture is larger than limits.frame_pixels.")
 
@@ -169,7 +169,7 @@ def _orientation(image: Image.Image) -> int:
     """Return EXIF orientation 1 to 8; 1 (upright) where there is none or it cannot be read."""
     try:
         value = image.getexif().get(EXIF_ORIENTATION, 1)
-    except Exception:  # a damaged EXIF block raises anything and says nothing of the pixels
+    except Exception:  # a damaged EXIF block raises anything and gives no information of the pixels
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 

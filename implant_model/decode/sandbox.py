@@ -3,7 +3,7 @@
 The child (`decode.sandbox_child`) has none of the caller's environment but what Python
 needs, no standard streams, limits on memory, CPU time, files and core dumps, and no credentials. It
 outlives its members and is replaced when it dies. Members and pictures travel through one sealed
-memory file that both map, the rest as JSON over a socket pair: nothing that a child says is
+memory file that both map, the rest as JSON over a socket pair: nothing that a child states is
 unpickled, and all of it is checked.
 """
 

@@ -9,7 +9,7 @@ def full_precision(device: torch.device) -> contextlib.AbstractContextManager[ob
     """Return convolutions in float32 as a CPU has it; those in bfloat16 stay so.
 
     TF32, cuDNN's default for float32, keeps 10 bits: labels would differ between GPU and CPU.
-    `torch.backends.cudnn.flags` turns off what it is not told to leave on, cuDNN itself, too, and
+    `torch.backends.cudnn.flags` turns off what it is not asked to leave on, cuDNN itself, too, and
     without that a network takes 12 times as long. Its flags are those of the process, so where
     there is nothing to set they are left alone: several threads may be at work. Its `benchmark`,
     which chooses algorithms by trying them, took 47 s for ResNet-50 and gained nothing.

@@ -23,8 +23,8 @@ class Implant:
         joint: `hip`, `knee`, `shoulder`, ...
         manufacturer: Who made it.
         product: Trade name, where it differs from the name.
-        mr_safety: What the maker says of it in a magnetic field: shown, never inferred.
-        mr_safety_source: Where that stands; wanted wherever `mr_safety` is given.
+        mr_safety: What the maker states of it in a magnetic field: shown, never inferred.
+        mr_safety_source: Where that is stated; wanted wherever `mr_safety` is given.
         synonyms: Other names that registries use for it.
 
     Raises:
@@ -103,7 +103,7 @@ class Catalogue:
     """Implants in the order of a model's outputs.
 
     Raises:
-        UsageError: From the constructor: no implant, too many, or a name or synonym that stands for
+        UsageError: From the constructor: no implant, too many, or a name or synonym that means
             two of them (case, blanks, `-` and `_` make no difference).
     """
 
@@ -120,7 +120,7 @@ class Catalogue:
             for text in {folded(name) for name in (implant.name, *implant.synonyms)}:
                 if text in owners:
                     raise UsageError(
-                        f"The catalogue's name or synonym {text!r} stands for two implants, "
+                        f"The catalogue's name or synonym {text!r} means two implants, "
                         f"{owners[text]!r} and {implant.name!r}; each must be unique."
                     )
                 owners[text] = implant.name

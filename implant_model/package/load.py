@@ -28,7 +28,7 @@ class ModelPackage:
     """A package that was read and found whole.
 
     Attributes:
-        manifest: What package.json says; its fields are here as properties.
+        manifest: What package.json states; its fields are here as properties.
         hash: SHA-256 of package.json, in hexadecimal.
         files: Content of every other file, by name.
     """

@@ -57,7 +57,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Novelty:
-    """How strangers are told from known implants.
+    """How strangers are distinguished from known implants.
 
     Attributes:
         file: Name of the reference in the package, `*.safetensors`.
@@ -82,7 +82,7 @@ class FileFacts:
 
 @dataclass(frozen=True)
 class Manifest:
-    """All that `package.json` says; see `ModelPackage` for the fields.
+    """All that `package.json` states; see `ModelPackage` for the fields.
 
     Raises:
         UsageError: From the constructor: a name that is not accepted, networks that do not go

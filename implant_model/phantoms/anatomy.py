@@ -27,7 +27,7 @@ def _add_plate(scene: Scene, frame: Frame, outline_N2: Points, depth: float) -> 
 
 
 def add_soft(scene: Scene, frame: Frame, body: Loft) -> None:
-    """Add a soft-tissue body where it is thicker than what stands there already."""
+    """Add a soft-tissue body where it is thicker than what is there already."""
     alone_HW: Map = np.zeros_like(scene.soft_HW)
     add_loft(alone_HW, frame, body)
     np.maximum(scene.soft_HW, alone_HW, out=scene.soft_HW)

@@ -223,7 +223,7 @@ def _describe_pixels(
 
 
 def _encode(dataset: Dataset, stored_HW: NDArray[np.uint16], transfer_syntax: str) -> None:
-    """Put the pixel data in, compressed as the transfer syntax says, and the file meta."""
+    """Put the pixel data in, compressed as the transfer syntax states, and the file meta."""
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = UID(transfer_syntax)
     dataset.file_meta.ImplementationClassUID = UID(_IMPLEMENTATION)

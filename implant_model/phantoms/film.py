@@ -36,7 +36,7 @@ _SEEN = 0.12  # optical depth above which a pixel belongs to the implant's mask
 
 @dataclass(frozen=True)
 class Scene:
-    """What stands between tube and detector; the maps are filled in place.
+    """What is between tube and detector; the maps are filled in place.
 
     Attributes:
         soft_HW: Soft tissue in mm.
@@ -104,7 +104,7 @@ def expose(scene: Scene, rng: np.random.Generator, letter: str) -> NDArray[np.ui
     """Take the radiograph of a scene.
 
     Args:
-        scene: What stands in the beam.
+        scene: What is in the beam.
         rng: Draws exposure, scatter, blur, noise, markers, collimation and processing.
         letter: Of the lead side marker, L or R; an empty text leaves it out.
 

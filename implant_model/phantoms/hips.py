@@ -32,7 +32,7 @@ class Stem:
         ridges: Horizontal grooves, as (first y, last y, pitch, depth) in mm.
         ribs: Vertical grooves, as (x, first y, last y, width, depth) in mm.
         hole: (x, y, radius) of an insertion hole.
-        cemented: It stands in a mantle of cement.
+        cemented: It is in a mantle of cement.
     """
 
     body: Loft

@@ -1,6 +1,6 @@
 """Sets the scene of one radiograph: view, field, pose, sizes, anatomy, implant.
 
-Everything is drawn as a right limb; `View.flip` says whether the picture shows it mirrored. The
+Everything is drawn as a right limb; `View.flip` states whether the picture shows it mirrored. The
 scenes show the pipeline at work, they are no evidence about patients.
 """
 
@@ -25,7 +25,7 @@ class View:
     """A scene and how it is looked at.
 
     Attributes:
-        scene: What stands in the beam, as a right limb.
+        scene: What is in the beam, as a right limb.
         spacing_mm: Distance between pixels.
         view: DICOM View Position: AP or LL.
         body_part: DICOM Body Part Examined.

@@ -30,9 +30,9 @@ def stat(uri: str) -> ObjectInfo:
     with _translated("read", uri):
         status = os.stat(local_path(uri))
     if modes.S_ISDIR(status.st_mode):
-        raise NotFoundError(f"{uri!r} is a folder; a file is wanted.")
+        raise NotFoundError(f"{uri!r} is a folder; a file is expected.")
     if not modes.S_ISREG(status.st_mode):
-        raise StorageError(f"{uri!r} is a device, pipe or socket; a regular file is wanted.")
+        raise StorageError(f"{uri!r} is a device, pipe or socket; a regular file is expected.")
     return ObjectInfo(file_uri(local_path(uri)), status.st_size, _version(status))
 
 

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 ATTEMPTS = 8
-_SETUP_ATTEMPTS = 3  # a wrong endpoint is told within about 3 s
+_SETUP_ATTEMPTS = 3  # a wrong endpoint is reported within about 3 s
 _CONNECT_TIMEOUT_S = 10
 _READ_TIMEOUT_S = 60
 _CONNECTIONS = 32
@@ -95,7 +95,7 @@ def _connect(
     except (BotoCoreError, ValueError) as error:
         raise UsageError(
             f"The AWS settings are not usable ({type(error).__name__}); check AWS_ENDPOINT_URL "
-            "(http://host:port is wanted), AWS_REGION, AWS_PROFILE and the AWS configuration file."
+            "(as http://host:port), AWS_REGION, AWS_PROFILE and the AWS configuration file."
         ) from error
 
 
@@ -103,7 +103,7 @@ def stat(uri: str) -> ObjectInfo:
     """Return size and version of an object. A bare bucket is no object: NotFoundError."""
     bucket, key = s3_parts(uri)
     if not key:
-        raise NotFoundError(f"{uri!r} is a bucket; an object in it is wanted.")
+        raise NotFoundError(f"{uri!r} is a bucket; an object in it is expected.")
     with translated("read", uri):
         reply = client().head_object(Bucket=bucket, Key=key)
     return ObjectInfo(f"s3://{bucket}/{key}", reply["ContentLength"], reply["ETag"].strip('"'))
@@ -178,7 +178,7 @@ def overwrite(uri: str, data: bytes) -> None:
 
 
 def check_bucket(uri: str) -> None:
-    """Ask for the bucket, with few attempts: a wrong endpoint, key or name is told at once."""
+    """Ask for the bucket, with few attempts: a wrong endpoint, key or name is reported at once."""
     bucket, _ = s3_parts(uri)
     with translated("reach", uri):
         client(_SETUP_ATTEMPTS).head_bucket(Bucket=bucket)

@@ -148,7 +148,7 @@ def probe(output: str) -> None:
         raise UsageError(f"The output {output!r} is not usable. {error}") from error
     if overwritten:
         raise UsageError(
-            f"The store of the output {output!r} overwrites objects although it is told not to "
+            f"The store of the output {output!r} overwrites objects although it is asked not to "
             "(it ignores 'If-None-Match: *'); choose AWS S3, a current MinIO or Ceph, or a disk."
         )
     if not readable:

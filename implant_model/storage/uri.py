@@ -1,6 +1,6 @@
 """Names of stored objects: plain paths, `file://` and `s3://bucket/key`; no access to any store.
 
-An S3 key stands in its URI as it is, never percent-encoded, so that `%2F`, `+`, spaces, `//` and
+An S3 key is in its URI as it is, never percent-encoded, so that `%2F`, `+`, spaces, `//` and
 any other character of a key survive. A `file://` URI is percent-encoded as `pathlib.Path.as_uri`
 does it, so that file names that are not UTF-8 survive as well.
 """
@@ -18,7 +18,7 @@ from implant_model.errors import UsageError
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _ONE_SLASH = re.compile(r"(s3|file):(?!//)", re.IGNORECASE)
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
-_ACCEPTED = "a path, file:///path or s3://bucket/key is wanted"
+_ACCEPTED = "a path, file:///path or s3://bucket/key is expected"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ B = sum over the others of v(k | c) L(k) if it is wrong, so that
 Expectation-maximisation (Dawid and Skene 1979; with known likelihoods it is the prior shift of
 Saerens et al. 2002) fits e, the rates e_c of the claims, drawn towards e as by `RATE_WEIGHT`
 records, and v, drawn towards the implants' shares in the batch as by `CONFUSION_WEIGHT` errors.
-Since L is what the classifier says with all its doubt, its own errors are in B and A alike and do
+Since L is what the classifier states with all its doubt, its own errors are in B and A alike and do
 not count as the registry's.
 
 The interval of e is the profile of the likelihood (95 %). `rate.py` spans it over the correlations

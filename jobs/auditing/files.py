@@ -3,7 +3,7 @@
 A cell that begins like a formula is shown with an apostrophe before it, in CSV only: spreadsheets
 run `=`, `+`, `-`, `@`, also behind blanks, line ends and characters that are not seen (CWE-1236).
 So does what follows a separator or a line end inside a cell, since a spreadsheet that splits at
-another separator than the comma begins a cell there. Numbers stay numbers. A byte order mark says
+another separator than the comma begins a cell there. Numbers stay numbers. A byte order mark states
 that the file is UTF-8: without one spreadsheets take it for the system's old encoding.
 """
 

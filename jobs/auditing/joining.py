@@ -175,8 +175,8 @@ def _same_site(
 ) -> Flags:
     """Return whether side and joint fit.
 
-    Where one identifier stands for several sides or joints, an image must say which it shows, and
-    the joint of its best candidate stands in for a body part that is missing. Otherwise what is not
+    Where one identifier means several sides or joints, an image must say which it shows, and
+    the joint of its best candidate replaces a body part that is missing. Otherwise what is not
     said is no obstacle.
     """
     side_M, joint_M = records.side_M, _joints(records, images)

@@ -92,7 +92,7 @@ def choose_model(models: Sequence[str], uri: str | None, dataset: Any) -> Packag
 
 
 def facts_of(package: ModelPackage) -> PackageFacts:
-    """Return what a package says of itself."""
+    """Return what a package states of itself."""
     metrics = package.manifest.metrics
     figures = metrics.get("figures")
     figures = figures if isinstance(figures, Mapping) else {}

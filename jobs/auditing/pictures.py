@@ -29,7 +29,7 @@ SIZE_PX: Final = 160
 def draw_pictures(audited: Audited, output: Output, most: int) -> dict[int, bytes]:
     """PNGs of radiograph and what speaks for the implant that was seen, by place of the record.
 
-    An image whose archive has changed or gone gets none: the page says how many it shows.
+    An image whose archive has changed or gone gets none: the page states how many it shows.
 
     Args:
         audited: What was found.
@@ -84,7 +84,7 @@ def _images(
                             if image_HW is not None:
                                 yield from ((place, image_HW) for place in members[member.index])
             except ImplantError:
-                continue  # gone, or cut: the page says how many pictures it shows
+                continue  # gone, or cut: the page states how many pictures it shows
 
 
 def _picture(classifier: "Classifier", image_HW: npt.NDArray[np.uint8], label: int) -> bytes:

@@ -50,9 +50,9 @@ def estimate_rate(
     if model.accuracy_sd is not None and evidence.num_images_M.max(initial=0) > 1:
         count, ignored = len(evidence.num_images_M), lapse(model.num_measured)
         for correlation in EXTREMES:
-            told = combine(images, joined, count, model.shares_K, ignored, correlation)
-            told = once(told, first_M)
-            others.append(estimate(told, claims.claim_M, claims.sets, model.shares_K).rate)
+            combined = combine(images, joined, count, model.shares_K, ignored, correlation)
+            combined = once(combined, first_M)
+            others.append(estimate(combined, claims.claim_M, claims.sets, model.shares_K).rate)
     rate = widened(span(fitted.rate, others), model.accuracy_sd)
     return replace(fitted, wrong_M=fitted.wrong_M[first_M], rate=rate)
 

@@ -16,7 +16,7 @@ Codes = npt.NDArray[np.int8]
 
 
 class Verdict(IntEnum):
-    """What the audit says of a record."""
+    """What the audit states of a record."""
 
     AGREES = 0
     CONTRADICTS = 1
@@ -28,7 +28,7 @@ class Verdict(IntEnum):
 
     @property
     def word(self) -> str:
-        """As it stands in the tables."""
+        """As it is in the tables."""
         return self.name.lower()
 
 

@@ -97,7 +97,7 @@ def check_spill_folder(folder: str, mounts: str | None = None) -> Iterator[str]:
     if free < wanted:
         yield (
             f"Ray spills to {folder}, which has {free / 1e9:.1f} GB free; {wanted / 1e9:.1f} GB, "
-            f"as much as Ray keeps in memory, are wanted: {remedy}"
+            f"as much as Ray keeps in memory, are expected: {remedy}"
         )
 
 
@@ -118,7 +118,7 @@ def _memory_bytes() -> int:
 
 
 def check_store(output: str) -> Iterator[str]:
-    """Yield an output that cannot be written, or whose store overwrites what it is told not to."""
+    """Yield an output that cannot be written, or whose store overwrites what it is asked not to."""
     try:
         storage.probe(output)
     except UsageError as error:

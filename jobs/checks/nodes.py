@@ -15,7 +15,7 @@ SOFTWARE: Final = "implant_model"
 
 
 @dataclass(frozen=True)
-class Told:
+class Answer:
     """What a node said.
 
     Attributes:
@@ -36,12 +36,12 @@ class Node:
     Attributes:
         address: Its own.
         wanted: Bytes that Ray keeps in its memory, as many as must fit on its disk.
-        told: What it said, or why it did not, a clause.
+        answer: What it said, or why it did not, a clause.
     """
 
     address: str
     wanted: float
-    told: Told | str
+    answer: Answer | str
 
 
 def check_nodes(address: str) -> Iterator[str]:
@@ -68,13 +68,13 @@ def judge_node(node: Node, here: Mapping[str, str | None]) -> Iterator[str]:
 
     This software may be missing: it comes with the job's working directory.
     """
-    if isinstance(node.told, str):
-        yield f"Node {node.address} {node.told}; look at it, or take it out of the cluster."
+    if isinstance(node.answer, str):
+        yield f"Node {node.address} {node.answer}; look at it, or take it out of the cluster."
         return
     differ = [
-        f"{package} {found or 'is missing'} where {wanted} is wanted"
+        f"{package} {found or 'is missing'} where {wanted} is expected"
         for package, wanted in here.items()
-        if wanted != (found := node.told.versions.get(package))
+        if wanted != (found := node.answer.versions.get(package))
         and not (package == SOFTWARE and found is None)
     ]
     if differ:
@@ -82,11 +82,12 @@ def judge_node(node: Node, here: Mapping[str, str | None]) -> Iterator[str]:
             f"Node {node.address} has other packages than this machine ({'; '.join(differ)}); "
             "install requirements.lock on both."
         )
-    if node.told.free < node.wanted:
+    if node.answer.free < node.wanted:
         yield (
-            f"Ray on node {node.address} spills to {node.told.spill}, which has "
-            f"{node.told.free / 1e9:.1f} GB free; {node.wanted / 1e9:.1f} GB, as much as it keeps "
-            "in memory, are wanted: name a folder on a larger disk by --temp-dir of ray start."
+            f"Ray on node {node.address} spills to {node.answer.spill}, which has "
+            f"{node.answer.free / 1e9:.1f} GB free; {node.wanted / 1e9:.1f} GB, as much as it "
+            "keeps in memory, are expected: name a folder on a larger disk by --temp-dir of "
+            "ray start."
         )
 
 
@@ -116,11 +117,11 @@ def ask_nodes(timeout_s: float = NODES_S) -> list[Node]:
     ]
 
 
-def _answer(task: Any) -> Told | str:
+def _answer(task: Any) -> Answer | str:
     import ray
 
     try:
-        return Told(**ray.get(task, timeout=NODES_S))
+        return Answer(**ray.get(task, timeout=NODES_S))
     except Exception as error:  # whatever it was, it is the node's, and is said
         last = (str(error).strip().splitlines() or [""])[-1]
         return f"cannot be asked ({type(error).__name__}: {last[:160].rstrip('.')})"

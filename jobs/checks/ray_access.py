@@ -90,8 +90,10 @@ def _check_version(address: str) -> Iterator[str]:
     if token := os.environ.get("RAY_AUTH_TOKEN"):
         headers["Authorization"] = f"Bearer {token}"
     try:
-        with urlopen(Request(f"{address}/api/version", headers=headers), timeout=TIMEOUT_S) as told:
-            version = str(json.load(told)["ray_version"])
+        with urlopen(
+            Request(f"{address}/api/version", headers=headers), timeout=TIMEOUT_S
+        ) as reply:
+            version = str(json.load(reply)["ray_version"])
     except (*_NO_ANSWER, KeyError, TypeError):
         return  # it keeps that to itself, too
     if numbers(version) < numbers(FLOORS["ray"]):
@@ -125,7 +127,7 @@ def _check_cluster(address: str) -> Iterator[str]:
 
 
 def check_gpu(address: str | None) -> Iterator[str]:
-    """Yield no GPU, though one is wanted: on the cluster, or on this machine if none is named.
+    """Yield no GPU, though one is expected: on the cluster, or on this machine if none is named.
 
     Raises:
         UsageError: A job server is named, which does not say.

@@ -13,7 +13,7 @@ def local_folder(text: str, option: str) -> Path:
         UsageError: It is no folder of this machine.
     """
     if "://" in text:
-        raise UsageError(f"{option} is {text}; a folder of this machine is wanted.")
+        raise UsageError(f"{option} is {text}; a folder of this machine is expected.")
     return Path(text).absolute()
 
 

@@ -28,7 +28,7 @@ BINS = 10
 
 @dataclass(frozen=True)
 class Examined:
-    """What a package says of labelled images.
+    """What a package states of labelled images.
 
     Attributes:
         names: Implants of its catalogue.
@@ -64,7 +64,7 @@ class Examined:
 
 @dataclass(frozen=True)
 class ClassFigures:
-    """One implant: how many of its images it gets back, and how well it is told from the rest."""
+    """One implant: how many of its images are found, and how well it is distinguished."""
 
     name: str
     sensitivity: Figure
@@ -88,7 +88,7 @@ class UnderDistortion:
         strength: How much.
         top_1: Share whose best candidate is right.
         loss: Share of right answers lost against the same images undistorted.
-        called_unknown: Share whose outcome is `unknown`: the model says that it cannot tell.
+        called_unknown: Share whose outcome is `unknown`: the model states that it cannot tell.
     """
 
     kind: str

@@ -54,7 +54,7 @@ _NOVELTY: Final = (
 )
 _AS_NUMBER: Final = {"macro_f1", "mean_auroc", "set_size", "calibration_error", "novelty_auroc"}
 _EXCLUSIONS: Final = {
-    "no_label": "Nothing says what it shows, so it is not part of the set.",
+    "no_label": "Nothing states what it shows, so it is not part of the set.",
     "not_in_archive": "It has a label, and its archive does not hold it, or could not be read.",
     "name_twice": "Another member of its archive before it has the same name.",
 }

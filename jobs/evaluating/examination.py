@@ -43,7 +43,7 @@ def examine(classifier: Classifier, gathered: Gathered) -> Examined:
 
 
 def duplicate_bits(package: ModelPackage) -> int:
-    """Return what the package's training took for near duplicates, if it says so; else the usual.
+    """Return what the package's training took for near duplicates, where recorded; else the usual.
 
     Pictures drawn alike, as phantoms are, or a narrow view of one joint, lie nearer to each other
     than different radiographs do, and would be one large group.

@@ -66,7 +66,7 @@ def compare_with(
     Args:
         opponent: Who else.
         package: The one that is evaluated.
-        examined: What the package says.
+        examined: What the package states.
         held: The images it was said of.
         objects: Their archives, as `list_images` gives them.
         read: Reads the images by another preprocessing.

@@ -57,7 +57,7 @@ def confusion(examined: Examined, held: Gathered) -> Comparison:
 def mistakes(
     classifier: Classifier, examined: Examined, held: Gathered, *, pictures: bool
 ) -> tuple[list[Mistake], int]:
-    """The worst mistakes, with saliency pictures if they are wanted, and the number of all."""
+    """The worst mistakes, with saliency pictures if they are expected, and the number of all."""
     wrong = worst_mistakes(examined, len(held.images))
     return [
         _mistake(classifier, examined, held, place, pictures) for place in wrong[:MOST_MISTAKES]

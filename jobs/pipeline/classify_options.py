@@ -99,7 +99,7 @@ def parse_classify(arguments: Sequence[str] | None, description: str | None) -> 
     """Read the command line.
 
     Raises:
-        UsageError: It is not of the contract's form; one sentence says why.
+        UsageError: It is not of the contract's form; one sentence explains why.
     """
     parser = Parser("classify", description)
     add = parser.add_argument

@@ -27,7 +27,7 @@ LEAST_RUNS: Final = 5
 LEAST_BEFORE: Final = 1000
 LEAST_NOW: Final = 200
 """Members for which a distribution is compared at all. Members come in studies and by hospital, so
-that their number says more than they do."""
+that their number states more than they do."""
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def make_plan(
     limit: int | None = None,
     redo_older: bool = False,
 ) -> Plan:
-    """List the inputs and subtracts what `records` says is done.
+    """List the inputs and subtracts what `records` states is done.
 
     Args:
         inputs: Normalised URIs, each an archive, a radiograph, a folder or a prefix.
@@ -61,7 +61,7 @@ def make_plan(
         record = records.get(archive.name, {}).get(archive.info.version)
         if record is None:
             todo.append(archive)
-        elif not record.stands:  # its units are still in the store
+        elif not record.has_rows:  # its units are still in the store
             todo.append(replace(archive, attempt=record.attempt))
         elif _is_done(record, retry) and not (redo_older and record.is_older):
             done.append(record)

@@ -18,7 +18,7 @@ REDRAW_EVERY_S: Final = 0.5
 
 
 class Progress:
-    """Counts receipts and says how far the run is.
+    """Counts receipts and states how far the run is.
 
     Args:
         num_archives: Archives to read.

@@ -41,7 +41,7 @@ class Opening:
 
 
 Open = Callable[[], Opening]
-"""Gives the opening, or raises the StorageError that stands in its way."""
+"""Gives the opening, or raises the StorageError that is in its way."""
 
 
 def open_archive(archive: PlannedArchive, recipe: Recipe, whole: bool = False) -> Opening:

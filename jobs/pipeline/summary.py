@@ -1,4 +1,4 @@
-"""What a run says at its begin and its end, and the exit code that follows from it."""
+"""What a run states at its begin and its end, and the exit code that follows from it."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -1,7 +1,7 @@
 """One archive, member by member, into units of prediction rows and pictures.
 
-Here every member gets its row: a picture's row waits for the classifier, any other's says why there
-is none. Identifiers are dropped or replaced at this place; none goes further.
+Here every member gets its row: a picture's row waits for the classifier, any other's explains why
+there is none. Identifiers are dropped or replaced at this place; none goes further.
 """
 
 import time

@@ -138,7 +138,7 @@ def _bin_labels(edges: Sequence[str], *, is_open: bool) -> list[str]:
 
 
 def _digits(spread: float) -> int:
-    """Return digits after the point by which twenty bins of a spread can be told apart."""
+    """Return digits after the point by which twenty bins of a spread can be distinguished."""
     return min(max(2 - math.floor(math.log10(spread)), 0), 6) if spread < 100 else 0
 
 

@@ -205,7 +205,7 @@ def csp_hash(text: str) -> str:
 def plain(text: str) -> str:
     """Return text of foreign origin with what is not printable as escapes, and of bearable length.
 
-    Direction marks, controls and half surrogates could hide or forge what stands beside them.
+    Direction marks, controls and half surrogates could hide or forge what is beside them.
     """
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return shown if len(shown) <= LONGEST_NAME else f"{shown[: LONGEST_NAME - 1]}\u2026"

@@ -99,7 +99,7 @@ def checked_path(path: str) -> Path:
     """
     output = Path(path)
     if "://" in path or output.suffix.lower() != ".png":
-        raise UsageError(f"--output is {path}; a .png on this machine is wanted.")
+        raise UsageError(f"--output is {path}; a .png on this machine is expected.")
     if not output.parent.is_dir():
         raise UsageError(f"The folder of --output {path} is not there; make it first.")
     if output.exists() and not _is_own(output):
@@ -132,12 +132,12 @@ def _panels(explanation: Explanation, asked: str) -> list[tuple[npt.NDArray[np.u
     panels = [(_grey(image_HW), "The radiograph as the networks see it.")]
     if explanation.cut_out_HW is not None:
         panels.append((_grey(explanation.cut_out_HW), "What the segmenter cuts out as implant."))
-    says = (
+    caption = (
         f"What speaks for {asked}: the brighter the colour, the more. Rough, and no proof of why."
         if heat_HW.any()
         else f"Nothing that the networks see speaks for {asked}."
     )
-    return [*panels, (overlay(image_HW, heat_HW), says)]
+    return [*panels, (overlay(image_HW, heat_HW), caption)]
 
 
 def _grey(image_HW: Grey) -> npt.NDArray[np.uint8]:

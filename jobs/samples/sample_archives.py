@@ -62,7 +62,7 @@ class Truth:
 
     @property
     def is_dicom(self) -> bool:
-        """Return whether it is a file that says whose it is."""
+        """Return whether it is a file that states whose it is."""
         return (self.member or self.archive).endswith(".dcm")
 
 
@@ -181,7 +181,7 @@ def _labels(truths: Iterable[Truth]) -> bytes:
 
 
 def _recorded(record: Path, archives: Path, recipe: Mapping[str, object]) -> list[Truth] | None:
-    """Return what the record says, if the files are those that it speaks of.
+    """Return what the record states, if the files are those that it speaks of.
 
     Raises:
         UsageError: They were made by another recipe, so that tables beside them may hold archives

@@ -48,7 +48,7 @@ def find_faults(
     if facts.members != len(rows):
         faults.append(f"{facts.members} rows speak of {len(rows)} members; one each is right.")
     if [(a.name, a.status) for a in facts.incomplete] != [(CUT, ArchiveStatus.SALVAGED)]:
-        faults.append(f"{CUT} alone should be incomplete; the table archives says otherwise.")
+        faults.append(f"{CUT} alone should be incomplete; the table archives differs.")
     if code != INCOMPLETE:
         faults.append(f"classify ended with {code}; {INCOMPLETE} is right, since {CUT} is cut.")
     if findings != OK:

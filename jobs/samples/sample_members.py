@@ -37,7 +37,7 @@ class SampleMember:
     """One member of a sample archive, and what must become of it.
 
     Attributes:
-        name: In the archive; it says nothing of what the picture shows.
+        name: In the archive; it gives no information of what the picture shows.
         data: The file.
         label: Name of the implant; empty for what is no radiograph.
         patient: Patient ID of a phantom.

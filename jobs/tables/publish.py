@@ -268,6 +268,6 @@ def _record(row: Mapping[str, Any], active: Container[str]) -> ArchiveRecord:
         members=row["members"],
         outcomes={str(outcome): row[str(outcome)] for outcome in Outcome},
         member_reasons={pair["reason"]: pair["members"] for pair in row["reasons"]},
-        stands=all(unit["path"] in active for unit in row["units"]),
+        has_rows=all(unit["path"] in active for unit in row["units"]),
         decode_version=row.get("decode_version") or FIRST_DECODE_VERSION,
     )

@@ -24,7 +24,7 @@ class PlannedArchive:
 class ArchiveRecord:
     """What the table `archives` holds of an archive version under the model of this run.
 
-    `stands` is False where `predictions` lacks its rows: they made way for a newer version's in a
+    `has_rows` is False where `predictions` lacks its rows: they made way for a newer version's in a
     run that died before it had written that version's row, and now this version is back.
     """
 
@@ -37,7 +37,7 @@ class ArchiveRecord:
     members: int
     outcomes: Mapping[str, int]
     member_reasons: Mapping[str, int]
-    stands: bool = True
+    has_rows: bool = True
     decode_version: int = DECODE_VERSION
 
     @property

@@ -71,7 +71,7 @@ def _check_archives(rows: list[dict[str, Any]]) -> Iterator[str]:
     keys = Counter((row["model"], row["archive"], row["archive_version"]) for row in rows)
     for (_, archive, version), count in keys.items():
         if count > 1:
-            yield f"archives: {archive!r} version {version} has {count} rows; one is wanted."
+            yield f"archives: {archive!r} version {version} has {count} rows; one is expected."
     for row in rows:
         in_units = sum(unit["members"] for unit in row["units"])
         in_outcomes = sum(row[str(outcome)] for outcome in Outcome)
@@ -106,7 +106,7 @@ def _check_files(output: str, row: Mapping[str, Any], files: Mapping[str, Any]) 
         if unit["path"] not in files:
             continue
         if unit["first_member"] != first:
-            yield f"{where}: begins at member {unit['first_member']}; {first} is wanted."
+            yield f"{where}: begins at member {unit['first_member']}; {first} is expected."
         first = unit["first_member"] + unit["members"]
         try:
             table = _read_unit(storage.join(output, where), unit, row)

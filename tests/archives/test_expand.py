@@ -91,7 +91,7 @@ def test_no_flipped_byte_loses_a_member_unseen(compress: Callable[[bytes], bytes
             damaged[at] ^= flip
             reading = read(bytes(damaged))
             if reading.error is None and reading.contents != files:
-                # Its magic is gone, so this is no archive any more: one object, told by its row.
+                # Its magic is gone, so this is no archive any more: one object, as its row shows.
                 assert at < 4
                 assert [name for name, _ in reading.rows] == ["object"]
             num_silent += reading.error is None

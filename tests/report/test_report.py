@@ -1,4 +1,4 @@
-"""The page of a run: what it says, that data cannot act in it, and that it loads nothing."""
+"""The page of a run: what it states, that data cannot act in it, and that it loads nothing."""
 
 import base64
 import hashlib
@@ -277,7 +277,7 @@ def test_histogram_stacks_all_values_inside_its_axes() -> None:
     assert [sum(bin.counts[k] for bin in figure.bins) for k in (0, 1)] == [4, 1]
     assert figure.bins[-1].counts == [3, 1]
     last = [bar for bar in figure.bars if bar.x > WIDTH / 2]
-    assert last[1].y + last[1].height == pytest.approx(last[0].y)  # one stands on the other
+    assert last[1].y + last[1].height == pytest.approx(last[0].y)  # one is there on the other
     for bar in figure.bars:
         assert bar.x >= LEFT
         assert bar.x + bar.width <= WIDTH - RIGHT

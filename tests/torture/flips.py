@@ -52,7 +52,7 @@ def _verify(output: str) -> str:
 
 
 def _load(folder: Path, model: str) -> str:
-    """What loading says; a manifest that still makes sense is that of another model."""
+    """What loading states; a manifest that still makes sense is that of another model."""
     try:
         loaded = load_package(storage.normalise(str(folder)))
         check_weights(loaded)

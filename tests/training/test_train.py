@@ -55,7 +55,7 @@ def test_settings_are_read_from_toml_and_json_alike(tmp_path: Path) -> None:
         ({"split": {"calibration": 0.6, "test": 0.4}}, "less than 1"),
         ({"augment": {"flip": 2}}, "augment.flip is 2"),
         ({"network": {"pretrained": True, "start_from": "models/phantom"}}, "start_from"),
-        ({"implants": {"a": 3}}, "implants.a is 3; a table is wanted"),
+        ({"implants": {"a": 3}}, "implants.a is 3; a table is expected"),
         ([], "the file is"),
     ],
 )

@@ -182,7 +182,7 @@ def match_archives(labels: Labels, names: Mapping[str, str]) -> dict[str, Mappin
         The rows of each archive's URI, by member.
 
     Raises:
-        UsageError: A row's archive is not there, or its path stands for two.
+        UsageError: A row's archive is not there, or its path means two.
     """
     owners: dict[str, list[str]] = {uri: [uri] for uri in names}
     for uri, name in names.items():
@@ -193,10 +193,10 @@ def match_archives(labels: Labels, names: Mapping[str, str]) -> dict[str, Mappin
         found = owners.get(archive, [])
         row = next(iter(members.values())).row
         if len(found) != 1:
-            fault = "is not among the images" if not found else "stands for two of the images"
+            fault = "is not among the images" if not found else "means two of the images"
             raise UsageError(
                 f"The archive {archive!r} of the labels file's row {row} {fault}; its path below "
-                f"--images or its whole URI is wanted, such as {next(iter(names.values()))!r}."
+                f"--images or its whole URI is expected, such as {next(iter(names.values()))!r}."
             )
         if found[0] in matched:
             raise UsageError(f"The labels file names the archive {found[0]} in two ways.")
@@ -218,20 +218,20 @@ def labels_of_names(members: Sequence[str]) -> list[str] | None:
 def label_of_name(name: str, member: str) -> str | None:
     """Return what an image is by where it lies: its folder's name, or its own in OrthoNet's naming.
 
-    Of a set whose names all are OrthoNet's `labels_of_names` says more.
+    Of a set whose names all are OrthoNet's `labels_of_names` states more.
 
     Args:
         name: Path of the archive or loose image below --images.
         member: Name inside the archive; for a loose image its own base name.
 
     Returns:
-        None where neither says anything.
+        None where neither states anything.
     """
     return folder_label(name, member) or orthonet_label(member)
 
 
 def orthonet_label(member: str) -> str | None:
-    """Return the implant that a name such as `04_0306.png` says, by OrthoNet's numbers.
+    """Return the implant that a name such as `04_0306.png` states, by OrthoNet's numbers.
 
     Two digits for the implant, 01 to 08 of the hip and 21 to 24 of the knee, and the image's own
     number (Patel et al. 2021, code and data). None for any other name.

@@ -2,8 +2,8 @@
 
 A network that starts from a package has seen what that learned from; an image of it that tests or
 calibrates makes figures and thresholds too good. So a package records the SHA-256 of its training
-images' files, cut to 64 bits: it names them to who holds them, and says nothing to others. The same
-picture in another file is not found, nor is another picture of the same patient.
+images' files, cut to 64 bits: it names them to who holds them, and gives no information to others.
+The same picture in another file is not found, nor is another picture of the same patient.
 """
 
 import base64
@@ -24,7 +24,7 @@ Digests = frozenset[str]
 
 
 def pack_digests(digests: Collection[str]) -> str:
-    """Return the record of those digests, as it stands in a provenance; 11 bytes an image."""
+    """Return the record of those digests, as it is in a provenance; 11 bytes an image."""
     return base64.b64encode(bytes.fromhex("".join(sorted(set(digests))))).decode()
 
 

@@ -64,7 +64,7 @@ class Augmentation:
         for field in fields(self):
             value = getattr(self, field.name)
             if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"augment.{field.name} is {value!r}; a number >= 0 is wanted.")
+                raise ValueError(f"augment.{field.name} is {value!r}; a number >= 0 is expected.")
         for name in ("flip", "invert", "erase"):
             if getattr(self, name) > 1:
                 raise ValueError(f"augment.{name} is {getattr(self, name)!r}; it is at most 1.")

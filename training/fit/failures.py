@@ -32,7 +32,7 @@ def results_of(tasks: Sequence["ray.ObjectRef[Any]"]) -> list[Any]:
             raised = raised.cause
         if isinstance(raised, ImplantError):
             raise raised from error
-        raise  # a fault of ours: there the traceback is wanted
+        raise  # a fault of ours: there the traceback is expected
     except RayError as error:
         raise TrainingError(f"Ray lost a task of the training: {last_line(error)}") from error
     return results

@@ -71,7 +71,7 @@ class Training:
         self.first_epoch = 0
 
     def watch(self, material: Material, network: nn.Module) -> EarlyStop | None:
-        """Return what ends the training early; None where all epochs are wanted."""
+        """Return what ends the training early; None where all epochs are expected."""
         if not self.fit.patience:
             return None
         images_NSS = torch.tensor(material.watched_NSS).to(self.device)

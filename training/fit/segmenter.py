@@ -67,15 +67,15 @@ class SegmenterSettings:
         for name, (low, high) in {**ranges, "batch_size": (1, 4096)}.items():
             if not low <= getattr(self, name) <= high:
                 value = getattr(self, name)
-                raise ValueError(f"segmenter.{name} is {value!r}; {low} to {high} is wanted.")
+                raise ValueError(f"segmenter.{name} is {value!r}; {low} to {high} is expected.")
         if not (self.learning_rate > 0 and self.weight_decay >= 0):
             raise ValueError(
                 f"segmenter.learning_rate is {self.learning_rate!r} and weight_decay "
-                f"{self.weight_decay!r}; more than 0, and 0 or more, are wanted."
+                f"{self.weight_decay!r}; more than 0, and 0 or more, are expected."
             )
 
     def spec(self) -> NetworkSpec:
-        """Return the network as it stands in a package; there must be a width."""
+        """Return the network as it is in a package; there must be a width."""
         return NetworkSpec(
             SEGMENTER_FILE,
             "segmenter",
@@ -120,7 +120,7 @@ def fit_segmenter(
     used = int(masks_NSS.any(axis=(1, 2)).sum())
     if used < LEAST_MASKS:
         raise UsageError(
-            f"The segmenter has {used} masks to learn from; {LEAST_MASKS} are wanted. Give masks "
+            f"The segmenter has {used} masks to learn from; {LEAST_MASKS} are expected. Give masks "
             "made by hand (segmenter.masks), or train without a segmenter (segmenter.width = 0)."
         )
     fit = _Fit(settings, torch.device(device), len(images_NSS))

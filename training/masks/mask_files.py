@@ -34,9 +34,7 @@ def mask_files(folder: Path) -> set[Path]:
         UsageError: It is no folder that can be read.
     """
     if not folder.is_dir():
-        raise UsageError(
-            f"segmenter.masks is {folder}; a folder of masks that is there, or nothing, is wanted."
-        )
+        raise UsageError(f"segmenter.masks is {folder}; expected is a folder of masks, or nothing.")
     return {file for file in folder.rglob("*.png") if not file.name.endswith(PICTURE)}
 
 
@@ -83,7 +81,7 @@ def read_mask(file: Path, size_px: int) -> Mask:
     if pixels_HW.shape != (size_px, size_px):
         raise UsageError(
             f"The mask {file} has {pixels_HW.shape[0]} rows and {pixels_HW.shape[1]} columns; "
-            f"{size_px} of each are wanted, as the prepared picture has them."
+            f"{size_px} of each are expected, as the prepared picture has them."
         )
     return pixels_HW > 127
 

@@ -111,7 +111,7 @@ def find_files(labelled: LabelledSet, folder: str) -> tuple[Mapping[int, Path], 
         archive, member = labelled.places_N[0]
         raise UsageError(
             f"None of the {len(there)} masks in {folder} belongs to an image; names such as "
-            f"{'/'.join(filter(None, (archive, member)))}.png are wanted, not {min(there).name}."
+            f"{'/'.join(filter(None, (archive, member)))}.png are expected, not {min(there).name}."
         )
     return files, len(there - set(files.values()))
 

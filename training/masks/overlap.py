@@ -57,7 +57,7 @@ def overlaps(predicted_NHW: Masks, true_NHW: Masks, indices_N: Indices) -> Overl
     if predicted_NHW.shape != true_NHW.shape or len(indices_N) != len(true_NHW):
         raise ValueError(
             f"Masks of shape {predicted_NHW.shape} and {true_NHW.shape} with {len(indices_N)} "
-            "positions were given; three of one length, and masks of one size, are wanted."
+            "positions were given; three of one length, and masks of one size, are expected."
         )
     pairs = list(zip(predicted_NHW, true_NHW, strict=True))
     dice_N = np.array([dice(*pair) for pair in pairs], dtype=np.float64)

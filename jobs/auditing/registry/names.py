@@ -44,10 +44,10 @@ _LEGAL: Final = frozenset((
 
 @dataclass(frozen=True)
 class Unmatched:
-    """A text of the registry that stands for nothing in the catalogue.
+    """A text of the registry that means nothing in the catalogue.
 
     Attributes:
-        field: Where it stands.
+        field: Where it is.
         text: As the registry writes it.
         records: How many records have it.
         why: One sentence.
@@ -115,7 +115,7 @@ class Names:
         return found
 
     def product(self, text: str) -> Claim:
-        """Return implants that a product's or an implant's name stands for."""
+        """Return implants that a product's or an implant's name means."""
         said = self._meanings.get(plain(text), plain(text))
         found = self._by_name.get(said) or self._by_product.get(said)
         if found is None:

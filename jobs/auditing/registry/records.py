@@ -37,11 +37,11 @@ class Exclusion(IntEnum):
 
 EXCLUSIONS: Final = {
     Exclusion.MALFORMED: "The row has more or fewer values than the header.",
-    Exclusion.NO_KEY: "Nothing says which image is meant.",
+    Exclusion.NO_KEY: "Nothing states which image is meant.",
     Exclusion.NO_SIDE_OR_JOINT: "Records are joined by patient, side and joint, and it lacks one.",
-    Exclusion.NO_IMPLANT: "Nothing says what was implanted.",
-    Exclusion.DUPLICATE: "It says word for word what a record before it says.",
-    Exclusion.CONFLICTING: "Another record of the same number says something else.",
+    Exclusion.NO_IMPLANT: "Nothing states what was implanted.",
+    Exclusion.DUPLICATE: "It states word for word what a record before it states.",
+    Exclusion.CONFLICTING: "Another record of the same number states something else.",
     Exclusion.CONTINUED: "It names another image of a record before it, and counts with that one.",
     Exclusion.SEVERAL_RECORDS: (
         "Another record of the same images names another implant, such as before a revision; the "
@@ -173,7 +173,7 @@ def _excluded(
 
 
 Told = tuple[int, object, tuple[object, ...]]
-"""A row's place, its key, and all else that it says."""
+"""A row's place, its key, and all else that it states."""
 
 
 def _repeated(file: RegistryFile, excluded_M: Codes) -> Iterable[list[Told]]:

@@ -74,7 +74,7 @@ def read_file(
     except NotFoundError as error:
         raise UsageError(f"--registry cannot be read: {error}") from error
     if not data.strip():
-        raise UsageError(f"The registry's file {uri} is empty; a table with a header is wanted.")
+        raise UsageError(f"The registry's file {uri} is empty; a table with a header is expected.")
     try:
         if data[:4] == b"PAR1":
             found = _read_parquet(data, asked, key)
@@ -134,7 +134,7 @@ def _read_csv(
 
 
 def _header(data: bytes, encoding: str) -> tuple[list[str], str]:
-    """Return the names of the columns, and what stands between values."""
+    """Return the names of the columns, and what is between values."""
     try:
         # Incremental: the piece may end in the middle of a character.
         text = codecs.getincrementaldecoder(encoding)().decode(data[:_HEADER])
