@@ -49,7 +49,7 @@ ROOT = Path(__file__).parents[1]
 MODEL = ROOT / "models" / "phantom"
 RESULT = ROOT / "benchmarks" / "audit_million.md"
 KEY = b"a benchmark's key, not a secret"
-MOST_S, MOST_BYTES = 120.0, 4 << 30
+MAX_S, MAX_BYTES = 120.0, 4 << 30
 WRONG = 0.05
 CORES = 2
 
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(text)
     if call.records == 1_000_000:
         RESULT.write_text(text, encoding="utf-8")
-    is_within = all(run.seconds < MOST_S and run.peak_bytes < MOST_BYTES for run in runs)
+    is_within = all(run.seconds < MAX_S and run.peak_bytes < MAX_BYTES for run in runs)
     return OK if is_within and not any(run.code for run in runs) else INCOMPLETE
 
 

@@ -13,10 +13,10 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.integer]
 
-LEAST_TEMPERATURE = 0.05
-MOST_TEMPERATURE = 20.0
+MIN_TEMPERATURE = 0.05
+MAX_TEMPERATURE = 20.0
 # A candidate that is at least as likely as not is never left out of a set, see conformal_quantile.
-LEAST_QUANTILE = 0.5
+MIN_QUANTILE = 0.5
 
 
 def softmax(logits_NC: Floats, temperature: float = 1.0) -> npt.NDArray[np.float64]:
@@ -46,7 +46,7 @@ def fit_temperature(logits_NC: Floats, labels_N: Ints) -> float:
     """
     logits = _checked(logits_NC, labels_N)
     rows = np.arange(len(logits))
-    low, high = math.log(1 / MOST_TEMPERATURE), math.log(1 / LEAST_TEMPERATURE)
+    low, high = math.log(1 / MAX_TEMPERATURE), math.log(1 / MIN_TEMPERATURE)
     for _ in range(60):  # halves an interval of 6 to below 1e-17
         middle = (low + high) / 2
         expected = (softmax(logits, math.exp(-middle)) * logits).sum(axis=1)
@@ -58,7 +58,7 @@ def fit_temperature(logits_NC: Floats, labels_N: Ints) -> float:
 
 
 def conformal_quantile(
-    probabilities_NC: Floats, labels_N: Ints, coverage: float, least: float = LEAST_QUANTILE
+    probabilities_NC: Floats, labels_N: Ints, coverage: float, least: float = MIN_QUANTILE
 ) -> float:
     """Find the threshold of split conformal prediction, score 1 - probability of the label.
 
@@ -91,7 +91,7 @@ def conformal_quantile(
 
 
 def class_quantiles(
-    probabilities_NC: Floats, labels_N: Ints, coverage: float, least: float = LEAST_QUANTILE
+    probabilities_NC: Floats, labels_N: Ints, coverage: float, least: float = MIN_QUANTILE
 ) -> list[float]:
     """Find a threshold for each implant, so that each is covered and not only all together.
 

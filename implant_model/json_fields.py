@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 
 from implant_model.errors import PackageError
 
-MOST_TEXT = 4096
+MAX_TEXT = 4096
 _SHOWN = 80  # characters of an offending value in a message
 
 
@@ -87,14 +87,14 @@ class Fields:
         """Tell whether the field is there and not yet taken."""
         return name in self._left
 
-    def text(self, name: str, most: int = MOST_TEXT) -> str:
+    def text(self, name: str, most: int = MAX_TEXT) -> str:
         """Return a string of 1 to `most` characters."""
         value = self.take(name)
         if not isinstance(value, str) or not 1 <= len(value) <= most:
             raise self._wrong(name, value, f"a text of 1 to {most} characters")
         return value
 
-    def text_or_none(self, name: str, most: int = MOST_TEXT) -> str | None:
+    def text_or_none(self, name: str, most: int = MAX_TEXT) -> str | None:
         """Return a string as `text` does, or None where the field is null or missing."""
         if self._left.get(name) is None:
             self._left.pop(name, None)

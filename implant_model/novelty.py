@@ -18,7 +18,7 @@ Array64 = npt.NDArray[np.float64]
 Method = Literal["mahalanobis", "normalised_mahalanobis", "relative_mahalanobis"]
 
 METHODS: tuple[Method, ...] = get_args(Method)
-MOST_AXES = 128  # 128 x 2,048 float32 is 1 MB; later axes of an embedding are noise
+MAX_AXES = 128  # 128 x 2,048 float32 is 1 MB; later axes of an embedding are noise
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,7 +163,7 @@ def _placed(features_NF: Array64, mean_F: Array, method: Method) -> Array64:
     return np.asarray(offsets_NF / np.maximum(lengths_N1, 1e-12), np.float64)
 
 
-def shrunk_covariance(offsets_NF: Array64, most_axes: int = MOST_AXES) -> Gaussian:
+def shrunk_covariance(offsets_NF: Array64, most_axes: int = MAX_AXES) -> Gaussian:
     """Estimate a covariance from centred vectors, shrunk towards a ball.
 
     Ledoit and Wolf 2004: (1 - a) S + a m I, m the mean variance and a the share that minimises the

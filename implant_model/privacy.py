@@ -9,9 +9,9 @@ from pathlib import Path
 
 from implant_model.errors import UsageError
 
-LEAST_KEY = 16  # bytes; the pseudonyms have 128 bits, and a shorter key would be guessed first
-MOST_KEY = 65_536
-LEAST_KEY_VARIETY = 6  # different bytes: a run of zeros is no key, 16 random hex digits have more
+MIN_KEY = 16  # bytes; the pseudonyms have 128 bits, and a shorter key would be guessed first
+MAX_KEY = 65_536
+MIN_KEY_VARIETY = 6  # different bytes: a run of zeros is no key, 16 random hex digits have more
 _PSEUDONYM = 16  # bytes: two of 10**9 patients share one with probability 1e-21
 _KEY_ID = 6
 _CONTENT = "content"
@@ -106,7 +106,7 @@ def load_key(path: str | Path) -> bytes:
     remedy = "Make one with: head -c 32 /dev/urandom | base64 > FILE; chmod 600 FILE."
     try:
         with Path(path).open("rb") as file:
-            key = file.read(MOST_KEY + 1).rstrip(b"\r\n")
+            key = file.read(MAX_KEY + 1).rstrip(b"\r\n")
     except FileNotFoundError:
         raise UsageError(f"There is no key file {path}. {remedy}") from None
     except OSError as error:
@@ -116,9 +116,9 @@ def load_key(path: str | Path) -> bytes:
 
 
 def _check_key(key: bytes, what: str) -> None:
-    if not LEAST_KEY <= len(key) <= MOST_KEY:
-        raise UsageError(f"{what} has {len(key)} bytes; {LEAST_KEY} to {MOST_KEY} are accepted.")
-    if len(set(key)) < LEAST_KEY_VARIETY:
+    if not MIN_KEY <= len(key) <= MAX_KEY:
+        raise UsageError(f"{what} has {len(key)} bytes; {MIN_KEY} to {MAX_KEY} are accepted.")
+    if len(set(key)) < MIN_KEY_VARIETY:
         raise UsageError(
             f"{what} has only {len(set(key))} different bytes; it would be guessed. "
             "Use random bytes."

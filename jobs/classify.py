@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.dry_run:
         return OK
     if not plan.todo:
-        tables.seal()  # what a run left that died at its very end
+        tables.write_checksums()  # what a run left that died at its very end
     results = classify(plan, options, recipe, package, tables, run) if plan.todo else []
     health = take_health(results, identity, options.output, options.max_rejected, options.max_drift)
     print(summarise(plan, results, options.output, health), flush=True)

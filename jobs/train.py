@@ -38,8 +38,8 @@ from training.data.divide import Division, divide
 from training.data.gather import load_set
 from training.data.labelled import LabelledSet, num_missing, unread_archives, write_excluded
 from training.data.labels import read_table
-from training.data.set_report import describe_classes, describe_cues, describe_links
-from training.data.shortcuts import CueReport, probe_cues
+from training.data.set_report import describe_classes, describe_links, describe_shortcuts
+from training.data.shortcuts import ShortcutReport, probe_shortcuts
 from training.data.trained_on import learned_before
 from training.fit.fitting import Fitted, Workplace, check_networks, fit_split
 from training.masks.mask_files import mask_files
@@ -160,11 +160,13 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
-def report_set(labelled: LabelledSet, division: Division, file: Path) -> CueReport:
+def report_set(labelled: LabelledSet, division: Division, file: Path) -> ShortcutReport:
     """State and keep what is odd about the set, of many classes those of the fewest groups."""
-    cues = probe_cues(labelled.images_NSS, labelled.sizes_N2, labelled.labels_N, division.groups_N)
+    cues = probe_shortcuts(
+        labelled.images_NSS, labelled.sizes_N2, labelled.labels_N, division.groups_N
+    )
     classes = describe_classes(labelled, division)
-    links, cue_lines = describe_links(labelled, division), [*describe_cues(cues)]
+    links, cue_lines = describe_links(labelled, division), [*describe_shortcuts(cues)]
     write_whole(file, ("\n".join([*links, *cue_lines, *classes]) + "\n").encode())
     more = len(classes) - CLASSES_SAID
     rest = [f"  and {more:,} classes more, in {file}"] if more > 0 else []

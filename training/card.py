@@ -7,7 +7,7 @@ from implant_model.networks.spec import FISHER
 from implant_model.package.catalogue import Catalogue
 from training.config import TrainConfig
 from training.data.labelled import Excluded
-from training.data.shortcuts import CueReport
+from training.data.shortcuts import ShortcutReport
 from training.fit.segmenter import SegmenterSettings
 from training.metrics import Figure
 
@@ -62,7 +62,7 @@ class CardFacts:
     figures: Mapping[str, Figure]
     controls: Mapping[str, Mapping[str, Figure]]
     measured_on: str
-    cues: CueReport | None
+    cues: ShortcutReport | None
     groups: int
     duplicates: int
     patients_known: int
@@ -148,7 +148,7 @@ def _comparison(facts: CardFacts) -> list[str]:
     ]
 
 
-def _cues(cues: CueReport) -> list[str]:
+def _cues(cues: ShortcutReport) -> list[str]:
     return [
         "What facts of the file alone give away, by a vote of the five nearest neighbours outside "
         "the image's own group:",

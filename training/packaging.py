@@ -20,7 +20,7 @@ from training.card import CardFacts, write_card
 from training.config import TrainConfig
 from training.data.divide import Division
 from training.data.labelled import LabelledSet
-from training.data.shortcuts import CueReport, probe_cues
+from training.data.shortcuts import ShortcutReport, probe_shortcuts
 from training.data.trained_on import KEY, Digests, all_learned, pack_digests
 from training.fit.fitting import Fitted, Workplace, class_counts
 from training.masks.mask_set import MaskSet
@@ -28,7 +28,7 @@ from training.masks.overlap import overlap_figures, pool_overlaps
 from training.metrics import Figure, evaluate, share
 
 Figures = dict[str, Figure]
-LEAST_CONTROL = 0.5
+MIN_CONTROL = 0.5
 """A subset of one stored size is a control where it is at least this share of the test images."""
 
 
@@ -82,7 +82,7 @@ def size_control(
     sizes_N2 = labelled.sizes_N2[measured.indices_N]
     sizes, inverse_N, counts = np.unique(sizes_N2, axis=0, return_inverse=True, return_counts=True)
     commonest = int(counts.argmax())
-    if not LEAST_CONTROL <= counts[commonest] / len(sizes_N2) < 1:
+    if not MIN_CONTROL <= counts[commonest] / len(sizes_N2) < 1:
         return {}
     rows, columns = sizes[commonest].tolist()
     common_N = inverse_N.reshape(-1) == commonest
@@ -124,7 +124,7 @@ class Training:
     command: Sequence[str]
     masks: MaskSet | None = None
     before: Digests | None = frozenset()
-    cues: CueReport | None = None
+    cues: ShortcutReport | None = None
 
 
 def make_package(folder: Path, training: Training) -> tuple[ModelPackage, Figures]:
@@ -143,7 +143,9 @@ def make_package(folder: Path, training: Training) -> tuple[ModelPackage, Figure
         controls=controls,
         measured_on=measured_on,
         cues=training.cues
-        or probe_cues(labelled.images_NSS, labelled.sizes_N2, labelled.labels_N, division.groups_N),
+        or probe_shortcuts(
+            labelled.images_NSS, labelled.sizes_N2, labelled.labels_N, division.groups_N
+        ),
         groups=len(np.unique(division.groups_N)),
         duplicates=division.duplicates,
         patients_known=int((labelled.patients_N >= 0).sum()),

@@ -44,7 +44,7 @@ RESULT: Final = ROOT / "benchmarks" / "gpu.json"
 PARTS: Final = ("tensors", "job")
 MODELS: Final = ("phantom", "full-size")
 PRECISIONS: Final[tuple[Precision, ...]] = get_args(Precision)
-LEAST_CORES: Final = 4
+MIN_CORES: Final = 4
 PER_CORE: Final = {"dicom": 60.0, "jpeg": 60.0, "small": 400.0}
 """Images a second that a core is expected to feed; only decides how many archives are read."""
 
@@ -153,7 +153,7 @@ def job(
 def core_counts() -> list[int]:
     """Return 4, 8, 16, ... and all that there are."""
     there = len(os.sched_getaffinity(0))
-    return [*(n for n in (LEAST_CORES << k for k in range(8)) if n < there), there]
+    return [*(n for n in (MIN_CORES << k for k in range(8)) if n < there), there]
 
 
 def keep(measured: dict[str, Any]) -> None:

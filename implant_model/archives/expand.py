@@ -54,7 +54,7 @@ class _Frame(Protocol):
 
     @property
     def eof(self) -> bool:
-        """Return whether the unit ended, and its check sums agreed."""
+        """Return whether the unit ended, and its checksums agreed."""
 
     @property
     def unused_data(self) -> bytes:
@@ -93,7 +93,7 @@ class _GzipMember:
 
 
 class _ZstdFrame:
-    """A zstandard frame (RFC 8878), or a skippable one; its check sum is optional."""
+    """A zstandard frame (RFC 8878), or a skippable one; its checksum is optional."""
 
     def __init__(self) -> None:
         self._decompressor = _zstd_decompressor()
@@ -193,6 +193,6 @@ def _zstd_error(error: Exception) -> ArchiveError:
 def _corrupt(what: str) -> ArchiveError:
     return ArchiveError(
         ArchiveReason.CORRUPT,
-        f"The {what} is damaged: it does not expand, or its check sum or length is wrong; "
+        f"The {what} is damaged: it does not expand, or its checksum or length is wrong; "
         "send the archive again.",
     )

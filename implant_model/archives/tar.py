@@ -2,7 +2,7 @@
 
 Python's `tarfile` takes a cut, a flipped bit or a second archive behind the first for the end, and
 gives no information. Here the end is proven: two blocks of zeros and nothing but zeros after them.
-Whatever else is met is read on from, as far as headers with a right check sum can be found, and is
+Whatever else is met is read on from, as far as headers with a right checksum can be found, and is
 raised as an `ArchiveError` at the very end.
 """
 
@@ -34,13 +34,13 @@ END_BYTES = 2 * BLOCK_BYTES
 # use (2048). Longer runs are what a download leaves that reserved its file and then stopped.
 LONGEST_END_BYTES = END_BYTES + MIB
 _STEP_BYTES = 64 << 10
-_NO_HEADER = "The tar has bytes whose check sum is wrong where a header belongs"
+_NO_HEADER = "The tar has bytes whose checksum is wrong where a header belongs"
 
 
 def read_tar(source: ByteSource, limits: Limits) -> Iterator[Member]:
     """Yield the members of a tar, directories left out.
 
-    A header whose check sum is wrong is a member that is lost: it gets a row with reason `corrupt`
+    A header whose checksum is wrong is a member that is lost: it gets a row with reason `corrupt`
     unless it states that it is no member, and reading goes on at the next header with a right check
     sum and magic, as GNU tar does.
 

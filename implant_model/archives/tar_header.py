@@ -26,7 +26,7 @@ _MAGIC = slice(257, 265)
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """One header block whose check sum is right.
+    """One header block whose checksum is right.
 
     Attributes:
         name: Name of the member, undecoded.
@@ -78,7 +78,7 @@ NO_EXTENSION = Extension()
 
 
 def parse_header(block: bytes) -> Header | None:
-    """Return the header in a block of 512 bytes; None where its check sum or size is wrong."""
+    """Return the header in a block of 512 bytes; None where its checksum or size is wrong."""
     if len(block) != BLOCK_BYTES or not _checksum_agrees(block):
         return None
     size = _number(block[124:136])
@@ -103,7 +103,7 @@ def damaged_header(block: bytes) -> Header | None:
 
 
 def is_next_header(block: bytes) -> bool:
-    """Whether a block in the midst of unknown bytes is a header: its check sum and its magic."""
+    """Whether a block in the midst of unknown bytes is a header: its checksum and its magic."""
     return block[_MAGIC].startswith(b"ustar") and parse_header(block) is not None
 
 

@@ -26,7 +26,7 @@ SMALLEST_INSIDE = 0.02
 SAMPLE_PIXELS = 1 << 18
 STRAIGHT = 1e-6
 """Of the range from black to white, how far a line may be from what is exact."""
-LEAST_GREYS = 1024
+MIN_GREYS = 1024
 """Between the darkest and the brightest hundredth of a picture that is left unscaled, so that what
 averages round off stays under a tenth of 255 levels."""
 LARGEST_PRODUCT = 1 << 22
@@ -151,7 +151,7 @@ def _is_unclipped(line: tuple[float, float], histogram: np.ndarray, least: int) 
         return False
     behind = np.cumsum(histogram, dtype=np.float64)
     low, high = np.searchsorted(behind, np.array([0.01, 0.99]) * behind[-1])
-    return bool(high - low >= LEAST_GREYS)
+    return bool(high - low >= MIN_GREYS)
 
 
 def _line(table: Table) -> tuple[float, float] | None:

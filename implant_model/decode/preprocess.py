@@ -169,7 +169,7 @@ def _filled(pixels_HW: np.ndarray, factor: int) -> np.ndarray:
 def _square_means(pixels_HW: np.ndarray, factor: int) -> np.ndarray:
     """Average over squares of `factor` pixels, a power of two that both sides are multiples of."""
     size = pixels_HW.shape[1] // factor, pixels_HW.shape[0] // factor
-    # Halving is vectorised, and what it rounds off 16-bit greys small, see display.LEAST_GREYS.
+    # Halving is vectorised, and what it rounds off 16-bit greys small, see display.MIN_GREYS.
     if pixels_HW.dtype == np.uint16:
         while factor > 2:
             half = pixels_HW.shape[1] // 2, pixels_HW.shape[0] // 2

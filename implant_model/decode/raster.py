@@ -187,7 +187,7 @@ def _turned(pixels: Pixels, orientation: int) -> Pixels:
 
 CHANNELS: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 """By colour type: grey, RGB, palette, grey with alpha, RGBA."""
-MOST_STORED_BYTES: Final = 64 * MIB
+MAX_STORED_BYTES: Final = 64 * MIB
 BLOCK_BYTES: Final = 0xFFFF
 """The longest stored block of deflate (RFC 1951, 3.2.4)."""
 INPUT_BYTES: Final = 64 << 10
@@ -203,13 +203,13 @@ def store_pixels(data: bytes, frame: PngFrame) -> bytes:
         frame: What `png_frame` read of it; its `whole` is true.
 
     Returns:
-        A file of the same pixels and attributes, the check sum of its IDAT chunk left 0 (Pillow
+        A file of the same pixels and attributes, the checksum of its IDAT chunk left 0 (Pillow
         does not read that). The file itself where it is interlaced, larger than
-        `MOST_STORED_BYTES`, or in any way not as the standard wants it.
+        `MAX_STORED_BYTES`, or in any way not as the standard wants it.
     """
     expected = _filtered_bytes(data, frame)
     span = _pixel_chunks(data)
-    if not 0 < expected <= MOST_STORED_BYTES or span is None:
+    if not 0 < expected <= MAX_STORED_BYTES or span is None:
         return data
     start, end, deflated = span
     pieces = inflate(deflated, expected)

@@ -33,7 +33,7 @@ START_SECONDS = 60.0  # a cold start from a network disk; 1 s is usual
 # Keeps the memory of a picture for the next one: to get 10 MB of fresh pages takes as long as to
 # decode them. glibc accepts 32 MiB at most; what is larger goes back to the system at once.
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(32 * MIB), "MALLOC_TRIM_THRESHOLD_": str(64 * MIB)}
-LEAST_WAIT_S = 0.05
+MIN_WAIT_S = 0.05
 PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
 
 
@@ -229,7 +229,7 @@ class _Child:
             except TimeoutError:
                 used_s = time.monotonic() - begun - (_kept_waiting_s(self.pid) - kept_waiting_s)
                 left_s = timeout_s - used_s
-                if left_s < LEAST_WAIT_S:
+                if left_s < MIN_WAIT_S:
                     raise
 
     def _reason_of_death(self) -> Reason:

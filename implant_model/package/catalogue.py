@@ -8,10 +8,10 @@ from functools import cached_property
 from implant_model.errors import UsageError
 from implant_model.json_fields import Fields
 
-MOST_IMPLANTS = 10_000
-MOST_NAME = 200
-MOST_NOTE = 2000
-MOST_SYNONYMS = 100
+MAX_IMPLANTS = 10_000
+MAX_NAME = 200
+MAX_NOTE = 2000
+MAX_SYNONYMS = 100
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,11 @@ class Implant:
 
     def __post_init__(self) -> None:
         for field in ("name", "joint", "manufacturer", "product"):
-            self._check(field, getattr(self, field), MOST_NAME)
+            self._check(field, getattr(self, field), MAX_NAME)
         for field in ("mr_safety", "mr_safety_source"):
-            self._check(field, getattr(self, field), MOST_NOTE)
+            self._check(field, getattr(self, field), MAX_NOTE)
         for synonym in self.synonyms:
-            self._check("synonyms", synonym, MOST_NAME)
+            self._check("synonyms", synonym, MAX_NAME)
         if self.mr_safety is not None and self.mr_safety_source is None:
             raise UsageError(
                 f"The implant {self.name!r} has an MR-safety note without a source; "
@@ -58,7 +58,7 @@ class Implant:
         whole = isinstance(value, str) and 1 <= len(value) <= most and value == value.strip()
         if not whole or not str(value).isprintable():
             raise UsageError(
-                f"The implant {str(self.name)[:MOST_NAME]!r} has {field} {str(value)[:80]!r}; "
+                f"The implant {str(self.name)[:MAX_NAME]!r} has {field} {str(value)[:80]!r}; "
                 f"1 to {most} printable characters without blanks around them are accepted."
             )
 
@@ -84,14 +84,14 @@ class Implant:
             UsageError: A text is not acceptable.
         """
         fields = Fields(document, where)
-        synonyms = fields.items("synonyms", 0, MOST_SYNONYMS) if fields.has("synonyms") else ()
+        synonyms = fields.items("synonyms", 0, MAX_SYNONYMS) if fields.has("synonyms") else ()
         implant = cls(
-            name=fields.text("name", MOST_NAME),
-            joint=fields.text("joint", MOST_NAME),
-            manufacturer=fields.text("manufacturer", MOST_NAME),
-            product=fields.text_or_none("product", MOST_NAME),
-            mr_safety=fields.text_or_none("mr_safety", MOST_NOTE),
-            mr_safety_source=fields.text_or_none("mr_safety_source", MOST_NOTE),
+            name=fields.text("name", MAX_NAME),
+            joint=fields.text("joint", MAX_NAME),
+            manufacturer=fields.text("manufacturer", MAX_NAME),
+            product=fields.text_or_none("product", MAX_NAME),
+            mr_safety=fields.text_or_none("mr_safety", MAX_NOTE),
+            mr_safety_source=fields.text_or_none("mr_safety_source", MAX_NOTE),
             synonyms=tuple(synonyms),  # type: ignore[arg-type]  # checked by the constructor
         )
         fields.close()
@@ -110,10 +110,10 @@ class Catalogue:
     implants: tuple[Implant, ...]
 
     def __post_init__(self) -> None:
-        if not 1 <= len(self.implants) <= MOST_IMPLANTS:
+        if not 1 <= len(self.implants) <= MAX_IMPLANTS:
             raise UsageError(
                 f"The catalogue has {len(self.implants)} implants; "
-                f"1 to {MOST_IMPLANTS} are accepted."
+                f"1 to {MAX_IMPLANTS} are accepted."
             )
         owners: dict[str, str] = {}
         for implant in self.implants:
@@ -155,7 +155,7 @@ class Catalogue:
         """
         if name not in self.names:
             raise UsageError(
-                f"The catalogue has no implant {name[:MOST_NAME]!r}; it has "
+                f"The catalogue has no implant {name[:MAX_NAME]!r}; it has "
                 f"{', '.join(self.names[:20])}{', ...' if len(self) > 20 else ''}."
             )
         return self.names.index(name)
@@ -179,7 +179,7 @@ class Catalogue:
             PackageError: A field is missing, unknown or of the wrong type.
             UsageError: Names are not unique or not acceptable.
         """
-        items = Fields({"implants": document}, where).items("implants", 1, MOST_IMPLANTS)
+        items = Fields({"implants": document}, where).items("implants", 1, MAX_IMPLANTS)
         return cls(
             tuple(Implant.from_json(item, f"{where}[{place}]") for place, item in enumerate(items))
         )

@@ -16,7 +16,7 @@ from implant_model.package.catalogue import Catalogue
 from implant_model.package.manifest import (
     CARD,
     MANIFEST,
-    MOST_MANIFEST,
+    MAX_MANIFEST,
     FileFacts,
     Manifest,
     Novelty,
@@ -128,7 +128,7 @@ def load_package(uri: str, *, weights: bool = True) -> ModelPackage:
     """
     root = storage.normalise(uri)
     try:
-        data = _read(root, MANIFEST, MOST_MANIFEST)
+        data = _read(root, MANIFEST, MAX_MANIFEST)
         manifest = Manifest.from_bytes(data)
         files = {name: _read_checked(root, name, facts) for name, facts in manifest.files.items()}
         package = ModelPackage(manifest, sha256(data), files)

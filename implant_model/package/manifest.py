@@ -24,10 +24,10 @@ FORMAT_VERSION = 2
 READABLE_VERSIONS = (1, FORMAT_VERSION)
 MANIFEST = "package.json"
 CARD = "MODEL_CARD.md"
-MOST_MANIFEST = 16 << 20
-MOST_WEIGHTS = 1 << 30  # of all files together: they are held in memory
-MOST_CARD = 4 << 20
-MOST_NETWORKS = 16
+MAX_MANIFEST = 16 << 20
+MAX_WEIGHTS = 1 << 30  # of all files together: they are held in memory
+MAX_CARD = 4 << 20
+MAX_NETWORKS = 16
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _WEIGHTS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,80}\.safetensors")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -160,7 +160,7 @@ class Manifest:
         """
         fields = Fields(parse(data, MANIFEST), MANIFEST)
         version = _check_format(fields)
-        networks = fields.items("networks", 1, MOST_NETWORKS)
+        networks = fields.items("networks", 1, MAX_NETWORKS)
         manifest = cls(
             name=fields.text("name"),
             catalogue=Catalogue.from_json(fields.take("implants"), f"{MANIFEST}: implants"),
@@ -194,8 +194,8 @@ class Manifest:
                 f"{MANIFEST}: files must list {', '.join(sorted(wanted))[:400]} and no other; "
                 f"{odd[0][:80]!r} is missing or too many."
             )
-        if sum(facts.size for facts in self.files.values()) > MOST_WEIGHTS:
-            raise PackageError(f"{MANIFEST}: files have more than {MOST_WEIGHTS} bytes together.")
+        if sum(facts.size for facts in self.files.values()) > MAX_WEIGHTS:
+            raise PackageError(f"{MANIFEST}: files have more than {MAX_WEIGHTS} bytes together.")
 
 
 def _check_file_names(names: tuple[str, ...]) -> None:
@@ -250,9 +250,9 @@ def _novelty(fields: Fields) -> Novelty:
 
 def _files(fields: Fields) -> dict[str, FileFacts]:
     files = {}
-    for name in fields.names()[: MOST_NETWORKS + 3]:  # more of them are left over, and refused
+    for name in fields.names()[: MAX_NETWORKS + 3]:  # more of them are left over, and refused
         entry = fields.nested(name)
-        most = MOST_CARD if name == CARD else MOST_WEIGHTS
+        most = MAX_CARD if name == CARD else MAX_WEIGHTS
         files[name] = FileFacts(entry.whole("bytes", 0, most), entry.text("sha256"))
         if not _SHA256.fullmatch(files[name].sha256):
             raise PackageError(f"{entry.where}: sha256 is not 64 lower-case hexadecimal digits.")

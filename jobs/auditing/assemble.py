@@ -23,7 +23,7 @@ from jobs.auditing.safety import Gap, Safety
 from jobs.auditing.verdicts import Doubt, Verdict, Verdicts
 from training.metrics import wilson
 
-MOST_ROWS: Final = 300
+MAX_ROWS: Final = 300
 """Lines of the worklist in the page; the files have all."""
 
 
@@ -155,7 +155,7 @@ def first_rows(audited: Audited, pictures: Mapping[int, bytes]) -> list[Row]:
             images=int(verdicts.num_images_M[m]),
             picture=pictures.get(m),
         )
-        for m in audited.order[:MOST_ROWS].tolist()
+        for m in audited.order[:MAX_ROWS].tolist()
     ]
 
 

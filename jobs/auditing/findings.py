@@ -25,7 +25,7 @@ INTERVALS: Final = (
     "correlations of 0, 0.5 and 1 between radiographs of one joint, widened by what is not known "
     "of the classifier's accuracy"
 )
-MOST_GROUPS: Final = 1000
+MAX_GROUPS: Final = 1000
 LIKELY: Final = 0.5
 """Probability from which a record is called more likely wrong than right."""
 
@@ -260,16 +260,16 @@ def _document(found: Findings) -> dict[str, Any]:
             "expected_wrong": round(found.expected_wrong, 3),
         },
         "groups": {
-            name: [_group(group) for group in groups[:MOST_GROUPS]]
+            name: [_group(group) for group in groups[:MAX_GROUPS]]
             for name, groups in found.groups.items()
         },
         "groups_left_out": {
-            name: max(len(groups) - MOST_GROUPS, 0) for name, groups in found.groups.items()
+            name: max(len(groups) - MAX_GROUPS, 0) for name, groups in found.groups.items()
         },
         "contradictions": [
-            {**vars(pair), "wrong": round(pair.wrong, 3)} for pair in found.pairs[:MOST_GROUPS]
+            {**vars(pair), "wrong": round(pair.wrong, 3)} for pair in found.pairs[:MAX_GROUPS]
         ],
-        "unmatched": [vars(item) for item in found.unmatched[:MOST_GROUPS]],
+        "unmatched": [vars(item) for item in found.unmatched[:MAX_GROUPS]],
         "mr_safety": {
             "notes": [{"note": n, "source": s, "records": c} for n, s, c in found.notes],
             "not_known": {_word(gap): count for gap, count in found.gaps.items()},

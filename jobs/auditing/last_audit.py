@@ -12,7 +12,7 @@ from jobs.auditing.findings import FORMAT, Change
 from jobs.auditing.verdicts import Verdict
 from training.metrics import Figure, wilson
 
-MOST_BYTES: Final = 256 << 20
+MAX_BYTES: Final = 256 << 20
 RATE: Final = "Rate of errors"
 EXACT: Final = "error_rate_if_classifier_were_exactly_calibrated"
 
@@ -28,7 +28,7 @@ def read_previous(uri: str, *, is_asked: bool) -> Mapping[str, Any] | None:
         UsageError: It is not there although it was named, or is no summary of an audit.
     """
     try:
-        document = json.loads(storage.read_bytes(uri, MOST_BYTES))
+        document = json.loads(storage.read_bytes(uri, MAX_BYTES))
         _check(document)
     except NotFoundError as error:
         if is_asked:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from implant_model import storage
-from implant_model.calibration import LEAST_QUANTILE
+from implant_model.calibration import MIN_QUANTILE
 from implant_model.errors import UsageError
 from implant_model.package.catalogue import Catalogue, Implant
 from implant_model.package.save import MANIFEST, ModelPackage, load_package
@@ -137,7 +137,7 @@ def _named_alone(model: str, dataset: Any) -> PackageFacts:
         )
     )
     shares = np.full(len(catalogue), 1 / len(catalogue))
-    quantiles = np.full(len(catalogue), LEAST_QUANTILE)
+    quantiles = np.full(len(catalogue), MIN_QUANTILE)
     return PackageFacts(model, catalogue, quantiles, shares, 0, math.nan, _UNKNOWN, None)
 
 

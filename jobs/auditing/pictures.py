@@ -15,7 +15,7 @@ from implant_model.decode.preprocess import Preprocessing
 from implant_model.decode.sandbox import DecodeProcess
 from implant_model.errors import ImplantError, UsageError
 from implant_model.limits import Limits
-from jobs.auditing.assemble import MOST_ROWS, Audited
+from jobs.auditing.assemble import MAX_ROWS, Audited
 from jobs.auditing.output import Output
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def draw_pictures(audited: Audited, output: Output, most: int) -> dict[int, byte
     from implant_model.classifier import Classifier
 
     classifier = Classifier(output.model.package)
-    wanted = _wanted(audited, min(most, MOST_ROWS))
+    wanted = _wanted(audited, min(most, MAX_ROWS))
     pictures: dict[int, bytes] = {}
     for place, image_HW in _images(wanted, output, classifier.package.preprocessing):
         seen = int(audited.verdicts.seen_M[place])

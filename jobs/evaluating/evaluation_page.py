@@ -16,7 +16,7 @@ from jobs.evaluating.evaluation import INTERVALS, Evaluation, to_json
 from jobs.report import wording
 from jobs.report.figures import Tick
 from jobs.report.page import (
-    MOST_LISTED,
+    MAX_LISTED,
     TEMPLATES,
     csp_hash,
     data_uri,
@@ -105,7 +105,7 @@ def render_evaluation(found: Evaluation) -> str:
         x_ticks=[Tick(_x(v), f"{v:.2f}") for v in (0, 0.25, 0.5, 0.75, 1)],
         y_ticks=[Tick(_y(v), f"{v:.2f}") for v in (0, 0.25, 0.5, 0.75, 1)],
         distorted=list(found.robustness),
-        outside=list(found.data.outside.items())[:MOST_LISTED],
+        outside=list(found.data.outside.items())[:MAX_LISTED],
         excluded=_excluded(found.data.excluded),
         intervals=INTERVALS,
         software=__version__,

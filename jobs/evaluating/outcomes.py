@@ -16,7 +16,7 @@ from training.data.gather import Gathered
 from training.data.labelled import num_missing
 from training.data.labels import Labels
 
-MOST_MISTAKES = 12
+MAX_MISTAKES = 12
 
 
 def data_facts(
@@ -60,7 +60,7 @@ def mistakes(
     """The worst mistakes, with saliency pictures if they are expected, and the number of all."""
     wrong = worst_mistakes(examined, len(held.images))
     return [
-        _mistake(classifier, examined, held, place, pictures) for place in wrong[:MOST_MISTAKES]
+        _mistake(classifier, examined, held, place, pictures) for place in wrong[:MAX_MISTAKES]
     ], len(wrong)
 
 

@@ -22,10 +22,10 @@ HEALTH: Final = "health"
 WEEKS: Final = 4
 """How far back a run is compared: long enough for a week's rhythm, short enough for a new scanner
 to become usual."""
-LEAST_RUNS: Final = 5
+MIN_RUNS: Final = 5
 """Runs there must have been: an initial load is not what a night is like."""
-LEAST_BEFORE: Final = 1000
-LEAST_NOW: Final = 200
+MIN_BEFORE: Final = 1000
+MIN_NOW: Final = 200
 """Members for which a distribution is compared at all. Members come in studies and by hospital, so
 that their number states more than they do."""
 
@@ -93,7 +93,7 @@ def take_health(
         return None
     counted = _count(results, identity)
     history = read_history(output, identity.model, datetime.now(UTC) - timedelta(weeks=WEEKS))
-    shifts = _compare(counted, history) if len(history) >= LEAST_RUNS else {}
+    shifts = _compare(counted, history) if len(history) >= MIN_RUNS else {}
     warnings = tuple(_warn(counted, shifts, max_rejected, max_drift))
     health = replace(counted, compared_runs=len(history), shifts=shifts, warnings=warnings)
     name = f"{health.finished_at.replace(':', '').replace('-', '')}-{health.run}.json"
@@ -149,7 +149,7 @@ def _compare(now: Health, history: Sequence[Health]) -> dict[str, Shift]:
     for name in ("outcomes", "implants", "novelty"):
         before = _total(_distribution(record, name) for record in history)
         ours = _distribution(now, name)
-        if sum(ours.values()) < LEAST_NOW or sum(before.values()) < LEAST_BEFORE:
+        if sum(ours.values()) < MIN_NOW or sum(before.values()) < MIN_BEFORE:
             continue
         if name == "novelty":
             shifts[name] = measure_novelty_shift(_by_bin(ours), _by_bin(before))

@@ -19,7 +19,7 @@ from jobs.tables.records import PlannedArchive
 from jobs.tables.schema import PREDICTIONS, unit_id, unit_path
 
 AHEAD: Final = 4
-MOST_AHEAD_BYTES: Final = 16 * MIB
+MAX_AHEAD_BYTES: Final = 16 * MIB
 """Of one archive, so that a reader holds 64 MiB ahead at the most."""
 Group = Sequence[tuple[int, PlannedArchive]]
 """Archives that one task reads, each with its position in the plan."""
@@ -90,4 +90,4 @@ def read_ahead(
 
 
 def _is_small(archive: PlannedArchive) -> bool:
-    return storage.is_remote(archive.info.uri) and archive.info.size <= MOST_AHEAD_BYTES
+    return storage.is_remote(archive.info.uri) and archive.info.size <= MAX_AHEAD_BYTES

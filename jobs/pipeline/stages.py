@@ -53,7 +53,7 @@ CPUS_PER_PUBLISHER = 8
 """These read a block in 0.3 s at the fastest, which takes some 0.1 s to publish."""
 TASK_RETRIES = 2
 """How often a task is repeated whose process or node was lost; half of it where it is alone."""
-MOST_LOST_TASKS = 100
+MAX_LOST_TASKS = 100
 """Tasks that one pass may lose for good: more is no archive's fault but the cluster's."""
 
 
@@ -166,7 +166,7 @@ def build(
     # Each block is a block of its own: see source.py for why this must not depend on sizes.
     context.target_max_block_size = 1
     context.execution_options.preserve_order = False
-    context.max_errored_blocks = MOST_LOST_TASKS
+    context.max_errored_blocks = MAX_LOST_TASKS
     parcel_bytes = BLOCK_MEMBERS * recipe.preprocessing.size_px**2
     context.execution_options.resource_limits = ExecutionResources(
         object_store_memory=resources.max_waiting * parcel_bytes

@@ -14,7 +14,7 @@ from jobs.pipeline.recipe import Recipe
 from jobs.tables.records import ArchiveResult
 from jobs.tables.schema import ARCHIVES, PREDICTIONS
 
-MOST_LISTED = 20
+MAX_LISTED = 20
 """Incomplete archives that the log names; the table `archives` has all of them."""
 
 
@@ -125,9 +125,9 @@ def _incomplete(plan: Plan, results: Sequence[ArchiveResult]) -> list[str]:
         for record in plan.done
         if record.status is not ArchiveStatus.COMPLETE
     ]
-    if len(lines) > MOST_LISTED:
-        rest = len(lines) - MOST_LISTED
-        lines[MOST_LISTED:] = [f"... and {rest:,} more; see the table {ARCHIVES}."]
+    if len(lines) > MAX_LISTED:
+        rest = len(lines) - MAX_LISTED
+        lines[MAX_LISTED:] = [f"... and {rest:,} more; see the table {ARCHIVES}."]
     return lines
 
 

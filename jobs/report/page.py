@@ -20,7 +20,7 @@ from jobs.report.run_facts import RunFacts
 from training.metrics import Figure
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
-MOST_LISTED: Final = 200
+MAX_LISTED: Final = 200
 """Incomplete archives on a page; the table `archives` has all of them."""
 LONGEST_NAME: Final = 160
 _SHADES: Final = 4
@@ -96,8 +96,8 @@ def _tables(facts: RunFacts) -> dict[str, object]:
     return {
         "num_archives": sum(facts.archives.values()),
         "statuses": _most_first(facts.archives),
-        "incomplete": facts.incomplete[:MOST_LISTED],
-        "num_unlisted": max(len(facts.incomplete) - MOST_LISTED, 0),
+        "incomplete": facts.incomplete[:MAX_LISTED],
+        "num_unlisted": max(len(facts.incomplete) - MAX_LISTED, 0),
         "archive_statuses": wording.STATUSES,
         "archive_reasons": wording.ARCHIVE_REASONS,
         "outcomes": _lines([(o, facts.outcomes.get(o, 0)) for o in Outcome], None, _OUTCOMES),

@@ -65,7 +65,7 @@ class Tables:
         delta.create_table(self._archives, ARCHIVE_ROW)
         delta.evolve_table(self._predictions, with_model(PREDICTION_ROW), SCHEMA_VERSION)
         delta.evolve_table(self._archives, ARCHIVE_ROW, SCHEMA_VERSION)
-        self.seal()
+        self.write_checksums()
 
     def records(self) -> Records:
         """Return the rows of `archives` under this model, by archive and version."""
@@ -102,12 +102,12 @@ class Tables:
 
         delta.commit(self._predictions, enter_units)
         delta.commit(self._archives, enter_rows)
-        self.seal()
+        self.write_checksums()
         return standing
 
-    def seal(self) -> None:
-        """Set the seals that are missing, also those of a run that died before it did."""
-        checksums.seal(self._output)
+    def write_checksums(self) -> None:
+        """Set the checksums that are missing, also those of a run that died before it did."""
+        checksums.write_checksums(self._output)
 
     def _enter_units(
         self, table: DeltaTable, results: Iterable[ArchiveResult]

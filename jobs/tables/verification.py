@@ -1,7 +1,7 @@
 """Is every published row still whole and accounted for? Reads only.
 
-What is compared: the tables' logs with their seals, the files that the table `predictions` names,
-the units that the table `archives` names, and the bytes and rows of the files themselves.
+What is compared: the tables' logs with their checksums, the files that the table `predictions`
+names, the units that the table `archives` names, and the bytes and rows of the files themselves.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from implant_model import storage
 from implant_model.errors import Outcome, StorageError, UsageError
 from jobs.tables import delta
-from jobs.tables.checksums import check_seals
+from jobs.tables.checksums import check_checksums
 from jobs.tables.receipts import Unit
 from jobs.tables.schema import ARCHIVES, PREDICTIONS, version_of
 from jobs.tables.unit_files import check_unit
@@ -40,11 +40,11 @@ def verify_output(output: str) -> VerifyReport:
 
     Raises:
         UsageError: There are no tables.
-        StorageError: A table cannot be read although its log is as it was sealed.
+        StorageError: A table cannot be read although its log is as it was recorded.
     """
-    seals = check_seals(output)
-    if seals.damaged:  # then no row can be trusted, nor even that it has the columns that it should
-        return VerifyReport(0, 0, 0, (*seals.damaged, *seals.unsealed))
+    checksums = check_checksums(output)
+    if checksums.damaged:  # then no row can be trusted, nor its columns
+        return VerifyReport(0, 0, 0, (*checksums.damaged, *checksums.unrecorded))
     rows, files = _read_tables(output)
     findings = [*_check_archives(rows), *_check_accounts(rows, files)]
     num_rows = 0
@@ -53,7 +53,7 @@ def verify_output(output: str) -> VerifyReport:
             if unit["path"] in files:
                 num_rows += unit["members"]
         findings += _check_files(output, row, files)
-    return VerifyReport(len(rows), len(files), num_rows, (*findings, *seals.unsealed))
+    return VerifyReport(len(rows), len(files), num_rows, (*findings, *checksums.unrecorded))
 
 
 def _read_tables(output: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:

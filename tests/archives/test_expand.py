@@ -101,7 +101,7 @@ def test_no_flipped_byte_loses_a_member_unseen(compress: Callable[[bytes], bytes
 def test_a_damaged_zstd_frame_gives_what_came_before() -> None:
     files = [(f"{i}.dcm", random.Random(i).randbytes(100_000)) for i in range(40)]
     stored = bytearray(_zstd(tar_of(files)))
-    stored[-2] ^= 1  # its check sum: 4 MB lie in one frame
+    stored[-2] ^= 1  # its checksum: 4 MB lie in one frame
     reading = read(bytes(stored))
     good = [pair for pair in reading.contents if pair[1] is not None]
     assert reading.reason is CORRUPT

@@ -20,7 +20,7 @@ from jobs.entry.command import DISCLAIMER
 from jobs.report import wording
 from jobs.report.comparison import NOT_IN_CATALOGUE, Comparison, Judged, compare
 from jobs.report.figures import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, histogram
-from jobs.report.page import MOST_LISTED, percent, plain, render_run
+from jobs.report.page import MAX_LISTED, percent, plain, render_run
 from jobs.report.run_facts import IncompleteArchive, RunFacts, read_facts
 from tests.support.browser import lay_out
 from tests.support.sample_output import BEGUN, ENDED, MODEL, OTHER_MODEL, publish_sample
@@ -186,11 +186,11 @@ def test_counts_are_on_the_page() -> None:
 
 def test_long_lists_are_cut_and_say_so() -> None:
     failed = ArchiveStatus.FAILED
-    many = [IncompleteArchive(f"{i:04}.tar", failed, None, 0) for i in range(MOST_LISTED + 7)]
+    many = [IncompleteArchive(f"{i:04}.tar", failed, None, 0) for i in range(MAX_LISTED + 7)]
     page = render_run(replace(some_facts(), incomplete=many), title="Run")
     assert "7 more are in the table archives" in page
-    assert f"{MOST_LISTED - 1:04}.tar" in page
-    assert f"{MOST_LISTED:04}.tar" not in page
+    assert f"{MAX_LISTED - 1:04}.tar" in page
+    assert f"{MAX_LISTED:04}.tar" not in page
 
 
 def test_output_without_any_image_has_a_page() -> None:

@@ -17,7 +17,7 @@ SHARE_OF_MODEL: Final = 0.2
 
 
 def flip_bits(folder: Path, *, thorough: bool = False) -> Tally:
-    """Random flips in data files, logs, seals and a model's files: `verify`, or loading, names it.
+    """Random flips in data files, logs, checksums and a model's files: each is named.
 
     Args:
         folder: An empty one to work in.

@@ -30,8 +30,8 @@ HEAD_RADIUS_PX = 24.0
 RADII_PX = (12.0, 36.0)  # of a head of 224 pixels that a mask is believed
 STEM = 1.3  # radii from the head's middle at which the stem begins
 STEM_HALF_ANGLE = 0.6
-MOST_SEEN = 0.5  # share of the implants that cover a place which counts in full
-LEAST_COUNT = 0.02
+MAX_SEEN = 0.5  # share of the implants that cover a place which counts in full
+MIN_COUNT = 0.02
 DILATION_PX = 9
 SOFTENING_PX = 4.0
 
@@ -121,7 +121,7 @@ def mean_presence(masks_MSS: Masks, poses_M5: Tensor) -> Tensor:
     wide = [torch.from_numpy(cv2.dilate(mask.astype(np.uint8), square)) for mask in masks_MSS]
     seen_M1HW = upright(torch.stack(wide)[:, None].float(), poses_M5)
     mean_11HW = gaussian_blur(seen_M1HW.mean(dim=0, keepdim=True), SOFTENING_PX)
-    return (functional.avg_pool2d(mean_11HW, STEP_PX) / MOST_SEEN).clamp(LEAST_COUNT, 1)
+    return (functional.avg_pool2d(mean_11HW, STEP_PX) / MAX_SEEN).clamp(MIN_COUNT, 1)
 
 
 def find_poses(search: PoseSearch, images_N1SS: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from implant_model.networks.fisher import responsibilities
 
 NEAREST_PASSES, PASSES = 8, 15
-LEAST_VARIANCE = 0.01
+MIN_VARIANCE = 0.01
 """Smallest variance of a Gaussian, as a part of that of all points."""
 
 
@@ -52,7 +52,7 @@ def fit_mixture(points_NE: Tensor, count: int, seed: int) -> Mixture:
         means_GE, spread_E.rsqrt().expand_as(means_GE), torch.full((count,), 1 / count)
     )
     for _ in range(PASSES):
-        mixture = _improved(points_NE, mixture, LEAST_VARIANCE * spread_E)
+        mixture = _improved(points_NE, mixture, MIN_VARIANCE * spread_E)
     return mixture
 
 

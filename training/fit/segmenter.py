@@ -31,7 +31,7 @@ from training.fit.augment import Augmentation, add_noise, affine_matrices, blur,
 from training.masks.objects import clean_up
 
 SEGMENTER_FILE = "segmenter.safetensors"
-LEAST_MASKS = 8  # fewer teach a U-Net nothing that a threshold did not know
+MIN_MASKS = 8  # fewer teach a U-Net nothing that a threshold did not know
 
 Images = NDArray[np.uint8]
 Masks = NDArray[np.bool_]
@@ -113,14 +113,14 @@ def fit_segmenter(
         The network, on the CPU, in evaluation mode.
 
     Raises:
-        UsageError: Fewer than `LEAST_MASKS` masks that hold anything.
+        UsageError: Fewer than `MIN_MASKS` masks that hold anything.
     """
     if images_NSS.shape != masks_NSS.shape:
         raise ValueError(f"Images are {images_NSS.shape}, masks {masks_NSS.shape}; one shape is.")
     used = int(masks_NSS.any(axis=(1, 2)).sum())
-    if used < LEAST_MASKS:
+    if used < MIN_MASKS:
         raise UsageError(
-            f"The segmenter has {used} masks to learn from; {LEAST_MASKS} are expected. Give masks "
+            f"The segmenter has {used} masks to learn from; {MIN_MASKS} are expected. Give masks "
             "made by hand (segmenter.masks), or train without a segmenter (segmenter.width = 0)."
         )
     fit = _Fit(settings, torch.device(device), len(images_NSS))

@@ -21,7 +21,7 @@ Grey = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
 PICTURE = ".picture.png"
-MOST_BYTES = 16 << 20  # of a mask's file; one of 4096 px without compression has as many
+MAX_BYTES = 16 << 20  # of a mask's file; one of 4096 px without compression has as many
 TILE_PX = 192
 TILES = 8  # in a row of a contact sheet
 FOUND, TRUE = (0, 0, 255), (0, 200, 0)  # blue, green, red
@@ -72,12 +72,12 @@ def read_mask(file: Path, size_px: int) -> Mask:
         UsageError: It cannot be read, or has another size.
     """
     try:
-        data = file.read_bytes() if file.stat().st_size <= MOST_BYTES else b""
+        data = file.read_bytes() if file.stat().st_size <= MAX_BYTES else b""
     except OSError as error:
         raise UsageError(f"The mask {file} cannot be read: {error.strerror}.") from error
     pixels_HW = _decoded(data)
     if pixels_HW is None:
-        raise UsageError(f"The mask {file} is no PNG of at most {MOST_BYTES >> 20} MiB.")
+        raise UsageError(f"The mask {file} is no PNG of at most {MAX_BYTES >> 20} MiB.")
     if pixels_HW.shape != (size_px, size_px):
         raise UsageError(
             f"The mask {file} has {pixels_HW.shape[0]} rows and {pixels_HW.shape[1]} columns; "

@@ -16,7 +16,7 @@ from implant_model import storage
 from implant_model.errors import NotFoundError, UsageError
 from jobs.auditing.registry.columns import choose_key, find_columns
 
-MOST_BYTES: Final = 16 << 30
+MAX_BYTES: Final = 16 << 30
 _HEADER: Final = 1 << 20
 _DELIMITERS: Final = (",", ";", "\t", "|")
 
@@ -70,7 +70,7 @@ def read_file(
         UsageError: It cannot be read, has no rows, or lacks a column that is needed.
     """
     try:
-        data = storage.read_bytes(uri, MOST_BYTES)
+        data = storage.read_bytes(uri, MAX_BYTES)
     except NotFoundError as error:
         raise UsageError(f"--registry cannot be read: {error}") from error
     if not data.strip():
