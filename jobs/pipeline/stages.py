@@ -9,6 +9,7 @@ bounded number of times, and then its block is left out: the ledger misses the a
 """
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -17,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset, ExecutionResources
+from ray.util.annotations import RayDeprecationWarning
 
 from implant_model.classifier import Classifier
 from implant_model.errors import ImplantError, PackageError, UsageError
@@ -167,20 +169,35 @@ def build(
     context.target_max_block_size = 1
     context.execution_options.preserve_order = False
     context.max_errored_blocks = MAX_LOST_TASKS
-    parcel_bytes = BLOCK_MEMBERS * recipe.preprocessing.size_px**2
+    block_bytes = BLOCK_MEMBERS * recipe.preprocessing.size_px**2
     context.execution_options.resource_limits = ExecutionResources(
-        object_store_memory=resources.max_waiting * parcel_bytes
+        object_store_memory=resources.max_waiting * block_bytes
     )
-    blocks = ray.data.read_datasource(
-        ArchiveSource(groups, recipe),
-        override_num_blocks=len(groups),
-        num_cpus=resources.read_cpus,
-        ray_remote_args={"max_retries": retries(alone)},
-    )
-    classified = classify_stage(blocks, recipe.precision, package, resources, alone=alone)
+    with warnings.catch_warnings():
+        # How often a lost task is repeated has no parameter of its own in Ray 2.60, which repeats
+        # without end by default; `ray_remote_args` goes in 2.64, so pyproject.toml has that bound.
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        blocks = ray.data.read_datasource(
+            ArchiveSource(groups, recipe),
+            override_num_blocks=len(groups),
+            num_cpus=resources.read_cpus,
+            ray_remote_args={"max_retries": retries(alone)},
+        )
+        classified = classify_stage(blocks, recipe.precision, package, resources, alone=alone)
+        return publish_stage(classified, recipe.output, resources, alone=alone)
+
+
+def publish_stage(
+    classified: Dataset, output: str, resources: Resources, *, alone: bool = False
+) -> Dataset:
+    """Map the pool of publisher actors over classified blocks.
+
+    Returns:
+        Rows of schema `RECEIPT`, one for each block.
+    """
     published: Dataset = classified.map_batches(
         PublishBlock,
-        fn_constructor_args=(recipe.output,),
+        fn_constructor_args=(output,),
         batch_size=1,
         batch_format="pyarrow",
         compute=ActorPoolStrategy(min_size=1, max_size=resources.max_publishers),
