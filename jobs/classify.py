@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from implant_model import __version__, storage
+from implant_model.decode.confine import available, require_whole
 from implant_model.package.load import ModelPackage, check_weights, load_package
 from jobs.entry.cluster import start_ray
 from jobs.entry.command import OK, run_command
@@ -50,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.inputs, tables.records(), options.retry, options.limit, options.redo_older
     )
     print(describe_plan(plan, recipe, package.manifest.decode_version), flush=True)
+    check_sandbox(options.require_sandbox)
     if options.dry_run:
         return OK
     if not plan.todo:
@@ -61,6 +63,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.metrics_file is not None:
         write_metrics(options.metrics_file, health, package.id, code)
     return code
+
+
+def check_sandbox(required: bool) -> None:
+    """Name what this machine's sandbox for the decoder lacks; each node checks its own.
+
+    Raises:
+        UsageError: It is required, and a part of it is missing.
+    """
+    confinement = available()
+    if required:
+        require_whole(confinement)
+    elif not confinement.is_whole:
+        print(f"Warning: the decoder's sandbox has {confinement.missing}.", flush=True)
 
 
 def classify(

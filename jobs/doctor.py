@@ -18,7 +18,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from implant_model import storage
-from jobs.checks.machine import check_codecs, check_spill_folder, check_store, check_versions
+from jobs.checks.machine import (
+    check_codecs,
+    check_sandbox,
+    check_spill_folder,
+    check_store,
+    check_versions,
+)
 from jobs.checks.nodes import check_nodes
 from jobs.checks.ray_access import NOTHING, check_access, check_gpu, parse_address
 from jobs.entry.command import INCOMPLETE, OK, Parser, run_command
@@ -75,6 +81,7 @@ def examine(options: DoctorOptions) -> Iterator[str]:
     """Yield all checks, the cheap ones first; yields findings."""
     yield from check_versions()
     yield from check_codecs()
+    yield from check_sandbox()
     yield from check_spill_folder(options.spill)
     if options.output is not None:
         yield from check_store(options.output)

@@ -1,10 +1,11 @@
 """Decodes members in a child process that may crash, hang or be fooled without harm to the caller.
 
-The child (`decode.sandbox_child`) has none of the caller's environment but what Python
-needs, no standard streams, limits on memory, CPU time, files and core dumps, and no credentials. It
-outlives its members and is replaced when it dies. Members and pictures travel through one sealed
-memory file that both map, the rest as JSON over a socket pair: nothing that a child states is
-unpickled, and all of it is checked.
+The child (`decode.sandbox_child`) has none of the caller's environment but what Python needs, no
+standard streams, limits on memory, CPU time, files and core dumps, and no credentials;
+`decode.confine` takes from it the network, the file system, other processes and root. It outlives
+its members and is replaced when it dies. Members and pictures travel through one sealed memory file
+that both map, the rest as JSON over a socket pair: nothing that a child states is unpickled, and
+all of it is checked.
 """
 
 import contextlib
@@ -23,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from implant_model.decode.confine import Confinement
 from implant_model.decode.decoded import Header, Prepared
 from implant_model.decode.preprocess import Preprocessing
 from implant_model.decode.sandbox_child import LARGEST_MESSAGE
@@ -65,6 +67,18 @@ class DecodeProcess:
     def pid(self) -> int | None:
         """Return process id of the child; None while there is none."""
         return None if self._child is None else self._child.pid
+
+    @property
+    def confinement(self) -> Confinement:
+        """Return what confines the child, which is started for it.
+
+        Raises:
+            RuntimeError: the child cannot even start.
+        """
+        self.start()
+        if self._child is None:
+            raise RuntimeError("The decoding process did not start.")
+        return self._child.confinement
 
     def start(self) -> None:
         """Start the child ahead of the first member."""
@@ -150,8 +164,8 @@ class _Child:
         settings = {"spec": spec.to_json(), "limits": asdict(limits)}
         try:
             self._send(settings)
-            self._receive(START_SECONDS)
-        except _ChildLost as lost:
+            self.confinement = Confinement(**self._receive(START_SECONDS))
+        except (_ChildLost, TypeError) as lost:
             self.end()
             raise RuntimeError("The decoding process ended before it was ready.") from lost
 

@@ -1,15 +1,19 @@
 """The child process of `decode.sandbox`: decodes members until its parent lets go of it.
 
-Wire format, one message each way for a member, as `SOCK_SEQPACKET` JSON:
+It imports the decoders, bounds its resources and confines itself (`decode.confine`) before it sees
+a byte of any member. Wire format, one message each way for a member, as `SOCK_SEQPACKET` JSON:
     parent > child   {"size": bytes of the member, at offset 0, "room": bytes of the memory file}
     child > parent   {"header": {...}, "reason": null or Reason}; the picture is at offset 0
 """
 
+import codecs
+import importlib
 import json
 import mmap
 import os
 import resource
 import socket
+import stat
 import sys
 import time
 from collections.abc import Callable
@@ -17,11 +21,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from implant_model.decode.confine import Confinement, available, confine
 from implant_model.decode.preprocess import Preprocessing
 from implant_model.limits import Limits
 
 LARGEST_MESSAGE = 65536
 LOWEST_PRIORITY = 19
+LATE_MODULES = (
+    "PIL.ImageCms", "PIL.ImageOps", "PIL.MpoImagePlugin", "PIL.TiffImagePlugin", "pydicom.charset",
+    "pydicom.pixels.processing",
+)  # fmt: skip
 
 
 def main(arguments: list[str]) -> None:
@@ -37,7 +46,7 @@ def main(arguments: list[str]) -> None:
     work = _worker(spec, limits)
     os.nice(LOWEST_PRIORITY)  # the classifier goes first: its work is nearer to the end
     _limit_resources(limits)
-    channel.send(b"{}")
+    channel.send(json.dumps(asdict(_confine())).encode())
     shared: mmap.mmap | None = None
     while message := channel.recv(LARGEST_MESSAGE):
         request = json.loads(message)
@@ -63,6 +72,46 @@ def _worker(spec: Preprocessing, limits: Limits) -> Callable[[mmap.mmap, int], d
         return {"header": asdict(picture.header), "reason": picture.reason}
 
     return work
+
+
+def _confine() -> Confinement:
+    """Give up all but decoding, with late imports made early where they could not be read."""
+    folders = _folders()
+    is_lost = os.geteuid() == 0 and not all(map(_is_public, folders))
+    if is_lost or not available().landlock:  # without Landlock no file can be opened at all
+        _import_late_modules()
+    return confine(folders)
+
+
+def _folders() -> list[Path]:
+    """Return where modules and shared libraries come from, and nothing else of the path."""
+    modules = Path(__file__).resolve().parents[1]
+    bases = {Path(base).resolve() for base in (sys.prefix, sys.base_prefix)}
+    path = [Path(entry).resolve() for entry in sys.path if os.path.isabs(entry)]
+    packages = [
+        entry
+        for entry in path
+        if entry.name in ("site-packages", "dist-packages") or bases & {*entry.parents}
+    ]
+    libraries = [Path(place) for place in ("/lib", "/lib64", "/usr/lib", "/etc/ld.so.cache")]
+    own = [base / "lib" for base in bases]
+    return [place for place in (modules, *packages, *own, *libraries) if place.exists()]
+
+
+def _is_public(place: Path) -> bool:
+    """Whether any account may read what is there."""
+    steps = (place, *place.parents)
+    return all(step.stat().st_mode & (stat.S_IROTH | stat.S_IXOTH) for step in steps)
+
+
+def _import_late_modules() -> None:
+    """Import what decoders import at their first use: the account may not read it afterwards."""
+    for name in LATE_MODULES:
+        importlib.import_module(name)
+    from pydicom.charset import python_encoding
+
+    for encoding in {*python_encoding.values(), "latin-1", "utf-8", "ascii"}:
+        codecs.lookup(encoding)
 
 
 def _limit_resources(limits: Limits) -> None:

@@ -8,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 from implant_model import storage
+from implant_model.decode.confine import available
 from implant_model.errors import UsageError
 
 FLOORS = {"pydicom": "3.0.2", "ray": "2.55", "torch": "2.10", "pyarrow": "23.0.1"}
@@ -52,6 +53,16 @@ def numbers(version: str) -> tuple[int, ...]:
     release = re.match(r"\d+(\.\d+)*", version)
     found = [int(part) for part in release[0].split(".")] if release else []
     return (*found, 0, 0, 0)[: max(len(found), 3)]
+
+
+def check_sandbox() -> Iterator[str]:
+    """Yield what this machine's kernel lacks to confine the decoder."""
+    missing = available().missing
+    if missing:
+        yield (
+            f"The decoder's sandbox has {missing}: an exploited codec could do more than decode. Use "
+            "a machine whose kernel has it; classify --require-sandbox refuses others."
+        )
 
 
 def check_codecs() -> Iterator[str]:

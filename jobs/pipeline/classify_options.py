@@ -32,6 +32,10 @@ KEY_HELP = (
     "key of the pseudonyms: a file, env:NAME, aws-secretsmanager:ID or aws-kms:URI that every "
     f"node can read; default: the variable {KEY_VARIABLE}"
 )
+_REQUIRE_SANDBOX = (
+    "refuse a machine whose kernel cannot confine the decoder (seccomp, Landlock); by default a "
+    "line names what is missing"
+)
 _REDO_OLDER = "read again the archives that an older version of the decode has read"
 
 
@@ -53,6 +57,7 @@ class ClassifyOptions:
         metrics_file: Normalised URI of a Prometheus text file, or None.
         retry: Reasons for which an archive is read once more.
         redo_older: Read once more what an older version of the decode has read.
+        require_sandbox: Read nothing where a part of the decoder's sandbox is missing.
         dry_run: Only say what would be done.
         limit: Most archives to read.
     """
@@ -70,6 +75,7 @@ class ClassifyOptions:
     metrics_file: str | None
     retry: frozenset[str]
     redo_older: bool
+    require_sandbox: bool
     dry_run: bool
     limit: int | None
 
@@ -95,7 +101,7 @@ class ClassifyOptions:
         """Return how members become rows under these options and this model."""
         return Recipe(
             self.output, package.id, package.preprocessing, Limits(), self.protector,
-            precision=self.precision,
+            precision=self.precision, require_sandbox=self.require_sandbox,
         )  # fmt: skip
 
 
@@ -122,6 +128,7 @@ def parse_classify(arguments: Sequence[str] | None, description: str | None) -> 
     add("--metrics-file", type=storage.normalise, metavar="PATH", help=_METRICS)
     add("--retry", type=_reasons, default=frozenset(), metavar="REASON[,REASON]", help=_RETRY)
     add("--redo-older", action="store_true", help=_REDO_OLDER)
+    add("--require-sandbox", action="store_true", help=_REQUIRE_SANDBOX)
     add("--dry-run", action="store_true", help="only say what would be done; writes nothing")
     add("--limit", type=int, metavar="ARCHIVES", help="read at most so many archives")
     values = vars(parser.parse_args(arguments))

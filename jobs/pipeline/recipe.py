@@ -29,6 +29,7 @@ class Recipe:
         unit_members: Most members of a unit, at most 1,000.
         unit_bytes: A unit ends with the member that takes it to this size.
         precision: Of the networks, see `implant_model.classifier.Classifier`.
+        require_sandbox: Read nothing where a part of the decoder's sandbox is missing.
     """
 
     output: str
@@ -39,6 +40,7 @@ class Recipe:
     unit_members: int = UNIT_MEMBERS
     unit_bytes: int = UNIT_BYTES
     precision: Precision = "float32"
+    require_sandbox: bool = False
 
     @property
     def configuration_hash(self) -> str:

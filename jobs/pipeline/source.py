@@ -18,6 +18,7 @@ import pyarrow as pa
 from ray.data import DataContext, Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
+from implant_model.decode.confine import require_whole
 from implant_model.decode.preprocess import Preprocessing
 from implant_model.decode.sandbox import DecodeProcess
 from implant_model.errors import UsageError
@@ -120,15 +121,17 @@ def read_group(
     Yields:
         Tables of one row, schema `BLOCK`.
     """
+    allocate = None
     try:
         recipe.protector.resolve()
+        if prepare is None:
+            decoder = _decoder(recipe.preprocessing, recipe.limits)
+            if recipe.require_sandbox:
+                require_whole(decoder.confinement)
+            prepare, allocate = decoder.prepare, decoder.allocate
     except UsageError as error:  # Ray Data would take an exception for the loss of a block
         yield block_table([Fault(str(error), at_start=True)], PREDICTION_ROW.empty_table())
         return
-    allocate = None
-    if prepare is None:
-        decoder = _decoder(recipe.preprocessing, recipe.limits)
-        prepare, allocate = decoder.prepare, decoder.allocate
     block = Block()
     for position, archive, get in read_ahead(group, recipe, ahead):
         pieces = read_archive(position, archive, recipe, prepare, allocate, get)

@@ -15,9 +15,10 @@ import pytest
 import torch
 
 from implant_model import storage
+from implant_model.decode.confine import Confinement
 from implant_model.errors import UsageError
 from jobs import doctor as doctor_job
-from jobs.checks import nodes
+from jobs.checks import machine, nodes
 from jobs.checks.machine import (
     CODECS,
     FLOORS,
@@ -373,3 +374,15 @@ def test_closed_cluster_is_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             monkeypatch.setenv(name, value)
         assert list(check_access(cluster.jobs)) == []
         assert list(check_access(cluster.address)) == []
+
+
+def test_kernel_that_cannot_confine_the_decoder_is_a_finding(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lacking = Confinement(seccomp=True, landlock=0, account=True)
+    monkeypatch.setattr(machine, "available", lambda: lacking)
+    (finding,) = machine.check_sandbox()
+    assert "no limit on the file system (Landlock, Linux 5.13 or newer)" in finding
+    assert "--require-sandbox" in finding
+    monkeypatch.setattr(machine, "available", lambda: Confinement(True, 7, True))
+    assert not [*machine.check_sandbox()]
