@@ -60,8 +60,8 @@ def check_sandbox() -> Iterator[str]:
     missing = available().missing
     if missing:
         yield (
-            f"The decoder's sandbox has {missing}: an exploited codec could do more than decode. Use "
-            "a machine whose kernel has it; classify --require-sandbox refuses others."
+            f"The decoder's sandbox has {missing}: an exploited codec could do more than decode. "
+            "Use a machine whose kernel has it; classify --require-sandbox refuses others."
         )
 
 
