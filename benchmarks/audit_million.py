@@ -49,7 +49,7 @@ ROOT = Path(__file__).parents[1]
 MODEL = ROOT / "models" / "phantom"
 RESULT = ROOT / "benchmarks" / "audit_million.md"
 KEY = b"a benchmark's key, not a secret"
-MOST_S, MOST_BYTES = 120.0, 4 << 30
+MAX_S, MAX_BYTES = 120.0, 4 << 30
 WRONG = 0.05
 CORES = 2
 
@@ -76,7 +76,7 @@ class Run:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Makes the tables, audits them twice, writes the result."""
+    """Make the tables, audits them twice, writes the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--records", type=int, default=1_000_000)
     parser.add_argument("--folder", default=tempfile.gettempdir(), help="where the tables lie")
@@ -92,12 +92,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(text)
     if call.records == 1_000_000:
         RESULT.write_text(text, encoding="utf-8")
-    is_within = all(run.seconds < MOST_S and run.peak_bytes < MOST_BYTES for run in runs)
+    is_within = all(run.seconds < MAX_S and run.peak_bytes < MAX_BYTES for run in runs)
     return OK if is_within and not any(run.code for run in runs) else INCOMPLETE
 
 
 def draw(count: int) -> Truth:
-    """Implants by uneven shares; wrong records name another implant of the joint."""
+    """Return implants by uneven shares; wrong records name another implant of the joint."""
     rng = np.random.default_rng(0)
     implants = load_package(str(MODEL), weights=False).catalogue.implants
     implant_N = rng.choice(len(implants), count, p=rng.dirichlet(np.full(len(implants), 3.0)))
@@ -128,7 +128,7 @@ def write_predictions(folder: Path, truth: Truth) -> None:
 
 
 def units(truth: Truth) -> Iterator[pa.Table]:
-    """Predictions of a simulated classifier, see `tests/support/audit_samples.py`."""
+    """Yield predictions of a simulated classifier, see `tests/support/audit_samples.py`."""
     rng = np.random.default_rng(1)
     implants = load_package(str(MODEL), weights=False).catalogue.implants
     strength, count = 4.5, len(truth.implant_N)
@@ -234,7 +234,7 @@ def measure(folder: Path, key: str) -> Run:
 
 
 def describe(count: int, runs: Sequence[Run]) -> str:
-    """The result as Markdown."""
+    """Return the result as Markdown."""
     lines = [
         "# An audit of a million records",
         "",

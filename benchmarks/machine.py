@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def machine() -> str:
-    """Processor, cores, memory and the versions that matter."""
+    """Return processor, cores, memory and the versions that matter."""
     cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     name = next((x.split(":")[1].strip() for x in cpuinfo if x.startswith("model name")), "unknown")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9

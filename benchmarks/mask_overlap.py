@@ -37,7 +37,7 @@ class Case:
 
 
 def cases(each: int, size_px: int, height_px: int) -> list[Case]:
-    """Draws `each` phantoms of each product and finds their masks."""
+    """Draw `each` phantoms of each product and finds their masks."""
     image = Preprocessing(size_px=size_px, trim_borders=False)
     mask = Preprocessing(size_px=size_px, trim_borders=False, low_percent=0.0, high_percent=100.0)
     drawn = []
@@ -51,7 +51,7 @@ def cases(each: int, size_px: int, height_px: int) -> list[Case]:
 
 
 def report(drawn: list[Case]) -> list[str]:
-    """Lines of the report."""
+    """Return lines of the report."""
     lines = []
     for name in ORTHONET.names:
         figures = [case.dice for case in drawn if case.product == name]

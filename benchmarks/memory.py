@@ -63,7 +63,7 @@ class Run:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse, chain, summary; returns the exit code."""
+    """Parse, chain, summary; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=30, help="in the smallest archive")
     parser.add_argument("--model", type=Path, default=ROOT / "models" / "phantom")
@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def radiographs() -> list[bytes]:
-    """Phantoms as uncompressed 16-bit DICOM files of some 10 MB."""
+    """Return Phantoms as uncompressed 16-bit DICOM files of some 10 MB."""
     implants = ORTHONET.implants[:: len(ORTHONET) // NUM_DIFFERENT]
     return [
         write_dicom(render(implant, np.random.default_rng(i), HEIGHT_PX), np.random.default_rng(i))
@@ -102,7 +102,7 @@ def radiographs() -> list[bytes]:
 
 
 def write_tar(path: Path, pictures: Sequence[bytes], count: int) -> None:
-    """Writes a tar of so many members."""
+    """Write a tar of so many members."""
     with tarfile.open(path, "w") as archive:
         for i in range(count):
             data = pictures[i % len(pictures)]
@@ -112,7 +112,7 @@ def write_tar(path: Path, pictures: Sequence[bytes], count: int) -> None:
 
 
 def write_many(folder: Path, count: int) -> list[Path]:
-    """Writes so many tars of small JPEG."""
+    """Write so many tars of small JPEG."""
     implants = ORTHONET.implants[:NUM_DIFFERENT]
     phantoms = [
         render(implant, np.random.default_rng(i), SMALL_PX) for i, implant in enumerate(implants)
@@ -126,7 +126,7 @@ def write_many(folder: Path, count: int) -> list[Path]:
 
 
 def measure(archives: Sequence[Path], images: int, model: Path, model_id: str) -> Run:
-    """Classifies archives of one folder in fresh processes, looking at their memory meanwhile.
+    """Classify archives of one folder in fresh processes, looking at their memory meanwhile.
 
     Raises:
         ImplantError: The run did not end well, or rows are missing.
@@ -153,7 +153,7 @@ def measure(archives: Sequence[Path], images: int, model: Path, model_id: str) -
 
 
 def is_flat(runs: Sequence[Run]) -> bool:
-    """Whether the processes' memory at the largest size is that at the one before."""
+    """Return whether the processes' memory at the largest size is that at the one before."""
     before, after = runs[-2].peaks, runs[-1].peaks
     pairs = [
         (before.total, after.total),
@@ -164,7 +164,7 @@ def is_flat(runs: Sequence[Run]) -> bool:
 
 
 def describe(run: Run) -> str:
-    """One run as a line of the log."""
+    """Return one run as a line of the log."""
     size = f"{run.images} images, {run.num_bytes / 1e9:.2f} GB"
     return f"{run.archives} archives, {size}: {run.seconds:.0f} s"
 
@@ -178,7 +178,7 @@ COLUMNS = (
 def report(
     runs: Sequence[Run], many: Sequence[Run], model: str, pictures: Sequence[bytes], images: int
 ) -> str:
-    """The result as Markdown."""
+    """Return the result as Markdown."""
     size = sum(map(len, pictures)) / len(pictures) / 1e6
     lines = [
         "# Memory and time of a run as its input grows",

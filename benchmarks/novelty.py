@@ -3,12 +3,12 @@
     python -m benchmarks.novelty --hips /tmp/hips --phantoms /tmp/phantoms-2
 
 Three measurements, each on images that did not train: knees shown to a package of hips (made as
-benchmarks/configs/hips.toml says, as are the phantoms); real shoulders shown to `models/phantom`,
+benchmarks/configs/hips.toml states, as are the phantoms); real shoulders shown to `models/phantom`,
 which knows hips and knees; phantoms of hips and knees shown to a package of shoulders, which is
 fitted here to four of five radiographs of each manufacturer, the fifth being what it should know.
 The result goes to benchmarks/novelty.md. Where known and unknown images are of two kinds, phantoms
 and radiographs, that difference may be all that is found. Exit codes: 0 each area is at least what
-is wanted; 3 not.
+is expected; 3 not.
 """
 
 import argparse
@@ -80,13 +80,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def read_rows(path: Path) -> Rows:
-    """A labels file, as rows of archive, member, label, patient."""
+    """Return a labels file, as rows of archive, member, label, patient."""
     with path.open(newline="") as file:
         return [(r["archive"], r["member"], r["label"], r["patient"]) for r in csv.DictReader(file)]
 
 
 def part_shoulders(path: Path) -> tuple[Rows, Rows]:
-    """Shoulders to train on, and every fifth of a manufacturer, to be known."""
+    """Return shoulders to train on, and every fifth of a manufacturer, to be known."""
     parts: tuple[Rows, Rows] = [], []
     seen: dict[str, int] = {}
     with path.open(newline="") as file:
@@ -98,7 +98,7 @@ def part_shoulders(path: Path) -> tuple[Rows, Rows]:
 
 
 def write_labels(path: Path, rows: Rows) -> str:
-    """Writes a labels file; returns its path."""
+    """Write a labels file; return its path."""
     with path.open("w", newline="") as file:
         csv.writer(file).writerows([("archive", "member", "label", "patient"), *rows])
     return str(path)
@@ -116,7 +116,7 @@ def train_shoulder(folder: Path, images: str, rows: Rows) -> Path:
 
 
 def area(folder: Path, model: Path, images: Sequence[str], rows: Rows) -> dict[str, float]:
-    """AUROC of the novelty, with its interval and number of images, by `jobs.evaluate`."""
+    """Return AUROC of the novelty, with its interval and number of images, by `jobs.evaluate`."""
     folder.mkdir()
     labels = write_labels(folder / "labels.csv", rows)
     call = ["--model", str(model), "--images", *images, "--labels", labels, "--robustness", "0"]
@@ -127,7 +127,7 @@ def area(folder: Path, model: Path, images: Sequence[str], rows: Rows) -> dict[s
 
 
 def run(job: str, arguments: Sequence[str]) -> None:
-    """Runs a job.
+    """Run a job.
 
     Raises:
         ImplantError: It failed.
@@ -139,7 +139,7 @@ def run(job: str, arguments: Sequence[str]) -> None:
 
 
 def report(found: Sequence[Found]) -> str:
-    """The result as Markdown."""
+    """Return the result as Markdown."""
     lines = [
         "# Implants that a package never saw",
         "",

@@ -18,7 +18,7 @@ from implant_model.phantoms.files import ManifestRow, Sample, draw_phantom, samp
 
 
 def main() -> None:
-    """Writes the archives and says how many pictures they hold."""
+    """Write the archives and states how many pictures they hold."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--images", type=int, default=3000)
@@ -38,7 +38,7 @@ def main() -> None:
 def write_true_masks(
     folder: Path, rows: list[ManifestRow], seed: int, sample: Sample, size_px: int
 ) -> None:
-    """Draws each phantom again and writes its mask, cut and resized as its picture will be."""
+    """Draw each phantom again and write its mask, cut and resized as its picture will be."""
     spec = Preprocessing(size_px=size_px, trim_borders=False, low_percent=0.0, high_percent=100.0)
     for number, row in enumerate(rows):
         phantom = draw_phantom(number, np.random.default_rng([seed, number]), sample)

@@ -31,7 +31,7 @@ from jobs.tables.schema import unit_id, unit_path
 MODEL: Final = "bench@000000000000"
 CONFIGURATION: Final = "0" * 16
 AT_ONCE: Final = 10_000
-MOST_S: Final = 60.0
+MAX_S: Final = 60.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = f"`{command}`, {datetime.now(UTC):%Y-%m-%d}: {found}\n\nMachine: {machine()}.\n"
     options.result.write_text(f"# A run that finds all done\n\n{text}", encoding="utf-8")
     print(found)
-    return OK if not plan.todo and seconds < MOST_S else INCOMPLETE
+    return OK if not plan.todo and seconds < MAX_S else INCOMPLETE
 
 
 def make_files(folder: Path, count: int) -> None:
@@ -74,14 +74,14 @@ def make_files(folder: Path, count: int) -> None:
 
 
 def enter(archives: Sequence[PlannedArchive], tables: Tables) -> None:
-    """Enters archives as complete, each with one unit of one member; the units are not written."""
+    """Enter archives as complete, each with one unit of one member; the units are not written."""
     tables.create()
     for start in range(0, len(archives), AT_ONCE):
         tables.commit([result(archive) for archive in archives[start : start + AT_ONCE]])
 
 
 def result(archive: PlannedArchive) -> ArchiveResult:
-    """What a run says of an archive of one radiograph."""
+    """Return what a run states of an archive of one radiograph."""
     now = datetime.now(UTC)
     unit = unit_id(archive.name, archive.info.version, MODEL, CONFIGURATION, 0, 0)
     path = unit_path(MODEL, unit)

@@ -42,7 +42,7 @@ class Peaks:
     samples: int = 0
 
     def add(self, sample: dict[str, list[int]]) -> None:
-        """Takes in one look at all processes: bytes of each, by role."""
+        """Take in one look at all processes: bytes of each, by role."""
         tasks = [*sample["worker"], *sample["decoder"]]
         self.total = max(self.total, sum(tasks))
         self.largest = max([self.largest, *tasks])
@@ -53,7 +53,7 @@ class Peaks:
 
 
 def look(driver: int) -> dict[str, list[int]]:
-    """Bytes of a job's processes at this moment, by role.
+    """Return bytes of a job's processes at this moment, by role.
 
     Args:
         driver: Process id of the job; its Ray cluster is below it.
@@ -71,7 +71,7 @@ def look(driver: int) -> dict[str, list[int]]:
 
 
 def role_of(command: bytes) -> str | None:
-    """What a process of the job is by its command line; None for Ray's own services."""
+    """Return what a process of the job is by its command line; None for Ray's own services."""
     if command.startswith(b"ray::"):
         return "worker"
     if b"implant_model.decode.sandbox" in command:
@@ -83,7 +83,7 @@ def role_of(command: bytes) -> str | None:
 
 
 def descendants(root: int) -> Iterator[int]:
-    """The process and all below it."""
+    """Yield the process and all below it."""
     children: dict[int, list[int]] = {}
     for entry in PROC.iterdir():
         if entry.name.isdigit():

@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Turns the columns file, manufacturer into archive, member, label."""
+    """Turn the columns file, manufacturer into archive, member, label."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)

@@ -6,7 +6,7 @@
 Each kind of archive is read by this job, in float32 and in bfloat16, by a plain PyTorch DataLoader
 loop and by a simple Ray Data pipeline, one after the other, `--repeats` times in turn. The jobs and
 the pipeline are on one running cluster, whose processes have the job's settings; the loop has what
-the caller's environment says. A rate is the slope between two numbers of archives, both of which
+the caller's environment states. A rate is the slope between two numbers of archives, both of which
 take longer than a start, so that what a start takes cancels, work that is done meanwhile included;
 starts are a row of their own. The limit is the number of cores over the CPU seconds of the job's
 own decode and model. What was measured replaces its figures in benchmarks/speed.json (a contender
@@ -112,14 +112,14 @@ class Cluster:
 
 
 def count_cores() -> int:
-    """Cores that this process may use."""
+    """Return cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def measure(
     kind: str, tar: Path, contenders: Sequence[str], repeats: int, bench: Bench
 ) -> dict[str, list[float]]:
-    """Images a second of each contender, and the limit, once for each repeat."""
+    """Return images a second of each contender, and the limit, once for each repeat."""
     rates: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(repeats):
         for name in contenders:
@@ -130,7 +130,7 @@ def measure(
 
 
 def slope(kind: str, contender: str, tar: Path, bench: Bench) -> float:
-    """Images a second between a small and a large number of archives."""
+    """Return images a second between a small and a large number of archives."""
     timed_as = "job" if contender == "bfloat16" else contender
     members, expected_ms = KINDS[kind].members, KINDS[kind].expected_ms[timed_as]
     small, more = (
@@ -154,7 +154,7 @@ def slope(kind: str, contender: str, tar: Path, bench: Bench) -> float:
 
 
 def limit(tar: Path, bench: Bench, rates: dict[str, list[float]]) -> float:
-    """Cores over CPU seconds of decode and model, measured with all cores at work."""
+    """Return cores over CPU seconds of decode and model, measured with all cores at work."""
     command = [sys.executable, "-m", "benchmarks.speed_limit", str(bench.model), str(tar)]
     running = [
         subprocess.Popen(
@@ -171,7 +171,7 @@ def limit(tar: Path, bench: Bench, rates: dict[str, list[float]]) -> float:
 
 
 def run(command: Sequence[str], bench: Bench) -> list[str]:
-    """Runs a module of this package; returns what it printed, line by line."""
+    """Run a module of this package; return what it printed, line by line."""
     done = subprocess.run(
         [sys.executable, "-m", f"benchmarks.{command[0]}", *command[1:]],
         cwd=ROOT,
@@ -186,7 +186,7 @@ def run(command: Sequence[str], bench: Bench) -> list[str]:
 
 
 def read_result() -> dict[str, dict[str, list[float]]]:
-    """What earlier calls measured."""
+    """Return what earlier calls measured."""
     if not RESULT.exists():
         return {}
     measured: dict[str, dict[str, list[float]]] = json.loads(RESULT.read_text())
@@ -194,7 +194,7 @@ def read_result() -> dict[str, dict[str, list[float]]]:
 
 
 def write_result(measured: dict[str, dict[str, list[float]]]) -> None:
-    """Keeps the figures, and the table that shows them."""
+    """Keep the figures, and the table that shows them."""
     RESULT.write_text(json.dumps(measured, indent=1) + "\n")
     RESULT.with_suffix(".md").write_text(report(measured))
 

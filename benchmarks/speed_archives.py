@@ -91,7 +91,7 @@ KINDS: Final = {
 
 
 def phantoms(shape: tuple[int, int]) -> list[Phantom]:
-    """Draws the pictures that differ, all of one shape."""
+    """Draw the pictures that differ, all of one shape."""
     drawn = []
     for number in range(NUM_DIFFERENT):
         implant = ORTHONET.implants[number * len(ORTHONET) // NUM_DIFFERENT]
@@ -102,12 +102,12 @@ def phantoms(shape: tuple[int, int]) -> list[Phantom]:
 
 
 def pictures(kind: Kind) -> list[bytes]:
-    """The members that differ."""
+    """Return the members that differ."""
     return [kind.encode(phantom) for phantom in phantoms(kind.shape)]
 
 
 def write_tar(path: Path, members: list[bytes], kind: Kind) -> None:
-    """Writes a tar of so many members; nothing where it is there already."""
+    """Write a tar of so many members; nothing where it is there already."""
     if path.exists():
         return
     unfinished = path.with_suffix(".part")
@@ -121,7 +121,7 @@ def write_tar(path: Path, members: list[bytes], kind: Kind) -> None:
 
 
 def prepare(folder: Path, name: str) -> Path:
-    """Writes the tar of a kind below `folder`; returns its path."""
+    """Write the tar of a kind below `folder`; return its path."""
     path = folder / f"{name}.tar"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -130,7 +130,7 @@ def prepare(folder: Path, name: str) -> Path:
 
 
 def link(tar: Path, folder: Path, count: int) -> list[Path]:
-    """Gives one tar `count` names in a new folder."""
+    """Give one tar `count` names in a new folder."""
     folder.mkdir(parents=True)
     names = [folder / f"{number:05}.tar" for number in range(count)]
     for name in names:

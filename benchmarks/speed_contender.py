@@ -65,7 +65,7 @@ def job(model: str, precision: Precision) -> Contender:
 
 
 def rival(name: str) -> Contender:
-    """One of those that a user might write instead."""
+    """Return one of those that a user might write instead."""
     if name == "ray":
         import ray
         import ray.data
@@ -80,7 +80,7 @@ def rival(name: str) -> Contender:
 
 
 def count_rows(output: Path) -> int:
-    """Rows of the predictions that stand below a folder."""
+    """Return rows of the predictions that stand below a folder."""
     predictions = output / "predictions"
     place = predictions if predictions.is_dir() else output
     return sum(ds.dataset(path).count_rows() for path in place.rglob("*.parquet"))

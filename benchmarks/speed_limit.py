@@ -29,7 +29,7 @@ from implant_model.package.save import ModelPackage, load_package
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measures and prints."""
+    """Measure and prints."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model")
     parser.add_argument("tar", type=Path)
@@ -68,14 +68,14 @@ def by_turns(
 
 
 def read(tar: Path) -> list[bytes]:
-    """The members of a tar that differ."""
+    """Return the members of a tar that differ."""
     with tarfile.open(tar) as archive:
         files = [archive.extractfile(member) for member in archive.getmembers()[:NUM_DIFFERENT]]
         return [file.read() for file in files if file is not None]
 
 
 def make(data: bytes, package: ModelPackage) -> np.ndarray:
-    """The networks' picture of one member."""
+    """Return the networks' picture of one member."""
     image = picture_of(data, package.preprocessing, Limits()).image
     if image is None:
         raise ImplantError("A member of the benchmark's archive has no picture.")

@@ -50,12 +50,12 @@ class Archives(IterableDataset[tuple[str, str, torch.Tensor]]):
 
 
 def to_tensor(size_px: int) -> transforms.Compose:
-    """Pillow image to the network's input."""
+    """Return Pillow image to the network's input."""
     return transforms.Compose([transforms.Resize((size_px, size_px)), transforms.ToTensor()])
 
 
 def read_image(name: str, data: bytes) -> Image.Image:
-    """A radiograph as an 8-bit grey picture."""
+    """Return a radiograph as an 8-bit grey picture."""
     if name.endswith(".dcm"):
         dataset = dcmread(io.BytesIO(data))
         values = apply_voi_lut(apply_modality_lut(dataset.pixel_array, dataset), dataset)
@@ -69,19 +69,19 @@ def read_image(name: str, data: bytes) -> Image.Image:
 
 
 def to_bytes(values: np.ndarray) -> np.ndarray:
-    """Stretches the values from their least to their greatest over 0 to 255."""
+    """Stretch the values from their least to their greatest over 0 to 255."""
     values = values.astype(np.float64)
     values = (values - values.min()) / max(float(np.ptp(values)), 1e-9)
     return (values * 255).astype(np.uint8)
 
 
 def load_model(package: ModelPackage) -> Ensemble:
-    """The package's networks in evaluation mode, as torch builds them."""
+    """Return the package's networks in evaluation mode, as torch builds them."""
     return load_networks(package.networks, len(package.catalogue), package.files)
 
 
 def classify(paths: Sequence[Path], output: Path, package: ModelPackage) -> None:
-    """Names the implant on every radiograph of the tars."""
+    """Name the implant on every radiograph of the tars."""
     model = load_model(package)
     names = package.catalogue.names
     dataset = Archives(paths, package.preprocessing.size_px)

@@ -25,7 +25,7 @@ class Model:
         self._temperature = package.temperature
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
-        """Names the implants of one batch."""
+        """Name the implants of one batch."""
         with torch.inference_mode():
             logs, _ = self._model(torch.from_numpy(batch["image"].copy()))
         best, index = (logs / self._temperature).softmax(dim=1).max(dim=1)
@@ -33,7 +33,7 @@ class Model:
 
 
 def classify(paths: Sequence[Path], output: Path, package: ModelPackage) -> None:
-    """Names the implant on every radiograph of the tars."""
+    """Name the implant on every radiograph of the tars."""
     transform = to_tensor(package.preprocessing.size_px)
 
     def decode(row: dict[str, Any]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def measure_start(
 
 
 def first_unit(tar: Path, model: Path, environment: dict[str, str]) -> float:
-    """Seconds from the call of the job to the first file of predictions."""
+    """Return seconds from the call of the job to the first file of predictions."""
     with tempfile.TemporaryDirectory(dir=tar.parent) as folder:
         link(tar, Path(folder) / "in", NUM_TARS)
         predictions = Path(folder) / "out" / "predictions"

@@ -21,7 +21,7 @@ Rates = Mapping[str, Sequence[float]]
 
 
 def report(measured: Mapping[str, Rates]) -> str:
-    """The results as Markdown."""
+    """Return the results as Markdown."""
     lines = [
         "# Speed of the job",
         "",
@@ -58,7 +58,7 @@ def _sizing(measured: Mapping[str, Rates]) -> list[str]:
         "Radiographs an hour of one core of this machine that decodes and classifies, by the job's "
         "rate above; and, where GPUs classify, the cores for a GPU that takes 1,000 images a "
         "second, by all that the job's cores do beside the networks (pictures of a larger model "
-        "are larger, too): multiply by what `python -m benchmarks.gpu.run` says of yours "
+        "are larger, too): multiply by what `python -m benchmarks.gpu.run` states of yours "
         "(`gpu.md` has an H100's). The cost of a million radiographs is a million over the first "
         "figure, in hours of a core at your price.",
         "",
@@ -88,7 +88,7 @@ def _bfloat16(measured: Mapping[str, Rates]) -> list[str]:
 
 
 def in_bfloat16(rates: Rates) -> Rates:
-    """The same measurements with the job in bfloat16 as the job."""
+    """Return the same measurements with the job in bfloat16 as the job."""
     names = ("limit", "decode_ms", "model_ms", "bfloat16_ms")
     turns = zip(*(rates.get(name, ()) for name in names), strict=False)
     limits = [
@@ -100,7 +100,7 @@ def in_bfloat16(rates: Rates) -> Rates:
 
 
 def ratios(rates: Rates, rival: str) -> list[float]:
-    """The job's rate over a rival's, turn by turn."""
+    """Return the job's rate over a rival's, turn by turn."""
     return [ours / theirs for ours, theirs in zip(rates["job"], rates[rival], strict=False)]
 
 

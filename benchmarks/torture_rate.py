@@ -56,7 +56,7 @@ class Rates:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse, chain, summary; returns the exit code."""
+    """Parse, chain, summary; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=5000, help="in the clean batch")
     parser.add_argument("--model", type=Path, default=ROOT / "models" / "phantom")
@@ -82,7 +82,7 @@ def bad_members(count: int) -> Members:
 
 
 def mixed_archive(clean: Members, bad: Members, number: int, archives: int) -> Members:
-    """The clean members with this archive's share of the bad ones among them."""
+    """Return the clean members with this archive's share of the bad ones among them."""
     share = bad[number::archives]
     step = max(len(clean) // (len(share) + 1), 1)
     mixed = list(clean)
@@ -92,7 +92,7 @@ def mixed_archive(clean: Members, bad: Members, number: int, archives: int) -> M
 
 
 def decode_rates(model: Path, clean: Members, bad: Members, archives: int) -> Rates:
-    """Pictures per CPU second of one decoding process, clean and mixed archives in turn."""
+    """Return pictures per CPU second of one decoding process, clean and mixed archives in turn."""
     seconds = [0.0, 0.0]
     with DecodeProcess(load_package(str(model)).preprocessing, Limits()) as process:
         for _, data in clean:  # warm, the import that a foreign character set needs included
@@ -111,7 +111,7 @@ def decode_rates(model: Path, clean: Members, bad: Members, archives: int) -> Ra
 
 
 def cpu_seconds(process: DecodeProcess) -> float:
-    """CPU time of the decoding process so far; a member that ended it shows as an error.
+    """Return CPU time of the decoding process so far; a member that ended it shows as an error.
 
     Raises:
         ImplantError: There is none: it crashed.
@@ -123,7 +123,7 @@ def cpu_seconds(process: DecodeProcess) -> float:
 
 
 def job_rates(folder: Path, model: Path, clean: Members, bad: Members, archives: int) -> Rates:
-    """Pictures per second of reading clean and mixed archives in one run of the whole job.
+    """Return pictures per second of reading clean and mixed archives in one run of the whole job.
 
     Raises:
         ImplantError: The run did not end well, or the sums do not agree.
@@ -155,7 +155,7 @@ def _seconds(rows: Sequence[dict[str, Any]], kind: str) -> float:
 
 
 def report(images: int, bad: int, decoding: Rates, job: Rates) -> str:
-    """The result as Markdown."""
+    """Return the result as Markdown."""
     lines = [
         "# What bad input costs",
         "",

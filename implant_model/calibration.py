@@ -13,14 +13,14 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.integer]
 
-LEAST_TEMPERATURE = 0.05
-MOST_TEMPERATURE = 20.0
+MIN_TEMPERATURE = 0.05
+MAX_TEMPERATURE = 20.0
 # A candidate that is at least as likely as not is never left out of a set, see conformal_quantile.
-LEAST_QUANTILE = 0.5
+MIN_QUANTILE = 0.5
 
 
 def softmax(logits_NC: Floats, temperature: float = 1.0) -> npt.NDArray[np.float64]:
-    """Returns probabilities, NC, of logits (or log-probabilities) divided by a temperature."""
+    """Return probabilities, NC, of logits (or log-probabilities) divided by a temperature."""
     scaled = np.asarray(logits_NC, np.float64) / temperature
     scaled = scaled - scaled.max(axis=-1, keepdims=True)
     powers = np.exp(scaled)
@@ -28,7 +28,7 @@ def softmax(logits_NC: Floats, temperature: float = 1.0) -> npt.NDArray[np.float
 
 
 def fit_temperature(logits_NC: Floats, labels_N: Ints) -> float:
-    """Finds the temperature of least negative log-likelihood (Guo et al. 2017).
+    """Find the temperature of least negative log-likelihood (Guo et al. 2017).
 
     The likelihood is convex in 1 / temperature, and its slope, the mean of expected logit minus
     logit of the label, is bisected: no step size, no local minimum.
@@ -46,7 +46,7 @@ def fit_temperature(logits_NC: Floats, labels_N: Ints) -> float:
     """
     logits = _checked(logits_NC, labels_N)
     rows = np.arange(len(logits))
-    low, high = math.log(1 / MOST_TEMPERATURE), math.log(1 / LEAST_TEMPERATURE)
+    low, high = math.log(1 / MAX_TEMPERATURE), math.log(1 / MIN_TEMPERATURE)
     for _ in range(60):  # halves an interval of 6 to below 1e-17
         middle = (low + high) / 2
         expected = (softmax(logits, math.exp(-middle)) * logits).sum(axis=1)
@@ -58,16 +58,16 @@ def fit_temperature(logits_NC: Floats, labels_N: Ints) -> float:
 
 
 def conformal_quantile(
-    probabilities_NC: Floats, labels_N: Ints, coverage: float, least: float = LEAST_QUANTILE
+    probabilities_NC: Floats, labels_N: Ints, coverage: float, least: float = MIN_QUANTILE
 ) -> float:
-    """Finds the threshold of split conformal prediction, score 1 - probability of the label.
+    """Find the threshold of split conformal prediction, score 1 - probability of the label.
 
     With k = ceil((N + 1) coverage), the k-th smallest of N held-out scores: a set of all implants
     with 1 - probability <= it holds the right one for a share of at least `coverage` of new images
     like the held-out ones (Sadinle et al. 2019, least ambiguous sets; the guarantee is over all
     images together, not for each implant). A network that is right more often than `coverage` asks
     gets a small threshold, which leaves sets empty for images that it is sure about, too. `least`
-    mends that: raising the threshold only widens sets, so the guarantee stands, and an empty set
+    mends that: raising the threshold only widens sets, so the guarantee holds, and an empty set
     then means that no implant is even half likely.
 
     Args:
@@ -84,16 +84,16 @@ def conformal_quantile(
         ValueError: No image, shapes that do not fit, a value not finite, or coverage not in 0..1.
     """
     if not 0 < coverage < 1:
-        raise ValueError(f"coverage is {coverage}; a share inside 0..1 is wanted.")
+        raise ValueError(f"coverage is {coverage}; a share inside 0..1 is expected.")
     probabilities = _checked(probabilities_NC, labels_N)
     scores = np.sort(1 - probabilities[np.arange(len(probabilities)), labels_N])
     return max(_upper(scores, coverage, beyond=1.0), least)
 
 
 def class_quantiles(
-    probabilities_NC: Floats, labels_N: Ints, coverage: float, least: float = LEAST_QUANTILE
+    probabilities_NC: Floats, labels_N: Ints, coverage: float, least: float = MIN_QUANTILE
 ) -> list[float]:
-    """Finds a threshold for each implant, so that each is covered and not only all together.
+    """Find a threshold for each implant, so that each is covered and not only all together.
 
     An implant with enough held-out images for a finite quantile, coverage / (1 - coverage) of them,
     gets that of its own images (class-conditional or Mondrian conformal prediction, Vovk 2012); one
@@ -115,7 +115,7 @@ def class_quantiles(
 
 
 def prediction_sets(probabilities_NC: Floats, quantile: float | Floats) -> list[list[int]]:
-    """Returns the indices with 1 - probability <= quantile, most probable first, ties by index.
+    """Return the indices with 1 - probability <= quantile, most probable first, ties by index.
 
     Args:
         probabilities_NC: Calibrated probabilities; N may be 0.
@@ -130,7 +130,7 @@ def prediction_sets(probabilities_NC: Floats, quantile: float | Floats) -> list[
 
 
 def novelty_threshold(scores_N: Floats, known_pass_rate: float) -> float:
-    """Finds the novelty that a share of at most 1 - `known_pass_rate` of known implants exceeds.
+    """Find the novelty that a share of at most 1 - `known_pass_rate` of known implants exceeds.
 
     The k-th smallest score of held-out known implants, k = ceil((N + 1) rate); with too few images
     for that rate, the largest.
@@ -140,7 +140,7 @@ def novelty_threshold(scores_N: Floats, known_pass_rate: float) -> float:
     """
     scores = np.sort(np.asarray(scores_N, np.float64))
     if not 0 < known_pass_rate < 1:
-        raise ValueError(f"known_pass_rate is {known_pass_rate}; a share inside 0..1 is wanted.")
+        raise ValueError(f"known_pass_rate is {known_pass_rate}; a share inside 0..1 is expected.")
     if scores.ndim != 1 or not len(scores) or not np.isfinite(scores).all():
         raise ValueError("Novelty scores must be a vector of at least one finite value.")
     return _upper(scores, known_pass_rate, beyond=float(scores[-1]))
@@ -158,13 +158,13 @@ def _checked(values_NC: Floats, labels_N: Ints) -> npt.NDArray[np.float64]:
     if values.ndim != 2 or not len(values) or labels.shape != (len(values),):
         raise ValueError(
             f"Values of shape {values.shape} and labels of shape {labels.shape} do not fit; "
-            "(images, classes) and (images,) with at least one image are wanted."
+            "(images, classes) and (images,) with at least one image are expected."
         )
     if not np.isfinite(values).all():
         raise ValueError("A logit or probability is not finite.")
     if labels.min() < 0 or labels.max() >= values.shape[1]:
         raise ValueError(
             f"Labels run from {labels.min()} to {labels.max()}; "
-            f"0 to {values.shape[1] - 1} are wanted."
+            f"0 to {values.shape[1] - 1} are expected."
         )
     return values

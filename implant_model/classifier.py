@@ -33,7 +33,7 @@ Images = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a classifier says of N images, in their order.
+    """What a classifier states of N images, in their order.
 
     Attributes:
         probabilities_NC: Calibrated probabilities, float32; each row adds up to one.
@@ -49,7 +49,7 @@ class Predictions:
 
 
 def has_gpu() -> bool:
-    """Whether PyTorch finds a GPU on this machine."""
+    """Return whether PyTorch finds a GPU on this machine."""
     return torch.cuda.is_available()
 
 
@@ -95,7 +95,7 @@ class Classifier:
         self._preparing = threading.Lock()
 
     def classify(self, images_NHW: Images, batch_size: int | None = None) -> Predictions:
-        """Identifies images; what is said of one does not depend on the others.
+        """Identify images; what is said of one does not depend on the others.
 
         Roundings may: a GPU has other algorithms for another number of them. Several threads may
         call it at a time.
@@ -112,7 +112,7 @@ class Classifier:
         if images_NHW.shape[1:] != (size_px, size_px):
             raise ValueError(
                 f"Images of shape {images_NHW.shape} do not fit; (N, {size_px}, {size_px}) as "
-                "made by the package's preprocessing is wanted."
+                "made by the package's preprocessing is expected."
             )
         logs_NC, novelty_N = self._measured(images_NHW, batch_size)
         probabilities_NC = softmax(logs_NC, self.package.temperature).astype(np.float32)
@@ -142,7 +142,7 @@ class Classifier:
             return self._on_device[batch_size]
 
     def _measured(self, images_NHW: Images, batch_size: int | None) -> tuple[Array, Array]:
-        """Log probabilities, NC, and novelty scores, N."""
+        """Return log probabilities, NC, and novelty scores, N."""
         if self.device.type == "cuda" and len(images_NHW):
             _check(images_NHW, batch_size)
             return self.device_batches(batch_size).run(images_NHW)
@@ -163,7 +163,7 @@ class Classifier:
 
 
 def decide(num_candidates: int, novelty: float, threshold: float) -> Outcome:
-    """Returns the outcome of an image with so many candidates and this novelty."""
+    """Return the outcome of an image with so many candidates and this novelty."""
     if novelty > threshold or num_candidates == 0:
         return Outcome.UNKNOWN
     return Outcome.IDENTIFIED if num_candidates == 1 else Outcome.AMBIGUOUS
@@ -177,7 +177,7 @@ def measure(
     precision: Precision = "float32",
     pool: Executor | None = None,
 ) -> tuple[Array, Array]:
-    """Runs networks over images, as a classifier does before calibration; training uses it, too.
+    """Run networks over images, as a classifier does before calibration; training uses it, too.
 
     Args:
         networks: In evaluation mode, on `device`.
@@ -207,10 +207,10 @@ def _check(images_NHW: Images, batch_size: int | None) -> None:
     if images_NHW.dtype != np.uint8 or images_NHW.ndim != 3:
         raise ValueError(
             f"Images are {images_NHW.dtype} with {images_NHW.ndim} dimensions; uint8, (N, H, W) "
-            "is wanted."
+            "is expected."
         )
     if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}; at least 1 is wanted.")
+        raise ValueError(f"batch_size is {batch_size}; at least 1 is expected.")
 
 
 def _batches(images_NHW: Images, batch_size: int, device: torch.device) -> Iterator[Images]:

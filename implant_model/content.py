@@ -1,7 +1,7 @@
 """What bytes are, by their first ones: the one table of formats that are read or recognised.
 
 A name is never asked. A tar has no first bytes of its own: `archives.members` tells it by a header
-block's checksum. DICOM without a preamble is told by `decode.dicom`, which looks closer.
+block's checksum. DICOM without a preamble is recognised by `decode.dicom`, which looks closer.
 """
 
 import re
@@ -25,12 +25,12 @@ class Content(StrEnum):
 
     @property
     def is_archive(self) -> bool:
-        """Whether it is an archive or a compressed file."""
+        """Return whether it is an archive or a compressed file."""
         return self in _ARCHIVES
 
     @property
     def is_image(self) -> bool:
-        """Whether it is an image, of a format that is read or not."""
+        """Return whether it is an image, of a format that is read or not."""
         return self in _IMAGES
 
 

@@ -94,7 +94,7 @@ class ArchiveStatus(StrEnum):
 
     @property
     def is_readable(self) -> bool:
-        """Whether the archive's members were read, so that they have rows."""
+        """Return whether the archive's members were read, so that they have rows."""
         return self in (ArchiveStatus.COMPLETE, ArchiveStatus.SALVAGED)
 
 

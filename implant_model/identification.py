@@ -38,7 +38,7 @@ class Identification:
         candidates: The conformal prediction set by name, best first; may be empty.
         top: The best three with their probabilities, best first.
         novelty: Score for 'not one of the known implants'; higher is stranger.
-        header: What the file says of itself, identifiers as they are; not shown by `repr`.
+        header: What the file states of itself, identifiers as they are; not shown by `repr`.
         image_HW: The picture that the networks saw, uint8, bone bright; None where rejected.
     """
 

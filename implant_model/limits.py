@@ -48,5 +48,5 @@ class Limits:
             value = getattr(self, field.name)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(
-                    f"Limits.{field.name} is {value!r}; a whole number >= 1 is wanted."
+                    f"Limits.{field.name} is {value!r}; a whole number >= 1 is expected."
                 )

@@ -18,7 +18,7 @@ Array64 = npt.NDArray[np.float64]
 Method = Literal["mahalanobis", "normalised_mahalanobis", "relative_mahalanobis"]
 
 METHODS: tuple[Method, ...] = get_args(Method)
-MOST_AXES = 128  # 128 x 2,048 float32 is 1 MB; later axes of an embedding are noise
+MAX_AXES = 128  # 128 x 2,048 float32 is 1 MB; later axes of an embedding are noise
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +36,7 @@ class Gaussian:
     rest: float
 
     def whitened(self, vectors_NF: npt.ArrayLike) -> Array64:
-        """Returns vectors whose Euclidean distances are the Mahalanobis distances of the given."""
+        """Return vectors whose Euclidean distances are the Mahalanobis distances of the given."""
         vectors = np.asarray(vectors_NF, np.float64)
         axes_KF = self.axes_KF.astype(np.float64)
         ball = 1 / np.sqrt(self.rest)
@@ -68,7 +68,7 @@ class NoveltyReference:
     method: Method
 
     def score(self, features_NF: npt.ArrayLike) -> Array:
-        """Returns the novelty, N float32, of embeddings; higher is stranger."""
+        """Return the novelty, N float32, of embeddings; higher is stranger."""
         features = np.asarray(features_NF, np.float64)
         whitened = self.within.whitened(_placed(features, self.mean_F, self.method))
         nearest = np.full(len(features), np.inf)
@@ -79,7 +79,7 @@ class NoveltyReference:
         return nearest.astype(np.float32)
 
     def to_bytes(self) -> bytes:
-        """Returns the reference as a safetensors file."""
+        """Return the reference as a safetensors file."""
         return safetensors.numpy.save(
             {
                 "centres": self.centres_CF,
@@ -95,7 +95,7 @@ class NoveltyReference:
 
     @classmethod
     def from_bytes(cls, data: bytes, method: Method, num_classes: int) -> "NoveltyReference":
-        """Reads what `to_bytes` wrote.
+        """Read what `to_bytes` wrote.
 
         Raises:
             PackageError: Not safetensors, or tensors missing, of wrong shape, or not finite.
@@ -120,7 +120,7 @@ def fit_novelty(
     num_classes: int,
     method: Method = "mahalanobis",
 ) -> NoveltyReference:
-    """Describes the embeddings of the training images.
+    """Describe the embeddings of the training images.
 
     Args:
         features_NF: Embeddings, finite; more images than classes.
@@ -155,7 +155,7 @@ def fit_novelty(
 
 
 def _placed(features_NF: Array64, mean_F: Array, method: Method) -> Array64:
-    """Embeddings in the space that a method measures distances in."""
+    """Return embeddings in the space that a method measures distances in."""
     if method != "normalised_mahalanobis":
         return features_NF
     offsets_NF = features_NF - mean_F
@@ -163,8 +163,8 @@ def _placed(features_NF: Array64, mean_F: Array, method: Method) -> Array64:
     return np.asarray(offsets_NF / np.maximum(lengths_N1, 1e-12), np.float64)
 
 
-def shrunk_covariance(offsets_NF: Array64, most_axes: int = MOST_AXES) -> Gaussian:
-    """Estimates a covariance from centred vectors, shrunk towards a ball.
+def shrunk_covariance(offsets_NF: Array64, most_axes: int = MAX_AXES) -> Gaussian:
+    """Estimate a covariance from centred vectors, shrunk towards a ball.
 
     Ledoit and Wolf 2004: (1 - a) S + a m I, m the mean variance and a the share that minimises the
     expected squared error, from the data alone. It keeps the axes of S, so only the variances
@@ -186,7 +186,7 @@ def shrunk_covariance(offsets_NF: Array64, most_axes: int = MOST_AXES) -> Gaussi
 
 
 def _main_axes(offsets_NF: Array64, most_axes: int) -> tuple[Array64, Array64]:
-    """All variances that are not 0, the greatest first, and the axes of the first of them.
+    """Return all variances that are not 0, the greatest first, and the axes of the first of them.
 
     Of fewer images than features by the images' inner products, in a tenth of the time.
     """
@@ -239,5 +239,5 @@ def _check(tensors: dict[str, Array], num_classes: int) -> None:
         if not whole or not np.isfinite(tensor).all() or not positive:
             raise PackageError(
                 f"The novelty reference's {name} is {tensor.dtype} of shape {tensor.shape}; finite "
-                f"float32 of shape {shapes[name]}, variances above 0, is wanted."
+                f"float32 of shape {shapes[name]}, variances above 0, is expected."
             )

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from implant_model.errors import UsageError
 
-LEAST_KEY = 16  # bytes; the pseudonyms have 128 bits, and a shorter key would be guessed first
-MOST_KEY = 65_536
-LEAST_KEY_VARIETY = 6  # different bytes: a run of zeros is no key, 16 random hex digits have more
+MIN_KEY = 16  # bytes; the pseudonyms have 128 bits, and a shorter key would be guessed first
+MAX_KEY = 65_536
+MIN_KEY_VARIETY = 6  # different bytes: a run of zeros is no key, 16 random hex digits have more
 _PSEUDONYM = 16  # bytes: two of 10**9 patients share one with probability 1e-21
 _KEY_ID = 6
 _CONTENT = "content"
@@ -51,11 +51,11 @@ class Protector:
             _check_key(self.key, "The key")
 
     def identifier(self, kind: str, value: str | None) -> str | None:
-        """Returns what the tables may hold of an identifier.
+        """Return what the tables may hold of an identifier.
 
         Args:
             kind: `patient`, `study`, ...: one value gets another pseudonym for each kind.
-            value: As it stands in the file; blanks and NUL around it are DICOM's padding.
+            value: As it is in the file; blanks and NUL around it are DICOM's padding.
 
         Returns:
             None for a missing or blank value and under `drop`; 32 hex digits under `pseudonymise`,
@@ -75,7 +75,7 @@ class Protector:
         return self._digest(kind, plain.encode(errors="surrogatepass"))
 
     def content(self, data: bytes | memoryview) -> str | None:
-        """Returns a hash by which equal members are found, 32 hex digits; None under `drop`.
+        """Return a hash by which equal members are found, 32 hex digits; None under `drop`.
 
         Keyed wherever there is a key: a plain hash lets anyone who holds an image look it up.
         """
@@ -97,7 +97,7 @@ class Protector:
 
 
 def load_key(path: str | Path) -> bytes:
-    """Reads the key of the pseudonyms; a newline at its end is not part of it.
+    """Read the key of the pseudonyms; a newline at its end is not part of it.
 
     Raises:
         UsageError: Not there, not readable, shorter than 16 bytes or no secret; the key's content
@@ -106,7 +106,7 @@ def load_key(path: str | Path) -> bytes:
     remedy = "Make one with: head -c 32 /dev/urandom | base64 > FILE; chmod 600 FILE."
     try:
         with Path(path).open("rb") as file:
-            key = file.read(MOST_KEY + 1).rstrip(b"\r\n")
+            key = file.read(MAX_KEY + 1).rstrip(b"\r\n")
     except FileNotFoundError:
         raise UsageError(f"There is no key file {path}. {remedy}") from None
     except OSError as error:
@@ -116,9 +116,9 @@ def load_key(path: str | Path) -> bytes:
 
 
 def _check_key(key: bytes, what: str) -> None:
-    if not LEAST_KEY <= len(key) <= MOST_KEY:
-        raise UsageError(f"{what} has {len(key)} bytes; {LEAST_KEY} to {MOST_KEY} are accepted.")
-    if len(set(key)) < LEAST_KEY_VARIETY:
+    if not MIN_KEY <= len(key) <= MAX_KEY:
+        raise UsageError(f"{what} has {len(key)} bytes; {MIN_KEY} to {MAX_KEY} are accepted.")
+    if len(set(key)) < MIN_KEY_VARIETY:
         raise UsageError(
             f"{what} has only {len(set(key))} different bytes; it would be guessed. "
             "Use random bytes."

@@ -26,7 +26,7 @@ Array = npt.NDArray[np.float32]
 def heat_maps(
     networks: Ensemble, images_BHW: npt.NDArray[np.uint8], labels_B: npt.ArrayLike
 ) -> Array:
-    """Computes what speaks for a label, averaged over the classifiers.
+    """Compute what speaks for a label, averaged over the classifiers.
 
     Args:
         networks: In evaluation mode, on any device.
@@ -52,7 +52,7 @@ def heat_maps(
 def _heat(
     network: ImplantClassifier, images_BCHW: torch.Tensor, labels_B: torch.Tensor
 ) -> torch.Tensor:
-    """Returns one network's heat, BHW, in 0..1."""
+    """Return one network's heat, BHW, in 0..1."""
     backbone = network.backbone
     if not isinstance(backbone, FisherBackbone):
         return _grad_cam(network, images_BCHW, labels_B)
@@ -67,7 +67,7 @@ def _heat(
 def _grad_cam(
     network: ImplantClassifier, images_BCHW: torch.Tensor, labels_B: torch.Tensor
 ) -> torch.Tensor:
-    """Returns one network's heat, BHW, in 0..1."""
+    """Return one network's heat, BHW, in 0..1."""
     maps: list[torch.Tensor] = []
 
     def keep(_module: Any, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
@@ -116,7 +116,7 @@ class Explanation:
 
 
 def explain(classifier: Classifier, image_HW: Image, label: int) -> Explanation:
-    """Explains one label of one image.
+    """Explain one label of one image.
 
     Args:
         classifier: A package at work.
@@ -128,7 +128,8 @@ def explain(classifier: Classifier, image_HW: Image, label: int) -> Explanation:
     """
     if not 0 <= label < len(classifier.package.catalogue):
         raise ValueError(
-            f"Label {label} was asked for; 0 to {len(classifier.package.catalogue) - 1} are wanted."
+            f"Label {label} was asked for; accepted are 0 to "
+            f"{len(classifier.package.catalogue) - 1}."
         )
     if image_HW.dtype != np.uint8 or image_HW.ndim != 2:
         raise ValueError(
@@ -139,7 +140,7 @@ def explain(classifier: Classifier, image_HW: Image, label: int) -> Explanation:
 
 
 def _cut_out(classifier: Classifier, image_HW: Image) -> Image | None:
-    """Returns what the classifiers with two channels see as their second."""
+    """Return what the classifiers with two channels see as their second."""
     segmenter = classifier.networks.segmenter
     if segmenter is None:
         return None

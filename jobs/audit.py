@@ -7,11 +7,11 @@ r"""Sets a registry's records against what the radiographs show, and lists those
         python -m jobs.audit --predictions s3://registry/out --report /shared/audit \
         --registry s3://registry/records.parquet --model s3://models/hips
 
-The registry's table says which image is meant (instance, study, accession, or patient with side and
-joint) and what was implanted (implant, manufacturer, product). Columns are found by such names, or
-named by --columns. With a key file its identifiers become the pseudonyms that classify wrote;
-pseudonyms are taken as they are. --model is wanted for thresholds, synonyms and MR-safety notes of
-a package that does not ship with this software.
+The registry's table states which image is meant (instance, study, accession, or patient with side
+and joint) and what was implanted (implant, manufacturer, product). Columns are found by such names,
+or named by --columns. With a key file its identifiers become the pseudonyms that classify wrote;
+pseudonyms are taken as they are. --model is expected for thresholds, synonyms and MR-safety notes
+of a package that does not ship with this software.
 
 Writes to DIR: worklist.parquet and .csv (contradictions, likeliest error first), verdicts.parquet
 (every record), mr_safety.parquet and .csv, excluded.csv, same_joint.csv (records of a joint that
@@ -49,7 +49,7 @@ from jobs.entry.command import DISCLAIMER, INCOMPLETE, OK, run_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse, chain, summary; returns the exit code."""
+    """Parse, chain, summary; return the exit code."""
     options = parse_audit(arguments, __doc__)
     previous = read_previous(options)
     synonyms = read_synonyms(options.synonyms)
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def read_previous(options: AuditOptions) -> Mapping[str, Any] | None:
-    """The summary of the audit before: the one that was named, or the folder's own."""
+    """Return the summary of the audit before: the one that was named, or the folder's own."""
     uri = options.previous or storage.normalise(str(options.report / files.SUMMARY))
     return last_audit.read_previous(uri, is_asked=options.previous is not None)
 
@@ -73,7 +73,7 @@ def read_previous(options: AuditOptions) -> Mapping[str, Any] | None:
 def audit(
     file: RegistryFile, output: Output, options: AuditOptions, synonyms: Mapping[str, str]
 ) -> Audited:
-    """Records and images joined, combined, judged."""
+    """Record and images joined, combined, judged."""
     model = output.model
     names, words = model.catalogue.names, Names(model.catalogue, synonyms)
     are_pseudonyms = holds_pseudonyms(output.dataset, model.id, file.key)
@@ -98,7 +98,7 @@ def audit(
 
 
 def write(folder: Path, audited: Audited, found: Findings) -> None:
-    """Writes tables, page and, when all else is there, the summary."""
+    """Write tables, page and, when all else is there, the summary."""
     page, summary = render_audit(found).encode(), to_json(found)
     files.write_tables(folder, audited)
     write_whole(folder / files.PAGE, page)
@@ -106,7 +106,7 @@ def write(folder: Path, audited: Audited, found: Findings) -> None:
 
 
 def summarise(found: Findings, folder: Path) -> None:
-    """Prints what was audited, what was found, and what is not in it."""
+    """Print what was audited, what was found, and what is not in it."""
     print(f"{found.source.model}: {found.num_records:,} records, {found.num_images:,} images")
     for verdict, count in found.verdicts.items():
         if count:
@@ -131,7 +131,7 @@ def summarise(found: Findings, folder: Path) -> None:
 
 
 def describe_rate(found: Findings) -> str:
-    """The rate of errors with its interval, or why it is not known."""
+    """Return the rate of errors with its interval, or why it is not known."""
     if found.why_no_rate:
         return f"not known. {found.why_no_rate}"
     value, low, high = (100 * part for part in (found.rate.value, found.rate.low, found.rate.high))

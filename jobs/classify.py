@@ -37,7 +37,7 @@ from jobs.tables.records import ArchiveResult
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse, chain, summary; returns the exit code."""
+    """Parse, chain, summary; return the exit code."""
     options = parse_classify(arguments, __doc__)
     package = load_package(options.model, weights=False)
     recipe = options.recipe(package)
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.dry_run:
         return OK
     if not plan.todo:
-        tables.seal()  # what a run left that died at its very end
+        tables.write_checksums()  # what a run left that died at its very end
     results = classify(plan, options, recipe, package, tables, run) if plan.todo else []
     health = take_health(results, identity, options.output, options.max_rejected, options.max_drift)
     print(summarise(plan, results, options.output, health), flush=True)
@@ -69,7 +69,7 @@ def classify(
     tables: Tables,
     run: str,
 ) -> list[ArchiveResult]:
-    """Reads, decodes, classifies and publishes the planned archives.
+    """Read, decodes, classifies and publish the planned archives.
 
     Returns:
         One result for each planned archive, as its tables have it.

@@ -8,7 +8,7 @@ It writes archives of synthetic radiographs (phantoms) and of what else archives
 archives are known to hold, and writes a report. Then it makes a registry of the phantoms, 5 % of
 its records wrong, and runs `jobs.audit` on it. A second run finds nothing to classify. Phantoms are
 no evidence about patients. Exit codes: 0 everything went as it should; 2 the call is wrong; 3
-something did not, and a line says what; 75 another run holds the output.
+something did not, and a line states what; 75 another run holds the output.
 """
 
 import os
@@ -44,14 +44,14 @@ NO_EVIDENCE: Final = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse, chain, summary; returns the exit code."""
+    """Parse, chain, summary; return the exit code."""
     parser = Parser("demo", __doc__)
     parser.add_argument("--output", default="demo-output", metavar="DIR", help="where to write")
     return run(local_folder(parser.parse_args(arguments).output))
 
 
 def run(folder: Path, model: Path = MODEL, num_each: int = NUM_EACH) -> int:
-    """Makes samples, classifies and verifies them, writes the report and says what was seen."""
+    """Make samples, classifies and verify them, writes the report and states what was seen."""
     package = load_package(str(model))
     samples = make_samples(folder, num_each)
     print(describe(samples), flush=True)
@@ -73,7 +73,7 @@ def run(folder: Path, model: Path = MODEL, num_each: int = NUM_EACH) -> int:
 
 
 def local_folder(output: str) -> Path:
-    """The folder to write to.
+    """Return the folder to write to.
 
     Raises:
         UsageError: It is no folder of this machine, or cannot be made.
@@ -89,7 +89,7 @@ def local_folder(output: str) -> Path:
 
 
 def make_key(path: Path) -> str:
-    """The file of a random key, made on the first run; only its owner may read it."""
+    """Return the file of a random key, made on the first run; only its owner may read it."""
     if not path.exists():
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(secrets.token_hex(32))
@@ -97,7 +97,7 @@ def make_key(path: Path) -> str:
 
 
 def describe(samples: Samples) -> str:
-    """What there is to classify."""
+    """Return what there is to classify."""
     made = "Made" if samples.are_new else "Found"
     phantoms = sum(bool(truth.label) for truth in samples.truths)
     return (
@@ -110,7 +110,7 @@ def describe(samples: Samples) -> str:
 def write_report(
     path: Path, facts: RunFacts, comparison: Comparison, package: ModelPackage, is_whole: bool
 ) -> Path:
-    """Writes the page of the run, in place of an older one."""
+    """Write the page of the run, in place of an older one."""
     verified = "Every published row is whole and accounted for (jobs.verify)."
     page = render_run(
         facts,
@@ -125,7 +125,7 @@ def write_report(
 
 
 def summarise(facts: RunFacts, comparison: Comparison) -> str:
-    """One paragraph of what was seen."""
+    """Return one paragraph of what was seen."""
     left_out = sum(facts.outcomes.get(o, 0) for o in (Outcome.REJECTED, Outcome.IGNORED))
     seen = [
         f"What was seen: {facts.members:,} members, one row each.",
@@ -144,9 +144,9 @@ def summarise(facts: RunFacts, comparison: Comparison) -> str:
 def conclude(
     facts: RunFacts, done: sample_audit.DemoAudit, faults: Sequence[str], report: Path
 ) -> str:
-    """What the audit found, what went wrong, and where everything lies."""
-    told = [sample_audit.describe(done), NO_EVIDENCE, DISCLAIMER]
-    lines = ["", *textwrap.wrap(" ".join(told), 100), ""]
+    """Return what the audit found, what went wrong, and where everything lies."""
+    sentences = [sample_audit.describe(done), NO_EVIDENCE, DISCLAIMER]
+    lines = ["", *textwrap.wrap(" ".join(sentences), 100), ""]
     lines += [f"Not as it should be: {fault}" for fault in faults]
     lines += [
         f"Predictions: {storage.join(facts.output, PREDICTIONS)}",

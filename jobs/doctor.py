@@ -42,7 +42,7 @@ class DoctorOptions:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse, chain, summary; returns the exit code."""
+    """Parse, chain, summary; return the exit code."""
     options = parse_doctor(arguments)
     findings = list(examine(options))
     for finding in findings:
@@ -52,17 +52,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse_doctor(arguments: Sequence[str] | None) -> DoctorOptions:
-    """Reads the command line.
+    """Read the command line.
 
     Raises:
-        UsageError: It is not of the contract's form; one sentence says why.
+        UsageError: It is not of the contract's form; one sentence explains why.
     """
     parser = Parser("doctor", __doc__)
     add = parser.add_argument
     add("--address", type=parse_address, help="http://HEAD:8265 or HEAD:6379 of a Ray cluster")
     add("--output", type=storage.normalise, metavar="URI", help="the --output of classify")
     add("--spill", metavar="FOLDER", help="Ray's temporary folder; default RAY_TMPDIR or /tmp/ray")
-    add("--gpu", action="store_true", help="a GPU is wanted: here, or on the cluster HEAD:6379")
+    add("--gpu", action="store_true", help="a GPU is expected: here, or on the cluster HEAD:6379")
     values = vars(parser.parse_args(arguments))
     if values["address"] is None and os.environ.get("RAY_ADDRESS"):
         values["address"] = parse_address(os.environ["RAY_ADDRESS"])
@@ -72,7 +72,7 @@ def parse_doctor(arguments: Sequence[str] | None) -> DoctorOptions:
 
 
 def examine(options: DoctorOptions) -> Iterator[str]:
-    """All checks, the cheap ones first; yields findings."""
+    """Yield all checks, the cheap ones first; yields findings."""
     yield from check_versions()
     yield from check_codecs()
     yield from check_spill_folder(options.spill)

@@ -44,7 +44,7 @@ NOVELTY = ("called_unknown", "unknown_found", "novelty_auroc")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse, chain, summary; returns the exit code."""
+    """Parse, chain, summary; return the exit code."""
     call = parse(arguments)
     folder = make_folder(call.report)
     classifier = Classifier(load_package(call.model, weights=False), usable_device(call.device))
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse(arguments: Sequence[str] | None) -> Namespace:
-    """Reads the command line."""
+    """Read the command line."""
     parser = Parser("evaluate", __doc__)
     parser.add_argument("--model", required=True, metavar="URI", help="a model package")
     parser.add_argument("--images", nargs="+", required=True, metavar="URI")
@@ -107,7 +107,7 @@ def parse(arguments: Sequence[str] | None) -> Namespace:
 
 
 def check_images(held: Gathered) -> None:
-    """Refuses a set without an image.
+    """Refuse a set without an image.
 
     Raises:
         UsageError: No labelled image could be read.
@@ -119,7 +119,7 @@ def check_images(held: Gathered) -> None:
 
 
 def summarise(found: Evaluation, folder: Path) -> None:
-    """Prints the figures, what they rest on, and what is not in them."""
+    """Print the figures, what they rest on, and what is not in them."""
     data = found.data
     print(f"{found.model} on {data.name}: {data.num_images:,} images, {data.num_groups:,} groups")
     for name in (*SHOWN, *NOVELTY):

@@ -35,7 +35,7 @@ SHOWN = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse, chain, summary; returns the exit code."""
+    """Parse, chain, summary; return the exit code."""
     parser = Parser("explain", __doc__)
     parser.add_argument("image", metavar="IMAGE", help="one radiograph")
     parser.add_argument("--model", required=True, metavar="URI", help="a model package")
@@ -45,9 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     package = load_package(call.model, weights=False)
     image_HW = prepare(read_radiograph(call.image, "IMAGE"), package.preprocessing)
     classifier = Classifier(package)
-    says = classifier.classify(image_HW[None])
-    best = int(says.probabilities_NC[0].argmax())
-    title, lines = describe(package, says)
+    predictions = classifier.classify(image_HW[None])
+    best = int(predictions.probabilities_NC[0].argmax())
+    title, lines = describe(package, predictions)
     name = plain(package.catalogue[best].name)
     picture = explanation_picture(explain(classifier, image_HW, best), title, lines, name)
     write_picture(output, picture)
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def prepare(member: Member, spec: Preprocessing) -> np.ndarray:
-    """Decodes and preprocesses in a child process.
+    """Decode and preprocesses in a child process.
 
     Raises:
         MemberError: There is no picture that the model may see.
@@ -71,16 +71,16 @@ def prepare(member: Member, spec: Preprocessing) -> np.ndarray:
 
 
 def rejected(reason: Reason | None) -> MemberError:
-    """The reason as one sentence, without the file's name."""
+    """Return the reason as one sentence, without the file's name."""
     known = Reason.CORRUPT if reason is None else reason
     why = wording.REASONS[known]
     return MemberError(known, f"The image is rejected as {known}: {why[:1].lower()}{why[1:]}")
 
 
-def describe(package: ModelPackage, says: Predictions) -> tuple[str, list[str]]:
-    """Title and lines for people: outcome, the best three and all candidates, novelty."""
-    outcome, candidates = says.outcomes[0], says.candidates[0]
-    probabilities_C, novelty = says.probabilities_NC[0], float(says.novelty_N[0])
+def describe(package: ModelPackage, predictions: Predictions) -> tuple[str, list[str]]:
+    """Return title and lines for people: outcome, the best three and all candidates, novelty."""
+    outcome, candidates = predictions.outcomes[0], predictions.candidates[0]
+    probabilities_C, novelty = predictions.probabilities_NC[0], float(predictions.novelty_N[0])
     ranked = [int(index) for index in np.argsort(-probabilities_C, kind="stable")]
     lines = [f"{wording.OUTCOMES[outcome]} Model {package.id}."]
     for index in ranked[: max(SHOWN, len(candidates))]:
@@ -96,7 +96,7 @@ def describe(package: ModelPackage, says: Predictions) -> tuple[str, list[str]]:
 
 
 def name_of(implant: Implant) -> str:
-    """An implant with its maker and what the catalogue notes of it."""
+    """Return an implant with its maker and what the catalogue notes of it."""
     product = f" {implant.product}" if implant.product else ""
     note = f"; MR: {implant.mr_safety} ({implant.mr_safety_source})" if implant.mr_safety else ""
     return plain(f"{implant.name} ({implant.manufacturer}{product}{note})")

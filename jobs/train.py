@@ -38,8 +38,8 @@ from training.data.divide import Division, divide
 from training.data.gather import load_set
 from training.data.labelled import LabelledSet, num_missing, unread_archives, write_excluded
 from training.data.labels import read_table
-from training.data.set_report import describe_classes, describe_cues, describe_links
-from training.data.shortcuts import CueReport, probe_cues
+from training.data.set_report import describe_classes, describe_links, describe_shortcuts
+from training.data.shortcuts import ShortcutReport, probe_shortcuts
 from training.data.trained_on import learned_before
 from training.fit.fitting import Fitted, Workplace, check_networks, fit_split
 from training.masks.mask_files import mask_files
@@ -63,12 +63,12 @@ class Call:
 
     @property
     def work(self) -> Path:
-        """What a resumed training needs."""
+        """Return what a resumed training needs."""
         return self.output.with_name(f"{self.output.name}.work")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse, chain, summary; returns the exit code."""
+    """Parse, chain, summary; return the exit code."""
     call = parse(arguments)
     preprocessing = Preprocessing.from_json(
         {**Preprocessing().to_json(), **call.config.preprocessing}
@@ -114,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse(arguments: Sequence[str] | None) -> Call:
-    """Reads the command line and the settings file."""
+    """Read the command line and the settings file."""
     parser = Parser("train", __doc__)
     parser.add_argument("--images", nargs="+", required=True, metavar="URI")
     parser.add_argument("--labels", metavar="FILE")
@@ -138,7 +138,7 @@ def parse(arguments: Sequence[str] | None) -> Call:
 
 
 def check_folders(call: Call) -> None:
-    """Refuses to write over a package or, without --resume, over a training that was begun."""
+    """Refuse to write over a package or, without --resume, over a training that was begun."""
     if call.output.exists() and (not call.output.is_dir() or any(call.output.iterdir())):
         raise UsageError(f"--output {call.output} is there already; choose another folder.")
     begun = (call.work / "checkpoints").exists() or any(call.work.glob("*.jsonl"))
@@ -149,32 +149,34 @@ def check_folders(call: Call) -> None:
 
 
 def workplace(call: Call) -> Workplace:
-    """Where the trainings run, see `place_workers`."""
+    """Return where the trainings run, see `place_workers`."""
     use_gpu = place_workers(call.workers, say)
     checkpoints = call.config.fit.checkpoints or str(call.work / "checkpoints")
     return Workplace(call.work, checkpoints, call.workers, use_gpu, say)
 
 
 def say(line: str) -> None:
-    """Prints a line of progress at once."""
+    """Print a line of progress at once."""
     print(line, flush=True)
 
 
-def report_set(labelled: LabelledSet, division: Division, file: Path) -> CueReport:
-    """Says and keeps what is odd about the set, of many classes those of the fewest groups."""
-    cues = probe_cues(labelled.images_NSS, labelled.sizes_N2, labelled.labels_N, division.groups_N)
+def report_set(labelled: LabelledSet, division: Division, file: Path) -> ShortcutReport:
+    """State and keep what is odd about the set, of many classes those of the fewest groups."""
+    cues = probe_shortcuts(
+        labelled.images_NSS, labelled.sizes_N2, labelled.labels_N, division.groups_N
+    )
     classes = describe_classes(labelled, division)
-    links, told = describe_links(labelled, division), [*describe_cues(cues)]
-    write_whole(file, ("\n".join([*links, *told, *classes]) + "\n").encode())
+    links, cue_lines = describe_links(labelled, division), [*describe_shortcuts(cues)]
+    write_whole(file, ("\n".join([*links, *cue_lines, *classes]) + "\n").encode())
     more = len(classes) - CLASSES_SAID
     rest = [f"  and {more:,} classes more, in {file}"] if more > 0 else []
-    for line in (*links, *told, *classes[:CLASSES_SAID], *rest):
+    for line in (*links, *cue_lines, *classes[:CLASSES_SAID], *rest):
         say(line)
     return cues
 
 
 def find_masks(labelled: LabelledSet, call: Call) -> MaskSet | None:
-    """The masks that the settings want; None where they want none."""
+    """Return the masks that the settings want; None where they want none."""
     settings = call.config.segmenter
     if not call.config.needs_masks:
         return None
@@ -196,7 +198,7 @@ def fit(
     place: Workplace,
     masks: MaskSet | None,
 ) -> tuple[Fitted, list[Fitted]]:
-    """Fits the folds' networks, if there are folds, and the one that is shipped.
+    """Fit the folds' networks, if there are folds, and the one that is shipped.
 
     A training is named by all that decides it, so that --resume never mixes two.
     """
@@ -215,7 +217,7 @@ def fit(
 def summarise(
     call: Call, labelled: LabelledSet, division: Division, package: str, figures: Figures
 ) -> None:
-    """Prints what was made, from what, and how well it did."""
+    """Print what was made, from what, and how well it did."""
     print(f"{len(labelled):,} images of {len(labelled.names)} classes", end="; ")
     print(f"{len(labelled.excluded):,} left out, listed in {call.work / 'excluded.csv'}")
     parts = f"Test parts of {len(division.folds)} folds" if division.folds else "Test part"
@@ -230,7 +232,7 @@ def summarise(
 
 
 def say_missing(labelled: LabelledSet) -> int:
-    """Says what the training went without; returns the exit code."""
+    """State what the training went without; return the exit code."""
     missing, unread = num_missing(labelled), unread_archives(labelled)
     if missing:
         print(f"Labelled, but not to be read: {missing:,} images, see excluded.csv")

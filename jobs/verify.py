@@ -19,7 +19,7 @@ from jobs.tables.verification import verify_output
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse, chain, summary; returns the exit code."""
+    """Parse, chain, summary; return the exit code."""
     parser = Parser("verify", __doc__)
     parser.add_argument("output", metavar="OUTPUT", help="the --output of classify")
     output = storage.normalise(parser.parse_args(arguments).output)

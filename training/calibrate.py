@@ -102,7 +102,7 @@ class Measured:
 def run_networks(
     files: Mapping[NetworkSpec, bytes], num_classes: int, images_NSS: Images, device: str
 ) -> Outputs:
-    """Runs packaged networks, as the ensemble that they make, on preprocessed images.
+    """Run packaged networks, as the ensemble that they make, on preprocessed images.
 
     Args:
         files: The networks with the content of their files.
@@ -116,7 +116,7 @@ def run_networks(
 
 
 def hold_out(reference: NoveltyReference, outputs: Outputs, labels_N: Indices) -> HeldOut:
-    """Scores images that neither the networks nor the reference were fitted to.
+    """Score images that neither the networks nor the reference were fitted to.
 
     Args:
         reference: What novelty is measured from.
@@ -129,7 +129,7 @@ def hold_out(reference: NoveltyReference, outputs: Outputs, labels_N: Indices) -
 def hold_out_folds(
     train: Outputs, labels_N: Indices, logits_NK: Floats, folds_N: Indices, method: Method
 ) -> HeldOut:
-    """Scores the images that networks were fitted to as if each fold of them were new.
+    """Score the images that networks were fitted to as if each fold of them were new.
 
     Args:
         train: Outputs of networks whose embeddings never saw a label.
@@ -155,7 +155,7 @@ def calibrate(
     known_pass: float,
     by_class: bool,
 ) -> Calibrated:
-    """Sets everything that a package promises.
+    """Set everything that a package promises.
 
     Args:
         reference: Where known implants lie.
@@ -177,7 +177,7 @@ def calibrate(
 
 
 def measure(outputs: Outputs, indices_N: Indices, calibration: Calibrated) -> Measured:
-    """Applies a calibration to outputs on a test part."""
+    """Apply a calibration to outputs on a test part."""
     probabilities_NK = softmax(outputs.logits_NK, calibration.temperature)
     novelty_N = calibration.reference.score(outputs.features_NF)
     own = calibration.own_quantiles
@@ -192,7 +192,7 @@ def measure(outputs: Outputs, indices_N: Indices, calibration: Calibrated) -> Me
 
 
 def pool(parts: list[Measured]) -> Measured:
-    """Joins the folds' test parts, which share no image."""
+    """Join the folds' test parts, which share no image."""
     return Measured(
         np.concatenate([part.indices_N for part in parts]),
         np.concatenate([part.probabilities_NK for part in parts]),

@@ -7,7 +7,7 @@ from implant_model.networks.spec import FISHER
 from implant_model.package.catalogue import Catalogue
 from training.config import TrainConfig
 from training.data.labelled import Excluded
-from training.data.shortcuts import CueReport
+from training.data.shortcuts import ShortcutReport
 from training.fit.segmenter import SegmenterSettings
 from training.metrics import Figure
 
@@ -55,14 +55,14 @@ class CardFacts:
         masks: Poor, good and hand-made masks of the training part; None where masks taught nothing.
         command: The command line that made the package.
         environment: Versions and machine.
-        start_known: Whether the package that it started from, if any, says what it trained on.
+        start_known: Whether the package that it started from, if any, states what it trained on.
     """
 
     counts: Mapping[str, tuple[int, int, int]]
     figures: Mapping[str, Figure]
     controls: Mapping[str, Mapping[str, Figure]]
     measured_on: str
-    cues: CueReport | None
+    cues: ShortcutReport | None
     groups: int
     duplicates: int
     patients_known: int
@@ -74,7 +74,7 @@ class CardFacts:
 
 
 def write_card(config: TrainConfig, catalogue: Catalogue, facts: CardFacts) -> str:
-    """Writes the whole card as Markdown."""
+    """Write the whole card as Markdown."""
     parts = [
         [f"# {config.name}", WARNING],
         [PHANTOM_WARNING] if config.card.synthetic else [],
@@ -96,7 +96,7 @@ def _catalogue_table(catalogue: Catalogue, facts: CardFacts) -> str:
     rows.append("|---|---|---|---|---|---|---|")
     for implant in catalogue:
         train, calibration, test = facts.counts[implant.name]
-        product = implant.product or "not told apart"
+        product = implant.product or "not distinguished"
         texts = (implant.name, implant.joint, implant.manufacturer, product)
         counts = (str(train), str(calibration), str(test))
         rows.append("| " + " | ".join([*map(_cell, texts), *counts]) + " |")
@@ -138,7 +138,7 @@ def _data(config: TrainConfig, facts: CardFacts) -> list[str]:
 
 
 def _comparison(facts: CardFacts) -> list[str]:
-    """Says it plainly where a model is not shown to be better than no model."""
+    """State it plainly where a model is not shown to be better than no model."""
     if facts.cues is None or facts.figures["top_1"].low > facts.cues.majority.value:
         return []
     return [
@@ -148,7 +148,7 @@ def _comparison(facts: CardFacts) -> list[str]:
     ]
 
 
-def _cues(cues: CueReport) -> list[str]:
+def _cues(cues: ShortcutReport) -> list[str]:
     return [
         "What facts of the file alone give away, by a vote of the five nearest neighbours outside "
         "the image's own group:",

@@ -1,4 +1,4 @@
-"""What a training is told: frozen settings, read from one TOML or JSON file.
+"""Settings of a training: frozen settings, read from one TOML or JSON file.
 
 Sections: `preprocessing`, `split`, `augment`, `segmenter`, `network`, `fit`, `calibration`,
 `card`, and one table `implants.LABEL` for each class with its joint, manufacturer and product.
@@ -26,7 +26,7 @@ Section = TypeVar("Section")
 
 def _wanted(holds: bool, name: str, value: object, wanted: str) -> None:
     if not holds:
-        raise ValueError(f"{name} is {value!r}; {wanted} is wanted.")
+        raise ValueError(f"{name} is {value!r}; {wanted} is expected.")
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ class CalibrationSettings:
         known_pass: Share of known implants that the novelty threshold lets pass.
         novelty: How far an image is from the known ones, see `implant_model.novelty`, and
             benchmarks/novelty.md. `mahalanobis` serves learned networks best, and
-            `normalised_mahalanobis` the embeddings of `fisher`, whose length says little: it told
+            `normalised_mahalanobis` the embeddings of `fisher`, whose length means little: it told
             phantoms from held-out shoulders with an AUROC of 0.97 against 0.94 and, relative, 0.74.
         by_class: Whether that coverage is promised for each class by itself; one with too few
             calibration images (9 for 0.9) is covered together with all.
@@ -205,12 +205,12 @@ class CalibrationSettings:
 
 @dataclass(frozen=True)
 class CardSettings:
-    """What the model card says of the data, in whole sentences.
+    """What the model card states of the data, in whole sentences.
 
     Attributes:
         source: Where the images come from.
         licence: Their licence.
-        synthetic: Whether they are phantoms, of which the card then says what they cannot show.
+        synthetic: Whether they are phantoms, of which the card then states what they cannot show.
         notes: Anything else a user must know.
     """
 
@@ -255,11 +255,11 @@ class TrainConfig:
 
     @property
     def needs_masks(self) -> bool:
-        """Whether the set's masks are wanted: to fit a segmenter, or to bring implants upright."""
+        """Whether the set's masks are needed: to fit a segmenter, or to bring implants upright."""
         return bool(self.segmenter.width) or self.network.architecture == FISHER
 
     def catalogue(self, labels: tuple[str, ...]) -> Catalogue:
-        """The implants of the given labels, in their order.
+        """Return the implants of the given labels, in their order.
 
         Raises:
             UsageError: A table `implants.LABEL` has no images, or holds what an implant has not.
@@ -280,12 +280,12 @@ class TrainConfig:
         return Implant.from_json(facts, f"the settings' implants.{label}")
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, as `from_document` reads them."""
+        """Return plain values, as `from_document` reads them."""
         return asdict(self)
 
 
 def load_config(path: str | None) -> TrainConfig:
-    """Reads a settings file; without one, all settings have their own values.
+    """Read a settings file; without one, all settings have their own values.
 
     Raises:
         UsageError: Not there, neither TOML nor JSON, an unknown setting, or a value out of range.
@@ -304,7 +304,7 @@ def load_config(path: str | None) -> TrainConfig:
 
 
 def from_document(document: object, where: str) -> TrainConfig:
-    """Checks plain values and makes settings of them; errors are as of `load_config`."""
+    """Check plain values and make settings of them; errors are as of `load_config`."""
     try:
         return _section(TrainConfig, document, "")
     except ValueError as error:
@@ -313,7 +313,7 @@ def from_document(document: object, where: str) -> TrainConfig:
 
 def _section(kind: type[Section], document: object, prefix: str) -> Section:
     if not isinstance(document, dict):
-        raise ValueError(f"{prefix or 'the file'} is {document!r}; a table is wanted.")
+        raise ValueError(f"{prefix or 'the file'} is {document!r}; a table is expected.")
     hints = get_type_hints(kind)
     names = [item.name for item in fields(kind)]  # type: ignore[arg-type]  # always a dataclass
     for name in document:
@@ -329,8 +329,8 @@ def _value(hint: Any, value: object, name: str) -> object:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if hint is float and isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{name} is {value!r}; a finite number is wanted.")
+        raise ValueError(f"{name} is {value!r}; a finite number is expected.")
     plain = hint if isinstance(hint, type) else dict
     if type(value) is not plain:
-        raise ValueError(f"{name} is {value!r}; a value of type {plain.__name__} is wanted.")
+        raise ValueError(f"{name} is {value!r}; a value of type {plain.__name__} is expected.")
     return value

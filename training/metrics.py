@@ -42,19 +42,19 @@ class Figure:
         return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
 
     def to_json(self) -> dict[str, float | int | None]:
-        """Plain numbers for JSON, None in the place of NaN."""
+        """Return plain numbers for JSON, None in the place of NaN."""
         return {k: None if math.isnan(v) else round(v, 6) for k, v in asdict(self).items()}
 
 
 def wilson(hits: int, count: int) -> Figure:
-    """A share of independent images with Wilson's score interval; (NaN, 0, 1) of nothing."""
+    """Return a share of independent images with Wilson's score interval; (NaN, 0, 1) of nothing."""
     if count == 0:
         return Figure(math.nan, 0.0, 1.0, 0)
     return _wilson_of(hits / count, count, count)
 
 
 def share(hits_N: NDArray[np.bool_], groups_N: Indices) -> Figure:
-    """A share with Wilson's interval, widened where images of a group agree with each other.
+    """Return a share with Wilson's interval, widened where images of a group agree with each other.
 
     The number of images is divided by the design effect, the variance of the share over groups
     by that over independent images, where it is above 1 (Dean and Pagano 2015,
@@ -94,7 +94,7 @@ def bootstrap(
     span: tuple[float, float] = (0.0, 1.0),
     num_units: int | None = None,
 ) -> Figure:
-    """A statistic with its percentile interval over resampled groups, and over unseen ones.
+    """Return a statistic with its percentile interval over resampled groups, and over unseen ones.
 
     Resampling shows only what some group shows, and shows nothing of one group, or where all are
     alike (a macro F1 of 1). So the interval is joined with what it would be if as many more as may
@@ -130,26 +130,26 @@ def bootstrap(
 
 
 def scarcer(positive_N: NDArray[np.bool_], groups_N: Indices) -> int:
-    """Groups on the side, positive or negative, that fewer are on: what an AUROC rests on."""
+    """Group on the side, positive or negative, that fewer are on: what an AUROC rests on."""
     return min(len(np.unique(groups_N[side_N])) for side_N in (positive_N, ~positive_N))
 
 
 def top_k_hits(labels_N: Indices, probabilities_NK: Floats, k: int) -> NDArray[np.bool_]:
-    """Whether the label is among the k most probable classes; ties go to the lower class."""
+    """Return whether the label is among the k most probable classes; ties go to the lower class."""
     order_NK = np.argsort(-probabilities_NK, axis=1, kind="stable")[:, :k]
     hits_N: NDArray[np.bool_] = (order_NK == labels_N[:, None]).any(axis=1)
     return hits_N
 
 
 def confusion(labels_N: Indices, predicted_N: Indices, num_classes: int) -> Indices:
-    """Counts int64 (K, K): row the true class, column the predicted one."""
+    """Count int64 (K, K): row the true class, column the predicted one."""
     matrix_KK = np.zeros((num_classes, num_classes), dtype=np.int64)
     np.add.at(matrix_KK, (labels_N, predicted_N), 1)
     return matrix_KK
 
 
 def macro_f1(labels_N: Indices, predicted_N: Indices) -> float:
-    """Mean over the classes among the labels of 2 TP / (2 TP + FP + FN)."""
+    """Return mean over the classes among the labels of 2 TP / (2 TP + FP + FN)."""
     scores = []
     for label in np.unique(labels_N):
         truth, claim = labels_N == label, predicted_N == label
@@ -158,7 +158,7 @@ def macro_f1(labels_N: Indices, predicted_N: Indices) -> float:
 
 
 def calibration_error(labels_N: Indices, probabilities_NK: Floats, bins: int = 10) -> float:
-    """Expected calibration error of the best candidate's probability, equal-count bins.
+    """Return expected calibration error of the best candidate's probability, equal-count bins.
 
     The count-weighted mean of |share right - mean probability| (Naeini et al. 2015) over bins of
     equal count, which do not leave almost empty bins at the low end as bins of equal width do.
@@ -176,7 +176,7 @@ def calibration_error(labels_N: Indices, probabilities_NK: Floats, bins: int = 1
 
 
 def auroc(scores_N: Floats, positive_N: NDArray[np.bool_]) -> float:
-    """Area under the ROC curve: how often a positive scores above a negative, ties half."""
+    """Return area under the ROC curve: how often a positive scores above a negative, ties half."""
     positives, negatives = int(positive_N.sum()), int((~positive_N).sum())
     if not positives or not negatives:
         return math.nan
@@ -187,13 +187,13 @@ def auroc(scores_N: Floats, positive_N: NDArray[np.bool_]) -> float:
 
 
 def mean_auroc(labels_N: Indices, probabilities_NK: Floats) -> float:
-    """Mean over the classes among the labels of each class against the rest."""
+    """Return mean over the classes among the labels of each class against the rest."""
     areas = [auroc(probabilities_NK[:, k], labels_N == k) for k in np.unique(labels_N)]
     return float(np.mean(areas)) if areas else math.nan
 
 
 def covered(labels_N: Indices, candidates: list[list[int]]) -> NDArray[np.bool_]:
-    """Whether each label is in its candidate set."""
+    """Return whether each label is in its candidate set."""
     pairs = zip(labels_N.tolist(), candidates, strict=True)
     return np.array([label in members for label, members in pairs], dtype=bool)
 
@@ -205,7 +205,7 @@ def evaluate(
     groups_N: Indices,
     names: tuple[str, ...],
 ) -> dict[str, Figure]:
-    """All figures of one test set.
+    """Return all figures of one test set.
 
     Args:
         labels_N: True classes.
@@ -234,7 +234,7 @@ def evaluate(
     )
     figures["coverage"] = share(covered(labels_N, candidates), groups_N)
     # One class more than in any set that was seen: of thousands of classes the greatest value that
-    # a mean size can take says nothing.
+    # a mean size can take gives no information.
     most = min(probabilities_NK.shape[1], sizes_N.max(initial=0) + 1)
     figures["set_size"] = bootstrap(
         lambda i: float(sizes_N[i].mean()), groups_N, span=(0.0, float(most))

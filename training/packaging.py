@@ -20,7 +20,7 @@ from training.card import CardFacts, write_card
 from training.config import TrainConfig
 from training.data.divide import Division
 from training.data.labelled import LabelledSet
-from training.data.shortcuts import CueReport, probe_cues
+from training.data.shortcuts import ShortcutReport, probe_shortcuts
 from training.data.trained_on import KEY, Digests, all_learned, pack_digests
 from training.fit.fitting import Fitted, Workplace, class_counts
 from training.masks.mask_set import MaskSet
@@ -28,17 +28,17 @@ from training.masks.overlap import overlap_figures, pool_overlaps
 from training.metrics import Figure, evaluate, share
 
 Figures = dict[str, Figure]
-LEAST_CONTROL = 0.5
+MIN_CONTROL = 0.5
 """A subset of one stored size is a control where it is at least this share of the test images."""
 
 
 def measured_parts(shipped: Fitted, folds: Sequence[Fitted]) -> Measured:
-    """What the figures rest on: the folds' test parts together, or the one test part."""
+    """Return what the figures rest on: the folds' test parts together, or the one test part."""
     return pool([fold.measured for fold in folds]) if folds else shipped.measured
 
 
 def figures_of(labelled: LabelledSet, division: Division, measured: Measured) -> Figures:
-    """All figures of a test set, the share of known implants called unknown among them."""
+    """Return all figures of a test set, the share of known implants called unknown among them."""
     indices_N = measured.indices_N
     groups_N = division.groups_N[indices_N]
     figures = evaluate(
@@ -53,13 +53,13 @@ def figures_of(labelled: LabelledSet, division: Division, measured: Measured) ->
 
 
 def segmenter_figures(division: Division, shipped: Fitted, folds: Sequence[Fitted]) -> Figures:
-    """Mean Dice and IoU of the segmenter on the test parts; empty without a segmenter."""
+    """Return mean Dice and IoU of the segmenter on the test parts; empty without a segmenter."""
     parts = [part.overlaps for part in (folds or [shipped]) if part.overlaps is not None]
     return overlap_figures(pool_overlaps(parts), division.groups_N) if parts else {}
 
 
 def subset(measured: Measured, chosen_N: NDArray[np.bool_]) -> Measured:
-    """The rows of a measurement that are chosen."""
+    """Return the rows of a measurement that are chosen."""
     return Measured(
         measured.indices_N[chosen_N],
         measured.probabilities_NK[chosen_N],
@@ -74,7 +74,7 @@ def size_control(
 ) -> dict[str, Figures]:
     """Figures on the images of the commonest stored size, which size cannot help, and the others.
 
-    A class that does much better among the others than among the first is told by its size.
+    A class that does much better among the others than among the first is recognised by its size.
 
     Returns:
         By description; empty where all images have one size, or no size is common.
@@ -82,7 +82,7 @@ def size_control(
     sizes_N2 = labelled.sizes_N2[measured.indices_N]
     sizes, inverse_N, counts = np.unique(sizes_N2, axis=0, return_inverse=True, return_counts=True)
     commonest = int(counts.argmax())
-    if not LEAST_CONTROL <= counts[commonest] / len(sizes_N2) < 1:
+    if not MIN_CONTROL <= counts[commonest] / len(sizes_N2) < 1:
         return {}
     rows, columns = sizes[commonest].tolist()
     common_N = inverse_N.reshape(-1) == commonest
@@ -124,7 +124,7 @@ class Training:
     command: Sequence[str]
     masks: MaskSet | None = None
     before: Digests | None = frozenset()
-    cues: CueReport | None = None
+    cues: ShortcutReport | None = None
 
 
 def make_package(folder: Path, training: Training) -> tuple[ModelPackage, Figures]:
@@ -143,7 +143,9 @@ def make_package(folder: Path, training: Training) -> tuple[ModelPackage, Figure
         controls=controls,
         measured_on=measured_on,
         cues=training.cues
-        or probe_cues(labelled.images_NSS, labelled.sizes_N2, labelled.labels_N, division.groups_N),
+        or probe_shortcuts(
+            labelled.images_NSS, labelled.sizes_N2, labelled.labels_N, division.groups_N
+        ),
         groups=len(np.unique(division.groups_N)),
         duplicates=division.duplicates,
         patients_known=int((labelled.patients_N >= 0).sum()),
@@ -179,7 +181,7 @@ def make_package(folder: Path, training: Training) -> tuple[ModelPackage, Figure
 def describe_measurement(
     config: TrainConfig, division: Division, measured: Measured, folded: bool
 ) -> str:
-    """One sentence that names the data and the design of the measurement."""
+    """Return one sentence that names the data and the design of the measurement."""
     data = "Synthetic phantoms" if config.card.synthetic else "The data named above"
     count = len(measured.indices_N)
     parts = "one part tests, one calibrates and the others train"
@@ -199,7 +201,7 @@ def describe_measurement(
 
 
 def environment(place: Workplace) -> str:
-    """Where and with what it was trained, in one sentence."""
+    """Return where and with what it was trained, in one sentence."""
     device = "GPU" if place.use_gpu else "CPU"
     return (
         f"Trained on {place.num_workers} {device} worker{'s' if place.num_workers > 1 else ''} "

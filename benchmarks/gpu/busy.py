@@ -38,7 +38,7 @@ class BusyGpu:
         self._reader.join()
 
     def seconds(self, begun: float, ended: float) -> float:
-        """Busy seconds between two times of `time.monotonic`."""
+        """Return busy seconds between two times of `time.monotonic`."""
         shares = [share for at, share in self._seen if begun <= at <= ended]
         return (ended - begun) * sum(shares) / len(shares) if shares else 0.0
 

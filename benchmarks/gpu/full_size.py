@@ -29,7 +29,7 @@ SPECS: Final = (
 
 
 def save_full_size(folder: Path) -> None:
-    """Saves the package in a folder that is not there yet."""
+    """Save the package in a folder that is not there yet."""
     torch.manual_seed(0)
     networks = [(spec, build(spec, NUM_IMPLANTS).eval()) for spec in SPECS]
     num_features = sum(

@@ -48,7 +48,7 @@ def measure_job(
     seconds: float,
     folder: Path,
 ) -> JobRate:
-    """Runs the job on archives of one kind, on the first cores of this machine and its GPU.
+    """Run the job on archives of one kind, on the first cores of this machine and its GPU.
 
     Args:
         model: Folder of the package.
@@ -75,7 +75,7 @@ def measure_job(
 
 
 def _run(arguments: list[str], cores: int, expected: list[int]) -> tuple[list[float], list[float]]:
-    """Seconds that each folder took, and when each was done, on `time.monotonic`."""
+    """Return seconds that each folder took, and when each was done, on `time.monotonic`."""
     own = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     with tempfile.TemporaryFile("w+") as errors, subprocess.Popen(
         [sys.executable, "-u", "-m", "benchmarks.speed_contender", *arguments],

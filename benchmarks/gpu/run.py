@@ -44,7 +44,7 @@ RESULT: Final = ROOT / "benchmarks" / "gpu.json"
 PARTS: Final = ("tensors", "job")
 MODELS: Final = ("phantom", "full-size")
 PRECISIONS: Final[tuple[Precision, ...]] = get_args(Precision)
-LEAST_CORES: Final = 4
+MIN_CORES: Final = 4
 PER_CORE: Final = {"dicom": 60.0, "jpeg": 60.0, "small": 400.0}
 """Images a second that a core is expected to feed; only decides how many archives are read."""
 
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def earlier(card: str) -> dict[str, Any]:
-    """What earlier calls measured on this card; of another card nothing is kept."""
+    """Return what earlier calls measured on this card; of another card nothing is kept."""
     kept = json.loads(RESULT.read_text()) if RESULT.exists() else {"machine": ""}
     if not kept["machine"].startswith(f"{card};"):
         kept = {"tensors": {}, "job": {}}
@@ -97,7 +97,7 @@ def tensors(
     seconds: float,
     measured: dict[str, Any],
 ) -> int:
-    """Part `tensors`, in this process and on a cluster of its own; returns how many failed."""
+    """Part `tensors`, in this process and on a cluster of its own; return how many failed."""
     start_ray()
     import ray
 
@@ -151,13 +151,13 @@ def job(
 
 
 def core_counts() -> list[int]:
-    """4, 8, 16, ... and all that there are."""
+    """Return 4, 8, 16, ... and all that there are."""
     there = len(os.sched_getaffinity(0))
-    return [*(n for n in (LEAST_CORES << k for k in range(8)) if n < there), there]
+    return [*(n for n in (MIN_CORES << k for k in range(8)) if n < there), there]
 
 
 def keep(measured: dict[str, Any]) -> None:
-    """Keeps the figures, and the table that shows them."""
+    """Keep the figures, and the table that shows them."""
     RESULT.write_text(json.dumps(measured, indent=1) + "\n")
     RESULT.with_suffix(".md").write_text(report(measured))
 

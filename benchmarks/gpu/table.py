@@ -13,7 +13,7 @@ keep it busy. `python -m benchmarks.gpu.run`; phantoms and noise, no evidence ab
 
 
 def report(measured: dict[str, Any]) -> str:
-    """The tables.
+    """Return the tables.
 
     Args:
         measured: `machine`; `tensors`, by model and precision; `job`, by kind, precision and cores.

@@ -52,7 +52,7 @@ class TensorRates:
 def measure_tensors(
     package: ModelPackage, precision: Precision, resources: Resources, repeats: int, seconds: float
 ) -> TensorRates:
-    """Measures the three in turn.
+    """Measure the three in turn.
 
     Args:
         package: The model.
@@ -89,7 +89,7 @@ def _in_this_process(
 
 
 def rate(work: Callable[[], object], images: int, threads: int, seconds: float) -> float:
-    """Images a second of work that threads repeat for so long."""
+    """Return images a second of work that threads repeat for so long."""
     work()
     torch.cuda.synchronize()
     begun = time.monotonic()
@@ -110,7 +110,7 @@ def rate(work: Callable[[], object], images: int, threads: int, seconds: float) 
 
 
 def make_parcel(size_px: int) -> pa.Table:
-    """A full block of noise, schema `BLOCK`, all of whose rows wait for a prediction."""
+    """Return a full block of noise, schema `BLOCK`, all of whose rows wait for a prediction."""
     shape = (BLOCK_MEMBERS, size_px, size_px)
     images_NHW = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     must = {"archive": "a.tar", "archive_version": "1", "frame": 0}

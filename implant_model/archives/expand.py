@@ -30,7 +30,7 @@ FREE_EXPANSION_BYTES = 64 * MIB
 
 
 def expanded_source(kind: str, stored: ByteSource, stored_bytes: int, limits: Limits) -> ByteSource:
-    """Returns the expanded bytes of a gzip or zstandard object.
+    """Return the expanded bytes of a gzip or zstandard object.
 
     Args:
         kind: "gzip" or "zstd".
@@ -44,7 +44,7 @@ def expanded_source(kind: str, stored: ByteSource, stored_bytes: int, limits: Li
 
 
 def expansion_budget(stored_bytes: int, limits: Limits) -> int:
-    """Returns to how many bytes an archive of `stored_bytes` may expand."""
+    """Return to how many bytes an archive of `stored_bytes` may expand."""
     by_ratio = max(FREE_EXPANSION_BYTES, stored_bytes * limits.archive_expansion)
     return min(limits.archive_bytes, by_ratio)
 
@@ -54,14 +54,14 @@ class _Frame(Protocol):
 
     @property
     def eof(self) -> bool:
-        """Whether the unit ended, and its check sums agreed."""
+        """Return whether the unit ended, and its checksums agreed."""
 
     @property
     def unused_data(self) -> bytes:
-        """What follows the unit in the piece that ended it."""
+        """Return what follows the unit in the piece that ended it."""
 
     def expand(self, piece: bytes) -> Iterator[bytes]:
-        """Yields what `piece` expands to; raises ArchiveError where it is damaged."""
+        """Yield what `piece` expands to; raises ArchiveError where it is damaged."""
 
 
 class _GzipMember:
@@ -93,7 +93,7 @@ class _GzipMember:
 
 
 class _ZstdFrame:
-    """A zstandard frame (RFC 8878), or a skippable one; its check sum is optional."""
+    """A zstandard frame (RFC 8878), or a skippable one; its checksum is optional."""
 
     def __init__(self) -> None:
         self._decompressor = _zstd_decompressor()
@@ -125,7 +125,7 @@ class _ZstdFrame:
 
 
 def _expand(chunks: Iterator[bytes], new_frame: Callable[[], _Frame]) -> Iterator[bytes]:
-    """Expands frames one after the other; zeros between and after them are padding."""
+    """Expand frames one after the other; zeros between and after them are padding."""
     frame: _Frame | None = None
     for piece in _pieces(chunks):
         rest = piece if frame else piece.lstrip(b"\0")
@@ -164,7 +164,7 @@ def _within(pieces: Iterator[bytes], budget_bytes: int) -> Iterator[bytes]:
 def _up_to_fault(
     decompress: Callable[[bytes], bytes], fault: type[Exception], piece: bytes
 ) -> bytes:
-    """Expands `piece` byte by byte up to the byte that fails; it fails within `EXPANDED_BYTES`."""
+    """Expand `piece` byte by byte up to the byte that fails; it fails within `EXPANDED_BYTES`."""
     expanded = bytearray()
     for offset in range(len(piece)):
         try:
@@ -193,6 +193,6 @@ def _zstd_error(error: Exception) -> ArchiveError:
 def _corrupt(what: str) -> ArchiveError:
     return ArchiveError(
         ArchiveReason.CORRUPT,
-        f"The {what} is damaged: it does not expand, or its check sum or length is wrong; "
+        f"The {what} is damaged: it does not expand, or its checksum or length is wrong; "
         "send the archive again.",
     )

@@ -42,7 +42,7 @@ class Member:
 
 
 def read_member(index: int, name: str, size: int, data: bytes | memoryview) -> Member:
-    """Returns the member that `data` is, whole and proven: empty, an archive, or content."""
+    """Return the member that `data` is, whole and proven: empty, an archive, or content."""
     reason = None
     if not data:
         reason = Reason.EMPTY
@@ -52,7 +52,7 @@ def read_member(index: int, name: str, size: int, data: bytes | memoryview) -> M
 
 
 def is_clutter(name: str) -> bool:
-    """Whether archives carry a file of this name by habit: macOS, Windows, DICOMDIR."""
+    """Return whether archives carry a file of this name by habit: macOS, Windows, DICOMDIR."""
     folder, _, base = name.replace("\\", "/").rpartition("/")
     if base.startswith("._") or base.lower() in _CLUTTER_NAMES:
         return True
@@ -60,7 +60,7 @@ def is_clutter(name: str) -> bool:
 
 
 def decode_name(raw: bytes, limits: Limits, fallback: str = "utf-8") -> str:
-    """Returns a name as the tables hold it.
+    """Return a name as the tables hold it.
 
     Args:
         raw: The name in the archive: UTF-8, or else `fallback`.
@@ -80,12 +80,12 @@ def decode_name(raw: bytes, limits: Limits, fallback: str = "utf-8") -> str:
 
 
 def is_archive(data: bytes) -> bool:
-    """Whether a member's content is an archive or a compressed file itself."""
+    """Return whether a member's content is an archive or a compressed file itself."""
     return content_of(data).is_archive or parse_header(data[:BLOCK_BYTES]) is not None
 
 
 def sniff(head: bytes) -> Content:
-    """Returns what an object is.
+    """Return what an object is.
 
     Args:
         head: Its first `SNIFF_BYTES` bytes, or all of it.

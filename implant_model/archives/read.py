@@ -36,7 +36,7 @@ __all__ = ["Allocate", "BytesReader", "Member", "RandomReader", "is_clutter", "r
 def read_members(
     reader: RandomReader, name: str, limits: Limits, allocate: Allocate | None = None
 ) -> Iterator[Member]:
-    """Yields the members of an archive in order, or a single radiograph as one member.
+    """Yield the members of an archive in order, or a single radiograph as one member.
 
     Args:
         reader: The stored object.
@@ -103,7 +103,7 @@ def _expanded_content(source: ByteSource) -> Content:
 
 
 def _single(source: ByteSource, size: int | None, name: str, limits: Limits) -> Iterator[Member]:
-    """Yields one radiograph; its size is not known beforehand where it is compressed."""
+    """Yield one radiograph; its size is not known beforehand where it is compressed."""
     label = decode_name(name.encode("utf-8", "surrogatepass"), limits)
     if is_clutter(label):
         yield Member(0, label, size or 0, None, Reason.CLUTTER)

@@ -24,13 +24,13 @@ class RandomReader(Protocol):
 
     @property
     def size(self) -> int:
-        """Size of the object in bytes."""
+        """Return size of the object in bytes."""
 
     def read_at(self, offset: int, size: int) -> bytes:
-        """Reads `size` bytes from `offset`, fewer only at the end of the object."""
+        """Read `size` bytes from `offset`, fewer only at the end of the object."""
 
     def stream(self, start: int = 0) -> Iterator[bytes]:
-        """Yields all bytes from `start` on, in chunks of any size."""
+        """Yield all bytes from `start` on, in chunks of any size."""
 
 
 @runtime_checkable
@@ -38,7 +38,7 @@ class DirectReader(RandomReader, Protocol):
     """A reader that can fill memory with no copy between; nothing is under way ahead of use."""
 
     def read_into(self, offset: int, target: memoryview) -> int:
-        """Fills `target` from `offset`; returns how many bytes there were."""
+        """Fill `target` from `offset`; return how many bytes there were."""
 
 
 class BytesReader:
@@ -55,15 +55,15 @@ class BytesReader:
 
     @property
     def size(self) -> int:
-        """Size in bytes."""
+        """Return size in bytes."""
         return len(self._data)
 
     def read_at(self, offset: int, size: int) -> bytes:
-        """Returns `size` bytes from `offset`, fewer only at the end."""
+        """Return `size` bytes from `offset`, fewer only at the end."""
         return self._data[offset : offset + size]
 
     def stream(self, start: int = 0) -> Iterator[bytes]:
-        """Yields all bytes from `start` on."""
+        """Yield all bytes from `start` on."""
         for offset in range(start, len(self._data), self._chunk_bytes):
             yield self._data[offset : offset + self._chunk_bytes]
 
@@ -101,7 +101,7 @@ class ByteSource:
         self._used = 0
 
     def read(self, size: int) -> bytes:
-        """Returns the next `size` bytes, fewer only at the end."""
+        """Return the next `size` bytes, fewer only at the end."""
         end = self._used + size
         if end <= len(self._chunk):
             data = self._chunk[self._used : end]
@@ -111,7 +111,7 @@ class ByteSource:
         return self._read_across(size)
 
     def read_body(self, size: int) -> "bytes | memoryview":
-        """Returns the next `size` bytes as `read` does, of a large body where `allocate` says."""
+        """Return the next `size` bytes as `read` does, of a large body where `allocate` states."""
         if self._allocate is None or size < LARGE_BYTES:
             return self.read(size)
         body, filled = self._allocate(size), 0
@@ -129,7 +129,7 @@ class ByteSource:
         return body[:filled]
 
     def _fill(self, stored: "DirectReader", rest: memoryview) -> int:
-        """Reads the rest of a body where it is to lie; chunks go on behind it."""
+        """Read the rest of a body where it is to lie; chunks go on behind it."""
         filled = stored.read_into(self.position, rest)
         self.position += filled
         self.close()
@@ -138,7 +138,7 @@ class ByteSource:
         return filled
 
     def peek(self, size: int) -> bytes:
-        """Returns the next `size` bytes, fewer only at the end, and leaves them there."""
+        """Return the next `size` bytes, fewer only at the end, and leaves them there."""
         held = len(self._chunk) - self._used
         if held < size:
             parts = [self._chunk[self._used :]]
@@ -149,7 +149,7 @@ class ByteSource:
         return self._chunk[self._used : self._used + size]
 
     def skip(self, size: int) -> int:
-        """Passes over `size` bytes; returns how many there were, fewer only at the end."""
+        """Pass over `size` bytes; return how many there were, fewer only at the end."""
         start, left = self.position, size
         while left > 0:
             held = min(left, len(self._chunk) - self._used)
@@ -164,7 +164,7 @@ class ByteSource:
         return self.position - start
 
     def chunks(self) -> Iterator[bytes]:
-        """Yields all that is left, in the chunks in which it comes."""
+        """Yield all that is left, in the chunks in which it comes."""
         while self._used < len(self._chunk) or self._next_chunk():
             chunk = self._chunk[self._used :] if self._used else self._chunk
             self.position += len(chunk)
@@ -172,7 +172,7 @@ class ByteSource:
             yield chunk
 
     def close(self) -> None:
-        """Ends what feeds this source, and what it reads ahead."""
+        """End what feeds this source, and what it reads ahead."""
         if isinstance(self._chunks, Generator):
             self._chunks.close()
 

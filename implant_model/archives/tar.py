@@ -1,9 +1,9 @@
 """Members of a tar, one at a time, with proof of the archive's end.
 
 Python's `tarfile` takes a cut, a flipped bit or a second archive behind the first for the end, and
-says nothing. Here the end is proven: two blocks of zeros and nothing but zeros after them. Whatever
-else is met is read on from, as far as headers with a right check sum can be found, and is raised as
-an `ArchiveError` at the very end.
+gives no information. Here the end is proven: two blocks of zeros and nothing but zeros after them.
+Whatever else is met is read on from, as far as headers with a right checksum can be found, and is
+raised as an `ArchiveError` at the very end.
 """
 
 from collections.abc import Iterator
@@ -34,14 +34,14 @@ END_BYTES = 2 * BLOCK_BYTES
 # use (2048). Longer runs are what a download leaves that reserved its file and then stopped.
 LONGEST_END_BYTES = END_BYTES + MIB
 _STEP_BYTES = 64 << 10
-_NO_HEADER = "The tar has bytes whose check sum is wrong where a header belongs"
+_NO_HEADER = "The tar has bytes whose checksum is wrong where a header belongs"
 
 
 def read_tar(source: ByteSource, limits: Limits) -> Iterator[Member]:
-    """Yields the members of a tar, directories left out.
+    """Yield the members of a tar, directories left out.
 
-    A header whose check sum is wrong is a member that is lost: it gets a row with reason `corrupt`
-    unless it says that it is no member, and reading goes on at the next header with a right check
+    A header whose checksum is wrong is a member that is lost: it gets a row with reason `corrupt`
+    unless it states that it is no member, and reading goes on at the next header with a right check
     sum and magic, as GNU tar does.
 
     Args:
@@ -70,7 +70,7 @@ class _Tar:
         self._damage: ArchiveError | None = None
 
     def next_header(self) -> Header | None:
-        """Returns the header of the next member; None at the end, whatever the end is."""
+        """Return the header of the next member; None at the end, whatever the end is."""
         extension = self._globals
         while block := self._source.read(BLOCK_BYTES):
             header = parse_header(block)
@@ -90,7 +90,7 @@ class _Tar:
         return None
 
     def read(self, index: int, header: Header) -> Member:
-        """Returns the member behind a header."""
+        """Return the member behind a header."""
         name = decode_name(header.name, self._limits)
         reason = self._reason(name, header)
         if reason is not None:
@@ -103,7 +103,7 @@ class _Tar:
         return read_member(index, name, header.size, data)
 
     def raise_verdict(self) -> None:
-        """Raises what is wrong with the archive; its end was reached."""
+        """Raise what is wrong with the archive; its end was reached."""
         error = self._damage or self._source.failure
         if error is not None:
             raise error
@@ -115,7 +115,7 @@ class _Tar:
             )
 
     def _reason(self, name: str, header: Header) -> Reason | None:
-        """Why a member is not read, as far as its header tells."""
+        """Return why a member is not read, as far as its header tells."""
         if is_clutter(name):
             return Reason.CLUTTER
         if not header.sound:
@@ -127,7 +127,7 @@ class _Tar:
         return Reason.TOO_LARGE if header.size > self._limits.member_bytes else None
 
     def _extension(self, header: Header, before: Extension) -> Extension:
-        """Reads the extended header that `header` announces."""
+        """Read the extended header that `header` announces."""
         if header.size > self._limits.tar_header_bytes:
             raise ArchiveError(
                 ArchiveReason.UNSUPPORTED,
@@ -159,7 +159,7 @@ class _Tar:
         return not block.strip(b"\0") or parse_header(block) is not None
 
     def _pass_gap(self, block: bytes) -> Header | None:
-        """Passes over what is not a header: zeros, or else all up to the next header.
+        """Pass over what is not a header: zeros, or else all up to the next header.
 
         Returns:
             What is left of a member's header, or None.
@@ -189,7 +189,7 @@ class _Tar:
             self._note(f"The tar has {num_zeros} bytes of zeros where a member or the end belongs")
 
     def _note(self, what: str) -> None:
-        """Keeps the first damage, to be raised at the end."""
+        """Keep the first damage, to be raised at the end."""
         self._damage = self._damage or ArchiveError(
             ArchiveReason.CORRUPT,
             f"{what} (up to byte {self._source.position}); what could be read was read. "
@@ -198,7 +198,7 @@ class _Tar:
 
 
 def cut_reason(source: ByteSource) -> Reason:
-    """Returns the reason of a member in whose middle a source ended."""
+    """Return the reason of a member in whose middle a source ended."""
     if source.failure is None or source.failure.reason is ArchiveReason.TRUNCATED:
         return Reason.TRUNCATED
     if source.failure.reason is ArchiveReason.UNSUPPORTED:

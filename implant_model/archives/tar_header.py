@@ -26,7 +26,7 @@ _MAGIC = slice(257, 265)
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """One header block whose check sum is right.
+    """One header block whose checksum is right.
 
     Attributes:
         name: Name of the member, undecoded.
@@ -53,7 +53,7 @@ class Header:
 
     @property
     def is_regular(self) -> bool:
-        """Whether this is a file; POSIX has unknown types read as one."""
+        """Return whether this is a file; POSIX has unknown types read as one."""
         return self.kind not in IRREGULAR_KINDS
 
 
@@ -78,7 +78,7 @@ NO_EXTENSION = Extension()
 
 
 def parse_header(block: bytes) -> Header | None:
-    """Returns the header in a block of 512 bytes; None where its check sum or size is wrong."""
+    """Return the header in a block of 512 bytes; None where its checksum or size is wrong."""
     if len(block) != BLOCK_BYTES or not _checksum_agrees(block):
         return None
     size = _number(block[124:136])
@@ -89,7 +89,7 @@ def parse_header(block: bytes) -> Header | None:
 
 
 def damaged_header(block: bytes) -> Header | None:
-    """Returns what a damaged or cut header still says, its size left out.
+    """Return what a damaged or cut header still states, its size left out.
 
     Its magic tells that a block was a header, or its numbers, all of them octal.
     """
@@ -103,12 +103,12 @@ def damaged_header(block: bytes) -> Header | None:
 
 
 def is_next_header(block: bytes) -> bool:
-    """Whether a block in the midst of unknown bytes is a header: its check sum and its magic."""
+    """Whether a block in the midst of unknown bytes is a header: its checksum and its magic."""
     return block[_MAGIC].startswith(b"ustar") and parse_header(block) is not None
 
 
 def parse_extension(kind: int, body: bytes, before: Extension) -> Extension:
-    """Adds what an extended header of a type in `EXTENSION_KINDS` says to what is known.
+    """Add what an extended header of a type in `EXTENSION_KINDS` states to what is known.
 
     Returns:
         Always a new object: that there was an extended header tells that a member has to come.
@@ -119,7 +119,7 @@ def parse_extension(kind: int, body: bytes, before: Extension) -> Extension:
 
 
 def parse_pax(body: bytes, before: Extension) -> Extension:
-    r"""Adds the records of a pax header to what is known already.
+    r"""Add the records of a pax header to what is known already.
 
     Records are "length key=value\n", the length in decimal digits and of the whole record. An
     empty value takes a key back. Keys other than path, size and those of sparse files are passed
@@ -146,7 +146,7 @@ def parse_pax(body: bytes, before: Extension) -> Extension:
 
 
 def extend(header: Header, extension: Extension) -> Header:
-    """Returns a header with what the extended headers before it say."""
+    """Return a header with what the extended headers before it say."""
     if extension is NO_EXTENSION:
         return header
     return replace(
@@ -167,7 +167,7 @@ def _with_size(extension: Extension, value: bytes) -> Extension:
 
 
 def _checksum_agrees(block: bytes) -> bool:
-    """Compares the sum of all bytes, its own field taken as spaces; some tars sum signed bytes."""
+    """Compare the sum of all bytes, its own field taken as spaces; some tars sum signed bytes."""
     stored = _octal(block[_CHECKSUM])
     if not stored:
         return False
@@ -181,7 +181,7 @@ def _checksum_agrees(block: bytes) -> bool:
 
 
 def _number(field: bytes) -> int | None:
-    """Reads octal digits, or GNU's binary form of numbers above 8 GiB; None for anything else."""
+    """Read octal digits, or GNU's binary form of numbers above 8 GiB; None for anything else."""
     if field[0] == 0x80:
         return int.from_bytes(field[1:], "big")
     return _octal(field)
@@ -193,10 +193,10 @@ def _octal(field: bytes) -> int | None:
 
 
 def _name(block: bytes) -> bytes:
-    """Joins prefix and name; GNU's own magic ("ustar  ") has other fields in place of a prefix."""
+    """Join prefix and name; GNU's own magic ("ustar  ") has other fields in place of a prefix."""
     name = block[:100].partition(b"\0")[0]
     if block[_MAGIC][:6] != b"ustar\0":
         return name
-    # star keeps times behind a prefix of 131 bytes, and says so at the end of the block.
+    # star keeps times behind a prefix of 131 bytes, and records it at the end of the block.
     prefix = block[345 : 476 if block[508:512] == b"tar\0" else 500].partition(b"\0")[0]
     return prefix + b"/" + name if prefix else name

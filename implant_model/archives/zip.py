@@ -31,7 +31,7 @@ def ends_as_zip(reader: RandomReader) -> bool:
 
 
 def read_zip(reader: RandomReader, source: ByteSource, limits: Limits) -> Iterator[Member]:
-    """Yields the members of a zip, directories left out.
+    """Yield the members of a zip, directories left out.
 
     Args:
         reader: The zip. Its directory takes one or two requests; entries that follow each other
@@ -111,7 +111,7 @@ class _Cursor:
         self._single = ByteSource(iter(()), reader.size)
 
     def at(self, offset: int, size: int) -> ByteSource:
-        """Returns a source at `offset`, from which some `size` bytes will be read."""
+        """Return a source at `offset`, from which some `size` bytes will be read."""
         if 0 <= (gap := offset - self._stream.position) <= SKIP_BYTES:
             self._stream.skip(gap)
             return self._stream
@@ -123,7 +123,7 @@ class _Cursor:
         return self._single
 
     def close(self) -> None:
-        """Ends the stream."""
+        """End the stream."""
         self._stream.close()
 
     def _ranges(self, offset: int, size: int) -> Iterator[bytes]:

@@ -56,7 +56,7 @@ class Directory:
     problem: str | None
 
     def entries(self) -> Iterator[Entry]:
-        """Yields the entries in the directory's order."""
+        """Yield the entries in the directory's order."""
         return _parse_records(self.records, self.shift)
 
 
@@ -74,7 +74,7 @@ class _End:
 
 
 def read_directory(reader: RandomReader, source: ByteSource) -> Directory | ArchiveReason:
-    """Returns the central directory, or why there is none that can be parsed whole.
+    """Return the central directory, or why there is none that can be parsed whole.
 
     Args:
         reader: The zip.
@@ -127,7 +127,7 @@ class _Parts:
 
 
 def _find_end(file: _Parts, file_bytes: int) -> _End | None:
-    """Looks for the end record whose comment ends the file, else for the last that fits in it."""
+    """Look for the end record whose comment ends the file, else for the last that fits in it."""
     tail, second_best = file.tail, None
     lowest = max(0, len(tail) - _END.size - _FULL_2)
     at = tail.rfind(END_SIGNATURE, lowest)
@@ -146,7 +146,7 @@ def _find_end(file: _Parts, file_bytes: int) -> _End | None:
 
 
 def _end(file: _Parts, start: int, has_rest: bool) -> _End:
-    """Reads the end record at `start`, and the zip64 one before it where there is one."""
+    """Read the end record at `start`, and the zip64 one before it where there is one."""
     _, disk, first_disk, here, total, num_bytes, offset, _ = _END.unpack(
         file.read(start, _END.size)
     )
@@ -166,7 +166,7 @@ def _end(file: _Parts, start: int, has_rest: bool) -> _End:
 
 
 def _end64(file: _Parts, end_start: int) -> tuple[int, tuple[int, ...]] | None:
-    """Returns where the zip64 end record is, and its six numbers from the disk's on."""
+    """Return where the zip64 end record is, and its six numbers from the disk's on."""
     locator_start = end_start - _END64_LOCATOR.size
     if locator_start < _END64.size:
         return None
@@ -205,7 +205,7 @@ def _directory_start(file: _Parts, end: _End) -> int:
 
 
 def _directory(records: bytes, start: int, shift: int, end: _End) -> Directory:
-    """Parses all records once; raises ValueError where one is damaged."""
+    """Parse all records once; raise ValueError where one is damaged."""
     # 8 bytes an entry; an offset behind the directory is as wrong as one at its start.
     offsets = array(
         "q", (max(-1, min(entry.offset, start)) for entry in _parse_records(records, shift))
@@ -217,7 +217,7 @@ def _directory(records: bytes, start: int, shift: int, end: _End) -> Directory:
 
 
 def _problem(num_entries: int, first_offset: int, shift: int, end: _End) -> str | None:
-    """Says what speaks against a directory that could be parsed."""
+    """State what speaks against a directory that could be parsed."""
     # Writers without zip64 let the count of 65,536 entries and more wrap around.
     counted = num_entries if end.is_zip64 else num_entries % (_FULL_2 + 1)
     if counted != end.num_entries or not end.agrees:
@@ -228,7 +228,7 @@ def _problem(num_entries: int, first_offset: int, shift: int, end: _End) -> str 
 
 
 def _bounds(offsets: "array[int]", start: int) -> npt.NDArray[np.int64]:
-    """Returns the next larger or equal offset for each one; of equal ones the last has room."""
+    """Return the next larger or equal offset for each one; of equal ones the last has room."""
     offsets_N = np.array(offsets, dtype=np.int64)
     order_N = np.argsort(offsets_N, kind="stable")
     bounds_N = np.empty_like(offsets_N)

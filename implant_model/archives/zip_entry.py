@@ -31,7 +31,7 @@ class Entry:
 
     Attributes:
         name: Undecoded, from the Unicode path extra field where there is one.
-        raw_name: Undecoded, as it stands in the header.
+        raw_name: Undecoded, as it is in the header.
         flags: General purpose flags.
         method: Compression method.
         crc: CRC-32 of the content.
@@ -60,12 +60,12 @@ class Entry:
 
     @property
     def encoding(self) -> str:
-        """The encoding of a name that is not UTF-8; flag 11 says that it is."""
+        """Return the encoding of a name that is not UTF-8; flag 11 states that it is."""
         return "utf-8" if self.flags & 0x800 else "cp437"
 
     @property
     def is_directory(self) -> bool:
-        """Whether this is a folder: a trailing slash, or attributes that say so."""
+        """Return whether this is a folder: a trailing slash, or attributes that say so."""
         if self.size:
             return False
         if self.name.endswith(b"/") or stat.S_ISDIR(self._mode):
@@ -75,7 +75,7 @@ class Entry:
 
     @property
     def is_regular(self) -> bool:
-        """Whether this is a file, no link or device."""
+        """Return whether this is a file, no link or device."""
         return stat.S_IFMT(self._mode) in (0, stat.S_IFREG, stat.S_IFDIR)
 
     @property
@@ -84,7 +84,7 @@ class Entry:
 
 
 def entry_reason(entry: Entry, name: str, budget_bytes: int, limits: Limits) -> Reason | None:
-    """Why an entry is not read, as far as its headers tell.
+    """Return why an entry is not read, as far as its headers tell.
 
     Args:
         entry: The entry.
@@ -106,12 +106,12 @@ def entry_reason(entry: Entry, name: str, budget_bytes: int, limits: Limits) -> 
 
 
 def read_entry(index: int, name: str, entry: Entry, bound: int, source: ByteSource) -> Member:
-    """Reads the entry that the directory declares.
+    """Read the entry that the directory declares.
 
     Args:
         index: Its position.
         name: Its name, decoded.
-        entry: What the directory says of it.
+        entry: What the directory states of it.
         bound: Where the next entry begins.
         source: Stands at its local header.
     """
@@ -124,7 +124,7 @@ def read_entry(index: int, name: str, entry: Entry, bound: int, source: ByteSour
 
 
 def read_content(index: int, name: str, entry: Entry, source: ByteSource) -> Member:
-    """Reads and proves the content of an entry of known size; `source` stands at its start."""
+    """Read and proves the content of an entry of known size; `source` is at its start."""
     stored = source.read(entry.stored_bytes)
     if len(stored) < entry.stored_bytes:
         return Member(index, name, entry.size, None, Reason.TRUNCATED)
@@ -135,7 +135,7 @@ def read_content(index: int, name: str, entry: Entry, source: ByteSource) -> Mem
 
 
 def read_local(source: ByteSource) -> Entry | None:
-    """Reads a local header with its name and extra fields; None where there is none."""
+    """Read a local header with its name and extra fields; None where there is none."""
     offset = source.position
     fixed = source.read(LOCAL_BYTES)
     if len(fixed) < LOCAL_BYTES or not fixed.startswith(LOCAL_SIGNATURE):
@@ -147,7 +147,7 @@ def read_local(source: ByteSource) -> Entry | None:
 
 
 def _agree(entry: Entry, local: Entry) -> bool:
-    """Whether directory and local header say the same; either may be forged or damaged."""
+    """Return whether directory and local header say the same; either may be forged or damaged."""
     if (entry.raw_name, entry.method) != (local.raw_name, local.method) or local.is_encrypted:
         return False
     if local.flags & SIZES_FOLLOW:
@@ -157,7 +157,7 @@ def _agree(entry: Entry, local: Entry) -> bool:
 
 
 def _inflate(stored: bytes, size: int) -> bytes | None:
-    """Inflates no more than one byte beyond the declared size; None for what is not deflated."""
+    """Inflate no more than one byte beyond the declared size; None for what is not deflated."""
     inflater = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
     try:
         data = inflater.decompress(stored, size + 1)
@@ -167,7 +167,7 @@ def _inflate(stored: bytes, size: int) -> bytes | None:
 
 
 def extra_fields(extra: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yields id and content of the extra fields, up to the first that is cut."""
+    """Yield id and content of the extra fields, up to the first that is cut."""
     at = 0
     while at + 4 <= len(extra):
         field_id, num_bytes = struct.unpack_from("<HH", extra, at)
@@ -179,7 +179,7 @@ def extra_fields(extra: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def widen(extra: bytes, *numbers: int) -> tuple[int, ...]:
-    """Replaces those 32-bit numbers that are all ones by the zip64 extra field's, in order."""
+    """Replace those 32-bit numbers that are all ones by the zip64 extra field's, in order."""
     if _FULL_4 not in numbers:
         return numbers
     wide = next((content for field_id, content in extra_fields(extra) if field_id == 1), b"")
@@ -193,7 +193,7 @@ def widen(extra: bytes, *numbers: int) -> tuple[int, ...]:
 
 
 def unicode_name(extra: bytes, name: bytes) -> bytes:
-    """Returns the name of the Unicode path extra field, if it belongs to `name`."""
+    """Return the name of the Unicode path extra field, if it belongs to `name`."""
     for field_id, content in extra_fields(extra):
         if field_id == 0x7075 and content[1:5] == zlib.crc32(name).to_bytes(4, "little"):
             return content[5:]

@@ -28,7 +28,7 @@ _DESCRIPTOR_SIGNATURE = b"PK\x07\x08"
 
 
 def read_local_entries(source: ByteSource, budget_bytes: int, limits: Limits) -> Iterator[Member]:
-    """Yields members up to the first byte that is no local header.
+    """Yield members up to the first byte that is no local header.
 
     Args:
         source: The zip from its start on.
@@ -58,7 +58,7 @@ def _read(
     if entry.flags & SIZES_FOLLOW and not entry.stored_bytes:
         if entry.method == DEFLATED and not entry.is_encrypted:
             return _read_to_descriptor(index, name, reason, source, budget_bytes, limits)
-        # The end of the content cannot be told, so this is the last one: no header comes next.
+        # The end of the content cannot be known, so this is the last one: no header comes next.
         return Member(index, name, entry.size, None, reason or Reason.CORRUPT)
     if reason is None:
         return read_content(index, name, entry, source)
@@ -74,7 +74,7 @@ def _read_to_descriptor(
     budget_bytes: int,
     limits: Limits,
 ) -> Member:
-    """Reads deflated content whose sizes stand behind it; over the budget, it is the last one."""
+    """Read deflated content whose sizes stand behind it; over the budget, it is the last one."""
     most_bytes = min(budget_bytes, limits.member_bytes)
     start = source.position
     inflater = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
@@ -99,7 +99,7 @@ def _read_to_descriptor(
 
 
 def _inflate(inflater: "zlib._Decompress", source: ByteSource) -> Iterator[bytes]:
-    """Yields inflated pieces; leaves `source` behind the last deflated byte."""
+    """Yield inflated pieces; leaves `source` behind the last deflated byte."""
     while piece := source.peek(PIECE_BYTES):
         yield inflater.decompress(piece, EXPANDED_BYTES)
         source.skip(len(piece) - len(inflater.unused_data or inflater.unconsumed_tail))
@@ -108,7 +108,7 @@ def _inflate(inflater: "zlib._Decompress", source: ByteSource) -> Iterator[bytes
 
 
 def _descriptor_agrees(source: ByteSource, crc: int, stored_bytes: int, size: int) -> bool:
-    """Passes over the data descriptor, with or without signature, of 32 or 64 bits."""
+    """Pass over the data descriptor, with or without signature, of 32 or 64 bits."""
     if source.peek(4) == _DESCRIPTOR_SIGNATURE:
         source.skip(4)
     for layout in ("<3I", "<I2Q"):

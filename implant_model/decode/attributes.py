@@ -32,11 +32,11 @@ class Attributes:
 
     @staticmethod
     def wanted() -> frozenset[int]:
-        """Tags that the decoder reads; nothing else of a file is kept."""
+        """Return tags that the decoder reads; nothing else of a file is kept."""
         return WANTED
 
     def raw(self, tag: int) -> bytes:
-        """Value bytes; empty where the element is missing."""
+        """Return value bytes; empty where the element is missing."""
         return self.elements.values.get(tag, b"")
 
     def text(self, tag: int) -> str:
@@ -45,7 +45,7 @@ class Attributes:
         return first.decode("ascii", "replace").strip("\0 \t\r\n")
 
     def integer(self, tag: int) -> int | None:
-        """A binary whole number (US or UL); of another length, what it says as text."""
+        """Return a binary whole number (US or UL); of another length, what it states as text."""
         raw = self.raw(tag)
         if len(raw) == 2:
             return int(struct.unpack(self._order + "H", raw)[0])
@@ -54,12 +54,12 @@ class Attributes:
         return self.written_integer(tag)
 
     def written_integer(self, tag: int) -> int | None:
-        """A whole number in text (IS)."""
+        """Return a whole number in text (IS)."""
         number = _number(self.text(tag))
         return int(number) if number is not None and abs(number) < 2**63 else None
 
     def shorts(self, tag: int) -> list[int]:
-        """Unsigned 16-bit numbers."""
+        """Return unsigned 16-bit numbers."""
         raw = self.raw(tag)
         return list(struct.unpack(f"{self._order}{len(raw) // 2}H", raw[: len(raw) // 2 * 2]))
 
@@ -68,7 +68,7 @@ class Attributes:
         return _number(self.text(tag))
 
     def decimals(self, tag: int) -> list[float | None]:
-        """All values of a DS or IS."""
+        """Return all values of a DS or IS."""
         parts = self.raw(tag).decode("ascii", "replace").split("\\")
         return [_number(part.strip("\0 ")) for part in parts]
 
@@ -94,7 +94,7 @@ def _number(text: str) -> float | None:
 
 
 def _decoded(raw: bytes, character_set: bytes) -> str:
-    """Decodes by Specific Character Set (PS3.5 6.1); by Latin-1 where that is unknown or fails."""
+    """Decode by Specific Character Set (PS3.5 6.1); by Latin-1 where that is unknown or fails."""
     if raw.isascii() and b"\x1b" not in raw:
         return raw.decode("ascii")
     # Two thirds of the time that the decoders take to import, for the few files that need it.
@@ -108,7 +108,7 @@ def _decoded(raw: bytes, character_set: bytes) -> str:
 
 
 def header_of(attributes: Attributes) -> Header:
-    """What the tables may show of a file; never raises."""
+    """Return what the tables may show of a file; never raises."""
     rows, columns = attributes.integer(0x00280010), attributes.integer(0x00280011)
     laterality = attributes.text(0x00200062) or attributes.text(0x00200060)
     return Header(

@@ -26,11 +26,11 @@ JPEG_DCT = frozenset({0xC0, 0xC1, 0xC2})
 
 
 def compressed(stream: bytes, fmt: PixelFormat, size_px: int | None) -> np.ndarray:
-    """Stored values of a JPEG, JPEG-LS or JPEG 2000 stream, whichever it is.
+    """Return stored values of a JPEG, JPEG-LS or JPEG 2000 stream, whichever it is.
 
     Args:
         stream: One frame.
-        fmt: What the dataset says of it; the stream's own header must agree in size.
+        fmt: What the dataset states of it; the stream's own header must agree in size.
         size_px: No side under this is needed.
 
     Raises:
@@ -83,7 +83,7 @@ def _read_jpeg_ls(stream: bytes, fmt: PixelFormat) -> np.ndarray:
 
 
 def _read_lossless(stream: bytes, frame: JpegFrame, fmt: PixelFormat) -> np.ndarray:
-    """Lossless JPEG by GDCM, whose transcoder reports failure (its `GetBuffer` does not)."""
+    """Return lossless JPEG by GDCM, whose transcoder reports failure (its `GetBuffer` does not)."""
     allocated = 8 if frame.bits <= 8 else 16
     image = _gdcm_image(stream, frame, allocated)
     change = gdcm.ImageChangeTransferSyntax()
@@ -124,7 +124,7 @@ def _gdcm_image(stream: bytes, frame: JpegFrame, allocated: int) -> "gdcm.Image"
 
 
 def _read_j2k(stream: bytes, frame: J2kFrame, fmt: PixelFormat, size_px: int | None) -> np.ndarray:
-    """JPEG 2000 and HTJ2K by Pillow (OpenJPEG), at a reduced size where that is enough.
+    """Return JPEG 2000 and HTJ2K by Pillow (OpenJPEG), at a reduced size where that is enough.
 
     Pillow returns signed samples with an offset and all samples scaled up to 8 or 16 bits; both are
     taken back here, so that windows keep their meaning.
@@ -158,7 +158,7 @@ def _read_full(stream: bytes, frame: J2kFrame) -> np.ndarray:
 
 
 def _read_reduced(stream: bytes, halvings: int) -> np.ndarray | None:
-    """The wavelet's low-resolution image; None where none is wanted or its size is another.
+    """Return the wavelet's low-resolution image; None where none is or its size is another.
 
     Pillow's own `reduce` rounds the size to the nearest, where T.800 B.5 rounds up: it refuses the
     stream of a picture whose sides do not divide evenly as broken. An image area that does not
@@ -180,7 +180,7 @@ def _read_reduced(stream: bytes, halvings: int) -> np.ndarray | None:
 
 
 def _reduction(frame: J2kFrame, size_px: int | None) -> int:
-    """Halvings that leave both sides at or over `size_px`, at most those that are stored."""
+    """Return halvings that leave both sides at or over `size_px`, at most those that are stored."""
     halvings = 0
     while size_px and halvings < min(frame.levels, 3):
         if min(frame.rows, frame.columns) >> (halvings + 1) < size_px:
@@ -190,9 +190,9 @@ def _reduction(frame: J2kFrame, size_px: int | None) -> int:
 
 
 def _centred(pixels: np.ndarray, halvings: int) -> np.ndarray:
-    """Moves the samples of a wavelet's low-resolution image to the middle of what they stand for.
+    """Move the samples of a wavelet's low-resolution image to the middle of what they stand for.
 
-    Sample j of it stands at pixel j * 2**halvings of the full image, not in the middle of its
+    Sample j of it is at pixel j * 2**halvings of the full image, not in the middle of its
     2**halvings pixels: without this, edges of the networks' input are up to 8 levels off.
     """
     shift = 0.5 - 0.5 ** (halvings + 1)
@@ -206,7 +206,7 @@ def _centred(pixels: np.ndarray, halvings: int) -> np.ndarray:
 
 
 def _signed_like(pixels: np.ndarray, bits: int, fmt: PixelFormat) -> np.ndarray:
-    """Reads unsigned samples of `bits` bits as the two's complement that the dataset declares."""
+    """Read unsigned samples of `bits` bits as the two's complement that the dataset declares."""
     if not fmt.signed or pixels.ndim == 3:
         return pixels
     gap = 8 * pixels.itemsize - bits

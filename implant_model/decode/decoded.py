@@ -14,7 +14,7 @@ Pixels = np.ndarray[tuple[int, ...], np.dtype[np.uint8 | np.uint16]]
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a file says of itself; None where it says nothing that is understood.
+    """What a file states of itself; None where it gives no information that is understood.
 
     Identifiers are raw values: they go through `implant_model.privacy` before they are written, are
     never logged, and are left out of `repr`.
@@ -53,7 +53,7 @@ class Decoded:
     """One member after its decode: a picture, or the reason why there is none.
 
     Attributes:
-        header: What the file says of itself, as far as it could be read.
+        header: What the file states of itself, as far as it could be read.
         pixels_HW: Display-ready grey of shape (height, width), uint8 or uint16, upright, 0 black,
             bone bright, scaled to the full range of its type (unless `unscaled` was asked for);
             None where `reason` is set.
@@ -70,7 +70,7 @@ class Prepared:
     """One member, ready for the networks.
 
     Attributes:
-        header: What the file says of itself; identifiers are raw.
+        header: What the file states of itself; identifiers are raw.
         image: uint8 of shape (size_px, size_px); None where `reason` is set.
         reason: Why there is no picture; None where there is one.
     """

@@ -41,7 +41,7 @@ COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "YBR_PARTIAL
 
 
 def looks_like_dicom(data: bytes) -> bool:
-    """Whether the bytes are a DICOM file, with preamble or without.
+    """Return whether the bytes are a DICOM file, with preamble or without.
 
     Without the prefix `DICM`, the first element must be of a group that datasets start with, and
     its length must be possible.
@@ -68,7 +68,7 @@ class DicomSource:
         data: The file, whole.
         limits: Bounds on what is read.
         unscaled: See `to_grey`.
-        header: What the file says of itself.
+        header: What the file states of itself.
     """
 
     data: bytes | memoryview = field(repr=False)
@@ -82,7 +82,7 @@ class DicomSource:
         self.header = header_of(self._attributes)
 
     def picture(self, size_px: int | None) -> Pixels:
-        """Decodes the pixels.
+        """Decode the pixels.
 
         Args:
             size_px: No side under this is needed.
@@ -100,7 +100,7 @@ class DicomSource:
         return _square_pixels(self._grey(stored, fmt), self._attributes)
 
     def _check_kind(self) -> None:
-        """Refuses what is no radiograph, or ends before its pixel data."""
+        """Refuse what is no radiograph, or ends before its pixel data."""
         elements, attributes = self._elements, self._attributes
         reason = refusal(
             attributes.text(0x00080016),
@@ -138,7 +138,7 @@ class DicomSource:
             raise MemberError(Reason.UNSUPPORTED_ENCODING, "8, 16 or 32 bits allocated are read.")
 
     def _stored(self, fmt: PixelFormat, size_px: int | None) -> Stored:
-        """Stored values by the transfer syntax, or by the data where the file names none."""
+        """Return stored values by the transfer syntax, or by the data where the file names none."""
         elements = self._elements
         pixel, syntax, data = elements.pixel, elements.transfer_syntax, elements.data
         if pixel is None:
@@ -160,7 +160,7 @@ class DicomSource:
         return Stored(compressed(stream, fmt, size_px))
 
     def _is_jpeg(self) -> bool:
-        """Whether Pillow decoded the frame, which turns YCbCr into RGB."""
+        """Return whether Pillow decoded the frame, which turns YCbCr into RGB."""
         pixel = self._elements.pixel
         native_or_rle = self._elements.transfer_syntax in {RLE, ENCAPSULATED_NATIVE}
         return pixel is not None and pixel.length is None and not native_or_rle
@@ -186,12 +186,12 @@ class DicomSource:
 
 
 def _names_an_image(attributes: Attributes) -> bool:
-    """Whether the header, though it has no pixel description, is that of an image object."""
+    """Return whether the header, though it has no pixel description, is that of an image object."""
     return bool(attributes.text(0x00080060)) and attributes.text(0x00080016) != ""
 
 
 def _pixel_format(attributes: Attributes) -> PixelFormat:
-    """The pixel description; values that are missing get the ones that the rest implies."""
+    """Return the pixel description; values that are missing get the ones that the rest implies."""
     samples = attributes.integer(0x00280002) or 1
     allocated = attributes.integer(0x00280100) or 0
     stored = attributes.integer(0x00280101) or allocated
@@ -224,13 +224,13 @@ def _grey_of_colour(stored: np.ndarray, fmt: PixelFormat, *, unnamed: bool) -> P
 
 
 def _is_colourful(rgb_HWC: np.ndarray) -> bool:
-    """Whether more than 2 % of the pixels have channels over 1/16 of the range apart."""
+    """Return whether more than 2 % of the pixels have channels over 1/16 of the range apart."""
     apart = np.ptp(rgb_HWC.astype(np.int32), axis=-1) > np.iinfo(rgb_HWC.dtype).max // 16
     return bool(np.mean(apart) > 0.02)
 
 
 def _square_pixels(pixels: Pixels, attributes: Attributes) -> Pixels:
-    """Stretches a picture whose pixels are not square, by at most a factor of 4."""
+    """Stretch a picture whose pixels are not square, by at most a factor of 4."""
     ratio = pixel_aspect(attributes)
     if ratio is None:
         return pixels

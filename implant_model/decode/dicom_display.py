@@ -20,7 +20,7 @@ LARGEST_ASPECT = 4.0
 
 
 def display_of(attributes: Attributes, fmt: PixelFormat, *, windowed: bool = True) -> Display:
-    """Collects the display chain.
+    """Collect the display chain.
 
     Args:
         attributes: The file's attributes.
@@ -49,7 +49,7 @@ def display_of(attributes: Attributes, fmt: PixelFormat, *, windowed: bool = Tru
 
 
 def _window(attributes: Attributes) -> tuple[float | None, float | None]:
-    """The first pair of center and width of which both are finite numbers."""
+    """Return the first pair of center and width of which both are finite numbers."""
     centers, widths = attributes.decimals(0x00281050), attributes.decimals(0x00281051)
     for center, width in zip(centers, widths, strict=False):
         if center is not None and width is not None and math.isfinite(center + width):
@@ -58,7 +58,7 @@ def _window(attributes: Attributes) -> tuple[float | None, float | None]:
 
 
 def _padding(attributes: Attributes, fmt: PixelFormat) -> tuple[int, int] | None:
-    """Pixel Padding Value (and Range Limit) as stored values (PS3.3 C.7.5.1.1.2)."""
+    """Return pixel Padding Value (and Range Limit) as stored values (PS3.3 C.7.5.1.1.2)."""
     first = attributes.integer(0x00280120)
     if first is None:
         return None
@@ -72,7 +72,7 @@ def _padding(attributes: Attributes, fmt: PixelFormat) -> tuple[int, int] | None
 
 
 def _lut(attributes: Attributes, sequence: int, *, signed: bool) -> Lut | None:
-    """The first item's LUT; None where there is none or it contradicts itself."""
+    """Return the first item's LUT; None where there is none or it contradicts itself."""
     item = read_item(attributes.elements, attributes.raw(sequence), WANTED, Limits())
     return _read_lut(Attributes(item), LUT_DESCRIPTOR, LUT_DATA, signed=signed)
 

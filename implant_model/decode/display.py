@@ -26,7 +26,7 @@ SMALLEST_INSIDE = 0.02
 SAMPLE_PIXELS = 1 << 18
 STRAIGHT = 1e-6
 """Of the range from black to white, how far a line may be from what is exact."""
-LEAST_GREYS = 1024
+MIN_GREYS = 1024
 """Between the darkest and the brightest hundredth of a picture that is left unscaled, so that what
 averages round off stays under a tenth of 255 levels."""
 LARGEST_PRODUCT = 1 << 22
@@ -47,7 +47,7 @@ class Lut:
     entries: np.ndarray
 
     def __call__(self, values: Table) -> Table:
-        """Maps values, rounded to whole numbers."""
+        """Map values, rounded to whole numbers."""
         index = np.rint(values - self.first)
         places = np.clip(index, 0, len(self.entries) - 1).astype(np.int64)
         return cast(Table, self.entries[places].astype(np.float64))
@@ -88,7 +88,7 @@ def to_grey(
     in_place: bool = False,
     unscaled: bool = False,
 ) -> Pixels:
-    """Applies the display chain.
+    """Apply the display chain.
 
     Args:
         stored_HW: Stored values, uint8, int8, uint16 or int16, of shape (height, width).
@@ -106,8 +106,8 @@ def to_grey(
     unsigned, zero = _unsigned(stored_HW)
     exact = display.padding is not None or display.modality_lut is not None
     least, greatest = ends or ends_of(unsigned)
-    # Where shares of the picture and its ends are wanted, and not each grey that occurs, every few
-    # rows of a large one are enough.
+    # For shares of the picture and its ends, and not each grey that occurs, every few rows of a
+    # large one are enough.
     step = 1 if exact else max(1, unsigned.size // SAMPLE_PIXELS)
     histogram = _histogram(unsigned[::step], greatest)
     if step > 1:
@@ -130,7 +130,7 @@ def _apply(
     line: tuple[float, float] | None,
     into_HW: np.ndarray | None,
 ) -> Pixels:
-    """Grey 0 to 1 of each value > grey of the picture, within 1 of 65,535 levels."""
+    """Return grey 0 to 1 of each value > grey of the picture, within 1 of 65,535 levels."""
     peak = int(np.iinfo(unsigned_HW.dtype).max)
     if line is not None and abs(line[0]) * peak * len(table) < LARGEST_PRODUCT:
         slope, offset = line[0] * peak, line[1] * peak
@@ -151,7 +151,7 @@ def _is_unclipped(line: tuple[float, float], histogram: np.ndarray, least: int) 
         return False
     behind = np.cumsum(histogram, dtype=np.float64)
     low, high = np.searchsorted(behind, np.array([0.01, 0.99]) * behind[-1])
-    return bool(high - low >= LEAST_GREYS)
+    return bool(high - low >= MIN_GREYS)
 
 
 def _line(table: Table) -> tuple[float, float] | None:
@@ -167,7 +167,7 @@ def _line(table: Table) -> tuple[float, float] | None:
 
 
 def shrink_to_16_bits(stored_HW: np.ndarray) -> np.ndarray:
-    """Scales pixels of 32 bits or of a float type to uint16 over their own finite range."""
+    """Scale pixels of 32 bits or of a float type to uint16 over their own finite range."""
     low, high = float(np.min(stored_HW)), float(np.max(stored_HW))
     span = high - low
     if not np.isfinite(span) or span <= 0:
@@ -176,7 +176,7 @@ def shrink_to_16_bits(stored_HW: np.ndarray) -> np.ndarray:
 
 
 def _unsigned(stored_HW: np.ndarray) -> tuple[np.ndarray, int]:
-    """The same order of values in an unsigned type, and where its zero lies."""
+    """Return the same order of values in an unsigned type, and where its zero lies."""
     stored_HW = np.ascontiguousarray(stored_HW)
     if stored_HW.dtype.kind == "u":
         return stored_HW, 0
@@ -186,7 +186,7 @@ def _unsigned(stored_HW: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def ends_of(values: np.ndarray) -> tuple[int, int]:
-    """The least and the greatest of unsigned values; 0 and 0 where there are none."""
+    """Return the least and the greatest of unsigned values; 0 and 0 where there are none."""
     if values.ndim == 2 and values.itemsize <= 2 and values.size:
         least, greatest, _, _ = cv2.minMaxLoc(values)  # one pass for both
         return int(least), int(greatest)
@@ -203,7 +203,7 @@ def _histogram(unsigned_HW: np.ndarray, greatest: int) -> np.ndarray:
 def _is_padding(
     stored: Table, padding: tuple[int, int] | None, histogram: np.ndarray
 ) -> np.ndarray:
-    """Which stored values are padding; none if that would leave no picture."""
+    """Return which stored values are padding; none if that would leave no picture."""
     if padding is None:
         return np.zeros(len(stored), bool)
     low, high = sorted(padding)
@@ -213,7 +213,7 @@ def _is_padding(
 
 
 def _grey_table(stored: Table, histogram: np.ndarray, display: Display) -> Table:
-    """Grey 0 to 1 of each stored value."""
+    """Return grey 0 to 1 of each stored value."""
     present = np.flatnonzero(histogram)
     values = _modality(stored, display)
     for grey in _candidates(values, display):
@@ -250,7 +250,7 @@ def _candidates(values: Table, display: Display) -> list[Table]:
 
 
 def apply_window(values: Table, center: float, width: float, function: str) -> Table | None:
-    """Grey 0 to 1 by a window (PS3.3 C.11.2.1.2 and C.11.2.1.3).
+    """Return grey 0 to 1 by a window (PS3.3 C.11.2.1.2 and C.11.2.1.3).
 
     Args:
         values: Output of the modality LUT.
@@ -275,7 +275,7 @@ def apply_window(values: Table, center: float, width: float, function: str) -> T
 
 
 def _shows_the_picture(grey: Table, histogram: np.ndarray) -> bool:
-    """Whether this grey leaves enough of the picture between black and white."""
+    """Return whether this grey leaves enough of the picture between black and white."""
     if not np.all(np.isfinite(grey)):
         return False
     total = float(histogram.sum(dtype=np.float64))

@@ -2,7 +2,7 @@
 
 pydicom's reader builds the whole dataset, recurses into sequences, logs values and takes an
 element that the file's end cuts for a whole one. This one keeps the values of the wanted tags
-alone, walks without recursion to a given depth, touches no pixel and says whether the data end
+alone, walks without recursion to a given depth, touches no pixel and states whether the data end
 inside an element; the tests hold its values against pydicom's on every file that pydicom ships.
 """
 
@@ -56,7 +56,7 @@ class Elements:
         transfer_syntax: Transfer Syntax UID of the file's meta information; None where it has none.
         little: The dataset is little endian.
         explicit: The dataset's elements carry their value representation.
-        values: Value bytes by tag; of an element that stands twice, the last.
+        values: Value bytes by tag; of an element that occurs twice, the last.
         pixel: Where the pixel data stand; None where there are none.
         whole: False where the data end inside an element in front of the pixel data.
         count: Number of elements met.
@@ -73,7 +73,7 @@ class Elements:
 
 
 def read_file(data: bytes | memoryview, wanted: frozenset[int], limits: Limits) -> Elements:
-    """Reads the elements in front of the pixel data of a DICOM file, with or without preamble.
+    """Read the elements in front of the pixel data of a DICOM file, with or without preamble.
 
     Args:
         data: The file, whole.
@@ -91,7 +91,7 @@ def read_file(data: bytes | memoryview, wanted: frozenset[int], limits: Limits) 
 
 
 def _read_head(data: bytes | memoryview, wanted: frozenset[int], limits: Limits) -> Elements | None:
-    """Reads the first bytes alone, where these hold all in front of the pixel data."""
+    """Read the first bytes alone, where these hold all in front of the pixel data."""
     try:
         elements = _read_whole(bytes(data[:HEAD_BYTES]), wanted, limits)
     except MemberError:
@@ -120,7 +120,7 @@ def _read_whole(data: bytes, wanted: frozenset[int], limits: Limits) -> Elements
 def read_item(
     elements: Elements, sequence: bytes, wanted: frozenset[int], limits: Limits
 ) -> Elements:
-    """Reads the first item of a sequence whose value bytes are given; empty where it has none."""
+    """Read the first item of a sequence whose value bytes are given; empty where it has none."""
     inner = Elements(sequence, None, elements.little, elements.explicit)
     if len(sequence) >= 8:
         tag, length = _tag_length(sequence, 0, elements.little)
@@ -133,7 +133,7 @@ def read_item(
 def read_dataset(
     elements: Elements, position: int, end: int, wanted: frozenset[int], limits: Limits
 ) -> None:
-    """Walks `elements.data[position:end]` up to its pixel data and fills `elements`."""
+    """Walk `elements.data[position:end]` up to its pixel data and fill `elements`."""
     data, first = bytes(elements.data), position
     while position + 8 <= end:
         tag, vr, length, start = _element(data, position, elements.explicit, elements.little)
@@ -161,13 +161,13 @@ def read_dataset(
 
 
 def skip_sequence(data: bytes, position: int, end: int, elements: Elements, limits: Limits) -> int:
-    """Walks the items of a sequence of undefined length.
+    """Walk the items of a sequence of undefined length.
 
     Returns:
         The position behind its delimiter; past `end` where the data end before it.
 
     Raises:
-        MemberError: corrupt where no item stands, too_large where it nests too deep.
+        MemberError: corrupt where no item is, too_large where it nests too deep.
     """
     stack = ["sequence"]
     while stack:
@@ -198,7 +198,7 @@ def skip_sequence(data: bytes, position: int, end: int, elements: Elements, limi
 
 
 def _check_depth(data: bytes, start: int, end: int, elements: Elements, limits: Limits) -> None:
-    """Refuses sequences of known length that nest too deep; what is inconsistent is let pass.
+    """Refuse sequences of known length that nest too deep; what is inconsistent is let pass.
 
     The walk skips such sequences by their length, so depth costs nothing here; it does elsewhere.
     """
@@ -257,7 +257,7 @@ def _looks_big_endian(data: bytes, position: int) -> bool:
 
 
 def _read_meta(data: bytes, position: int) -> tuple[str | None, int]:
-    """Transfer syntax of the file meta information, and where that ends."""
+    """Return transfer syntax of the file meta information, and where that ends."""
     syntax = None
     while position + 8 <= len(data) and data[position : position + 2] == b"\x02\x00":
         tag, _, length, start = _element(data, position, explicit=True, little=True)
@@ -270,7 +270,7 @@ def _read_meta(data: bytes, position: int) -> tuple[str | None, int]:
 
 
 def _skip_group(data: bytes, position: int, group: int, *, explicit: bool) -> int:
-    """Skips the elements of one group (a command set that a network trace left in the file)."""
+    """Skip the elements of one group (a command set that a network trace left in the file)."""
     mark = struct.pack("<H", group)
     while position + 8 <= len(data) and data[position : position + 2] == mark:
         _, _, length, start = _element(data, position, explicit, little=True)
@@ -281,7 +281,7 @@ def _skip_group(data: bytes, position: int, group: int, *, explicit: bool) -> in
 
 
 def _inflate(data: bytes, position: int, limits: Limits) -> bytes:
-    """Expands a deflated dataset within `limits.member_bytes`.
+    """Expand a deflated dataset within `limits.member_bytes`.
 
     Piece by piece: in one call zlib holds the result twice before its size is known.
     """

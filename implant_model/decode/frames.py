@@ -46,7 +46,7 @@ class PixelFormat:
 
     @property
     def frame_bytes(self) -> int:
-        """Bytes of one native frame; YBR_FULL_422 shares its colours among two pixels."""
+        """Return bytes of one native frame; YBR_FULL_422 shares its colours among two pixels."""
         samples = 2 if self.photometric == "YBR_FULL_422" else self.samples
         return self.rows * self.columns * samples * (self.allocated // 8)
 
@@ -66,7 +66,7 @@ class Stored:
 
 
 def native(data: memoryview, fmt: PixelFormat) -> Stored:
-    """Stored values of a native frame.
+    """Return stored values of a native frame.
 
     Args:
         data: The pixel data's value, or as much of it as there is.
@@ -101,7 +101,7 @@ def swapped_words(data: bytes | memoryview) -> bytes:
 
 
 def stored_values(samples: np.ndarray, fmt: PixelFormat) -> Stored:
-    """Masks what stands outside of Bits Stored (overlays, junk) and extends the sign."""
+    """Mask what is outside of Bits Stored (overlays, junk) and extends the sign."""
     bits = 8 * samples.itemsize
     stored = fmt.stored if 0 < fmt.stored < bits else bits
     ends = None
@@ -124,7 +124,7 @@ def stored_values(samples: np.ndarray, fmt: PixelFormat) -> Stored:
 
 
 def encapsulated(data: bytes | memoryview, position: int) -> bytes:
-    """Joins the fragments of the one frame of encapsulated pixel data (PS3.5 A.4).
+    """Join the fragments of the one frame of encapsulated pixel data (PS3.5 A.4).
 
     The offset table is skipped: it is wrong in many files, and one frame needs none. A fragment is
     taken by its length, so that a delimiter among its bytes ends nothing.
@@ -155,7 +155,7 @@ def encapsulated(data: bytes | memoryview, position: int) -> bytes:
 
 
 def rle(stream: bytes, fmt: PixelFormat) -> Stored:
-    """Stored values of an RLE frame (PS3.5 annex G).
+    """Return stored values of an RLE frame (PS3.5 annex G).
 
     Raises:
         MemberError: corrupt or truncated.
@@ -169,7 +169,7 @@ LARGEST_SEGMENT_COUNT = 15  # PS3.5 G.5
 
 
 def decode_rle(stream: bytes, num_pixels: int, samples: int, size: int) -> np.ndarray:
-    """Decodes an RLE frame.
+    """Decode an RLE frame.
 
     Args:
         stream: The frame, with its header of 64 bytes.
@@ -186,7 +186,7 @@ def decode_rle(stream: bytes, num_pixels: int, samples: int, size: int) -> np.nd
     """
     try:
         raw = decode_frame(stream, num_pixels, 8 * size, "<")
-    except Exception:  # of Rust: whatever it says, the loop below finds the reason
+    except Exception:  # of Rust: whatever it states, the loop below finds the reason
         planes = decode_planes(stream, num_pixels, samples * size)
         joined = np.moveaxis(planes.reshape(samples, size, num_pixels), 1, -1)
         big_endian = np.ascontiguousarray(joined).view(f">u{size}")[..., 0]
@@ -198,7 +198,7 @@ def decode_rle(stream: bytes, num_pixels: int, samples: int, size: int) -> np.nd
 
 
 def decode_planes(stream: bytes, plane_bytes: int, num_planes: int) -> np.ndarray:
-    """Decodes the byte planes of an RLE frame.
+    """Decode the byte planes of an RLE frame.
 
     Args:
         stream: The frame, with its header of 64 bytes.
@@ -229,7 +229,7 @@ def decode_planes(stream: bytes, plane_bytes: int, num_planes: int) -> np.ndarra
 
 
 def _unpack(stream: bytes, position: int, end: int, size: int) -> bytearray:
-    """Expands one PackBits segment to exactly `size` bytes."""
+    """Expand one PackBits segment to exactly `size` bytes."""
     unpacked = bytearray()
     while len(unpacked) < size and position + 1 < end:
         control = stream[position]

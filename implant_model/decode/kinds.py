@@ -9,9 +9,9 @@ PS3.16 annex L (body parts). The rule, in this order:
    devices write, are taken for them. Fluoroscopy (RF, XA), mammography, dental and all other
    modalities are `not_a_radiograph`.
 3. An object that does not name a modality of its own (none, `OT`, `HC`, or an unknown word) is a
-   radiograph if its SOP class is one of those of CR and DX; a secondary capture that says `OT`
+   radiograph if its SOP class is one of those of CR and DX; a secondary capture that states `OT`
    or the like must carry something that only a radiograph carries (View Position, Imager Pixel
-   Spacing, or Conversion Type `DF`, digitised film); one without any modality says no more than a
+   Spacing, or Conversion Type `DF`, digitised film); one without any modality states no more than a
    PNG does and is taken as that is, unless it is a scanned document or a drawing.
 """
 
@@ -95,7 +95,7 @@ PAPER = frozenset({"SD", "DRW"})  # scanned document, drawing
 def refusal(
     sop_class: str, modality: str, conversion: str, *, radiograph_marks: bool
 ) -> Reason | None:
-    """Why an object is not seen by the classifier.
+    """Return why an object is not seen by the classifier.
 
     Args:
         sop_class: SOP Class UID; empty where the file names none.
@@ -125,26 +125,26 @@ def refusal(
 
 
 def _may_hold_radiograph(sop_class: str) -> bool:
-    """Whether an object of this class may be what a radiograph's modality says that it is."""
+    """Whether an object of this class may be what a radiograph's modality states that it is."""
     known = sop_class in CR_OR_DX | SECONDARY_CAPTURE | FLUOROSCOPY
     return known or not sop_class.startswith(STORAGE)
 
 
 def defined_modality(value: str) -> str | None:
-    """The value if it is a defined term of Modality (0008,0060), else None."""
+    """Return the value if it is a defined term of Modality (0008,0060), else None."""
     return value if value in MODALITIES else None
 
 
 def defined_body_part(value: str) -> str | None:
-    """The value if it is a defined term of Body Part Examined (0018,0015), else None."""
+    """Return the value if it is a defined term of Body Part Examined (0018,0015), else None."""
     return value if value in BODY_PARTS else None
 
 
 def defined_view(value: str) -> str | None:
-    """The value if it is a defined term of View Position (0018,5101), else None."""
+    """Return the value if it is a defined term of View Position (0018,5101), else None."""
     return value if value in VIEWS else None
 
 
 def defined_laterality(value: str) -> str | None:
-    """The value if it is an enumerated value of a laterality attribute, else None."""
+    """Return the value if it is an enumerated value of a laterality attribute, else None."""
     return value if value in ("R", "L", "B", "U") else None

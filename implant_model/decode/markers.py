@@ -69,7 +69,7 @@ class J2kFrame:
         signed: The first component is signed.
         tiles: Number of tiles.
         levels: Number of wavelet decompositions; 0 where no COD was found.
-        start: Where the codestream starts in the data (a JP2 box may stand in front).
+        start: Where the codestream starts in the data (a JP2 box may be in front).
         whole: The end-of-codestream marker closes it.
         tiles_found: Number of tiles that the stream has a part of.
     """
@@ -87,10 +87,10 @@ class J2kFrame:
 
 
 def png_frame(data: bytes) -> PngFrame:
-    """Walks a PNG's chunks.
+    """Walk a PNG's chunks.
 
     Raises:
-        MemberError: truncated where IHDR is cut, corrupt where another chunk stands first.
+        MemberError: truncated where IHDR is cut, corrupt where another chunk is first.
     """
     if len(data) < 33:
         raise MemberError(Reason.TRUNCATED, "The PNG ends inside its IHDR chunk.")
@@ -115,7 +115,7 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def jpeg_frame(data: bytes) -> JpegFrame:
-    """Walks a JPEG's segments to its first scan.
+    """Walk a JPEG's segments to its first scan.
 
     Raises:
         MemberError: truncated where the data end before the first scan, corrupt where there is no
@@ -137,7 +137,7 @@ def jpeg_frame(data: bytes) -> JpegFrame:
 
 
 def _jpeg_segments(data: bytes) -> "list[tuple[int, int, int]]":
-    """Marker, start and end of the content of each segment up to the first scan's header."""
+    """Return marker, start and end of the content of each segment up to the first scan's header."""
     segments, position = [], 2
     while position + 4 <= len(data):
         if data[position] != 0xFF:
@@ -160,7 +160,7 @@ def _jpeg_segments(data: bytes) -> "list[tuple[int, int, int]]":
 
 
 def j2k_frame(data: bytes) -> J2kFrame:
-    """Reads the main header of a JPEG 2000 codestream, raw or in a JP2 box.
+    """Read the main header of a JPEG 2000 codestream, raw or in a JP2 box.
 
     Raises:
         MemberError: corrupt where there is no codestream, truncated where its header is cut.

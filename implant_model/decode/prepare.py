@@ -42,10 +42,10 @@ class ImageFile(Protocol):
 
     @property
     def header(self) -> Header:
-        """What the file says of itself."""
+        """Return what the file states of itself."""
 
     def picture(self, size_px: int | None) -> Pixels:
-        """Decodes the pixels; raises MemberError."""
+        """Decode the pixels; raise MemberError."""
 
 
 def decode(
@@ -55,7 +55,7 @@ def decode(
     *,
     unscaled: bool = False,
 ) -> Decoded:
-    """Decodes one member.
+    """Decode one member.
 
     Args:
         data: The member, whole. Uncompressed DICOM is read where it lies, and overwritten where
@@ -75,7 +75,7 @@ def decode(
 
 
 def silence_loggers() -> list[tuple[logging.Logger, int]]:
-    """Silences the libraries' loggers; returns those that were not silent, with their levels.
+    """Silence the libraries' loggers; return those that were not silent, with their levels.
 
     Pillow logs names and numbers out of a PNG at DEBUG, which a caller's level may let pass. A
     process that only decodes calls this once: to set levels takes a millisecond, each time.
@@ -110,7 +110,7 @@ def _guarded(
 
 
 def _open(data: bytes | memoryview, limits: Limits, *, unscaled: bool) -> ImageFile:
-    """Recognises a member by its content and reads its header."""
+    """Recognise a member by its content and read its header."""
     if not data:
         raise MemberError(Reason.EMPTY, "The member holds no bytes.")
     if len(data) > limits.member_bytes:
@@ -128,7 +128,7 @@ def _open(data: bytes | memoryview, limits: Limits, *, unscaled: bool) -> ImageF
 
 
 def _reason_of(error: Exception) -> Reason:
-    """Maps what a decoder raised to the closed set; messages are dropped, they may hold values."""
+    """Map what a decoder raised to the closed set; messages are dropped, they may hold values."""
     if isinstance(error, MemberError):
         return error.reason
     if isinstance(error, MemoryError | RecursionError):
@@ -145,7 +145,7 @@ def _reason_of(error: Exception) -> Reason:
 
 
 def picture_of(data: bytes | memoryview, spec: Preprocessing, limits: Limits) -> Prepared:
-    """Decodes and preprocesses one member on the calling thread.
+    """Decode and preprocesses one member on the calling thread.
 
     Args:
         data: The member, whole; see `decode` of a memoryview that can be written.
@@ -172,7 +172,7 @@ def picture_of(data: bytes | memoryview, spec: Preprocessing, limits: Limits) ->
 
 
 def _is_reduced_jpeg(data: bytes | memoryview, decoded: Decoded) -> bool:
-    """Whether a JPEG was decoded too small to cut a border to the pixel.
+    """Return whether a JPEG was decoded too small to cut a border to the pixel.
 
     In full it takes half as long again. JPEG 2000 would take forty times as long, and stays.
     """

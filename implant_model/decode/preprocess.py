@@ -80,16 +80,16 @@ class Preprocessing:
 
     @property
     def working_px(self) -> int:
-        """No side under this is needed of a decoder."""
+        """Return no side under this is needed of a decoder."""
         return WORKING * self.size_px
 
     def to_json(self) -> dict[str, Any]:
-        """The fields by name, as `package.json` holds them."""
+        """Return the fields by name, as `package.json` holds them."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, values: object) -> "Preprocessing":
-        """Reads what `to_json` wrote.
+        """Read what `to_json` wrote.
 
         Raises:
             PackageError: a field is missing, unknown or out of range.
@@ -107,7 +107,7 @@ def _are_percentiles(low: object, high: object) -> bool:
 
 
 def preprocess(pixels_HW: np.ndarray, spec: Preprocessing) -> np.ndarray:
-    """Makes the networks' input.
+    """Make the networks' input.
 
     Args:
         pixels_HW: Display-ready grey, uint8 or uint16, of shape (height, width); of uint16 it may
@@ -134,7 +134,7 @@ def preprocess(pixels_HW: np.ndarray, spec: Preprocessing) -> np.ndarray:
 
 
 def shrink(pixels_HW: np.ndarray, least_px: int) -> np.ndarray:
-    """Averages over squares of 2, 4, 8, ... pixels, as long as no side falls under `least_px`.
+    """Average over squares of 2, 4, 8, ... pixels, as long as no side falls under `least_px`.
 
     A last square that the picture does not fill is filled with its edge, as in JPEG's blocks.
     """
@@ -161,15 +161,15 @@ def shrink(pixels_HW: np.ndarray, least_px: int) -> np.ndarray:
 
 
 def _filled(pixels_HW: np.ndarray, factor: int) -> np.ndarray:
-    """Repeats the last row and column up to whole squares of `factor` pixels."""
+    """Repeat the last row and column up to whole squares of `factor` pixels."""
     below, right = (-side % factor for side in pixels_HW.shape)
     return cast(np.ndarray, cv2.copyMakeBorder(pixels_HW, 0, below, 0, right, cv2.BORDER_REPLICATE))
 
 
 def _square_means(pixels_HW: np.ndarray, factor: int) -> np.ndarray:
-    """Averages over squares of `factor` pixels, a power of two that both sides are multiples of."""
+    """Average over squares of `factor` pixels, a power of two that both sides are multiples of."""
     size = pixels_HW.shape[1] // factor, pixels_HW.shape[0] // factor
-    # Halving is vectorised, and what it rounds off 16-bit greys small, see display.LEAST_GREYS.
+    # Halving is vectorised, and what it rounds off 16-bit greys small, see display.MIN_GREYS.
     if pixels_HW.dtype == np.uint16:
         while factor > 2:
             half = pixels_HW.shape[1] // 2, pixels_HW.shape[0] // 2
@@ -179,7 +179,7 @@ def _square_means(pixels_HW: np.ndarray, factor: int) -> np.ndarray:
 
 
 def trim(pixels_HW: np.ndarray) -> np.ndarray:
-    """Cuts even rows and columns near black or white off the four sides.
+    """Cut even rows and columns near black or white off the four sides.
 
     Args:
         pixels_HW: Display-ready grey, uint8 or uint16.
@@ -191,7 +191,7 @@ def trim(pixels_HW: np.ndarray) -> np.ndarray:
 
 
 def picture_box(pixels_HW: np.ndarray) -> tuple[slice, slice]:
-    """Rows and columns without even borders near black or white.
+    """Return rows and columns without even borders near black or white.
 
     Args:
         pixels_HW: Display-ready grey, uint8 or uint16.
@@ -223,13 +223,13 @@ def picture_box(pixels_HW: np.ndarray) -> tuple[slice, slice]:
 
 
 def _is_constant(pixels_HW: np.ndarray) -> bool:
-    """Whether there is but one grey; a few pixels deny it mostly."""
+    """Return whether there is but one grey; a few pixels deny it mostly."""
     few = pixels_HW[:: max(1, pixels_HW.shape[0] // 16)]
     return few.min() == few.max() and bool(pixels_HW.min() == pixels_HW.max())
 
 
 def _within(outer: slice, inner: slice) -> slice:
-    """The part of the whole that is `inner` of its part `outer`."""
+    """Return the part of the whole that is `inner` of its part `outer`."""
     return slice(outer.start + inner.start, outer.start + inner.stop)
 
 
@@ -241,7 +241,7 @@ def _rest(lines_NL: np.ndarray, low: float, high: float) -> slice:
 
 
 def _border(lines_NL: np.ndarray, low: float, high: float) -> int:
-    """Number of lines of the border that the first line starts; 0 where it starts none."""
+    """Return number of lines of the border that the first line starts; 0 where it starts none."""
     span = high - low
     first = _pieces(lines_NL[:1])
     level, most = float(first.min()), float(first.max())
@@ -275,7 +275,7 @@ def _pieces(lines_NL: np.ndarray) -> np.ndarray:
 
 
 def _stretch(pixels_HW: np.ndarray, low_percent: float, high_percent: float) -> np.ndarray:
-    """Stretches the greys between two percentiles to the full range of uint16."""
+    """Stretch the greys between two percentiles to the full range of uint16."""
     histogram = _histogram(pixels_HW)
     low, high = _percentiles(histogram, low_percent, high_percent)
     if high - low < 1.0:  # hardly anything but one grey: its few other pixels decide
@@ -302,7 +302,7 @@ def _num_bins(greatest: float) -> int:
 
 
 def _percentiles(histogram: np.ndarray, *percents: float) -> list[float]:
-    """Percentiles out of a histogram of whole greys, interpolated between greys.
+    """Return percentiles out of a histogram of whole greys, interpolated between greys.
 
     Interpolation keeps the percentiles of 8-bit and 16-bit pixels together; none lies outside of
     the greys that occur. A sum over blocks of greys finds the block: a sum over all 65,536 greys
@@ -328,7 +328,7 @@ def _percentiles(histogram: np.ndarray, *percents: float) -> list[float]:
 
 
 def _fit(pixels_HW: np.ndarray, size_px: int, fit: str) -> np.ndarray:
-    """Averages (or, of a smaller picture, interpolates) to a square."""
+    """Average (or, of a smaller picture, interpolates) to a square."""
     if fit == "squash":
         return _resize(pixels_HW, size_px, size_px)
     if pixels_HW.shape[0] < pixels_HW.shape[1]:
@@ -348,7 +348,7 @@ def _fit(pixels_HW: np.ndarray, size_px: int, fit: str) -> np.ndarray:
 
 
 def _even_margin(width: float, size_px: int) -> int:
-    """The next whole width that leaves the same margin on both sides of `size_px`."""
+    """Return the next whole width that leaves the same margin on both sides of `size_px`."""
     columns = max(1, math.ceil(width - 1e-6))
     return min(size_px, columns + (size_px - columns) % 2)
 

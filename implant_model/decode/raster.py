@@ -31,7 +31,7 @@ JPEG_PROCESSES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})  # what libjpeg-turbo
 
 
 def looks_like_raster(data: bytes) -> bool:
-    """Whether the bytes start as a PNG or a JPEG file does."""
+    """Return whether the bytes start as a PNG or a JPEG file does."""
     return data.startswith((PNG_MAGIC, JPEG_MAGIC))
 
 
@@ -49,7 +49,7 @@ class RasterSource:
 
     @property
     def header(self) -> Header:
-        """Rows and columns as stored, before EXIF orientation; empty for a damaged start."""
+        """Return rows and columns as stored, before EXIF orientation; empty for a damaged start."""
         try:
             frame = self._frame()
         except MemberError:
@@ -60,7 +60,7 @@ class RasterSource:
         return png_frame(self.data) if self.data.startswith(PNG_MAGIC) else jpeg_frame(self.data)
 
     def picture(self, size_px: int | None) -> Pixels:
-        """Decodes the file.
+        """Decode the file.
 
         Args:
             size_px: No side under this is needed; lets JPEG decode at a reduced size.
@@ -79,13 +79,13 @@ class RasterSource:
 
 
 def check_size(rows: int, columns: int, limits: Limits) -> None:
-    """Refuses a picture by its size alone.
+    """Refuse a picture by its size alone.
 
     Raises:
         MemberError: corrupt for no pixels, too_large for more than `limits.frame_pixels`.
     """
     if rows < 1 or columns < 1:
-        raise MemberError(Reason.CORRUPT, "The header says that the picture has no pixels.")
+        raise MemberError(Reason.CORRUPT, "The header states that the picture has no pixels.")
     if rows * columns > limits.frame_pixels:
         raise MemberError(Reason.TOO_LARGE, "The picture is larger than limits.frame_pixels.")
 
@@ -112,7 +112,7 @@ def _read_jpeg(data: bytes, frame: JpegFrame, size_px: int | None) -> Pixels:
 
 
 def _load(data: bytes, reader: type[ImageFile], size_px: int | None = None) -> ImageFile:
-    """Decodes with one of Pillow's readers; `Image.open` would first load all of them.
+    """Decode with one of Pillow's readers; `Image.open` would first load all of them.
 
     Raises:
         MemberError: truncated, corrupt or too_large (a compressed text or profile that explodes).
@@ -132,7 +132,7 @@ def _load(data: bytes, reader: type[ImageFile], size_px: int | None = None) -> I
 
 
 def _read_with_opencv(data: bytes) -> np.ndarray:
-    """Decodes a whole PNG with all its bits, channels in the order of RGB(A)."""
+    """Decode a whole PNG with all its bits, channels in the order of RGB(A)."""
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise MemberError(Reason.CORRUPT, "OpenCV could not decode the picture.")
@@ -154,7 +154,7 @@ def grey_of_image(image: Image.Image) -> Pixels:
 
 
 def grey_of(pixels: np.ndarray) -> Pixels:
-    """Grey of an array (height, width), (..., 3) RGB or (..., 4) RGBA, uint8 or uint16."""
+    """Return grey of an array (height, width), (..., 3) RGB or (..., 4) RGBA, uint8 or uint16."""
     if pixels.ndim == 2:
         return cast(Pixels, pixels)
     grey = cv2.cvtColor(np.ascontiguousarray(pixels[..., :3]), cv2.COLOR_RGB2GRAY)
@@ -166,16 +166,16 @@ def grey_of(pixels: np.ndarray) -> Pixels:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation 1 to 8; 1 (upright) where there is none or it cannot be read."""
+    """Return EXIF orientation 1 to 8; 1 (upright) where there is none or it cannot be read."""
     try:
         value = image.getexif().get(EXIF_ORIENTATION, 1)
-    except Exception:  # a damaged EXIF block raises anything and says nothing of the pixels
+    except Exception:  # a damaged EXIF block raises anything and gives no information of the pixels
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _turned(pixels: Pixels, orientation: int) -> Pixels:
-    """Turns a stored picture upright (EXIF 2.32, tag 0x0112)."""
+    """Turn a stored picture upright (EXIF 2.32, tag 0x0112)."""
     if orientation >= 5:
         pixels = pixels.T
     if orientation in (2, 3, 6, 7):
@@ -187,7 +187,7 @@ def _turned(pixels: Pixels, orientation: int) -> Pixels:
 
 CHANNELS: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 """By colour type: grey, RGB, palette, grey with alpha, RGBA."""
-MOST_STORED_BYTES: Final = 64 * MIB
+MAX_STORED_BYTES: Final = 64 * MIB
 BLOCK_BYTES: Final = 0xFFFF
 """The longest stored block of deflate (RFC 1951, 3.2.4)."""
 INPUT_BYTES: Final = 64 << 10
@@ -196,20 +196,20 @@ _BLOCK: Final = struct.Struct("<BHH")
 
 
 def store_pixels(data: bytes, frame: PngFrame) -> bytes:
-    """Inflates the pixels of a whole PNG.
+    """Inflate the pixels of a whole PNG.
 
     Args:
         data: The file.
         frame: What `png_frame` read of it; its `whole` is true.
 
     Returns:
-        A file of the same pixels and attributes, the check sum of its IDAT chunk left 0 (Pillow
+        A file of the same pixels and attributes, the checksum of its IDAT chunk left 0 (Pillow
         does not read that). The file itself where it is interlaced, larger than
-        `MOST_STORED_BYTES`, or in any way not as the standard wants it.
+        `MAX_STORED_BYTES`, or in any way not as the standard wants it.
     """
     expected = _filtered_bytes(data, frame)
     span = _pixel_chunks(data)
-    if not 0 < expected <= MOST_STORED_BYTES or span is None:
+    if not 0 < expected <= MAX_STORED_BYTES or span is None:
         return data
     start, end, deflated = span
     pieces = inflate(deflated, expected)
@@ -239,7 +239,7 @@ def _pixel_chunks(data: bytes) -> tuple[int, int, bytes] | None:
 
 
 def inflate(data: bytes, size: int) -> list[bytes] | None:
-    """Inflates a zlib stream (RFC 1950).
+    """Inflate a zlib stream (RFC 1950).
 
     Args:
         data: The stream; what follows its end is left alone.
@@ -271,7 +271,7 @@ def inflate(data: bytes, size: int) -> list[bytes] | None:
 
 
 def _stored(pieces: list[bytes]) -> Iterator[bytes]:
-    """A zlib stream (RFC 1950) of stored blocks."""
+    """Yield a zlib stream (RFC 1950) of stored blocks."""
     yield b"\x78\x01"
     checksum = 1
     for number, piece in enumerate(pieces, 1):

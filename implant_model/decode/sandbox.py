@@ -3,7 +3,7 @@
 The child (`decode.sandbox_child`) has none of the caller's environment but what Python
 needs, no standard streams, limits on memory, CPU time, files and core dumps, and no credentials. It
 outlives its members and is replaced when it dies. Members and pictures travel through one sealed
-memory file that both map, the rest as JSON over a socket pair: nothing that a child says is
+memory file that both map, the rest as JSON over a socket pair: nothing that a child states is
 unpickled, and all of it is checked.
 """
 
@@ -33,7 +33,7 @@ START_SECONDS = 60.0  # a cold start from a network disk; 1 s is usual
 # Keeps the memory of a picture for the next one: to get 10 MB of fresh pages takes as long as to
 # decode them. glibc accepts 32 MiB at most; what is larger goes back to the system at once.
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(32 * MIB), "MALLOC_TRIM_THRESHOLD_": str(64 * MIB)}
-LEAST_WAIT_S = 0.05
+MIN_WAIT_S = 0.05
 PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
 
 
@@ -63,18 +63,18 @@ class DecodeProcess:
 
     @property
     def pid(self) -> int | None:
-        """Process id of the child; None while there is none."""
+        """Return process id of the child; None while there is none."""
         return None if self._child is None else self._child.pid
 
     def start(self) -> None:
-        """Starts the child ahead of the first member."""
+        """Start the child ahead of the first member."""
         if self._child is not None and self._child.is_dead():
             self.close()  # it died between two members, and neither is to blame
         if self._child is None:
             self._child = _Child(self._spec, self._limits)
 
     def allocate(self, size: int) -> memoryview:
-        """Memory that the child sees: a member that is read into it need not be copied.
+        """Return memory that the child sees: a member that is read into it need not be copied.
 
         What `prepare` returned before stays; what was allocated before may be overwritten.
 
@@ -90,7 +90,7 @@ class DecodeProcess:
         return self._child.allocate(size)
 
     def prepare(self, data: bytes | memoryview) -> Prepared:
-        """Decodes and preprocesses one member.
+        """Decode and preprocesses one member.
 
         Args:
             data: The member, whole; what `allocate` gave is overwritten.
@@ -116,7 +116,7 @@ class DecodeProcess:
             return Prepared(Header(), None, lost.reason)
 
     def close(self) -> None:
-        """Ends the child; the next `prepare` starts another."""
+        """End the child; the next `prepare` starts another."""
         child, self._child = self._child, None
         if child is not None:
             child.end()
@@ -156,24 +156,24 @@ class _Child:
             raise RuntimeError("The decoding process ended before it was ready.") from lost
 
     def allocate(self, size: int) -> memoryview:
-        """The first `size` bytes of the shared memory."""
+        """Return the first `size` bytes of the shared memory."""
         if size > self._room:
             self._grow(size)
         return memoryview(self._shared)[:size]
 
     def prepare(self, data: bytes | memoryview) -> Prepared:
-        """Has one member decoded; raises _ChildLost."""
+        """Have one member decoded; raise _ChildLost."""
         if not isinstance(data, memoryview) or data.obj is not self._map:
             self.allocate(len(data))[:] = data
         self._send({"size": len(data), "room": self._room})
         return self._prepared(self._receive(float(self._limits.decode_seconds)))
 
     def is_dead(self) -> bool:
-        """Whether the process has ended."""
+        """Return whether the process has ended."""
         return self._process.poll() is not None
 
     def end(self) -> None:
-        """Kills the child and whatever it started, and gives everything back."""
+        """Kill the child and whatever it started, and give everything back."""
         self._socket.close()
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
@@ -188,7 +188,7 @@ class _Child:
         return self._map
 
     def _grow(self, size: int) -> None:
-        """Makes room in whole steps of 8 MiB; the child maps anew when it hears of it."""
+        """Make room in whole steps of 8 MiB; the child maps anew when it hears of it."""
         room = -(-size // (8 * MIB)) * 8 * MIB
         os.ftruncate(self._memory, room)
         self._map = mmap.mmap(self._memory, room)  # a member may still lie in the one before
@@ -229,7 +229,7 @@ class _Child:
             except TimeoutError:
                 used_s = time.monotonic() - begun - (_kept_waiting_s(self.pid) - kept_waiting_s)
                 left_s = timeout_s - used_s
-                if left_s < LEAST_WAIT_S:
+                if left_s < MIN_WAIT_S:
                     raise
 
     def _reason_of_death(self) -> Reason:
@@ -240,7 +240,7 @@ class _Child:
         return Reason.DECODER_TIMEOUT if out_of_time else Reason.DECODER_CRASHED
 
     def _prepared(self, reply: Any) -> Prepared:
-        """Checks a reply: a child that was fooled may say anything."""
+        """Check a reply: a child that was fooled may say anything."""
         try:
             header = _checked_header(reply["header"])
             reason = None if reply["reason"] is None else Reason(reply["reason"])
@@ -284,7 +284,7 @@ def _seal_against_shrinking(memory: int) -> None:
 
 
 def _spawn(their_socket: int, memory: int) -> "subprocess.Popen[bytes]":
-    """Starts the child in a process group of its own.
+    """Start the child in a process group of its own.
 
     Not in a session of its own: Linux gives each session an equal share of the cores, so that two
     decoders would take two thirds of them from all of Ray.
@@ -303,7 +303,7 @@ def _spawn(their_socket: int, memory: int) -> "subprocess.Popen[bytes]":
 
 
 def _environment() -> dict[str, str]:
-    """What Python needs to find its modules, one thread a library, and nothing else."""
+    """Return what Python needs to find its modules, one thread a library, and nothing else."""
     paths = [PACKAGE_ROOT, *(path for path in sys.path if os.path.isabs(path))]
     threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     kept = ("LD_LIBRARY_PATH", "PYTHONHOME", "LANG", "LC_ALL")

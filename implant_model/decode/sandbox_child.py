@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _worker(spec: Preprocessing, limits: Limits) -> Callable[[mmap.mmap, int], dict[str, Any]]:
-    """Returns what serves one member; the decoders are imported here, and never by the parent."""
+    """Return what serves one member; the decoders are imported here, and never by the parent."""
     import cv2
 
     from implant_model.decode.prepare import picture_of, silence_loggers
@@ -66,7 +66,7 @@ def _worker(spec: Preprocessing, limits: Limits) -> Callable[[mmap.mmap, int], d
 
 
 def _limit_resources(limits: Limits) -> None:
-    """Bounds what the child may take from here on; it cannot raise them again."""
+    """Bound what the child may take from here on; it cannot raise them again."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     mapped = pages * resource.getpagesize() + limits.decode_bytes
     for kind, bound in (
@@ -81,7 +81,7 @@ def _limit_resources(limits: Limits) -> None:
 
 
 def _limit_cpu(seconds: int) -> None:
-    """Gives the child CPU time for one more member: an orphan in an endless loop ends itself."""
+    """Give the child CPU time for one more member: an orphan in an endless loop ends itself."""
     used = int(time.process_time()) + 1
     hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
     resource.setrlimit(resource.RLIMIT_CPU, (used + seconds, hard))

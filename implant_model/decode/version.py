@@ -6,7 +6,7 @@ DECODE_VERSION: Final = 2
 """Raised by each change after which some file gives other pixels or another row.
 
 It enters the configuration hash, so that no half-read archive is continued by a decode that sees
-other pixels, and stands in the table `archives`, so that one may find what an older decode read.
+other pixels, and is in the table `archives`, so that one may find what an older decode read.
 `tests/decode/test_golden.py` fails on changed pixels until it is raised. Its steps:
 
 1. Everything up to version 0.1.0, which did not record it; pixels changed within it.

@@ -34,7 +34,7 @@ _TURN_STEP = math.pi / TURNS / 1.5
 
 
 def gradient_field(images_B1SS: Tensor) -> Tensor:
-    """Returns evened directions of edges, B2QQ: to the right and down, together 1 at most.
+    """Return evened directions of edges, B2QQ: to the right and down, together 1 at most.
 
     Args:
         images_B1SS: In 0..1; black is taken for padding, whose edges do not count.
@@ -51,7 +51,7 @@ def gradient_field(images_B1SS: Tensor) -> Tensor:
 
 
 def gaussian_blur(maps_BCHW: Tensor, sigma_px: float) -> Tensor:
-    """Blurs each channel; beyond the rim lies the rim's value."""
+    """Blur each channel; beyond the rim lies the rim's value."""
     channels, reach = maps_BCHW.shape[1], max(1, int(3 * sigma_px + 0.5))
     offsets = torch.arange(-reach, reach + 1, device=maps_BCHW.device, dtype=maps_BCHW.dtype)
     taps = torch.exp(-(offsets**2) / (2 * sigma_px**2))
@@ -67,7 +67,7 @@ def gaussian_blur(maps_BCHW: Tensor, sigma_px: float) -> Tensor:
 
 
 def upright_fields(fields_P2QQ: Tensor, poses_P5: Tensor) -> Tensor:
-    """Returns what a template sees of each field under each pose, P2HW."""
+    """Return what a template sees of each field under each pose, P2HW."""
     height, width = TEMPLATE_HW
     device = fields_P2QQ.device
     rows_HW = (torch.arange(height, device=device) - HEAD_ROW).view(-1, 1).expand(height, width)
@@ -85,7 +85,7 @@ def upright_fields(fields_P2QQ: Tensor, poses_P5: Tensor) -> Tensor:
 
 
 def upright(images_P1SS: Tensor, poses_P5: Tensor) -> Tensor:
-    """Returns the pictures that show each pose's implant upright, P1HW of `UPRIGHT_HW`."""
+    """Return the pictures that show each pose's implant upright, P1HW of `UPRIGHT_HW`."""
     height, width = UPRIGHT_HW
     rows = torch.arange(height, device=images_P1SS.device).view(-1, 1).expand(height, width)
     columns = torch.arange(width, device=images_P1SS.device).expand(height, width)
@@ -95,7 +95,7 @@ def upright(images_P1SS: Tensor, poses_P5: Tensor) -> Tensor:
 
 
 def in_image(points_2: Tensor, poses_P5: Tensor) -> Tensor:
-    """Returns where points of the upright picture lie in the image.
+    """Return where points of the upright picture lie in the image.
 
     Args:
         points_2: Column and row in pixels, ...2.
@@ -131,7 +131,7 @@ class PoseSearch(nn.Module):
         self._bank: tuple[Tensor, Tensor, Tensor] | None = None  # template, its spectra, poses
 
     def forward(self, fields_B2QQ: Tensor) -> Tensor:
-        """Returns poses, B5: mirrored (0 or 1), scale, turn in rad, column and row in quarters."""
+        """Return poses, B5: mirrored (0 or 1), scale, turn in rad, column and row in quarters."""
         return torch.stack([self._best(field_2QQ) for field_2QQ in fields_B2QQ])
 
     def _best(self, field_2QQ: Tensor) -> Tensor:
@@ -142,7 +142,7 @@ class PoseSearch(nn.Module):
         return poses_P5[match_P.argmax()]
 
     def _coarse(self, field_2QQ: Tensor) -> Tensor:
-        """Returns the best poses at an eighth of the size, P5, each at its best place."""
+        """Return the best poses at an eighth of the size, P5, each at its best place."""
         spectra_N2DD, poses_N3 = self._spectra()
         field_2EE = functional.avg_pool2d(field_2QQ, 2)
         spectrum_2DD = torch.fft.rfft2(field_2EE, s=(_TRANSFORM, _TRANSFORM))
@@ -158,7 +158,7 @@ class PoseSearch(nn.Module):
         return torch.cat((poses_N3[chosen_P], torch.stack((columns_P, rows_P), dim=1)), dim=1)
 
     def _spectra(self) -> tuple[Tensor, Tensor]:
-        """The template's conjugate spectra in all poses, made anew where it has changed."""
+        """Return the template's conjugate spectra in all poses, made anew where it has changed."""
         kept = self._bank
         template = self.template_2HW.float()
         if kept is None or kept[0].device != template.device or not kept[0].equal(template):
@@ -167,7 +167,7 @@ class PoseSearch(nn.Module):
 
 
 def nearby(poses_P5: Tensor) -> Tensor:
-    """Returns poses about the given ones, a third of a turn's step and one quarter pixel away."""
+    """Return poses about the given ones, a third of a turn's step and one quarter pixel away."""
     steps = [
         [0.0, 0.0, turn * _TURN_STEP, column, row]
         for turn in _AROUND
@@ -178,7 +178,7 @@ def nearby(poses_P5: Tensor) -> Tensor:
 
 
 def template_bank(template_2HW: Tensor) -> tuple[Tensor, Tensor]:
-    """Lays a template in all poses around the origin, at an eighth of the picture's size.
+    """Lay a template in all poses around the origin, at an eighth of the picture's size.
 
     Returns:
         Conjugate spectra, complex (N, 2, D, D / 2 + 1), of templates of length one, and the poses

@@ -89,7 +89,7 @@ class _Normalised(nn.Module):
         self.register_buffer("std", torch.tensor(spec.std), persistent=False)
 
     def normalise(self, images_BCHW: torch.Tensor) -> torch.Tensor:
-        """Returns (images - mean) / std."""
+        """Return (images - mean) / std."""
         return (images_BCHW - self.mean) / self.std
 
 
@@ -115,12 +115,12 @@ class ImplantClassifier(_Normalised):
         self.head = nn.Linear(self.num_features, num_classes)
 
     def features(self, images_BCHW: torch.Tensor) -> torch.Tensor:
-        """Returns the embedding, BF, that the head is applied to."""
+        """Return the embedding, BF, that the head is applied to."""
         features_BF: torch.Tensor = self.backbone(self.normalise(images_BCHW))
         return features_BF
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
-        """Returns logits, BC."""
+        """Return logits, BC."""
         logits_BC: torch.Tensor = self.head(self.features(images_BCHW))
         return logits_BC
 
@@ -145,12 +145,12 @@ class ImplantSegmenter(_Normalised):
         self.unet = UNet(spec.width, spec.reduction)
 
     def forward(self, images_B1HW: torch.Tensor) -> torch.Tensor:
-        """Returns logits of the mask, B1HW."""
+        """Return logits of the mask, B1HW."""
         logits_B1HW: torch.Tensor = self.unet(self.normalise(images_B1HW))
         return logits_B1HW
 
     def with_cut_out(self, images_B1HW: torch.Tensor) -> torch.Tensor:
-        """Returns B2HW: the radiograph, and the radiograph times its mask.
+        """Return B2HW: the radiograph, and the radiograph times its mask.
 
         The mask is the probability, not cut at one half: a cut would let a rounding error turn
         whole pixels on and off, and results would depend on the hardware.
@@ -160,7 +160,7 @@ class ImplantSegmenter(_Normalised):
 
 
 def build(spec: NetworkSpec, num_classes: int, *, pretrained: bool = False) -> nn.Module:
-    """Builds one network.
+    """Build one network.
 
     Args:
         spec: What to build.
@@ -189,7 +189,7 @@ def _backbone(architecture: str, pretrained: bool) -> nn.Module:
 
 
 def _pretrained(architecture: str) -> dict[str, torch.Tensor]:
-    """Returns torchvision's weights; read by torch without unpickling anything but tensors."""
+    """Return torchvision's weights; read by torch without unpickling anything but tensors."""
     weights = models.get_model_weights(architecture).DEFAULT
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     try:
@@ -209,7 +209,7 @@ def _pretrained(architecture: str) -> dict[str, torch.Tensor]:
 
 
 def _replace_entry(backbone: nn.Module, channels: int) -> None:
-    """Gives the first convolution 1 or 2 input channels instead of three.
+    """Give the first convolution 1 or 2 input channels instead of three.
 
     Each new channel gets the sum of the three colours' weights over the number of channels: a grey
     in all channels gives what it gave as a colour image, and new weights keep their variance.
@@ -236,7 +236,7 @@ def _replace_entry(backbone: nn.Module, channels: int) -> None:
 
 
 def _take_head(backbone: nn.Module) -> int:
-    """Puts the identity in place of the last linear layer; returns how many features it took."""
+    """Put the identity in place of the last linear layer; return how many features it took."""
     name, head = [
         (name, module) for name, module in backbone.named_modules() if isinstance(module, nn.Linear)
     ][-1]
@@ -265,14 +265,14 @@ class Ensemble(nn.Module):
         check_specs([net.spec for net in networks if isinstance(net, _Normalised)])
 
     def inputs(self, images_B1HW: torch.Tensor) -> list[torch.Tensor]:
-        """Returns what each classifier sees, B1HW or B2HW; the mask is made once."""
+        """Return what each classifier sees, B1HW or B2HW; the mask is made once."""
         both = images_B1HW
         if self.segmenter is not None and any(net.spec.channels == 2 for net in self.members):
             both = self.segmenter.with_cut_out(images_B1HW)
         return [both if net.spec.channels == 2 else images_B1HW for net in self.members]
 
     def forward(self, images_B1HW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Runs all networks.
+        """Run all networks.
 
         Args:
             images_B1HW: Radiographs in 0..1.
@@ -293,17 +293,17 @@ class Ensemble(nn.Module):
 
     @property
     def num_features(self) -> int:
-        """Length of all embeddings together."""
+        """Return length of all embeddings together."""
         return sum(network.num_features for network in self.members)
 
     @property
     def members(self) -> list[ImplantClassifier]:
-        """The classifiers, in the order of their embeddings."""
+        """Return the classifiers, in the order of their embeddings."""
         return [net for net in self.classifiers if isinstance(net, ImplantClassifier)]
 
 
 def fold_batch_norms(network: nn.Module) -> None:
-    """Folds each batch norm into the convolution that is registered just before it.
+    """Fold each batch norm into the convolution that is registered just before it.
 
     In every architecture of `network_spec.BACKBONES`, and in the U-Net, that convolution is what
     the norm is applied to; a test holds each family of them against its outputs before.

@@ -20,9 +20,9 @@ STRIDE_PX = 4
 CELLS = 4  # a descriptor is of 4 x 4 cells
 DIRECTIONS = 8
 RAW = CELLS * CELLS * DIRECTIONS
-LEAST_EDGE = 0.05
+MIN_EDGE = 0.05
 """Descriptors with less edge are of an even ground and left out."""
-LEAST_PRESENCE = 0.05
+MIN_PRESENCE = 0.05
 """Places that the implant covers more seldom are not described."""
 
 
@@ -41,7 +41,7 @@ class Descriptors(NamedTuple):
 
 
 def describe(view_HW: Tensor, presence_11QQ: Tensor) -> Descriptors:
-    """Describes the points of a view that have an edge near, at two sizes.
+    """Describe the points of a view that have an edge near, at two sizes.
 
     Args:
         view_HW: In 0..1.
@@ -69,14 +69,14 @@ def _describe(view_HW: Tensor, presence_11QQ: Tensor, cell: int) -> Descriptors:
     ]
     raw_NR = torch.cat(blocks, dim=2).flatten(0, 1)
     lengths_N = raw_NR.norm(dim=1)
-    kept_N = (lengths_N > LEAST_EDGE) & (counts_N >= LEAST_PRESENCE)
+    kept_N = (lengths_N > MIN_EDGE) & (counts_N >= MIN_PRESENCE)
     capped_NR = (raw_NR[kept_N] / (lengths_N[kept_N, None] + 1e-6)).clamp(max=0.2)
     root_NR = torch.sqrt(capped_NR / (capped_NR.sum(dim=1, keepdim=True) + 1e-6))
     return Descriptors(root_NR, places_N2[kept_N], counts_N[kept_N])
 
 
 def presence_at(places_N2: Tensor, presence_11QQ: Tensor) -> Tensor:
-    """Returns how much descriptors at these places count, N."""
+    """Return how much descriptors at these places count, N."""
     grid = (2 * places_N2 - 1).view(1, 1, -1, 2)
     return functional.grid_sample(
         presence_11QQ, grid, padding_mode="border", align_corners=False

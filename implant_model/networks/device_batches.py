@@ -50,7 +50,7 @@ class NoveltyScore(nn.Module):
         self.register_buffer("mean_F", mean_F, persistent=False)
 
     def forward(self, features_BF: torch.Tensor) -> torch.Tensor:
-        """Returns the novelty, B float32, of embeddings; higher is stranger."""
+        """Return the novelty, B float32, of embeddings; higher is stranger."""
         features_BF = features_BF.double()
         offsets_BF = features_BF - self.mean_F
         placed_BF = features_BF
@@ -150,7 +150,7 @@ class DeviceBatches:
                 self._copies.wait_stream(torch.cuda.current_stream(device))
 
     def run(self, images_NHW: npt.NDArray[np.uint8]) -> tuple[Array, Array]:
-        """Returns log probabilities, NC, and novelty scores, N, of the images; N is at least 1."""
+        """Return log probabilities, NC, and novelty scores, N, of the images; N is at least 1."""
         found: list[tuple[Array, Array]] = []
         with self._slots() as under_way:
             for start in range(0, len(images_NHW), self.batch_size):
@@ -163,17 +163,17 @@ class DeviceBatches:
         return logs, novelty
 
     def repeat(self) -> None:
-        """Runs the batch that lies on the device once more: the networks alone, for benchmarks."""
+        """Run the batch that lies on the device once more: the networks alone, for benchmarks."""
         self._runs[self.batch_size]()
 
     def _prepared(self, size: int) -> Run:
-        """The work on the first images of the input, so many; on a GPU as a CUDA graph."""
+        """Return the work on the first images of the input, so many; on a GPU as a CUDA graph."""
         work = partial(self._forward, self._input[:size])
         return _captured(work, self.device) if self._on_gpu else work
 
     @contextlib.contextmanager
     def _slots(self) -> "Iterator[deque[_Slot]]":
-        """A caller's batches under way; their slots are idle again however the call ends."""
+        """Yield a caller's batches under way; their slots are idle again however the call ends."""
         under_way: deque[_Slot] = deque()
         try:
             yield under_way
@@ -192,7 +192,7 @@ class DeviceBatches:
         return oldest
 
     def _submit(self, slot: "_Slot") -> None:
-        """Puts a batch under way, between those of other threads."""
+        """Put a batch under way, between those of other threads."""
         size = next(size for size in self._runs if size >= slot.count)
         with self._turn, self._here():
             with self._copying():
@@ -207,7 +207,7 @@ class DeviceBatches:
                 slot.done.record()
 
     def _here(self) -> contextlib.AbstractContextManager[object]:
-        """Makes the device this thread's current one: graphs are caught and run on its streams."""
+        """Make the device this thread's current one: graphs are caught and run on its streams."""
         return torch.cuda.device(self.device) if self._on_gpu else contextlib.nullcontext()
 
     def _copying(self) -> contextlib.AbstractContextManager[object]:
@@ -227,7 +227,7 @@ class _Slot:
 
     @classmethod
     def like(cls, images: torch.Tensor, logs: torch.Tensor, novelty: torch.Tensor) -> "_Slot":
-        """A slot for a batch of images on a device, and for its results."""
+        """Return a slot for a batch of images on a device, and for its results."""
         pin = images.is_cuda
         host = [
             torch.zeros(tensor.shape, dtype=tensor.dtype, pin_memory=pin)
@@ -237,12 +237,12 @@ class _Slot:
         return cls(host[0], torch.zeros_like(images), host[1], host[2], done)
 
     def fill(self, part_NHW: npt.NDArray[np.uint8]) -> None:
-        """Takes the images of a batch; what it has room for beyond them stays as it is."""
+        """Take the images of a batch; what it has room for beyond them stays as it is."""
         self.count = len(part_NHW)
         self.images_BHW.numpy()[: self.count] = part_NHW
 
     def take(self) -> tuple[Array, Array]:
-        """Waits for the batch and returns copies of the results of its images."""
+        """Wait for the batch and return copies of the results of its images."""
         if self.done is not None:
             self.done.synchronize()
         logs, novelty = self.logs_BC[: self.count], self.novelty_B[: self.count]
@@ -268,7 +268,7 @@ def fit_batch(forward: Forward, device: torch.device, size_px: int) -> int:
 
 
 def _forward(networks: Ensemble, novelty: NoveltyScore, *, reduced: bool) -> Forward:
-    """uint8 images on the device to log probabilities and novelty, both float32."""
+    """Return uint8 images on the device to log probabilities and novelty, both float32."""
 
     def forward(images_BHW: torch.Tensor) -> Results:
         logs_BC, features_BF = run_networks(networks, images_BHW, reduced=reduced)
@@ -279,7 +279,7 @@ def _forward(networks: Ensemble, novelty: NoveltyScore, *, reduced: bool) -> For
 
 
 def run_networks(networks: Ensemble, images_BHW: torch.Tensor, *, reduced: bool) -> Results:
-    """Runs an ensemble over uint8 images that lie where it does.
+    """Run an ensemble over uint8 images that lie where it does.
 
     Args:
         networks: In evaluation mode, in the `memory_format` of their device and precision.
@@ -299,7 +299,7 @@ def run_networks(networks: Ensemble, images_BHW: torch.Tensor, *, reduced: bool)
 
 
 def _captured(work: Run, device: torch.device) -> Run:
-    """The same work as a CUDA graph."""
+    """Return the same work as a CUDA graph."""
     side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(side):  # libraries choose their algorithms before the capture

@@ -71,19 +71,19 @@ class FisherBackbone(nn.Module):
         self.register_buffer("shares_G", torch.full((GAUSSIANS,), 1 / GAUSSIANS))
 
     def forward(self, images_B1SS: Tensor) -> Tensor:
-        """Returns embeddings, BF; each image for itself, so that none depends on another."""
+        """Return embeddings, BF; each image for itself, so that none depends on another."""
         with torch.autocast(images_B1SS.device.type, enabled=False):
             return torch.stack([self.embed(image[None].float()) for image in images_B1SS])
 
     def embed(self, image_11SS: Tensor) -> Tensor:
-        """Returns one image's embedding, F."""
+        """Return one image's embedding, F."""
         vectors_VF = torch.stack(
             [self.encode(self.describe(view)) for view in self.views(image_11SS)]
         )
         return vectors_VF.mean(dim=0)
 
     def views(self, image_11SS: Tensor) -> Tensor:
-        """Returns the views of the upright implant, VHW."""
+        """Return the views of the upright implant, VHW."""
         return self._posed(resized(image_11SS))[0]
 
     def _posed(self, image_11SS: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,7 +91,7 @@ class FisherBackbone(nn.Module):
         return upright(image_11SS.expand(len(poses_V5), -1, -1, -1), poses_V5)[:, 0], poses_V5
 
     def evidence(self, image_11SS: Tensor, weights_F: Tensor) -> Tensor:
-        """Returns where on an image that speaks for a class which lifts its logit, SS.
+        """Return where on an image that speaks for a class which lifts its logit, SS.
 
         Each descriptor's part is the logit's gradient by how much the descriptor counts. Parts are
         laid on the image where the descriptors lie, and softened by a descriptor's cell.
@@ -118,11 +118,11 @@ class FisherBackbone(nn.Module):
         return functional.interpolate(soft_11QQ, (side, side), mode="bilinear")[0, 0]
 
     def describe(self, view_HW: Tensor) -> Descriptors:
-        """Describes one of the views."""
+        """Describe one of the views."""
         return describe(view_HW, self.presence_11QQ)
 
     def reduce(self, found: Descriptors) -> Tensor:
-        """Returns descriptors on their main axes with their places, NE."""
+        """Return descriptors on their main axes with their places, NE."""
         shape = (found.raw_NR - self.centre_R) @ self.basis_RE
         # A view is half as high again as it is wide.
         place = (
@@ -131,7 +131,7 @@ class FisherBackbone(nn.Module):
         return torch.cat((shape, place), dim=1)
 
     def encode(self, found: Descriptors, shares_N: Tensor | None = None) -> Tensor:
-        """Returns the Fisher vector of one view, F, of length one; 0 where nothing was found.
+        """Return the Fisher vector of one view, F, of length one; 0 where nothing was found.
 
         Args:
             found: Of the view.
@@ -150,7 +150,7 @@ class FisherBackbone(nn.Module):
 
 
 def resized(images_B1HW: Tensor) -> Tensor:
-    """Returns the images at the side that the search and the views are made for."""
+    """Return the images at the side that the search and the views are made for."""
     if images_B1HW.shape[-1] == SIDE_PX:
         return images_B1HW
     size = (SIDE_PX, SIDE_PX)
@@ -158,7 +158,7 @@ def resized(images_B1HW: Tensor) -> Tensor:
 
 
 def view_poses(pose_15: Tensor) -> Tensor:
-    """Returns the poses of the views, V5, around the one that was found."""
+    """Return the poses of the views, V5, around the one that was found."""
     turns = [torch.deg2rad(pose_15.new_tensor(turn)) for turn, _ in VIEWS]
     poses_V5 = pose_15.repeat(len(VIEWS), 1)
     poses_V5[:, 2] += torch.stack(turns)
@@ -169,7 +169,7 @@ def view_poses(pose_15: Tensor) -> Tensor:
 def responsibilities(
     points_NE: Tensor, means_GE: Tensor, sharpness_GE: Tensor, logs_G: Tensor
 ) -> Tensor:
-    """Returns the share of each Gaussian in each point, NG.
+    """Return the share of each Gaussian in each point, NG.
 
     Args:
         points_NE: Reduced descriptors.

@@ -6,10 +6,10 @@ import torch
 
 
 def full_precision(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Convolutions in float32 as a CPU has it; those in bfloat16 stay so.
+    """Return convolutions in float32 as a CPU has it; those in bfloat16 stay so.
 
     TF32, cuDNN's default for float32, keeps 10 bits: labels would differ between GPU and CPU.
-    `torch.backends.cudnn.flags` turns off what it is not told to leave on, cuDNN itself, too, and
+    `torch.backends.cudnn.flags` turns off what it is not asked to leave on, cuDNN itself, too, and
     without that a network takes 12 times as long. Its flags are those of the process, so where
     there is nothing to set they are left alone: several threads may be at work. Its `benchmark`,
     which chooses algorithms by trying them, took 47 s for ResNet-50 and gained nothing.
@@ -23,7 +23,7 @@ def full_precision(device: torch.device) -> contextlib.AbstractContextManager[ob
 
 
 def reduced_precision(device: torch.device, *, enabled: bool) -> torch.autocast:
-    """Convolutions in bfloat16, where that is asked for.
+    """Return convolutions in bfloat16, where that is asked for.
 
     Without autocast's cache of weights, which is the process's, not the thread's: a pass uses each
     weight once, and a CUDA graph must not read what a cache has dropped since.
@@ -32,7 +32,7 @@ def reduced_precision(device: torch.device, *, enabled: bool) -> torch.autocast:
 
 
 def memory_format(device: torch.device, *, reduced: bool) -> torch.memory_format:
-    """How weights and images of an ensemble lie, for convolutions to be fast.
+    """Return how weights and images of an ensemble lie, for convolutions to be fast.
 
     On an H100, full-size networks pass 480 images a second in float32 channels first, 403 channels
     last, and 1,329 and 1,589 in bfloat16; the sample package's are as far apart on an H200. CPUs

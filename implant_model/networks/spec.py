@@ -34,8 +34,8 @@ BACKBONES = (
 UNET = "unet"
 FISHER = "fisher"  # not of torchvision: see `implant_model.networks.fisher`
 _ROLES = ("segmenter", "classifier")
-MOST_WIDTH = 128
-MOST_REDUCTION = 8
+MAX_WIDTH = 128
+MAX_REDUCTION = 8
 # Mean and deviation over the three channels of ImageNet, what pretrained weights expect of a grey.
 GREY_MEAN = 0.449
 GREY_STD = 0.226
@@ -94,10 +94,10 @@ class NetworkSpec:
             return f"a segmenter {self.architecture!r} is not known; accepted is {UNET}."
         if self.channels != 1:
             return f"a segmenter has 1 input channel, not {self.channels}."
-        if self.width is None or not 1 <= self.width <= MOST_WIDTH:
-            return f"its width is {self.width}; 1 to {MOST_WIDTH} channels are accepted."
-        if not 1 <= self.reduction <= MOST_REDUCTION:
-            return f"its reduction is {self.reduction}; 1 to {MOST_REDUCTION} is accepted."
+        if self.width is None or not 1 <= self.width <= MAX_WIDTH:
+            return f"its width is {self.width}; 1 to {MAX_WIDTH} channels are accepted."
+        if not 1 <= self.reduction <= MAX_REDUCTION:
+            return f"its reduction is {self.reduction}; 1 to {MAX_REDUCTION} is accepted."
         return self._normalisation_fault()
 
     def _normalisation_fault(self) -> str | None:
@@ -106,7 +106,7 @@ class NetworkSpec:
         return None
 
     def to_json(self) -> dict[str, object]:
-        """Returns the fields as they stand in `package.json`."""
+        """Return the fields as they stand in `package.json`."""
         return {
             "file": self.file,
             "role": self.role,
@@ -120,7 +120,7 @@ class NetworkSpec:
 
     @classmethod
     def from_json(cls, document: object, where: str = "network") -> "NetworkSpec":
-        """Reads what `to_json` wrote.
+        """Read what `to_json` wrote.
 
         Raises:
             PackageError: A field is missing, unknown or of the wrong type.
@@ -133,8 +133,8 @@ class NetworkSpec:
             role=role,
             architecture=fields.text("architecture"),
             channels=2 if fields.whole("channels", 1, 2) == 2 else 1,
-            width=fields.whole_or_none("width", 1, MOST_WIDTH),
-            reduction=fields.whole("reduction", 1, MOST_REDUCTION),
+            width=fields.whole_or_none("width", 1, MAX_WIDTH),
+            reduction=fields.whole("reduction", 1, MAX_REDUCTION),
             mean=fields.number("mean", -10, 10),
             std=fields.number("std", 1e-3, 10),
         )
@@ -143,7 +143,7 @@ class NetworkSpec:
 
 
 def check_specs(specs: Sequence[NetworkSpec]) -> None:
-    """Refuses networks that do not make an ensemble.
+    """Refuse networks that do not make an ensemble.
 
     Raises:
         UsageError: No classifier, two segmenters, or a cut-out wanted and no segmenter.

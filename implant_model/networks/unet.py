@@ -39,7 +39,7 @@ class UNet(nn.Module):
         self.exit = nn.Conv2d(width, 1, 1)
 
     def forward(self, images_B1HW: torch.Tensor) -> torch.Tensor:
-        """Returns logits, B1HW, for normalised images of any size."""
+        """Return logits, B1HW, for normalised images of any size."""
         height, width = images_B1HW.shape[-2:]
         # Of one channel, which any order of memory fits; marked as channels first, the average is
         # four times as fast on CPUs.
@@ -51,7 +51,7 @@ class UNet(nn.Module):
         return functional.interpolate(logits, (height, width), mode="bilinear", align_corners=False)
 
     def _padded(self, images_B1HW: torch.Tensor) -> torch.Tensor:
-        """Runs the levels on images made a multiple of 16 at the right and the bottom."""
+        """Run the levels on images made a multiple of 16 at the right and the bottom."""
         height, width = images_B1HW.shape[-2:]
         pad = (0, -width % _MULTIPLE, 0, -height % _MULTIPLE)
         logits = self._levels(functional.pad(images_B1HW, pad, mode="replicate"))
@@ -71,7 +71,7 @@ class UNet(nn.Module):
 
 
 def _double(channels_in: int, channels_out: int) -> nn.Sequential:
-    """Returns two 3x3 convolutions, each with batch norm and ReLU."""
+    """Return two 3x3 convolutions, each with batch norm and ReLU."""
     layers: list[nn.Module] = []
     for channels in (channels_in, channels_out):
         layers += [

@@ -17,7 +17,7 @@ _FLOAT16_MOST = torch.finfo(torch.float16).max
 
 
 def weights_bytes(network: nn.Module) -> bytes:
-    """Returns the weights as a safetensors file, for `save_package`.
+    """Return the weights as a safetensors file, for `save_package`.
 
     Matrices and kernels are held as float16, which halves the file; vectors (norms, biases) and
     whatever float16 cannot hold stay float32.
@@ -31,7 +31,7 @@ def weights_bytes(network: nn.Module) -> bytes:
 
 
 def load_network(spec: NetworkSpec, num_classes: int, data: bytes) -> nn.Module:
-    """Builds a network and fills it from a safetensors file.
+    """Build a network and fill it from a safetensors file.
 
     Args:
         spec: What to build.
@@ -55,7 +55,7 @@ def load_network(spec: NetworkSpec, num_classes: int, data: bytes) -> nn.Module:
 def load_networks(
     specs: Sequence[NetworkSpec], num_classes: int, files: Mapping[str, bytes]
 ) -> Ensemble:
-    """Builds and fills all networks of a package, see `load_network`.
+    """Build and fill all networks of a package, see `load_network`.
 
     Args:
         specs: The networks.

@@ -8,10 +8,10 @@ from functools import cached_property
 from implant_model.errors import UsageError
 from implant_model.json_fields import Fields
 
-MOST_IMPLANTS = 10_000
-MOST_NAME = 200
-MOST_NOTE = 2000
-MOST_SYNONYMS = 100
+MAX_IMPLANTS = 10_000
+MAX_NAME = 200
+MAX_NOTE = 2000
+MAX_SYNONYMS = 100
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Implant:
         joint: `hip`, `knee`, `shoulder`, ...
         manufacturer: Who made it.
         product: Trade name, where it differs from the name.
-        mr_safety: What the maker says of it in a magnetic field: shown, never inferred.
-        mr_safety_source: Where that stands; wanted wherever `mr_safety` is given.
+        mr_safety: What the maker states of it in a magnetic field: shown, never inferred.
+        mr_safety_source: Where that is stated; wanted wherever `mr_safety` is given.
         synonyms: Other names that registries use for it.
 
     Raises:
@@ -41,11 +41,11 @@ class Implant:
 
     def __post_init__(self) -> None:
         for field in ("name", "joint", "manufacturer", "product"):
-            self._check(field, getattr(self, field), MOST_NAME)
+            self._check(field, getattr(self, field), MAX_NAME)
         for field in ("mr_safety", "mr_safety_source"):
-            self._check(field, getattr(self, field), MOST_NOTE)
+            self._check(field, getattr(self, field), MAX_NOTE)
         for synonym in self.synonyms:
-            self._check("synonyms", synonym, MOST_NAME)
+            self._check("synonyms", synonym, MAX_NAME)
         if self.mr_safety is not None and self.mr_safety_source is None:
             raise UsageError(
                 f"The implant {self.name!r} has an MR-safety note without a source; "
@@ -58,12 +58,12 @@ class Implant:
         whole = isinstance(value, str) and 1 <= len(value) <= most and value == value.strip()
         if not whole or not str(value).isprintable():
             raise UsageError(
-                f"The implant {str(self.name)[:MOST_NAME]!r} has {field} {str(value)[:80]!r}; "
+                f"The implant {str(self.name)[:MAX_NAME]!r} has {field} {str(value)[:80]!r}; "
                 f"1 to {most} printable characters without blanks around them are accepted."
             )
 
     def to_json(self) -> dict[str, object]:
-        """Returns the fields as they stand in `package.json`, empty ones left out."""
+        """Return the fields as they stand in `package.json`, empty ones left out."""
         document: dict[str, object] = {
             "name": self.name,
             "joint": self.joint,
@@ -77,21 +77,21 @@ class Implant:
 
     @classmethod
     def from_json(cls, document: object, where: str = "implant") -> "Implant":
-        """Reads what `to_json` wrote.
+        """Read what `to_json` wrote.
 
         Raises:
             PackageError: A field is missing, unknown or of the wrong type.
             UsageError: A text is not acceptable.
         """
         fields = Fields(document, where)
-        synonyms = fields.items("synonyms", 0, MOST_SYNONYMS) if fields.has("synonyms") else ()
+        synonyms = fields.items("synonyms", 0, MAX_SYNONYMS) if fields.has("synonyms") else ()
         implant = cls(
-            name=fields.text("name", MOST_NAME),
-            joint=fields.text("joint", MOST_NAME),
-            manufacturer=fields.text("manufacturer", MOST_NAME),
-            product=fields.text_or_none("product", MOST_NAME),
-            mr_safety=fields.text_or_none("mr_safety", MOST_NOTE),
-            mr_safety_source=fields.text_or_none("mr_safety_source", MOST_NOTE),
+            name=fields.text("name", MAX_NAME),
+            joint=fields.text("joint", MAX_NAME),
+            manufacturer=fields.text("manufacturer", MAX_NAME),
+            product=fields.text_or_none("product", MAX_NAME),
+            mr_safety=fields.text_or_none("mr_safety", MAX_NOTE),
+            mr_safety_source=fields.text_or_none("mr_safety_source", MAX_NOTE),
             synonyms=tuple(synonyms),  # type: ignore[arg-type]  # checked by the constructor
         )
         fields.close()
@@ -103,24 +103,24 @@ class Catalogue:
     """Implants in the order of a model's outputs.
 
     Raises:
-        UsageError: From the constructor: no implant, too many, or a name or synonym that stands for
+        UsageError: From the constructor: no implant, too many, or a name or synonym that means
             two of them (case, blanks, `-` and `_` make no difference).
     """
 
     implants: tuple[Implant, ...]
 
     def __post_init__(self) -> None:
-        if not 1 <= len(self.implants) <= MOST_IMPLANTS:
+        if not 1 <= len(self.implants) <= MAX_IMPLANTS:
             raise UsageError(
                 f"The catalogue has {len(self.implants)} implants; "
-                f"1 to {MOST_IMPLANTS} are accepted."
+                f"1 to {MAX_IMPLANTS} are accepted."
             )
         owners: dict[str, str] = {}
         for implant in self.implants:
             for text in {folded(name) for name in (implant.name, *implant.synonyms)}:
                 if text in owners:
                     raise UsageError(
-                        f"The catalogue's name or synonym {text!r} stands for two implants, "
+                        f"The catalogue's name or synonym {text!r} means two implants, "
                         f"{owners[text]!r} and {implant.name!r}; each must be unique."
                     )
                 owners[text] = implant.name
@@ -136,7 +136,7 @@ class Catalogue:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """The names, in the order of the model's outputs."""
+        """Return the names, in the order of the model's outputs."""
         return tuple(implant.name for implant in self.implants)
 
     @cached_property
@@ -148,45 +148,45 @@ class Catalogue:
         }
 
     def index(self, name: str) -> int:
-        """Returns the place of an implant by its exact name.
+        """Return the place of an implant by its exact name.
 
         Raises:
             UsageError: There is no such implant.
         """
         if name not in self.names:
             raise UsageError(
-                f"The catalogue has no implant {name[:MOST_NAME]!r}; it has "
+                f"The catalogue has no implant {name[:MAX_NAME]!r}; it has "
                 f"{', '.join(self.names[:20])}{', ...' if len(self) > 20 else ''}."
             )
         return self.names.index(name)
 
     def find(self, text: str) -> int | None:
-        """Returns the place of the implant with this name or synonym, or None.
+        """Return the place of the implant with this name or synonym, or None.
 
         Case, blanks, `-` and `_` make no difference: registries write `Corail  collared`.
         """
         return self._indices.get(folded(text))
 
     def to_json(self) -> list[dict[str, object]]:
-        """Returns the implants as they stand in `package.json`."""
+        """Return the implants as they stand in `package.json`."""
         return [implant.to_json() for implant in self.implants]
 
     @classmethod
     def from_json(cls, document: object, where: str = "implants") -> "Catalogue":
-        """Reads what `to_json` wrote.
+        """Read what `to_json` wrote.
 
         Raises:
             PackageError: A field is missing, unknown or of the wrong type.
             UsageError: Names are not unique or not acceptable.
         """
-        items = Fields({"implants": document}, where).items("implants", 1, MOST_IMPLANTS)
+        items = Fields({"implants": document}, where).items("implants", 1, MAX_IMPLANTS)
         return cls(
             tuple(Implant.from_json(item, f"{where}[{place}]") for place, item in enumerate(items))
         )
 
 
 def folded(text: str) -> str:
-    """Returns a name with what registries write differently taken away: case, blanks, - and _."""
+    """Return a name with what registries write differently taken away: case, blanks, - and _."""
     plain = unicodedata.normalize("NFKC", text).casefold()
     return " ".join(plain.replace("-", " ").replace("_", " ").split())
 

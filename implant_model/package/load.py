@@ -16,7 +16,7 @@ from implant_model.package.catalogue import Catalogue
 from implant_model.package.manifest import (
     CARD,
     MANIFEST,
-    MOST_MANIFEST,
+    MAX_MANIFEST,
     FileFacts,
     Manifest,
     Novelty,
@@ -28,7 +28,7 @@ class ModelPackage:
     """A package that was read and found whole.
 
     Attributes:
-        manifest: What package.json says; its fields are here as properties.
+        manifest: What package.json states; its fields are here as properties.
         hash: SHA-256 of package.json, in hexadecimal.
         files: Content of every other file, by name.
     """
@@ -39,7 +39,7 @@ class ModelPackage:
 
     @property
     def id(self) -> str:
-        """What the tables call the model: name and first 12 digits of the hash."""
+        """Return what the tables call the model: name and first 12 digits of the hash."""
         return f"{self.name}@{self.hash[:12]}"
 
     @property
@@ -49,12 +49,12 @@ class ModelPackage:
 
     @property
     def catalogue(self) -> Catalogue:
-        """Implants in the order of the outputs."""
+        """Return implants in the order of the outputs."""
         return self.manifest.catalogue
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """How pixels become the networks' input."""
+        """Return how pixels become the networks' input."""
         return self.manifest.preprocessing
 
     @property
@@ -64,17 +64,17 @@ class ModelPackage:
 
     @property
     def temperature(self) -> float:
-        """Divides the logs of the averaged probabilities."""
+        """Divide the logs of the averaged probabilities."""
         return self.manifest.calibration.temperature
 
     @property
     def conformal_quantile(self) -> float:
-        """Largest 1 - probability of a candidate."""
+        """Return largest 1 - probability of a candidate."""
         return self.manifest.calibration.conformal_quantile
 
     @property
     def quantiles_C(self) -> npt.NDArray[np.float64]:
-        """Largest 1 - probability at which each implant is a candidate."""
+        """Return largest 1 - probability at which each implant is a candidate."""
         calibration = self.manifest.calibration
         own = calibration.class_quantiles
         return np.array(own or [calibration.conformal_quantile] * len(self.catalogue), np.float64)
@@ -86,26 +86,26 @@ class ModelPackage:
 
     @property
     def novelty(self) -> Novelty:
-        """File, method and threshold of the novelty score."""
+        """Return file, method and threshold of the novelty score."""
         return self.manifest.novelty
 
     @property
     def metrics(self) -> Mapping[str, object]:
-        """Figures with the data that they were measured on."""
+        """Return figures with the data that they were measured on."""
         return self.manifest.metrics
 
     @property
     def provenance(self) -> Mapping[str, object]:
-        """What the package was made from, and by what."""
+        """Return what the package was made from, and by what."""
         return self.manifest.provenance
 
     @property
     def card(self) -> str:
-        """The model card, Markdown."""
+        """Return the model card, Markdown."""
         return self.files[CARD].decode(errors="replace")
 
     def novelty_reference(self) -> NoveltyReference:
-        """Returns the reference that novelty is measured from.
+        """Return the reference that novelty is measured from.
 
         Raises:
             PackageError: Its file does not hold one for this catalogue.
@@ -115,7 +115,7 @@ class ModelPackage:
 
 
 def load_package(uri: str, *, weights: bool = True) -> ModelPackage:
-    """Reads a package and checks all of it: hashes, fields, weights.
+    """Read a package and check all of it: hashes, fields, weights.
 
     Args:
         uri: Folder or prefix: a path, `file://` or `s3://`.
@@ -128,7 +128,7 @@ def load_package(uri: str, *, weights: bool = True) -> ModelPackage:
     """
     root = storage.normalise(uri)
     try:
-        data = _read(root, MANIFEST, MOST_MANIFEST)
+        data = _read(root, MANIFEST, MAX_MANIFEST)
         manifest = Manifest.from_bytes(data)
         files = {name: _read_checked(root, name, facts) for name, facts in manifest.files.items()}
         package = ModelPackage(manifest, sha256(data), files)
@@ -171,12 +171,12 @@ def _read(root: str, name: str, most: int) -> bytes:
 
 
 def sha256(data: bytes) -> str:
-    """Returns the SHA-256 as 64 hexadecimal digits."""
+    """Return the SHA-256 as 64 hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
 
 
 def check_weights(package: ModelPackage) -> None:
-    """Checks that the networks take their weights, and that the novelty reference fits them.
+    """Check that the networks take their weights, and that the novelty reference fits them.
 
     Raises:
         PackageError: They do not.

@@ -24,10 +24,10 @@ FORMAT_VERSION = 2
 READABLE_VERSIONS = (1, FORMAT_VERSION)
 MANIFEST = "package.json"
 CARD = "MODEL_CARD.md"
-MOST_MANIFEST = 16 << 20
-MOST_WEIGHTS = 1 << 30  # of all files together: they are held in memory
-MOST_CARD = 4 << 20
-MOST_NETWORKS = 16
+MAX_MANIFEST = 16 << 20
+MAX_WEIGHTS = 1 << 30  # of all files together: they are held in memory
+MAX_CARD = 4 << 20
+MAX_NETWORKS = 16
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _WEIGHTS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,80}\.safetensors")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -57,7 +57,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Novelty:
-    """How strangers are told from known implants.
+    """How strangers are distinguished from known implants.
 
     Attributes:
         file: Name of the reference in the package, `*.safetensors`.
@@ -82,7 +82,7 @@ class FileFacts:
 
 @dataclass(frozen=True)
 class Manifest:
-    """All that `package.json` says; see `ModelPackage` for the fields.
+    """All that `package.json` states; see `ModelPackage` for the fields.
 
     Raises:
         UsageError: From the constructor: a name that is not accepted, networks that do not go
@@ -117,11 +117,11 @@ class Manifest:
 
     @property
     def weight_files(self) -> tuple[str, ...]:
-        """The safetensors files: one a network, and the novelty reference."""
+        """Return the safetensors files: one a network, and the novelty reference."""
         return (*(spec.file for spec in self.networks), self.novelty.file)
 
     def to_bytes(self) -> bytes:
-        """Returns `package.json`; the same content gives the same bytes.
+        """Return `package.json`; the same content gives the same bytes.
 
         Raises:
             UsageError: A value that JSON cannot hold, such as a NaN among the metrics.
@@ -151,7 +151,7 @@ class Manifest:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Manifest":
-        """Reads `package.json`.
+        """Read `package.json`.
 
         Raises:
             PackageError: Not JSON, of another format or version, or a field that is missing,
@@ -160,7 +160,7 @@ class Manifest:
         """
         fields = Fields(parse(data, MANIFEST), MANIFEST)
         version = _check_format(fields)
-        networks = fields.items("networks", 1, MOST_NETWORKS)
+        networks = fields.items("networks", 1, MAX_NETWORKS)
         manifest = cls(
             name=fields.text("name"),
             catalogue=Catalogue.from_json(fields.take("implants"), f"{MANIFEST}: implants"),
@@ -183,7 +183,7 @@ class Manifest:
         return manifest
 
     def check_files(self) -> None:
-        """Refuses a list of files that are not exactly those of the package.
+        """Refuse a list of files that are not exactly those of the package.
 
         Raises:
             PackageError: One is missing or too many, or they are too large.
@@ -194,8 +194,8 @@ class Manifest:
                 f"{MANIFEST}: files must list {', '.join(sorted(wanted))[:400]} and no other; "
                 f"{odd[0][:80]!r} is missing or too many."
             )
-        if sum(facts.size for facts in self.files.values()) > MOST_WEIGHTS:
-            raise PackageError(f"{MANIFEST}: files have more than {MOST_WEIGHTS} bytes together.")
+        if sum(facts.size for facts in self.files.values()) > MAX_WEIGHTS:
+            raise PackageError(f"{MANIFEST}: files have more than {MAX_WEIGHTS} bytes together.")
 
 
 def _check_file_names(names: tuple[str, ...]) -> None:
@@ -250,9 +250,9 @@ def _novelty(fields: Fields) -> Novelty:
 
 def _files(fields: Fields) -> dict[str, FileFacts]:
     files = {}
-    for name in fields.names()[: MOST_NETWORKS + 3]:  # more of them are left over, and refused
+    for name in fields.names()[: MAX_NETWORKS + 3]:  # more of them are left over, and refused
         entry = fields.nested(name)
-        most = MOST_CARD if name == CARD else MOST_WEIGHTS
+        most = MAX_CARD if name == CARD else MAX_WEIGHTS
         files[name] = FileFacts(entry.whole("bytes", 0, most), entry.text("sha256"))
         if not _SHA256.fullmatch(files[name].sha256):
             raise PackageError(f"{entry.where}: sha256 is not 64 lower-case hexadecimal digits.")

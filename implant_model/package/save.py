@@ -55,7 +55,7 @@ def save_package(
     provenance: Mapping[str, object],
     card: str,
 ) -> ModelPackage:
-    """Writes a package: staged beside its place, read back and checked, then moved there.
+    """Write a package: staged beside its place, read back and checked, then moved there.
 
     Args:
         folder: Where to; must not exist, be empty, or hold this very package.

@@ -13,13 +13,13 @@ from implant_model.phantoms.solids import Frame, Map, add_ball, add_bowl, add_lo
 
 
 def add_bone(scene: Scene, frame: Frame, outer: Loft, canal: Loft, density: float = 1.0) -> None:
-    """Adds a long bone: cortex between the two lofts, a sixth of its density inside."""
+    """Add a long bone: cortex between the two lofts, a sixth of its density inside."""
     add_loft(scene.bone_HW, frame, outer, density)
     add_loft(scene.bone_HW, frame, canal, -0.84 * density)
 
 
 def _add_plate(scene: Scene, frame: Frame, outline_N2: Points, depth: float) -> None:
-    """Adds a flat bone: a bevelled prism of cancellous bone within a thin cortex."""
+    """Add a flat bone: a bevelled prism of cancellous bone within a thin cortex."""
     add_prism(scene.bone_HW, frame, outline_N2, depth, bevel_mm=4.0)
     centre = outline_N2.mean(axis=0)
     inner_N2 = centre + (outline_N2 - centre) * 0.93
@@ -27,14 +27,14 @@ def _add_plate(scene: Scene, frame: Frame, outline_N2: Points, depth: float) -> 
 
 
 def add_soft(scene: Scene, frame: Frame, body: Loft) -> None:
-    """Adds a soft-tissue body where it is thicker than what stands there already."""
+    """Add a soft-tissue body where it is thicker than what is there already."""
     alone_HW: Map = np.zeros_like(scene.soft_HW)
     add_loft(alone_HW, frame, body)
     np.maximum(scene.soft_HW, alone_HW, out=scene.soft_HW)
 
 
 def add_pelvis(scene: Scene, hip: Frame, rng: np.random.Generator) -> Frame:
-    """Adds both halves of the pelvis; `hip` has its origin at the head's centre.
+    """Add both halves of the pelvis; `hip` has its origin at the head's centre.
 
     Returns:
         The frame of the other hip, mirrored: medial is +x there too.
@@ -55,7 +55,7 @@ def add_pelvis(scene: Scene, hip: Frame, rng: np.random.Generator) -> Frame:
 
 
 def add_hip_flesh(scene: Scene, hip: Frame, rng: np.random.Generator) -> None:
-    """Adds trunk and thighs of a person between slim and stout, and gas in the bowel."""
+    """Add trunk and thighs of a person between slim and stout, and gas in the bowel."""
     stout = rng.uniform(0.0, 1.0)
     reach, depth = 70 + 45 * stout, 150 + 90 * stout
     far = 2 * bones.MIDLINE_MM
@@ -80,7 +80,7 @@ def add_hip_flesh(scene: Scene, hip: Frame, rng: np.random.Generator) -> None:
 def add_femur(
     scene: Scene, femur: Frame, rng: np.random.Generator, head: tuple[float, float] | None = None
 ) -> None:
-    """Adds the proximal femur; with `head`, the centre of its own head, (x, y) in mm."""
+    """Add the proximal femur; with `head`, the centre of its own head, (x, y) in mm."""
     density = rng.uniform(0.75, 1.1)
     add_bone(
         scene,
@@ -100,7 +100,7 @@ def add_femur(
 
 
 def add_knee_front(scene: Scene, femur: Frame, tibia: Frame, rng: np.random.Generator) -> None:
-    """Adds a knee seen from the front; both frames have their origin in the joint line."""
+    """Add a knee seen from the front; both frames have their origin in the joint line."""
     density = rng.uniform(0.75, 1.1)
     add_bone(scene, femur, bones.KNEE_FEMUR, bones.KNEE_FEMUR_CANAL, density)
     add_prism(scene.bone_HW, femur, bones.NOTCH, -6 * density, bevel_mm=4)
@@ -112,7 +112,7 @@ def add_knee_front(scene: Scene, femur: Frame, tibia: Frame, rng: np.random.Gene
 
 
 def add_knee_side(scene: Scene, femur: Frame, tibia: Frame, rng: np.random.Generator) -> None:
-    """Adds a knee seen from the side, its front to the left; frames as in `add_knee_front`."""
+    """Add a knee seen from the side, its front to the left; frames as in `add_knee_front`."""
     density = rng.uniform(0.75, 1.1)
     add_bone(scene, femur, bones.SIDE_FEMUR, bones.SIDE_FEMUR_CANAL, density)
     patella = femur.at(-43, rng.uniform(-36, -22), -8, scale=(0.48, 1.0))
@@ -123,7 +123,7 @@ def add_knee_side(scene: Scene, femur: Frame, tibia: Frame, rng: np.random.Gener
 
 
 def _add_leg(scene: Scene, femur: Frame, tibia: Frame, rng: np.random.Generator) -> None:
-    """Adds the flesh of thigh and calf."""
+    """Add the flesh of thigh and calf."""
     reach, depth = rng.uniform(50, 72), rng.uniform(105, 150)
     thigh = [(-300, -reach - 12, reach + 12, depth + 20), (-60, -reach, reach, depth)]
     thigh += [(20, -reach + 6, reach - 6, depth - 8), (130, -reach + 14, reach - 14, 4)]
@@ -135,7 +135,7 @@ def _add_leg(scene: Scene, femur: Frame, tibia: Frame, rng: np.random.Generator)
 
 
 def add_shoulder(scene: Scene, humerus: Frame, rng: np.random.Generator) -> None:
-    """Adds a shoulder from the front; the origin is the middle of the humeral head."""
+    """Add a shoulder from the front; the origin is the middle of the humeral head."""
     density = rng.uniform(0.75, 1.1)
     add_bone(scene, humerus, bones.HUMERUS, bones.HUMERUS_CANAL, density)
     chest = humerus.at(0, 0)

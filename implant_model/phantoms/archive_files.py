@@ -25,7 +25,7 @@ Writer = Callable[[IO[bytes], Iterable[tuple[str, bytes]]], None]
 
 
 def archive_writer(name: str) -> Writer:
-    """The writer of the kind of archive that a name's ending stands for.
+    """Return the writer of the kind of archive that a name's ending means.
 
     It takes an open file and the members, name and bytes, and keeps one member in memory.
 

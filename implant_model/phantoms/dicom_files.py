@@ -74,7 +74,7 @@ class Patient:
 
 
 def draw_patient(rng: np.random.Generator) -> Patient:
-    """Makes a patient up: the family is called Phantom, the ID starts with PH."""
+    """Make a patient up: the family is called Phantom, the ID starts with PH."""
     return Patient(
         identifier=f"PH{int(rng.integers(10**9)):09d}",
         name=f"Phantom^{rng.choice(_GIVEN)}",
@@ -93,7 +93,7 @@ def write_dicom(
     patient: Patient | None = None,
     study_date: date | None = None,
 ) -> bytes:
-    """Writes a phantom as a DICOM file; it is no evidence about patients.
+    """Write a phantom as a DICOM file; it is no evidence about patients.
 
     Args:
         phantom: The picture.
@@ -138,7 +138,7 @@ def _check(transfer_syntax: str, photometric: str, modality: str) -> None:
 
 
 def _draw_uid(rng: np.random.Generator) -> str:
-    """A UID of 128 random bits under the root 2.25 (PS3.5 B.2)."""
+    """Return a UID of 128 random bits under the root 2.25 (PS3.5 B.2)."""
     return f"2.25.{int.from_bytes(rng.bytes(16), 'big')}"
 
 
@@ -223,7 +223,7 @@ def _describe_pixels(
 
 
 def _encode(dataset: Dataset, stored_HW: NDArray[np.uint16], transfer_syntax: str) -> None:
-    """Puts the pixel data in, compressed as the transfer syntax says, and the file meta."""
+    """Put the pixel data in, compressed as the transfer syntax states, and the file meta."""
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = UID(transfer_syntax)
     dataset.file_meta.ImplementationClassUID = UID(_IMPLEMENTATION)

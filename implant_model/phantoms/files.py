@@ -106,7 +106,7 @@ class Sample:
 def sample_archive(
     path: Path, count: int, seed: int, sample: Sample | None = None, first: int = 0
 ) -> list[ManifestRow]:
-    """Writes an archive of phantoms; they show the pipeline at work, no evidence about patients.
+    """Write an archive of phantoms; they show the pipeline at work, no evidence about patients.
 
     Names of members say nothing of what they show.
 
@@ -141,7 +141,7 @@ def sample_archive(
 def sample_archives(
     folder: Path, count: int, seed: int, sample: Sample | None = None
 ) -> list[ManifestRow]:
-    """Writes one archive of each kind and `labels.csv` beside them; no evidence about patients.
+    """Write one archive of each kind and `labels.csv` beside them; no evidence about patients.
 
     Args:
         folder: Where; it is made if need be.
@@ -165,7 +165,7 @@ def sample_archives(
 
 
 def write_labels(rows: Iterable[ManifestRow], path: Path) -> None:
-    """Writes a manifest as a labels file (CSV: archive, member, label, patient)."""
+    """Write a manifest as a labels file (CSV: archive, member, label, patient)."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(ManifestRow.__annotations__))
         writer.writeheader()
@@ -175,7 +175,7 @@ def write_labels(rows: Iterable[ManifestRow], path: Path) -> None:
 def _members(
     rows: list[ManifestRow], archive: str, numbers: range, seed: int, sample: Sample
 ) -> Iterator[tuple[str, bytes]]:
-    """Names and bytes of the members, made one at a time; appends a row for each picture."""
+    """Name and bytes of the members, made one at a time; appends a row for each picture."""
     for place, number in enumerate(numbers):
         rng = np.random.default_rng([seed, number])
         owner = number // sample.images_per_patient
@@ -207,7 +207,7 @@ def draw_phantom(number: int, rng: np.random.Generator, sample: Sample) -> Phant
 def _write(
     phantom: Phantom, rng: np.random.Generator, form: str, patient: Patient
 ) -> tuple[str, bytes]:
-    """The ending and the bytes of a phantom in one of `FORMATS`."""
+    """Return the ending and the bytes of a phantom in one of `FORMATS`."""
     if form != "dicom":
         if form == "jpeg":
             return "jpg", write_jpeg(phantom)

@@ -36,7 +36,7 @@ _SEEN = 0.12  # optical depth above which a pixel belongs to the implant's mask
 
 @dataclass(frozen=True)
 class Scene:
-    """What stands between tube and detector; the maps are filled in place.
+    """What is between tube and detector; the maps are filled in place.
 
     Attributes:
         soft_HW: Soft tissue in mm.
@@ -54,7 +54,7 @@ class Scene:
 
     @property
     def size_mm(self) -> tuple[float, float]:
-        """Height and width of the field in millimetres."""
+        """Return height and width of the field in millimetres."""
         height, width = self.soft_HW.shape
         return height / self.frame.px_per_mm, width / self.frame.px_per_mm
 
@@ -70,7 +70,7 @@ class Scene:
 
 
 def new_scene(height_px: int, width_px: int, spacing_mm: float) -> Scene:
-    """An empty scene of (height_px, width_px) pixels, `spacing_mm` apart."""
+    """Return an empty scene of (height_px, width_px) pixels, `spacing_mm` apart."""
     soft, bone, cement, implant = (np.zeros((height_px, width_px), np.float32) for _ in range(4))
     scale = 1 / spacing_mm
     return Scene(
@@ -81,7 +81,7 @@ def new_scene(height_px: int, width_px: int, spacing_mm: float) -> Scene:
 def smooth_noise(
     rng: np.random.Generator, shape: tuple[int, int], cells: int, octaves: int = 1
 ) -> Map:
-    """Band-limited noise of about unit variance, (H, W) float32, `cells` bumps across."""
+    """Return band-limited noise of about unit variance, (H, W) float32, `cells` bumps across."""
     total_HW = np.zeros(shape, np.float32)
     for octave in range(octaves):
         side = cells << octave
@@ -101,10 +101,10 @@ def _blurred(image_HW: Map, sigma_px: float) -> Map:
 
 
 def expose(scene: Scene, rng: np.random.Generator, letter: str) -> NDArray[np.uint16]:
-    """Takes the radiograph of a scene.
+    """Take the radiograph of a scene.
 
     Args:
-        scene: What stands in the beam.
+        scene: What is in the beam.
         rng: Draws exposure, scatter, blur, noise, markers, collimation and processing.
         letter: Of the lead side marker, L or R; an empty text leaves it out.
 
@@ -127,7 +127,7 @@ def expose(scene: Scene, rng: np.random.Generator, letter: str) -> NDArray[np.ui
 
 
 def _add_marker(depth_HW: Map, rng: np.random.Generator, letter: str) -> None:
-    """Lays a lead letter into the beam, near a corner."""
+    """Lay a lead letter into the beam, near a corner."""
     height, width = depth_HW.shape
     size = rng.uniform(0.05, 0.075) * height
     scale = size / 21  # cv2's Hershey letters are about 21 px high at scale 1
@@ -168,7 +168,7 @@ def _collimation(rng: np.random.Generator, shape: tuple[int, int]) -> Map | None
 
 
 def _detect(passed_HW: Map, scene: Scene, rng: np.random.Generator) -> Map:
-    """Adds scatter, blur and noise to the transmitted fraction, (H, W)."""
+    """Add scatter, blur and noise to the transmitted fraction, (H, W)."""
     height, width = passed_HW.shape
     small = _resized(passed_HW, (height // 8, width // 8))
     spread_px = rng.uniform(15.0, 30.0) * scene.frame.px_per_mm / 8
@@ -188,7 +188,7 @@ def _detect(passed_HW: Map, scene: Scene, rng: np.random.Generator) -> Map:
 def _process(
     signal_HW: Map, window_HW: Map | None, scene: Scene, rng: np.random.Generator
 ) -> NDArray[np.uint16]:
-    """Log, dynamic-range compression, edge enhancement and window of a digital system."""
+    """Return log, dynamic-range compression, edge enhancement and window of a digital system."""
     log_HW = -np.log(signal_HW)
     height, width = log_HW.shape
     inside = slice(None) if window_HW is None else window_HW[::8, ::8] > 0.9

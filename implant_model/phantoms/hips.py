@@ -32,7 +32,7 @@ class Stem:
         ridges: Horizontal grooves, as (first y, last y, pitch, depth) in mm.
         ribs: Vertical grooves, as (x, first y, last y, width, depth) in mm.
         hole: (x, y, radius) of an insertion hole.
-        cemented: It stands in a mantle of cement.
+        cemented: It is in a mantle of cement.
     """
 
     body: Loft
@@ -151,7 +151,7 @@ STEMS: dict[str, Stem] = {
 
 
 def add_stem(scene: Scene, frame: Frame, stem: Stem, turn_degrees: float) -> Frame:
-    """Adds stem, neck, collar and cement.
+    """Add stem, neck, collar and cement.
 
     Args:
         scene: Its maps are changed in place.
@@ -186,7 +186,7 @@ def add_stem(scene: Scene, frame: Frame, stem: Stem, turn_degrees: float) -> Fra
 
 
 def _add_surface(scene: Scene, frame: Frame, stem: Stem) -> None:
-    """Carves grooves and the insertion hole; what is carved never exceeds the body there."""
+    """Carve grooves and the insertion hole; what is carved never exceeds the body there."""
     target_HW = scene.implant_HW
     if stem.ridges is not None:
         first, last, pitch, depth = stem.ridges
@@ -218,7 +218,7 @@ def _add_surface(scene: Scene, frame: Frame, stem: Stem) -> None:
 
 
 def _add_cement(scene: Scene, frame: Frame) -> None:
-    """Adds the mantle, and the hollow that the centraliser leaves below the tip."""
+    """Add the mantle, and the hollow that the centraliser leaves below the tip."""
     add_loft(scene.cement_HW, frame, MANTLE, film.CEMENT)
     add_loft(scene.cement_HW, frame, EXETER, -film.CEMENT)
     add_loft(scene.cement_HW, frame, rod(148, 159, 6.5), -film.CEMENT)
@@ -227,7 +227,7 @@ def _add_cement(scene: Scene, frame: Frame) -> None:
 def add_bearing(
     scene: Scene, head: Frame, socket: Frame, rng: np.random.Generator, cemented_cup: float
 ) -> None:
-    """Adds a head of metal or ceramic and a cup of random make: they do not betray the stem.
+    """Add a head of metal or ceramic and a cup of random make: they do not betray the stem.
 
     Args:
         scene: Its maps are changed in place.
@@ -258,7 +258,7 @@ def add_bearing(
 
 
 def add_screw(scene: Scene, frame: Frame, rng: np.random.Generator, length: float = 0.0) -> None:
-    """Adds a cancellous screw: its head at the frame's origin, its shaft along +y, in mm."""
+    """Add a cancellous screw: its head at the frame's origin, its shaft along +y, in mm."""
     reach = length or rng.uniform(18, 34)
     turns = np.arange(3.0, reach, 1.3)
     thread = [(float(y), -2.4 - 0.5 * (k % 2), 2.4 + 0.5 * (k % 2)) for k, y in enumerate(turns)]

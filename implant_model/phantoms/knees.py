@@ -47,7 +47,7 @@ class Knee:
 
 
 def box(left: float, top: float, right: float, bottom: float) -> Outline:
-    """A rectangle from its edges in mm."""
+    """Return a rectangle from its edges in mm."""
     return ((left, top), (right, top), (right, bottom), (left, bottom))
 
 
@@ -233,7 +233,7 @@ KNEES: dict[str, Knee] = {
 
 
 def add_knee(scene: Scene, knee: Knee, femur: Frame, tibia: Frame, side: bool) -> None:
-    """Adds a prosthesis.
+    """Add a prosthesis.
 
     Args:
         scene: Its maps are changed in place.
@@ -260,7 +260,7 @@ def _outline(outline: Outline) -> Points:
 
 
 def carve_joint(scene: Scene, knee: Knee, femur: Frame, tibia: Frame, side: bool) -> None:
-    """Takes away the bone that the cuts remove, where the whole joint is replaced."""
+    """Take away the bone that the cuts remove, where the whole joint is replaced."""
     bone_HW = scene.bone_HW
     reach = 45.0
     keep = bone_HW.copy()
@@ -276,7 +276,7 @@ def carve_joint(scene: Scene, knee: Knee, femur: Frame, tibia: Frame, side: bool
 
 
 def add_oxford_markers(scene: Scene, tibia: Frame, side: bool, rng: np.random.Generator) -> None:
-    """Adds the free bearing's radiopaque markers: a wire in front and two balls behind."""
+    """Add the free bearing's radiopaque markers: a wire in front and two balls behind."""
     slide = rng.uniform(-3, 3)
     if side:
         wire = [(-12 + slide, 3.0), (-12 + slide, 6.5)]

@@ -15,7 +15,7 @@ from implant_model.phantoms.solids import Frame, add_ball, add_bowl, add_loft, a
 
 
 def add_humeral_stem(scene: Scene, humerus: Frame, rng: np.random.Generator) -> None:
-    """Adds an anatomical shoulder prosthesis; the origin is the middle of the head."""
+    """Add an anatomical shoulder prosthesis; the origin is the middle of the head."""
     metal = film.COBALT_CHROME if rng.random() < 0.6 else film.TITANIUM
     end = rng.uniform(75, 120)
     body = [
@@ -32,7 +32,7 @@ def add_humeral_stem(scene: Scene, humerus: Frame, rng: np.random.Generator) -> 
 
 
 def add_reverse_shoulder(scene: Scene, humerus: Frame, rng: np.random.Generator) -> None:
-    """Adds a reverse shoulder: glenosphere on screws, cup on a humeral stem."""
+    """Add a reverse shoulder: glenosphere on screws, cup on a humeral stem."""
     ball = humerus.at(22, 6)
     add_ball(scene.implant_HW, ball, rng.uniform(18, 21), film.COBALT_CHROME)
     add_screw(scene, ball.at(6, -6, -75), rng, 30)
@@ -43,7 +43,7 @@ def add_reverse_shoulder(scene: Scene, humerus: Frame, rng: np.random.Generator)
 
 
 def add_plate(scene: Scene, bone: Frame, rng: np.random.Generator) -> None:
-    """Adds a plate with screws along a shaft whose axis is the frame's y axis."""
+    """Add a plate with screws along a shaft whose axis is the frame's y axis."""
     holes = int(rng.integers(6, 11))
     first, pitch = rng.uniform(-20, 10), rng.uniform(12, 16)
     side = bone.at(-16.5, first, rng.uniform(-2, 2))
@@ -58,7 +58,7 @@ def add_plate(scene: Scene, bone: Frame, rng: np.random.Generator) -> None:
 
 
 def add_nail(scene: Scene, femur: Frame, rng: np.random.Generator) -> None:
-    """Adds a cephalomedullary nail with a lag screw that ends in the head; origin as a stem's."""
+    """Add a cephalomedullary nail with a lag screw that ends in the head; origin as a stem's."""
     width = rng.uniform(10, 12.5)
     body = [
         (-26, -8, 6),
@@ -83,7 +83,7 @@ def add_nail(scene: Scene, femur: Frame, rng: np.random.Generator) -> None:
 
 
 def add_hip_screw(scene: Scene, femur: Frame, rng: np.random.Generator) -> None:
-    """Adds a dynamic hip screw: lag screw, barrel and a side plate."""
+    """Add a dynamic hip screw: lag screw, barrel and a side plate."""
     lag = femur.at(42, -34, 45)
     thread = [
         (float(y), -5.0 - (k % 2), 5.0 + (k % 2)) for k, y in enumerate(np.arange(-6, 18, 2.2))
@@ -107,7 +107,7 @@ def add_hip_screw(scene: Scene, femur: Frame, rng: np.random.Generator) -> None:
 
 
 def add_clips(scene: Scene, rng: np.random.Generator) -> None:
-    """Adds a row of skin staples anywhere: metal that is no implant, and not in the mask."""
+    """Add a row of skin staples anywhere: metal that is no implant, and not in the mask."""
     height, width = scene.size_mm
     row = scene.frame.at(
         rng.uniform(0.1, 0.5) * width, rng.uniform(0.1, 0.4) * height, rng.uniform(-15, 15)

@@ -14,7 +14,7 @@ from implant_model.phantoms.render import Phantom
 
 
 def write_png(phantom: Phantom, bits: int = 16) -> bytes:
-    """Writes a phantom as a grey PNG of 8 or 16 bits; it is no evidence about patients.
+    """Write a phantom as a grey PNG of 8 or 16 bits; it is no evidence about patients.
 
     Raises:
         UsageError: `bits` is neither 8 nor 16.
@@ -28,7 +28,7 @@ def write_png(phantom: Phantom, bits: int = 16) -> bytes:
 
 
 def write_jpeg(phantom: Phantom, quality: int = 92) -> bytes:
-    """Writes a phantom as a grey JPEG of 8 bits; it is no evidence about patients.
+    """Write a phantom as a grey JPEG of 8 bits; it is no evidence about patients.
 
     Raises:
         UsageError: `quality` is not in 1..100.
@@ -39,12 +39,12 @@ def write_jpeg(phantom: Phantom, quality: int = 92) -> bytes:
 
 
 def write_mask(phantom: Phantom) -> bytes:
-    """Writes a phantom's implant mask as a PNG of 0 and 255; it is no evidence about patients."""
+    """Write a phantom's implant mask as a PNG of 0 and 255; it is no evidence about patients."""
     return _imencode(".png", phantom.mask_HW.astype(np.uint8) * np.uint8(255))
 
 
 def _eight_bits(grey_HW: NDArray[np.uint16]) -> NDArray[np.uint8]:
-    """0..4095 to 0..255, rounded to the nearest."""
+    """Return 0..4095 to 0..255, rounded to the nearest."""
     return ((grey_HW.astype(np.uint32) * 255 + 2047) // 4095).astype(np.uint8)
 
 

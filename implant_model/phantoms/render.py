@@ -55,7 +55,7 @@ class Phantom:
 
 
 def render(implant: Implant, rng: np.random.Generator, height_px: int = 512) -> Phantom:
-    """Draws a radiograph of one of OrthoNet's implants.
+    """Draw a radiograph of one of OrthoNet's implants.
 
     It shows the pipeline at work, it is no evidence about patients.
 
@@ -80,7 +80,7 @@ def render(implant: Implant, rng: np.random.Generator, height_px: int = 512) -> 
 def render_unknown(
     rng: np.random.Generator, height_px: int = 512, kind: str | None = None
 ) -> Phantom:
-    """Draws a radiograph of an implant that OrthoNet's catalogue does not hold.
+    """Draw a radiograph of an implant that OrthoNet's catalogue does not hold.
 
     It shows the pipeline at work, it is no evidence about patients.
 
@@ -104,7 +104,7 @@ def render_unknown(
 
 
 def render_without_implant(rng: np.random.Generator, height_px: int = 512) -> Phantom:
-    """Draws a radiograph of a hip or knee as it grew; the mask is empty.
+    """Draw a radiograph of a hip or knee as it grew; the mask is empty.
 
     It shows the pipeline at work, it is no evidence about patients.
 
@@ -127,7 +127,7 @@ def _check_height(height_px: int) -> None:
 
 
 def _take(view: View, implant: Implant, rng: np.random.Generator) -> Phantom:
-    """Turns the scene to its side and takes the radiograph."""
+    """Turn the scene to its side and take the radiograph."""
     if rng.random() < 0.12:
         add_clips(view.scene, rng)
     seen = view.scene.flipped() if view.flip else view.scene

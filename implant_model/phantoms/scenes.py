@@ -1,6 +1,6 @@
 """Sets the scene of one radiograph: view, field, pose, sizes, anatomy, implant.
 
-Everything is drawn as a right limb; `View.flip` says whether the picture shows it mirrored. The
+Everything is drawn as a right limb; `View.flip` states whether the picture shows it mirrored. The
 scenes show the pipeline at work, they are no evidence about patients.
 """
 
@@ -25,7 +25,7 @@ class View:
     """A scene and how it is looked at.
 
     Attributes:
-        scene: What stands in the beam, as a right limb.
+        scene: What is in the beam, as a right limb.
         spacing_mm: Distance between pixels.
         view: DICOM View Position: AP or LL.
         body_part: DICOM Body Part Examined.
@@ -77,7 +77,7 @@ def hip_view(rng: np.random.Generator, height_px: int, inside: Stem | str | None
 def _fill_hip(
     scene: Scene, hip: Frame, rng: np.random.Generator, inside: Stem | str | None
 ) -> None:
-    """Adds one proximal femur and what was put into it; `hip` is the centre of the joint."""
+    """Add one proximal femur and what was put into it; `hip` is the centre of the joint."""
     size = rng.uniform(0.9, 1.12)
     lean = rng.uniform(-9, 3)
     turn = rng.uniform(-22, 22)
@@ -101,7 +101,7 @@ def _fill_hip(
 
 
 def knee_view(rng: np.random.Generator, height_px: int, inside: Knee | None) -> View:
-    """A knee from the front or from the side, with a prosthesis or as it grew."""
+    """Return a knee from the front or from the side, with a prosthesis or as it grew."""
     side = rng.random() < 0.5
     scene, spacing_mm = _open_scene(rng, height_px, rng.uniform(190, 270), rng.uniform(0.62, 0.9))
     height, width = scene.size_mm
@@ -124,7 +124,7 @@ def knee_view(rng: np.random.Generator, height_px: int, inside: Knee | None) -> 
 def _fill_knee(
     scene: Scene, femur: Frame, tibia: Frame, rng: np.random.Generator, knee: Knee, side: bool
 ) -> None:
-    """Cuts the bones and adds the prosthesis, a little turned and shifted on them."""
+    """Cut the bones and add the prosthesis, a little turned and shifted on them."""
     if knee is KNEES["zimmer-biomet-oxford"]:
         add_oxford_markers(scene, tibia, side, rng)
     else:
@@ -136,7 +136,7 @@ def _fill_knee(
 
 
 def shoulder_view(rng: np.random.Generator, height_px: int, kind: str) -> View:
-    """A shoulder prosthesis from the front."""
+    """Return a shoulder prosthesis from the front."""
     scene, spacing_mm = _open_scene(rng, height_px, rng.uniform(200, 260), rng.uniform(0.75, 1.0))
     height, width = scene.size_mm
     place = (width * rng.uniform(0.3, 0.42), height * rng.uniform(0.26, 0.4))

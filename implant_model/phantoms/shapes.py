@@ -32,13 +32,13 @@ class Loft:
 
 
 def loft(stations: Sequence[Sequence[float]], exponent: int = 2, smooth_mm: float = 4.0) -> Loft:
-    """A `Loft` from stations of (y, left, right[, depth]); depth defaults to the width."""
+    """Return a `Loft` from stations of (y, left, right[, depth]); depth defaults to the width."""
     rows = [(*row, row[2] - row[1])[:4] for row in stations]
     return Loft(tuple((r[0], r[1], r[2], r[3]) for r in rows), exponent, smooth_mm)
 
 
 def rod(top: float, bottom: float, diameter: float, exponent: int = 2) -> Loft:
-    """A cylinder from y = top to y = bottom with slightly rounded ends, in mm."""
+    """Return a cylinder from y = top to y = bottom with slightly rounded ends, in mm."""
     half, soft = diameter / 2, min(diameter, bottom - top) / 5
     rows = [(top, -half + soft, half - soft), (top + soft, -half, half)]
     rows += [(bottom - soft, -half, half), (bottom, -half + soft, half - soft)]
@@ -46,7 +46,7 @@ def rod(top: float, bottom: float, diameter: float, exponent: int = 2) -> Loft:
 
 
 def rounded(points: Sequence[tuple[float, float]], passes: int = 3) -> Points:
-    """A closed outline with its corners cut `passes` times (Chaikin 1974), (N, 2) in mm."""
+    """Return a closed outline with its corners cut `passes` times (Chaikin 1974), (N, 2) in mm."""
     outline = np.asarray(points, dtype=np.float64)
     for _ in range(passes):
         after = np.roll(outline, -1, axis=0)

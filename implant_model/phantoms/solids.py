@@ -39,13 +39,13 @@ class Frame:
 
     @property
     def px_per_mm(self) -> float:
-        """Pixels for each millimetre (geometric mean of the two axes)."""
+        """Return pixels for each millimetre (geometric mean of the two axes)."""
         return float(np.sqrt(abs(np.linalg.det(self.matrix[:, :2]))))
 
     def at(
         self, x: float, y: float, degrees: float = 0.0, scale: tuple[float, float] = (1.0, 1.0)
     ) -> "Frame":
-        """The frame of a part whose origin lies at (x, y) mm of this one.
+        """Return the frame of a part whose origin lies at (x, y) mm of this one.
 
         Args:
             x: Millimetres to the right.
@@ -61,14 +61,14 @@ class Frame:
         return Frame(np.column_stack([linear @ axes, origin]))
 
     def to_px(self, points_N2: Points) -> Points:
-        """Pixel positions, (N, 2) float64 as (column, row), of points in millimetres."""
+        """Return pixel positions, (N, 2) float64 as (column, row), of points in millimetres."""
         return points_N2 @ self.matrix[:, :2].T + self.matrix[:, 2]
 
 
 def _patch(
     shape: tuple[int, int], frame: Frame, box: tuple[float, float, float, float]
 ) -> tuple[slice, slice, Map, Map] | None:
-    """Rows, columns and body coordinates (H, W) of the pixels that a box in mm can cover."""
+    """Return rows, columns and body coordinates (H, W) of the pixels that a box in mm can cover."""
     left, top, right, bottom = box
     corners = np.array([[left, top], [right, top], [left, bottom], [right, bottom]])
     px = frame.to_px(corners)
@@ -109,7 +109,7 @@ def _tables(body: Loft, turn_degrees: float) -> tuple[float, Map]:
 def add_loft(
     target_HW: Map, frame: Frame, body: Loft, gain: float = 1.0, turn_degrees: float = 0.0
 ) -> None:
-    """Adds the chords of a loft.
+    """Add the chords of a loft.
 
     Args:
         target_HW: The map, changed in place.
@@ -148,7 +148,7 @@ def add_loft(
 def add_prism(
     target_HW: Map, frame: Frame, outline_N2: Points, gain: float, bevel_mm: float = 0.0
 ) -> None:
-    """Adds a body of constant depth with the given outline, which cv2 widens by half a pixel.
+    """Add a body of constant depth with the given outline, which cv2 widens by half a pixel.
 
     Args:
         target_HW: The map, changed in place.
@@ -175,7 +175,7 @@ def add_prism(
 
 
 def add_ball(target_HW: Map, frame: Frame, radius: float, gain: float) -> None:
-    """Adds a ball about the frame's origin; `radius` in mm."""
+    """Add a ball about the frame's origin; `radius` in mm."""
     patch = _patch(
         (target_HW.shape[0], target_HW.shape[1]), frame, (-radius, -radius, radius, radius)
     )
@@ -189,7 +189,7 @@ def add_ball(target_HW: Map, frame: Frame, radius: float, gain: float) -> None:
 def add_bowl(
     target_HW: Map, frame: Frame, radii: tuple[float, float], tilt_degrees: float, gain: float
 ) -> None:
-    """Adds a hemispherical shell that opens along +y and, by the tilt, towards the beam.
+    """Add a hemispherical shell that opens along +y and, by the tilt, towards the beam.
 
     Args:
         target_HW: The map, changed in place.
@@ -220,7 +220,7 @@ def add_wire(
     diameter: float,
     gain: float,
 ) -> None:
-    """Adds a thin wire along a polyline; `diameter` in mm, `gain` per millimetre of chord."""
+    """Add a thin wire along a polyline; `diameter` in mm, `gain` per millimetre of chord."""
     px = frame.to_px(np.asarray(points, dtype=np.float64))
     fixed = np.round(px * (1 << _SUBPIXEL_BITS)).astype(np.int32)
     cover_HW = np.zeros(target_HW.shape, np.uint8)

@@ -26,18 +26,18 @@ _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.E
 
 
 def stat(uri: str) -> ObjectInfo:
-    """Size and version of a file. A folder is no object: NotFoundError."""
+    """Return size and version of a file. A folder is no object: NotFoundError."""
     with _translated("read", uri):
         status = os.stat(local_path(uri))
     if modes.S_ISDIR(status.st_mode):
-        raise NotFoundError(f"{uri!r} is a folder; a file is wanted.")
+        raise NotFoundError(f"{uri!r} is a folder; a file is expected.")
     if not modes.S_ISREG(status.st_mode):
-        raise StorageError(f"{uri!r} is a device, pipe or socket; a regular file is wanted.")
+        raise StorageError(f"{uri!r} is a device, pipe or socket; a regular file is expected.")
     return ObjectInfo(file_uri(local_path(uri)), status.st_size, _version(status))
 
 
 def list_objects(root: str) -> Iterator[ObjectInfo]:
-    """The file itself, or all regular files below a folder, in order of their URIs.
+    """Yield the file itself, or all regular files below a folder, in order of their URIs.
 
     Links are followed, except into a folder that is being listed already. A link that leads
     nowhere, a device, pipe or socket yields nothing; a folder that may not be read raises.
@@ -113,7 +113,7 @@ class DiskReader:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def read_into(self, offset: int, target: memoryview) -> int:
-        """Fills `target` from `offset`; returns how many bytes there were, fewer at the end."""
+        """Fill `target` from `offset`; return how many bytes there were, fewer at the end."""
         wanted = max(0, min(len(target), self.size - offset))
         filled = 0
         with _translated("read", self._uri):
@@ -137,7 +137,7 @@ class DiskReader:
             size = min(2 * size, _CHUNK_BYTES)
 
     def close(self) -> None:
-        """Closes the file."""
+        """Close the file."""
         self._file.close()
 
     def __enter__(self) -> Self:
@@ -162,7 +162,7 @@ class DiskReader:
 
 
 def put_if_absent(uri: str, data: bytes) -> bool:
-    """Writes a file whole or not at all, never over another one; creates its folders.
+    """Write a file whole or not at all, never over another one; creates its folders.
 
     The bytes are on the disk (fsync of file and folder) before the name is there.
     """
@@ -184,7 +184,7 @@ def put_if_absent(uri: str, data: bytes) -> bool:
 
 
 def overwrite(uri: str, data: bytes) -> None:
-    """Writes a file whole, in the place of the one that may be there; creates its folders."""
+    """Write a file whole, in the place of the one that may be there; creates its folders."""
     path = local_path(uri)
     folder = os.path.dirname(path)
     temporary = os.path.join(folder, f".{uuid.uuid4().hex}.tmp")
@@ -238,7 +238,7 @@ def _version(status: os.stat_result) -> str:
 
 @contextlib.contextmanager
 def _translated(action: str, uri: str) -> Iterator[None]:
-    """Turns an OSError into the project's errors: one sentence with the URI and the cause."""
+    """Turn an OSError into the project's errors: one sentence with the URI and the cause."""
     try:
         yield
     except OSError as error:

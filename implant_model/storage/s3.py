@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 ATTEMPTS = 8
-_SETUP_ATTEMPTS = 3  # a wrong endpoint is told within about 3 s
+_SETUP_ATTEMPTS = 3  # a wrong endpoint is reported within about 3 s
 _CONNECT_TIMEOUT_S = 10
 _READ_TIMEOUT_S = 60
 _CONNECTIONS = 32
@@ -56,7 +56,7 @@ _SEND_AGAIN_CODES = {"ConditionalRequestConflict", "OperationAborted", "BadDiges
 
 
 def client(attempts: int = ATTEMPTS) -> "S3Client":
-    """This process's client for the `AWS_*` variables as they are now.
+    """Return this process's client for the `AWS_*` variables as they are now.
 
     Raises:
         AccessDeniedError: There are no credentials.
@@ -95,22 +95,22 @@ def _connect(
     except (BotoCoreError, ValueError) as error:
         raise UsageError(
             f"The AWS settings are not usable ({type(error).__name__}); check AWS_ENDPOINT_URL "
-            "(http://host:port is wanted), AWS_REGION, AWS_PROFILE and the AWS configuration file."
+            "(as http://host:port), AWS_REGION, AWS_PROFILE and the AWS configuration file."
         ) from error
 
 
 def stat(uri: str) -> ObjectInfo:
-    """Size and version of an object. A bare bucket is no object: NotFoundError."""
+    """Return size and version of an object. A bare bucket is no object: NotFoundError."""
     bucket, key = s3_parts(uri)
     if not key:
-        raise NotFoundError(f"{uri!r} is a bucket; an object in it is wanted.")
+        raise NotFoundError(f"{uri!r} is a bucket; an object in it is expected.")
     with translated("read", uri):
         reply = client().head_object(Bucket=bucket, Key=key)
     return ObjectInfo(f"s3://{bucket}/{key}", reply["ContentLength"], reply["ETag"].strip('"'))
 
 
 def list_objects(root: str) -> Iterator[ObjectInfo]:
-    """The object of that key, then all below it as a prefix, in order of their keys."""
+    """Yield the object of that key, then all below it as a prefix, in order of their keys."""
     bucket, key = s3_parts(root)
     found = False
     if key and not key.endswith("/"):
@@ -178,7 +178,7 @@ def overwrite(uri: str, data: bytes) -> None:
 
 
 def check_bucket(uri: str) -> None:
-    """Asks for the bucket, with few attempts: a wrong endpoint, key or name is told at once."""
+    """Ask for the bucket, with few attempts: a wrong endpoint, key or name is reported at once."""
     bucket, _ = s3_parts(uri)
     with translated("reach", uri):
         client(_SETUP_ATTEMPTS).head_bucket(Bucket=bucket)
@@ -211,7 +211,7 @@ def delta_options(uri: str) -> dict[str, str]:
 
 
 def pause(attempt: int) -> None:
-    """Waits before attempt 1, 2, ... (not before 0): up to 0.2, 0.4, ... 5 s, at random."""
+    """Wait before attempt 1, 2, ... (not before 0): up to 0.2, 0.4, ... 5 s, at random."""
     if attempt:
         time.sleep(random.uniform(0, min(5.0, 0.1 * 2**attempt)))
 
@@ -225,7 +225,7 @@ _DENIED_CODES = {
 
 @contextlib.contextmanager
 def translated(action: str, uri: str) -> Iterator[None]:
-    """Turns boto3's exceptions into the project's errors."""
+    """Turn boto3's exceptions into the project's errors."""
     try:
         yield
     except (ClientError, BotoCoreError) as error:
@@ -264,5 +264,5 @@ def _answered(what: str, error: ClientError) -> StorageError:
 
 
 def status_of(error: ClientError) -> int:
-    """The HTTP status of an error that the store answered."""
+    """Return the HTTP status of an error that the store answered."""
     return error.response["ResponseMetadata"]["HTTPStatusCode"]

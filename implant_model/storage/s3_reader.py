@@ -121,7 +121,7 @@ class S3Reader:
         )
 
     def _try_range(self, start: int, stop: int) -> bytes | None:
-        """The bytes, or None where the reply or its body is not what was asked for."""
+        """Return the bytes, or None where the reply or its body is not what was asked for."""
         with translated("read", self._uri):
             reply = self._get(start, stop)
         with contextlib.closing(reply["Body"]) as body:

@@ -36,7 +36,7 @@ _PROBE = b"This shows that the store never overwrites an object. It may be delet
 
 
 def stat(uri: str) -> ObjectInfo:
-    """Size and version of one object.
+    """Return size and version of one object.
 
     Raises:
         NotFoundError: It is not there, or is a folder, a prefix or a bucket.
@@ -47,7 +47,7 @@ def stat(uri: str) -> ObjectInfo:
 
 
 def list_objects(root: str) -> Iterator[ObjectInfo]:
-    """The object itself, or all below a folder or prefix at any depth, sorted by URI.
+    """Yield the object itself, or all below a folder or prefix at any depth, sorted by URI.
 
     Directory markers (empty keys that end with "/"), dangling links, devices, pipes and sockets are
     no objects. In object storage both `a.tar` and `a.tar/...` are listed. S3 needs the right
@@ -63,12 +63,12 @@ def list_objects(root: str) -> Iterator[ObjectInfo]:
 
 
 def is_remote(uri: str) -> bool:
-    """Whether each request takes a while: object storage, not a disk."""
+    """Return whether each request takes a while: object storage, not a disk."""
     return is_s3(uri)
 
 
 def open_object(info: ObjectInfo, *, whole: bool = False) -> ObjectReader:
-    """A reader of exactly this version; on S3 nothing is asked before the first read.
+    """Return a reader of exactly this version; on S3 nothing is asked before the first read.
 
     Args:
         info: The object.
@@ -87,7 +87,7 @@ def read_bytes(uri: str, max_bytes: int = 1 << 30) -> bytes:
 
 
 def exists(uri: str) -> int | None:
-    """Size of one object in bytes, None where it is not there; other errors are raised."""
+    """Return size of one object in bytes, None where it is not there; other errors are raised."""
     try:
         return stat(uri).size
     except NotFoundError:
@@ -95,7 +95,7 @@ def exists(uri: str) -> int | None:
 
 
 def put_if_absent(uri: str, data: bytes) -> bool:
-    """Creates one object, whole and never over another one.
+    """Create one object, whole and never over another one.
 
     Returns:
         True: this call created it. False: it was there, or it is there now and the reply to the
@@ -112,7 +112,7 @@ def put_if_absent(uri: str, data: bytes) -> bool:
 
 
 def overwrite(uri: str, data: bytes) -> None:
-    """Writes one object in the place of the one that may be there.
+    """Write one object in the place of the one that may be there.
 
     For what is no result and on which nothing rests, such as a lease: results are put once, by
     `put_if_absent`.
@@ -129,7 +129,7 @@ def overwrite(uri: str, data: bytes) -> None:
 
 
 def probe(output: str) -> None:
-    """Shows, before any work, that an output can be written and that nothing gets overwritten.
+    """Show, before any work, that an output can be written and that nothing gets overwritten.
 
     Leaves a small object `_probe` there.
 
@@ -148,7 +148,7 @@ def probe(output: str) -> None:
         raise UsageError(f"The output {output!r} is not usable. {error}") from error
     if overwritten:
         raise UsageError(
-            f"The store of the output {output!r} overwrites objects although it is told not to "
+            f"The store of the output {output!r} overwrites objects although it is asked not to "
             "(it ignores 'If-None-Match: *'); choose AWS S3, a current MinIO or Ceph, or a disk."
         )
     if not readable:

@@ -1,6 +1,6 @@
 """Names of stored objects: plain paths, `file://` and `s3://bucket/key`; no access to any store.
 
-An S3 key stands in its URI as it is, never percent-encoded, so that `%2F`, `+`, spaces, `//` and
+An S3 key is in its URI as it is, never percent-encoded, so that `%2F`, `+`, spaces, `//` and
 any other character of a key survive. A `file://` URI is percent-encoded as `pathlib.Path.as_uri`
 does it, so that file names that are not UTF-8 survive as well.
 """
@@ -18,7 +18,7 @@ from implant_model.errors import UsageError
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _ONE_SLASH = re.compile(r"(s3|file):(?!//)", re.IGNORECASE)
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
-_ACCEPTED = "a path, file:///path or s3://bucket/key is wanted"
+_ACCEPTED = "a path, file:///path or s3://bucket/key is expected"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class ObjectReader(Protocol):
         """All bytes from `start` to the end, in order, in non-empty chunks of at most 8 MiB."""
 
     def close(self) -> None:
-        """Gives back what the reader holds."""
+        """Give back what the reader holds."""
 
     def __enter__(self) -> Self: ...
 
@@ -66,7 +66,7 @@ class ObjectReader(Protocol):
 
 
 def is_s3(uri: str) -> bool:
-    """Whether the URI is one of object storage; UsageError for a scheme that is neither."""
+    """Return whether the URI is one of object storage; UsageError for a scheme that is neither."""
     match = _SCHEME.match(uri)
     scheme = match[1].lower() if match else "file"
     if _ONE_SLASH.match(uri):
@@ -77,7 +77,7 @@ def is_s3(uri: str) -> bool:
 
 
 def s3_parts(uri: str) -> tuple[str, str]:
-    """Bucket and key (perhaps empty) of an `s3://` URI, the key to the letter."""
+    """Return bucket and key (perhaps empty) of an `s3://` URI, the key to the letter."""
     bucket, _, key = uri[len("s3://") :].partition("/")
     if not _BUCKET.fullmatch(bucket):
         raise UsageError(f"{uri!r} names no valid bucket (it has {bucket!r}); {_ACCEPTED}.")
@@ -89,7 +89,7 @@ def s3_parts(uri: str) -> tuple[str, str]:
 
 
 def local_path(uri: str) -> str:
-    """Absolute path of a plain path or `file://` URI, `..` and double slashes resolved."""
+    """Return absolute path of a plain path or `file://` URI, `..` and double slashes resolved."""
     path = uri
     if match := _SCHEME.match(uri):
         host, slash, rest = uri[match.end() :].partition("/")

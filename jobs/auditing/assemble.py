@@ -23,7 +23,7 @@ from jobs.auditing.safety import Gap, Safety
 from jobs.auditing.verdicts import Doubt, Verdict, Verdicts
 from training.metrics import wilson
 
-MOST_ROWS: Final = 300
+MAX_ROWS: Final = 300
 """Lines of the worklist in the page; the files have all."""
 
 
@@ -52,7 +52,7 @@ class Audited:
 
 
 def worklist_order(verdicts: Verdicts, confusion: Confusion) -> npt.NDArray[np.int64]:
-    """Places of the contradictions, the likeliest to be wrong first, then as in the file."""
+    """Place of the contradictions, the likeliest to be wrong first, then as in the file."""
     at = np.flatnonzero(verdicts.verdict_M == Verdict.CONTRADICTS)
     return at[np.argsort(-confusion.wrong_M[at], kind="stable")]
 
@@ -63,7 +63,7 @@ def assemble(
     previous: Mapping[str, Any] | None,
     pictures: Mapping[int, bytes],
 ) -> Findings:
-    """Counts what was found.
+    """Count what was found.
 
     Args:
         source: What was audited.
@@ -105,7 +105,7 @@ def assemble(
 
 
 def count_verdicts(verdicts: Verdicts) -> tuple[dict[Verdict, int], dict[Doubt, int]]:
-    """Records by verdict, all of them, and undecided ones by reason."""
+    """Record by verdict, all of them, and undecided ones by reason."""
     counts = np.bincount(verdicts.verdict_M, minlength=len(Verdict)).tolist()
     doubts = np.bincount(verdicts.doubt_M, minlength=len(Doubt)).tolist()
     return {v: counts[v] for v in Verdict}, {d: doubts[d] for d in Doubt if d}
@@ -114,7 +114,7 @@ def count_verdicts(verdicts: Verdicts) -> tuple[dict[Verdict, int], dict[Doubt, 
 def count_images(
     images: Images, use_N: npt.NDArray[np.int8]
 ) -> tuple[dict[Use, int], Counter[str]]:
-    """Images by what became of them, and those that are no picture by the reason."""
+    """Return images by what became of them, and those that are no picture by the reason."""
     counts = np.bincount(use_N, minlength=len(Use)).tolist()
     reasons = images.texts["reason"].filter(pa.array(use_N == Use.NO_PICTURE))
     listed = pc.value_counts(reasons.cast(pa.string())).to_pylist()
@@ -123,7 +123,7 @@ def count_images(
 
 
 def count_pairs(audited: Audited) -> list[Pair]:
-    """Contradictions by what is claimed and what is seen, most first."""
+    """Return contradictions by what is claimed and what is seen, most first."""
     claims, names, order = audited.claims, audited.names, audited.order
     code = claims.claim_M[order].astype(np.int64) * len(names) + audited.verdicts.seen_M[order]
     codes, at, counts = np.unique(code, return_inverse=True, return_counts=True)
@@ -136,7 +136,7 @@ def count_pairs(audited: Audited) -> list[Pair]:
 
 
 def first_rows(audited: Audited, pictures: Mapping[int, bytes]) -> list[Row]:
-    """The first lines of the worklist, without any identifier."""
+    """Return the first lines of the worklist, without any identifier."""
     records, verdicts = audited.records, audited.verdicts
 
     def text(field: str, place: int) -> str:
@@ -155,12 +155,12 @@ def first_rows(audited: Audited, pictures: Mapping[int, bytes]) -> list[Row]:
             images=int(verdicts.num_images_M[m]),
             picture=pictures.get(m),
         )
-        for m in audited.order[:MOST_ROWS].tolist()
+        for m in audited.order[:MAX_ROWS].tolist()
     ]
 
 
 def count_notes(safety: Safety) -> tuple[list[tuple[str, str, int]], dict[Gap, int]]:
-    """Records with an image by note and source, most first, and those without a note by reason."""
+    """Record with an image by note and source, most first, and those without a note by reason."""
     at = safety.has_image_M
     counts = np.bincount(safety.note_M[at & (safety.note_M >= 0)], minlength=len(safety.notes))
     notes = [(*safety.notes[place], count) for place, count in enumerate(counts.tolist())]

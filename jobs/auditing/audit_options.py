@@ -16,7 +16,7 @@ from jobs.pipeline.classify_options import KEY_VARIABLE
 
 _COLUMNS = (
     f"which column is what: FIELD is one of {', '.join(FIELDS)}; may be given several times, and a "
-    "pair with a comma in it stands in double quotes: '\"product=Brand, full\"'"
+    "pair with a comma in it is in double quotes: '\"product=Brand, full\"'"
 )
 
 
@@ -63,10 +63,10 @@ class AuditOptions:
 
 
 def parse_audit(arguments: Sequence[str] | None, description: str | None) -> AuditOptions:
-    """Reads the command line.
+    """Read the command line.
 
     Raises:
-        UsageError: It is not of the contract's form; one sentence says why.
+        UsageError: It is not of the contract's form; one sentence explains why.
     """
     parser = Parser("audit", description)
     add = parser.add_argument
@@ -103,7 +103,7 @@ def parse_audit(arguments: Sequence[str] | None, description: str | None) -> Aud
 
 
 def parse_columns(texts: Sequence[str]) -> dict[str, str]:
-    """Reads `FIELD=COLUMN[,FIELD=COLUMN ...]`.
+    """Read `FIELD=COLUMN[,FIELD=COLUMN ...]`.
 
     Raises:
         UsageError: Not of this form, an unknown field, or one that is named twice.

@@ -8,7 +8,7 @@ from typing import Final
 from markupsafe import Markup
 
 from implant_model import __version__
-from jobs.auditing.assemble import MOST_ROWS
+from jobs.auditing.assemble import MAX_ROWS
 from jobs.auditing.findings import INTERVALS, LIKELY, Findings
 from jobs.auditing.joining import USES, Use
 from jobs.auditing.registry.records import EXCLUSIONS
@@ -18,7 +18,7 @@ from jobs.entry.command import DISCLAIMER
 from jobs.report import wording
 from jobs.report.page import TEMPLATES, csp_hash, data_uri, environment, interval, number, share
 
-MOST_LINES: Final = 40
+MAX_LINES: Final = 40
 """Lines of each table of counts; summary.json has more."""
 _OWN: Final = Path(__file__).parent / "templates"
 _STYLES: Final = (TEMPLATES / "style.css", TEMPLATES / "evaluation.css", _OWN / "audit.css")
@@ -38,7 +38,7 @@ _COLOURS: Final = {
 
 
 def render_audit(found: Findings) -> str:
-    """Renders the page; it holds pictures if `found` does, and never an identifier."""
+    """Render the page; it holds pictures if `found` does, and never an identifier."""
     style = "".join(file.read_text(encoding="utf-8") for file in _STYLES)
     script = (_OWN / "audit.js").read_text(encoding="utf-8")
     page = environment(_OWN)
@@ -71,13 +71,13 @@ def render_audit(found: Findings) -> str:
         image_reasons=_image_reasons(found.image_reasons),
         gaps=[(GAPS[gap], n) for gap, n in found.gaps.items() if n],
         groups=[
-            (name, _TITLES[name], groups[:MOST_LINES], max(len(groups) - MOST_LINES, 0))
+            (name, _TITLES[name], groups[:MAX_LINES], max(len(groups) - MAX_LINES, 0))
             for name, groups in found.groups.items()
         ],
-        pairs=found.pairs[:MOST_LINES],
-        unmatched=found.unmatched[:MOST_LINES],
-        most=MOST_LINES,
-        most_rows=MOST_ROWS,
+        pairs=found.pairs[:MAX_LINES],
+        unmatched=found.unmatched[:MAX_LINES],
+        most=MAX_LINES,
+        most_rows=MAX_ROWS,
         likely=LIKELY,
         intervals=INTERVALS,
         software=__version__,
@@ -86,7 +86,7 @@ def render_audit(found: Findings) -> str:
 
 
 def expected(number: float) -> str:
-    """An expected number of records: with one decimal where these are few."""
+    """Return an expected number of records: with one decimal where these are few."""
     return f"{number:,.0f}" if number >= 100 else f"{number:,.1f}"
 
 

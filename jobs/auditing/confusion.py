@@ -10,7 +10,7 @@ B = sum over the others of v(k | c) L(k) if it is wrong, so that
 Expectation-maximisation (Dawid and Skene 1979; with known likelihoods it is the prior shift of
 Saerens et al. 2002) fits e, the rates e_c of the claims, drawn towards e as by `RATE_WEIGHT`
 records, and v, drawn towards the implants' shares in the batch as by `CONFUSION_WEIGHT` errors.
-Since L is what the classifier says with all its doubt, its own errors are in B and A alike and do
+Since L is what the classifier states with all its doubt, its own errors are in B and A alike and do
 not count as the registry's.
 
 The interval of e is the profile of the likelihood (95 %). `rate.py` spans it over the correlations
@@ -69,7 +69,7 @@ def estimate(
     claims: Sequence[frozenset[int]],
     shares_K: Floats,
 ) -> Confusion:
-    """Fits the model.
+    """Fit the model.
 
     Args:
         evidence: Of the records with voting images.
@@ -169,7 +169,7 @@ class _Fit:
 
 
 def rate_interval(right_R: Floats, other_R: Floats) -> Figure:
-    """The rate of errors that is likeliest, and the rates within 1.92 of its log-likelihood.
+    """Return the rate of errors that is likeliest, and the rates within 1.92 of its log-likelihood.
 
     Args:
         right_R: Likelihood of each record's images if it is right.
@@ -194,7 +194,7 @@ def rate_interval(right_R: Floats, other_R: Floats) -> Figure:
 
 
 def widened(rate: Figure, accuracy_sd: float | None) -> Figure:
-    """An interval joined with the uncertainty of the classifier's accuracy, end by end.
+    """Return an interval joined with the uncertainty of the classifier's accuracy, end by end.
 
     Nothing is left of it (NaN) where that was not measured.
     """
@@ -209,7 +209,7 @@ def widened(rate: Figure, accuracy_sd: float | None) -> Figure:
 
 
 def _root(falling: Callable[[float], float], low: float, high: float) -> float:
-    """Where a falling function crosses 0, or the end at which it does not reach it."""
+    """Return where a falling function crosses 0, or the end at which it does not reach it."""
     if falling(low) <= 0:
         return low
     if falling(high) >= 0:
@@ -221,5 +221,5 @@ def _root(falling: Callable[[float], float], low: float, high: float) -> float:
 
 
 def _sums(places: Places, values: Floats, count: int) -> Floats:
-    """The sum of the values at each of `count` places."""
+    """Return the sum of the values at each of `count` places."""
     return np.asarray(np.bincount(places, values, count), np.float64)

@@ -42,7 +42,7 @@ def count_groups(
     verdict_M: npt.NDArray[np.int8],
     wrong_M: npt.NDArray[np.float64],
 ) -> dict[str, list[Group]]:
-    """Counts by each of `GROUPINGS` that there are texts of, most records first."""
+    """Count by each of `GROUPINGS` that there are texts of, most records first."""
     return {name: _count(texts[name], verdict_M, wrong_M) for name in GROUPINGS if name in texts}
 
 

@@ -70,7 +70,7 @@ def combine(
     lapse_rate: float,
     correlation: float = CORRELATION,
 ) -> Evidence:
-    """Combines the voting images of each record.
+    """Combine the voting images of each record.
 
     Args:
         images: All images.
@@ -120,7 +120,7 @@ def _log_likelihoods(
 
 
 def _beyond(images: Images, image_V: Places) -> tuple[Places, Places]:
-    """Candidates beyond the best three: place of the voting image, and implant."""
+    """Return candidates beyond the best three: place of the voting image, and implant."""
     count_V = images.num_beyond_N[image_V].astype(np.int64)
     start_N = np.cumsum(images.num_beyond_N) - images.num_beyond_N
     at_B = np.repeat(np.arange(len(image_V)), count_V)
@@ -129,7 +129,7 @@ def _beyond(images: Images, image_V: Places) -> tuple[Places, Places]:
 
 
 def _summed(code: Places, *values: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], ...]:
-    """Distinct codes, ascending, and the sums of the values of each."""
+    """Return distinct codes, ascending, and the sums of the values of each."""
     order = np.argsort(code, kind="stable")
     ordered = code[order]
     start = np.flatnonzero(np.diff(ordered, prepend=-1))
@@ -141,7 +141,7 @@ def _summed(code: Places, *values: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], 
 def _probabilities(
     record_E: Places, implant_E: Places, likelihood_E: Floats, shares_K: Floats, num_records: int
 ) -> Floats:
-    """Each listed implant's probability by the images alone."""
+    """Return each listed implant's probability by the images alone."""
     share_E = shares_K[implant_E]
     listed_M = np.bincount(record_E, share_E, minlength=num_records)
     weight_M = np.bincount(record_E, share_E * likelihood_E, minlength=num_records)

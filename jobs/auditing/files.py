@@ -3,7 +3,7 @@
 A cell that begins like a formula is shown with an apostrophe before it, in CSV only: spreadsheets
 run `=`, `+`, `-`, `@`, also behind blanks, line ends and characters that are not seen (CWE-1236).
 So does what follows a separator or a line end inside a cell, since a spreadsheet that splits at
-another separator than the comma begins a cell there. Numbers stay numbers. A byte order mark says
+another separator than the comma begins a cell there. Numbers stay numbers. A byte order mark states
 that the file is UTF-8: without one spreadsheets take it for the system's old encoding.
 """
 
@@ -42,7 +42,7 @@ _SAFETY_COLUMNS: Final = ("study", "row", "record", "claimed", "seen")
 
 
 def verdict_table(audited: Audited) -> pa.Table:
-    """One row for each record, in the order of the registry's file."""
+    """Return one row for each record, in the order of the registry's file."""
     records, verdicts, images = audited.records, audited.verdicts, audited.images
     first_M = verdicts.first_image_M
     image = pa.array(first_M, mask=first_M < 0)
@@ -67,7 +67,7 @@ def verdict_table(audited: Audited) -> pa.Table:
 
 
 def safety_table(table: pa.Table, audited: Audited) -> pa.Table:
-    """One row for each record and each study of its images: the note and its source."""
+    """Return one row for each record and each study of its images: the note and its source."""
     safety, (at, image) = audited.safety, _studies(audited)
     study = audited.images.texts["study"].take(pa.array(image))
     rows = table.take(pa.array(at)).append_column("study", study)
@@ -86,7 +86,7 @@ def safety_table(table: pa.Table, audited: Audited) -> pa.Table:
 
 
 def _studies(audited: Audited) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Places of each record and of its first image of each study, in the order of the pairs."""
+    """Place of each record and of its first image of each study, in the order of the pairs."""
     record_P, image_P = audited.joined.record_P, audited.joined.image_P
     study = audited.images.texts["study"].combine_chunks().dictionary_encode()
     study_P = places(study)[image_P] + 1
@@ -96,7 +96,7 @@ def _studies(audited: Audited) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.in
 
 
 def write_tables(folder: Path, audited: Audited) -> None:
-    """Writes all tables, each whole or not at all."""
+    """Write all tables, each whole or not at all."""
     table = verdict_table(audited)
     safety, unmatched = safety_table(table, audited), audited.claims.unmatched
     worklist = table.take(pa.array(audited.order)).drop_columns(["verdict", "why"])
@@ -127,7 +127,7 @@ def _write_parquet(path: Path, table: pa.Table) -> None:
 
 
 def write_csv(path: Path, table: pa.Table) -> None:
-    """Writes CSV in UTF-8 that spreadsheets know as such and do not take for formulas."""
+    """Write CSV in UTF-8 that spreadsheets know as such and do not take for formulas."""
     safe = pa.table({name: _safe(table[name]) for name in table.column_names})
     with whole_file(path) as file:
         file.write(BOM)
@@ -149,7 +149,7 @@ def _safe(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _reasons(records: Records, verdicts: Verdicts) -> pa.DictionaryArray:
-    """Why a record is undecided or excluded, in one word; null for the others."""
+    """Return why a record is undecided or excluded, in one word; null for the others."""
     words = [*(d.name.lower() for d in Doubt if d), *(e.name.lower() for e in Exclusion if e)]
     code_M = verdicts.doubt_M.astype(np.int32) - 1
     excluded_M = records.excluded_M > 0
@@ -158,13 +158,13 @@ def _reasons(records: Records, verdicts: Verdicts) -> pa.DictionaryArray:
 
 
 def _same_joint(records: Records, first_M: npt.NDArray[np.int64]) -> pa.Array:
-    """The row of the record that another's joint counts with; null for those that count."""
+    """Return the row of the record that another's joint counts with; null for those that count."""
     is_own_M = first_M == np.arange(len(first_M))
     return pa.array(records.row_M[first_M], mask=is_own_M)
 
 
 def _words(words: Any, code_M: npt.NDArray[Any]) -> pa.DictionaryArray:
-    """Dictionary array of words by their numbers; null below 0."""
+    """Return dictionary array of words by their numbers; null below 0."""
     indices = pa.array(np.asarray(code_M, np.int32), mask=np.asarray(code_M < 0))
     return pa.DictionaryArray.from_arrays(indices, pa.array([*words], pa.string()))
 

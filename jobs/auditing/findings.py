@@ -25,7 +25,7 @@ INTERVALS: Final = (
     "correlations of 0, 0.5 and 1 between radiographs of one joint, widened by what is not known "
     "of the classifier's accuracy"
 )
-MOST_GROUPS: Final = 1000
+MAX_GROUPS: Final = 1000
 LIKELY: Final = 0.5
 """Probability from which a record is called more likely wrong than right."""
 
@@ -60,7 +60,7 @@ class AuditSource:
 
 
 def describe_source(registry: str, file: RegistryFile, output: Output) -> AuditSource:
-    """What is audited against what, for the reader."""
+    """Return what is audited against what, for the reader."""
     model = output.model
     return AuditSource(
         predictions=output.uri,
@@ -189,17 +189,17 @@ class Findings:
 
     @property
     def num_records(self) -> int:
-        """Rows of the registry's file."""
+        """Return rows of the registry's file."""
         return sum(self.verdicts.values())
 
     @property
     def num_images(self) -> int:
-        """Rows of the predictions under the model."""
+        """Return rows of the predictions under the model."""
         return sum(self.uses.values())
 
     @property
     def why_no_rate(self) -> str | None:
-        """Why the rate of errors is not known, a sentence; None where it is."""
+        """Return why the rate of errors is not known, a sentence; None where it is."""
         if not math.isnan(self.rate.value):
             return None
         if not self.rate.count:
@@ -210,7 +210,7 @@ class Findings:
 
     @property
     def num_missing(self) -> int:
-        """Records that are not audited for a fault of the file.
+        """Record that are not audited for a fault of the file.
 
         Repeated ones are, under the number of another. A revised joint is none: every registry has
         some, and no change of the file would tell its images apart.
@@ -220,7 +220,7 @@ class Findings:
 
 
 def to_json(found: Findings) -> bytes:
-    """The document: strict JSON, null where the data cannot give a figure."""
+    """Return the document: strict JSON, null where the data cannot give a figure."""
     return json.dumps(_document(found), indent=1, allow_nan=False).encode() + b"\n"
 
 
@@ -260,16 +260,16 @@ def _document(found: Findings) -> dict[str, Any]:
             "expected_wrong": round(found.expected_wrong, 3),
         },
         "groups": {
-            name: [_group(group) for group in groups[:MOST_GROUPS]]
+            name: [_group(group) for group in groups[:MAX_GROUPS]]
             for name, groups in found.groups.items()
         },
         "groups_left_out": {
-            name: max(len(groups) - MOST_GROUPS, 0) for name, groups in found.groups.items()
+            name: max(len(groups) - MAX_GROUPS, 0) for name, groups in found.groups.items()
         },
         "contradictions": [
-            {**vars(pair), "wrong": round(pair.wrong, 3)} for pair in found.pairs[:MOST_GROUPS]
+            {**vars(pair), "wrong": round(pair.wrong, 3)} for pair in found.pairs[:MAX_GROUPS]
         ],
-        "unmatched": [vars(item) for item in found.unmatched[:MOST_GROUPS]],
+        "unmatched": [vars(item) for item in found.unmatched[:MAX_GROUPS]],
         "mr_safety": {
             "notes": [{"note": n, "source": s, "records": c} for n, s, c in found.notes],
             "not_known": {_word(gap): count for gap, count in found.gaps.items()},

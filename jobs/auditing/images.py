@@ -66,7 +66,7 @@ class Images:
 
 
 def holds_pseudonyms(dataset: Any, model: str, key: str) -> bool:
-    """Whether the identifiers of the predictions are pseudonyms.
+    """Return whether the identifiers of the predictions are pseudonyms.
 
     Raises:
         UsageError: They were dropped, or no image has one.
@@ -86,7 +86,7 @@ def holds_pseudonyms(dataset: Any, model: str, key: str) -> bool:
 def read_images(
     batches: Iterable[pa.RecordBatch], key: str, keys: pa.Array, implants: Mapping[str, int]
 ) -> Images:
-    """Gathers the predictions.
+    """Gather the predictions.
 
     Args:
         batches: With the columns of `columns_of`.
@@ -113,7 +113,7 @@ def read_images(
 
 
 def columns_of(key: str) -> list[str]:
-    """The columns that `read_images` takes."""
+    """Return the columns that `read_images` takes."""
     return [*_COLUMNS, *_MORE, *({key} - {*_COLUMNS, *_MORE})]
 
 
@@ -146,7 +146,7 @@ def _arrays(
 
 
 def _places_of(identifiers: pa.ChunkedArray, keys: pa.Array) -> npt.NDArray[np.int64]:
-    """The place of each identifier among the keys, `NO_KEY` or `NO_RECORD`."""
+    """Return the place of each identifier among the keys, `NO_KEY` or `NO_RECORD`."""
     found = pc.fill_null(pc.index_in(identifiers, keys), NO_RECORD)
     key_N = np.array(found, np.int64)
     key_N[np.asarray(identifiers.is_null(), bool)] = NO_KEY
@@ -156,7 +156,7 @@ def _places_of(identifiers: pa.ChunkedArray, keys: pa.Array) -> npt.NDArray[np.i
 def _top(
     top: pa.ListArray, implants: Mapping[str, int]
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-    """Indices and probabilities of the best implants of each image."""
+    """Return indices and probabilities of the best implants of each image."""
     top_N3 = np.full((len(top), TOP), -1, np.int32)
     probability_N3 = np.zeros((len(top), TOP), np.float32)
     count_N = np.asarray(pc.fill_null(pc.list_value_length(top), 0), np.int64)
@@ -174,7 +174,7 @@ def _top(
 def _candidates(
     candidates: pa.ListArray, top_N3: npt.NDArray[np.int32], implants: Mapping[str, int]
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int32], npt.NDArray[np.int32]]:
-    """Which of the best implants are candidates, and the candidates beyond them."""
+    """Return which of the best implants are candidates, and the candidates beyond them."""
     count_N = np.asarray(pc.fill_null(pc.list_value_length(candidates), 0), np.int64)
     row_E = np.repeat(np.arange(len(candidates)), count_N)
     implant_E = _coded(candidates.flatten().dictionary_encode(), implants)
@@ -188,7 +188,7 @@ def _candidates(
 
 
 def _coded(encoded: pa.DictionaryArray, codes: Mapping[str, int]) -> npt.NDArray[np.int32]:
-    """A number for each text: its code, -1 for null.
+    """Return a number for each text: its code, -1 for null.
 
     Raises:
         UsageError: A text that has no code.

@@ -64,7 +64,7 @@ class Joined:
 
 
 def is_seen(images: Images, image_P: Places) -> Flags:
-    """Whether the model has seen the image of each pair."""
+    """Return whether the model has seen the image of each pair."""
     return np.isin(images.outcome_N[image_P], [OUTCOMES.index(o) for o in READABLE])
 
 
@@ -88,7 +88,7 @@ class Pairs:
 
 
 def pair(records: Records, images: Images, keys: pa.Array, kind: str) -> Pairs:
-    """Finds the images of each record.
+    """Find the images of each record.
 
     Args:
         records: All of the registry's.
@@ -110,7 +110,7 @@ def pair(records: Records, images: Images, keys: pa.Array, kind: str) -> Pairs:
 
 
 def exclude_several(records: Records, pairs: Pairs, claim_M: npt.NDArray[np.int32]) -> Records:
-    """Leaves out records that share an image and claim different implants.
+    """Leave out records that share an image and claim different implants.
 
     A primary and its revision are one joint with two right records; against the same images at
     least one of them would look wrong.
@@ -131,7 +131,7 @@ def exclude_several(records: Records, pairs: Pairs, claim_M: npt.NDArray[np.int3
 
 
 def join(records: Records, images: Images, pairs: Pairs, known_M: Flags) -> Joined:
-    """Says which pairs vote; those of records that are left out do not.
+    """State which pairs vote; those of records that are left out do not.
 
     Args:
         records: All of the registry's.
@@ -153,7 +153,7 @@ def join(records: Records, images: Images, pairs: Pairs, known_M: Flags) -> Join
 
 
 def _same_key(key_M: Places, key_N: Places) -> tuple[Places, Places]:
-    """All pairs of a record and an image that share a key."""
+    """Return all pairs of a record and an image that share a key."""
     rows = np.flatnonzero(key_M >= 0)
     rows = rows[np.argsort(key_M[rows], kind="stable")]
     sorted_keys = key_M[rows]
@@ -173,10 +173,10 @@ def _same_site(
     key_M: Places,
     always_strict: bool,
 ) -> Flags:
-    """Whether side and joint fit.
+    """Return whether side and joint fit.
 
-    Where one identifier stands for several sides or joints, an image must say which it shows, and
-    the joint of its best candidate stands in for a body part that is missing. Otherwise what is not
+    Where one identifier means several sides or joints, an image must say which it shows, and
+    the joint of its best candidate replaces a body part that is missing. Otherwise what is not
     said is no obstacle.
     """
     side_M, joint_M = records.side_M, _joints(records, images)
@@ -210,7 +210,7 @@ def _joints(records: Records, images: Images) -> npt.NDArray[np.int64]:
 
 
 def _same_picture(images: Images, record_P: Places, image_P: Places, said_P: Flags) -> Flags:
-    """Whether the record has the same picture in a pair before this one."""
+    """Return whether the record has the same picture in a pair before this one."""
     same_P = np.zeros(len(record_P), bool)
     several = np.bincount(record_P[said_P]) if said_P.any() else np.zeros(1, np.int64)
     at = np.flatnonzero(said_P)
@@ -228,7 +228,7 @@ def _same_picture(images: Images, record_P: Places, image_P: Places, said_P: Fla
 def _uses(
     images: Images, record_P: Places, image_P: Places, votes_P: Flags, known_M: Flags
 ) -> npt.NDArray[np.int8]:
-    """The first that holds, in the order of checks."""
+    """Return the first that holds, in the order of checks."""
     use_N = np.full(len(images), Use.OTHER_SITE, np.int8)
     use_N[image_P] = Use.SAME_PICTURE
     known_N = np.zeros(len(images), bool)

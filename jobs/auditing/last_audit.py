@@ -12,13 +12,13 @@ from jobs.auditing.findings import FORMAT, Change
 from jobs.auditing.verdicts import Verdict
 from training.metrics import Figure, wilson
 
-MOST_BYTES: Final = 256 << 20
+MAX_BYTES: Final = 256 << 20
 RATE: Final = "Rate of errors"
 EXACT: Final = "error_rate_if_classifier_were_exactly_calibrated"
 
 
 def read_previous(uri: str, *, is_asked: bool) -> Mapping[str, Any] | None:
-    """The summary of an earlier audit.
+    """Return the summary of an earlier audit.
 
     Args:
         uri: Of the document.
@@ -28,7 +28,7 @@ def read_previous(uri: str, *, is_asked: bool) -> Mapping[str, Any] | None:
         UsageError: It is not there although it was named, or is no summary of an audit.
     """
     try:
-        document = json.loads(storage.read_bytes(uri, MOST_BYTES))
+        document = json.loads(storage.read_bytes(uri, MAX_BYTES))
         _check(document)
     except NotFoundError as error:
         if is_asked:
@@ -50,7 +50,7 @@ def compare(
     sampling: Figure,
     model: str,
 ) -> list[Change]:
-    """Shares of the verdicts and the rate of errors, then and now; empty without an earlier one.
+    """Share of the verdicts and the rate of errors, then and now; empty without an earlier one.
 
     What is not known of a model's accuracy lifts or lowers the rates of both audits alike. So where
     the model is the same, intervals without that are compared; of a model that nobody measured they
@@ -105,7 +105,7 @@ def _figure(document: Mapping[str, Any]) -> Figure:
 
 
 def _check(document: Mapping[str, Any]) -> None:
-    """Raises KeyError, TypeError or ValueError where something is not as it must be."""
+    """Raise KeyError, TypeError or ValueError where something is not as it must be."""
     if document["format"] != FORMAT:
         raise ValueError("another format")
     datetime.fromisoformat(document["made_at"])

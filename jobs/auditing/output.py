@@ -31,18 +31,18 @@ class Output:
     archives: list[dict[str, Any]]
 
     def batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
-        """The model's predictions, some thousand at a time."""
+        """Yield the model's predictions, some thousand at a time."""
         of_model = pc.field("model") == self.model.id  # the partition: other files stay closed
         yield from self.dataset.to_batches(columns=columns, filter=of_model)
 
     @property
     def num_incomplete(self) -> int:
-        """Archives that were not read to their ends."""
+        """Return archives that were not read to their ends."""
         return sum(row["status"] != ArchiveStatus.COMPLETE for row in self.archives)
 
 
 def open_output(uri: str, model: str | None) -> Output:
-    """Opens the tables and chooses the model.
+    """Open the tables and chooses the model.
 
     Args:
         uri: Normalised URI of the --output of classify.

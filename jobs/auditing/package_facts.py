@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from implant_model import storage
-from implant_model.calibration import LEAST_QUANTILE
+from implant_model.calibration import MIN_QUANTILE
 from implant_model.errors import UsageError
 from implant_model.package.catalogue import Catalogue, Implant
 from implant_model.package.save import MANIFEST, ModelPackage, load_package
@@ -47,7 +47,7 @@ class PackageFacts:
 
     @property
     def accuracy_sd(self) -> float | None:
-        """Standard deviation of the measured accuracy; None where nobody measured it.
+        """Return standard deviation of the measured accuracy; None where nobody measured it.
 
         With Laplace's two images more, so that 20 right ones of 20 do not give 0.
         """
@@ -59,7 +59,7 @@ class PackageFacts:
 
 
 def choose_model(models: Sequence[str], uri: str | None, dataset: Any) -> PackageFacts:
-    """The model whose predictions are audited.
+    """Return the model whose predictions are audited.
 
     Args:
         models: Those that the table `predictions` has rows of.
@@ -92,7 +92,7 @@ def choose_model(models: Sequence[str], uri: str | None, dataset: Any) -> Packag
 
 
 def facts_of(package: ModelPackage) -> PackageFacts:
-    """What a package says of itself."""
+    """Return what a package states of itself."""
     metrics = package.manifest.metrics
     figures = metrics.get("figures")
     figures = figures if isinstance(figures, Mapping) else {}
@@ -137,12 +137,12 @@ def _named_alone(model: str, dataset: Any) -> PackageFacts:
         )
     )
     shares = np.full(len(catalogue), 1 / len(catalogue))
-    quantiles = np.full(len(catalogue), LEAST_QUANTILE)
+    quantiles = np.full(len(catalogue), MIN_QUANTILE)
     return PackageFacts(model, catalogue, quantiles, shares, 0, math.nan, _UNKNOWN, None)
 
 
 def _also_ran(dataset: Any, model: str) -> set[str]:
-    """Implants that are second or third best somewhere, or a candidate."""
+    """Return implants that are second or third best somewhere, or a candidate."""
     names: set[str] = set()
     columns = ["top", "candidates"]
     for batch in dataset.to_batches(columns=columns, filter=pc.field("model") == model):

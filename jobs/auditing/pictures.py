@@ -15,7 +15,7 @@ from implant_model.decode.preprocess import Preprocessing
 from implant_model.decode.sandbox import DecodeProcess
 from implant_model.errors import ImplantError, UsageError
 from implant_model.limits import Limits
-from jobs.auditing.assemble import MOST_ROWS, Audited
+from jobs.auditing.assemble import MAX_ROWS, Audited
 from jobs.auditing.output import Output
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ SIZE_PX: Final = 160
 def draw_pictures(audited: Audited, output: Output, most: int) -> dict[int, bytes]:
     """PNGs of radiograph and what speaks for the implant that was seen, by place of the record.
 
-    An image whose archive has changed or gone gets none: the page says how many it shows.
+    An image whose archive has changed or gone gets none: the page states how many it shows.
 
     Args:
         audited: What was found.
@@ -46,7 +46,7 @@ def draw_pictures(audited: Audited, output: Output, most: int) -> dict[int, byte
     from implant_model.classifier import Classifier
 
     classifier = Classifier(output.model.package)
-    wanted = _wanted(audited, min(most, MOST_ROWS))
+    wanted = _wanted(audited, min(most, MAX_ROWS))
     pictures: dict[int, bytes] = {}
     for place, image_HW in _images(wanted, output, classifier.package.preprocessing):
         seen = int(audited.verdicts.seen_M[place])
@@ -68,7 +68,7 @@ def _wanted(audited: Audited, most: int) -> Wanted:
 def _images(
     wanted: Wanted, output: Output, spec: Preprocessing
 ) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
-    """Reads and prepares the wanted members; what cannot be read any more is passed over."""
+    """Read and prepares the wanted members; what cannot be read any more is passed over."""
     rows = {row["archive"]: row for row in output.archives}
     limits = Limits()
     with DecodeProcess(spec, limits) as decoder:
@@ -84,7 +84,7 @@ def _images(
                             if image_HW is not None:
                                 yield from ((place, image_HW) for place in members[member.index])
             except ImplantError:
-                continue  # gone, or cut: the page says how many pictures it shows
+                continue  # gone, or cut: the page states how many pictures it shows
 
 
 def _picture(classifier: "Classifier", image_HW: npt.NDArray[np.uint8], label: int) -> bytes:

@@ -35,7 +35,7 @@ def estimate_rate(
     model: PackageFacts,
     first_M: Places,
 ) -> Confusion:
-    """Fits the registry's confusion, and its rate at the extremes where these differ.
+    """Fit the registry's confusion, and its rate at the extremes where these differ.
 
     Args:
         images: All images.
@@ -50,15 +50,15 @@ def estimate_rate(
     if model.accuracy_sd is not None and evidence.num_images_M.max(initial=0) > 1:
         count, ignored = len(evidence.num_images_M), lapse(model.num_measured)
         for correlation in EXTREMES:
-            told = combine(images, joined, count, model.shares_K, ignored, correlation)
-            told = once(told, first_M)
-            others.append(estimate(told, claims.claim_M, claims.sets, model.shares_K).rate)
+            combined = combine(images, joined, count, model.shares_K, ignored, correlation)
+            combined = once(combined, first_M)
+            others.append(estimate(combined, claims.claim_M, claims.sets, model.shares_K).rate)
     rate = widened(span(fitted.rate, others), model.accuracy_sd)
     return replace(fitted, wrong_M=fitted.wrong_M[first_M], rate=rate)
 
 
 def first_of_joint(joined: Joined, num_records: int) -> Places:
-    """The place of the first record that shares a voting image with each, else its own.
+    """Return the place of the first record that shares a voting image with each, else its own.
 
     All of these mean the same: `joining.exclude_several` has left out the others.
     """
@@ -73,7 +73,7 @@ def first_of_joint(joined: Joined, num_records: int) -> Places:
 
 
 def once(evidence: Evidence, first_M: Places) -> Evidence:
-    """The evidence of the first record of each joint alone."""
+    """Return the evidence of the first record of each joint alone."""
     is_first_E = first_M[evidence.record_E] == evidence.record_E
     if is_first_E.all():
         return evidence
@@ -89,6 +89,6 @@ def once(evidence: Evidence, first_M: Places) -> Evidence:
 
 
 def span(rate: Figure, others: Sequence[Figure]) -> Figure:
-    """A rate with the interval that holds its own and all others'."""
+    """Return a rate with the interval that holds its own and all others'."""
     low, high = (rate.low, *(o.low for o in others)), (rate.high, *(o.high for o in others))
     return Figure(rate.value, min(low), max(high), rate.count)

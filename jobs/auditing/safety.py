@@ -50,7 +50,7 @@ class Safety:
 
 
 def safety_notes(catalogue: Catalogue, claims: Claims, verdicts: Verdicts) -> Safety:
-    """Finds the note of each record's implant."""
+    """Find the note of each record's implant."""
     notes: dict[tuple[str, str], int] = {}
     note_K = [_note(implant, notes) for implant in catalogue]
     note_C = np.full(len(claims.sets) + 1, -1, np.int32)

@@ -16,7 +16,7 @@ Codes = npt.NDArray[np.int8]
 
 
 class Verdict(IntEnum):
-    """What the audit says of a record."""
+    """What the audit states of a record."""
 
     AGREES = 0
     CONTRADICTS = 1
@@ -28,7 +28,7 @@ class Verdict(IntEnum):
 
     @property
     def word(self) -> str:
-        """As it stands in the tables."""
+        """As it is in the tables."""
         return self.name.lower()
 
 
@@ -89,7 +89,7 @@ def judge(
     quantiles_K: npt.NDArray[np.float64],
     shares_K: npt.NDArray[np.float64],
 ) -> Verdicts:
-    """Sets the images' candidates against what each record claims.
+    """Set the images' candidates against what each record claims.
 
     A single image's candidates are those of its row. Several together leave an implant if 1 - its
     probability is at most the package's quantile of it, for several images as for one. Where one of
@@ -133,7 +133,7 @@ def judge(
 
 
 def is_candidate(evidence: Evidence, quantiles_K: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-    """Whether the images of a record leave each listed implant, see `judge`."""
+    """Return whether the images of a record leave each listed implant, see `judge`."""
     num_E = evidence.num_images_M[evidence.record_E]
     is_left_E = evidence.num_left_E == num_E
     is_likely_E = 1 - evidence.probability_E <= quantiles_K[evidence.implant_E]
@@ -144,20 +144,20 @@ def is_candidate(evidence: Evidence, quantiles_K: npt.NDArray[np.float64]) -> np
 
 
 def is_claimed(claims: Claims, evidence: Evidence, num_implants: int) -> npt.NDArray[np.bool_]:
-    """Whether each entry's implant is one that its record means."""
+    """Return whether each entry's implant is one that its record means."""
     members = [c * num_implants + k for c, claim in enumerate(claims.sets) for k in claim]
     code_E = claims.claim_M[evidence.record_E].astype(np.int64) * num_implants + evidence.implant_E
     return np.isin(code_E, np.array(members, np.int64))
 
 
 def is_known(claims: Claims) -> npt.NDArray[np.bool_]:
-    """Whether the catalogue has the implant that each record means."""
+    """Return whether the catalogue has the implant that each record means."""
     knows_C = np.array([*map(bool, claims.sets), False], bool)
     return np.asarray(knows_C[claims.claim_M], bool)
 
 
 def _best(evidence: Evidence, count: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]:
-    """The most probable implant of each record, ties to the lower index."""
+    """Return the most probable implant of each record, ties to the lower index."""
     order = np.lexsort((evidence.implant_E, -evidence.probability_E, evidence.record_E))
     first = np.flatnonzero(np.diff(evidence.record_E[order], prepend=-1))
     at = order[first]

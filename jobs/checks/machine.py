@@ -33,7 +33,7 @@ SPILL_SHARE = 0.3
 
 
 def check_versions() -> Iterator[str]:
-    """Packages that are missing, or below the floors."""
+    """Yield packages that are missing, or below the floors."""
     for package, floor in FLOORS.items():
         try:
             found = metadata.version(package)
@@ -48,14 +48,14 @@ def check_versions() -> Iterator[str]:
 
 
 def numbers(version: str) -> tuple[int, ...]:
-    """The release segment of a version, for comparison: `2.60.0rc1` is (2, 60, 0)."""
+    """Return the release segment of a version, for comparison: `2.60.0rc1` is (2, 60, 0)."""
     release = re.match(r"\d+(\.\d+)*", version)
     found = [int(part) for part in release[0].split(".")] if release else []
     return (*found, 0, 0, 0)[: max(len(found), 3)]
 
 
 def check_codecs() -> Iterator[str]:
-    """Decoders that cannot be loaded; without one of them no radiograph is decoded at all."""
+    """Yield decoders that cannot be loaded; without one of them no radiograph is decoded at all."""
     for module, (package, encoding) in CODECS.items():
         try:
             importlib.import_module(module)
@@ -74,7 +74,7 @@ def check_codecs() -> Iterator[str]:
 
 
 def check_spill_folder(folder: str, mounts: str | None = None) -> Iterator[str]:
-    """A spill folder that is shared, in memory, small, or cannot be written.
+    """Yield a spill folder that is shared, in memory, small, or cannot be written.
 
     Args:
         folder: Where Ray spills; it need not exist yet.
@@ -97,7 +97,7 @@ def check_spill_folder(folder: str, mounts: str | None = None) -> Iterator[str]:
     if free < wanted:
         yield (
             f"Ray spills to {folder}, which has {free / 1e9:.1f} GB free; {wanted / 1e9:.1f} GB, "
-            f"as much as Ray keeps in memory, are wanted: {remedy}"
+            f"as much as Ray keeps in memory, are expected: {remedy}"
         )
 
 
@@ -118,7 +118,7 @@ def _memory_bytes() -> int:
 
 
 def check_store(output: str) -> Iterator[str]:
-    """An output that cannot be written, or whose store overwrites what it is told not to."""
+    """Yield an output that cannot be written, or whose store overwrites what it is asked not to."""
     try:
         storage.probe(output)
     except UsageError as error:

@@ -15,7 +15,7 @@ SOFTWARE: Final = "implant_model"
 
 
 @dataclass(frozen=True)
-class Told:
+class Answer:
     """What a node said.
 
     Attributes:
@@ -36,16 +36,16 @@ class Node:
     Attributes:
         address: Its own.
         wanted: Bytes that Ray keeps in its memory, as many as must fit on its disk.
-        told: What it said, or why it did not, a clause.
+        answer: What it said, or why it did not, a clause.
     """
 
     address: str
     wanted: float
-    told: Told | str
+    answer: Answer | str
 
 
 def check_nodes(address: str) -> Iterator[str]:
-    """Nodes with other versions than here, without room to spill, or without an answer.
+    """Yield nodes with other versions than here, without room to spill, or without an answer.
 
     Args:
         address: HOST:PORT of a cluster that answers; a job server's (http) cannot be asked.
@@ -64,17 +64,17 @@ def check_nodes(address: str) -> Iterator[str]:
 
 
 def judge_node(node: Node, here: Mapping[str, str | None]) -> Iterator[str]:
-    """One sentence on the versions of a node, and one on its disk, where they are not right.
+    """Yield one sentence on the versions of a node, and one on its disk, where they are not right.
 
     This software may be missing: it comes with the job's working directory.
     """
-    if isinstance(node.told, str):
-        yield f"Node {node.address} {node.told}; look at it, or take it out of the cluster."
+    if isinstance(node.answer, str):
+        yield f"Node {node.address} {node.answer}; look at it, or take it out of the cluster."
         return
     differ = [
-        f"{package} {found or 'is missing'} where {wanted} is wanted"
+        f"{package} {found or 'is missing'} where {wanted} is expected"
         for package, wanted in here.items()
-        if wanted != (found := node.told.versions.get(package))
+        if wanted != (found := node.answer.versions.get(package))
         and not (package == SOFTWARE and found is None)
     ]
     if differ:
@@ -82,16 +82,17 @@ def judge_node(node: Node, here: Mapping[str, str | None]) -> Iterator[str]:
             f"Node {node.address} has other packages than this machine ({'; '.join(differ)}); "
             "install requirements.lock on both."
         )
-    if node.told.free < node.wanted:
+    if node.answer.free < node.wanted:
         yield (
-            f"Ray on node {node.address} spills to {node.told.spill}, which has "
-            f"{node.told.free / 1e9:.1f} GB free; {node.wanted / 1e9:.1f} GB, as much as it keeps "
-            "in memory, are wanted: name a folder on a larger disk by --temp-dir of ray start."
+            f"Ray on node {node.address} spills to {node.answer.spill}, which has "
+            f"{node.answer.free / 1e9:.1f} GB free; {node.wanted / 1e9:.1f} GB, as much as it "
+            "keeps in memory, are expected: name a folder on a larger disk by --temp-dir of "
+            "ray start."
         )
 
 
 def ask_nodes(timeout_s: float = NODES_S) -> list[Node]:
-    """Asks all nodes that are alive, by one task on each that takes no CPU."""
+    """Ask all nodes that are alive, by one task on each that takes no CPU."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -116,18 +117,18 @@ def ask_nodes(timeout_s: float = NODES_S) -> list[Node]:
     ]
 
 
-def _answer(task: Any) -> Told | str:
+def _answer(task: Any) -> Answer | str:
     import ray
 
     try:
-        return Told(**ray.get(task, timeout=NODES_S))
+        return Answer(**ray.get(task, timeout=NODES_S))
     except Exception as error:  # whatever it was, it is the node's, and is said
         last = (str(error).strip().splitlines() or [""])[-1]
         return f"cannot be asked ({type(error).__name__}: {last[:160].rstrip('.')})"
 
 
 def teller() -> Callable[[], dict[str, Any]]:
-    """A function that travels by value: a node need not have this software."""
+    """Return a function that travels by value: a node need not have this software."""
     packages, software = tuple(FLOORS), SOFTWARE
 
     def tell() -> dict[str, Any]:

@@ -35,7 +35,7 @@ GcsClient(address=sys.argv[1]).internal_kv_keys(b"", None, timeout=10)
 
 
 def parse_address(text: str) -> str:
-    """Checks the form of an address.
+    """Check the form of an address.
 
     Raises:
         UsageError: It is neither http(s)://HOST[:PORT] nor HOST:PORT.
@@ -50,7 +50,7 @@ def parse_address(text: str) -> str:
 
 
 def _names_a_port(text: str) -> bool:
-    """Whether an address has a host, and its port, if any, is from 1 to 65535."""
+    """Return whether an address has a host, and its port, if any, is from 1 to 65535."""
     try:
         parts = urlsplit(text if "://" in text else f"http://{text}")
         return bool(parts.hostname) and parts.port != 0
@@ -59,7 +59,7 @@ def _names_a_port(text: str) -> bool:
 
 
 def check_access(address: str) -> Iterator[str]:
-    """A Ray that lets anyone in: who reaches it may run any program on every node."""
+    """Yield a Ray that lets anyone in: who reaches it may run any program on every node."""
     if address.startswith("http"):
         yield from _check_job_server(address)
     else:
@@ -90,8 +90,10 @@ def _check_version(address: str) -> Iterator[str]:
     if token := os.environ.get("RAY_AUTH_TOKEN"):
         headers["Authorization"] = f"Bearer {token}"
     try:
-        with urlopen(Request(f"{address}/api/version", headers=headers), timeout=TIMEOUT_S) as told:
-            version = str(json.load(told)["ray_version"])
+        with urlopen(
+            Request(f"{address}/api/version", headers=headers), timeout=TIMEOUT_S
+        ) as reply:
+            version = str(json.load(reply)["ray_version"])
     except (*_NO_ANSWER, KeyError, TypeError):
         return  # it keeps that to itself, too
     if numbers(version) < numbers(FLOORS["ray"]):
@@ -125,7 +127,7 @@ def _check_cluster(address: str) -> Iterator[str]:
 
 
 def check_gpu(address: str | None) -> Iterator[str]:
-    """No GPU, though one is wanted: on the cluster, or on this machine if none is named.
+    """Yield no GPU, though one is expected: on the cluster, or on this machine if none is named.
 
     Raises:
         UsageError: A job server is named, which does not say.

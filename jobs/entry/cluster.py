@@ -38,7 +38,7 @@ as is Ray's default: the next one takes 2.5 s of a core to start.
 
 
 def start_ray() -> None:
-    """Joins the cluster of `RAY_ADDRESS` (`ray job submit` sets it), or starts a local one.
+    """Join the cluster of `RAY_ADDRESS` (`ray job submit` sets it), or starts a local one.
 
     Raises:
         UsageError: The cluster does not answer or does not let this driver in, or no local one
@@ -64,7 +64,7 @@ def start_ray() -> None:
 
 
 def possible_resources() -> dict[str, float]:
-    """What the cluster has, or may have when its autoscaler has added all that it may.
+    """Return what the cluster has, or may have when its autoscaler has added all that it may.
 
     Of a cluster whose groups of nodes start at none, the first alone is nothing.
     """
@@ -77,7 +77,7 @@ def possible_resources() -> dict[str, float]:
 
 
 def may_grow() -> bool:
-    """Whether this cluster may grow: then what it lacks now may still come."""
+    """Return whether this cluster may grow: then what it lacks now may still come."""
     return bool(os.environ.get("RAY_ADDRESS"))
 
 
@@ -95,7 +95,7 @@ def _join(address: str) -> None:
 
 
 def _reach(address: str) -> None:
-    """Finds in seconds that nothing answers at HOST:PORT, for which Ray takes minutes."""
+    """Find in seconds that nothing answers at HOST:PORT, for which Ray takes minutes."""
     host, _, port = address.rpartition(":")
     if host and port.isdigit() and "/" not in host:
         socket.create_connection((host.strip("[]"), int(port)), REACH_S).close()
@@ -142,7 +142,7 @@ def _first_line(error: Exception) -> str:
 
 
 def place_workers(workers: int, say: Callable[[str], None]) -> bool:
-    """Finds room for workers, each of which holds one GPU or one CPU from beginning to end.
+    """Find room for workers, each of which holds one GPU or one CPU from beginning to end.
 
     Args:
         workers: Of one training.

@@ -40,14 +40,14 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        """Raises what argparse would print with its usage."""
+        """Raise what argparse would print with its usage."""
         raise UsageError(f"{message[:1].upper()}{message[1:]}; see {self.prog} --help.")
 
 
 def run_command(
     name: str, work: Callable[[], int], resume: str = "the same command goes on"
 ) -> NoReturn:
-    """Runs a job's work and ends the process with the contract's exit code.
+    """Run a job's work and end the process with the contract's exit code.
 
     The last line of the log names the code, since `ray job submit` itself ends with 0 or 1.
     `resume` is said of a run that was stopped.
@@ -78,7 +78,7 @@ def run_command(
 
 
 def _end_ray(*, stopped: bool) -> None:
-    """Leaves the cluster, or ends the local one, if this process has one.
+    """Leave the cluster, or ends the local one, if this process has one.
 
     A run that was stopped leaves a cluster that it joined by ending: threads of Ray Data are still
     at work, and to disconnect under them may abort the process (exit code -6 where 3 was to come).

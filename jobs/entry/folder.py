@@ -7,18 +7,18 @@ from implant_model.errors import UsageError
 
 
 def local_folder(text: str, option: str) -> Path:
-    """The folder that an option names, whole.
+    """Return the folder that an option names, whole.
 
     Raises:
         UsageError: It is no folder of this machine.
     """
     if "://" in text:
-        raise UsageError(f"{option} is {text}; a folder of this machine is wanted.")
+        raise UsageError(f"{option} is {text}; a folder of this machine is expected.")
     return Path(text).absolute()
 
 
 def make_folder(text: str, option: str = "--report") -> Path:
-    """The folder to write to, made where it is not there.
+    """Return the folder to write to, made where it is not there.
 
     Raises:
         UsageError: It is no folder of this machine, or may not be written to.

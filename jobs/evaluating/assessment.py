@@ -28,7 +28,7 @@ BINS = 10
 
 @dataclass(frozen=True)
 class Examined:
-    """What a package says of labelled images.
+    """What a package states of labelled images.
 
     Attributes:
         names: Implants of its catalogue.
@@ -44,27 +44,27 @@ class Examined:
 
     @property
     def known_N(self) -> Hits:
-        """Whether the catalogue holds the image's implant."""
+        """Return whether the catalogue holds the image's implant."""
         return np.asarray(self.labels_N >= 0)
 
     @property
     def best_N(self) -> Indices:
-        """The best candidate of each."""
+        """Return the best candidate of each."""
         return np.asarray(self.said.probabilities_NC.argmax(axis=1), np.int64)
 
     @property
     def right_N(self) -> Hits:
-        """Whether the best candidate is the image's implant."""
+        """Return whether the best candidate is the image's implant."""
         return np.asarray(self.best_N == self.labels_N)
 
     def outcome_N(self, outcome: Outcome) -> Hits:
-        """Whether each image has this outcome."""
+        """Return whether each image has this outcome."""
         return np.array([found is outcome for found in self.said.outcomes], dtype=bool)
 
 
 @dataclass(frozen=True)
 class ClassFigures:
-    """One implant: how many of its images it gets back, and how well it is told from the rest."""
+    """One implant: how many of its images are found, and how well it is distinguished."""
 
     name: str
     sensitivity: Figure
@@ -88,7 +88,7 @@ class UnderDistortion:
         strength: How much.
         top_1: Share whose best candidate is right.
         loss: Share of right answers lost against the same images undistorted.
-        called_unknown: Share whose outcome is `unknown`: the model says that it cannot tell.
+        called_unknown: Share whose outcome is `unknown`: the model states that it cannot tell.
     """
 
     kind: str
@@ -99,7 +99,7 @@ class UnderDistortion:
 
 
 def assess(examined: Examined) -> dict[str, Figure]:
-    """All figures of the whole set by name.
+    """Return all figures of the whole set by name.
 
     Returns:
         Of images of the catalogue's implants: top_1, top_3, macro_f1, mean_auroc,
@@ -132,7 +132,7 @@ def assess(examined: Examined) -> dict[str, Figure]:
 
 
 def assess_classes(examined: Examined) -> list[ClassFigures]:
-    """Figures of each implant of the catalogue; NaN where the set has no image of it."""
+    """Return figures of each implant of the catalogue; NaN where the set has no image of it."""
     at = np.flatnonzero(examined.known_N)
     labels_N, groups_N = examined.labels_N[at], examined.groups_N[at]
     right_N, probabilities_NK = examined.right_N[at], examined.said.probabilities_NC[at]
@@ -158,7 +158,7 @@ def assess_classes(examined: Examined) -> list[ClassFigures]:
 
 
 def reliability(examined: Examined, bins: int = BINS) -> list[Bin]:
-    """Bins of equal count by the best candidate's probability, least sure first."""
+    """Return bins of equal count by the best candidate's probability, least sure first."""
     at = np.flatnonzero(examined.known_N)
     confidence_N = examined.said.probabilities_NC[at].max(axis=1).astype(np.float64)
     right_N, groups_N = examined.right_N[at], examined.groups_N[at]
@@ -171,7 +171,7 @@ def reliability(examined: Examined, bins: int = BINS) -> list[Bin]:
 
 
 def worst_mistakes(examined: Examined, most: int) -> list[int]:
-    """Positions of images that were named wrongly, those of the highest probability first.
+    """Return positions of images that were named wrongly, those of the highest probability first.
 
     Of an implant outside the catalogue every name is wrong, unless the outcome is `unknown`.
     """
@@ -187,7 +187,7 @@ def assess_robustness(
     groups_N: Indices,
     classify: Callable[[Images], Predictions],
 ) -> Iterator[UnderDistortion]:
-    """Figures on the same images as they are, and under each kind of poor scan in turn.
+    """Yield figures on the same images as they are, and under each kind of poor scan in turn.
 
     Args:
         images_NHW: Preprocessed images of the catalogue's implants.

@@ -29,7 +29,7 @@ class DataFacts:
     """What an evaluation was made on.
 
     Attributes:
-        name: How people call it; stands beside every figure.
+        name: How people call it; is beside every figure.
         images: URIs as they were given.
         labels: URI of the labels file; None where folders are the classes.
         num_images: Images that were examined.
@@ -100,7 +100,7 @@ class Evaluation:
 
 
 def to_json(found: Evaluation) -> bytes:
-    """The document: strict JSON, null where the data cannot give a figure."""
+    """Return the document: strict JSON, null where the data cannot give a figure."""
     return json.dumps(_document(found), indent=1, allow_nan=False).encode() + b"\n"
 
 

@@ -16,7 +16,7 @@ from jobs.evaluating.evaluation import INTERVALS, Evaluation, to_json
 from jobs.report import wording
 from jobs.report.figures import Tick
 from jobs.report.page import (
-    MOST_LISTED,
+    MAX_LISTED,
     TEMPLATES,
     csp_hash,
     data_uri,
@@ -54,7 +54,7 @@ _NOVELTY: Final = (
 )
 _AS_NUMBER: Final = {"macro_f1", "mean_auroc", "set_size", "calibration_error", "novelty_auroc"}
 _EXCLUSIONS: Final = {
-    "no_label": "Nothing says what it shows, so it is not part of the set.",
+    "no_label": "Nothing states what it shows, so it is not part of the set.",
     "not_in_archive": "It has a label, and its archive does not hold it, or could not be read.",
     "name_twice": "Another member of its archive before it has the same name.",
 }
@@ -82,7 +82,7 @@ class Point:
 
 
 def render_evaluation(found: Evaluation) -> str:
-    """Renders the page; the saliency pictures of mistakes are in it if `found` has them."""
+    """Render the page; the saliency pictures of mistakes are in it if `found` has them."""
     files = ("style.css", "evaluation.css")
     style = "".join((TEMPLATES / file).read_text(encoding="utf-8") for file in files)
     page = environment(_OWN)
@@ -105,7 +105,7 @@ def render_evaluation(found: Evaluation) -> str:
         x_ticks=[Tick(_x(v), f"{v:.2f}") for v in (0, 0.25, 0.5, 0.75, 1)],
         y_ticks=[Tick(_y(v), f"{v:.2f}") for v in (0, 0.25, 0.5, 0.75, 1)],
         distorted=list(found.robustness),
-        outside=list(found.data.outside.items())[:MOST_LISTED],
+        outside=list(found.data.outside.items())[:MAX_LISTED],
         excluded=_excluded(found.data.excluded),
         intervals=INTERVALS,
         software=__version__,
@@ -122,7 +122,7 @@ def _tiles(figures: Mapping[str, Figure], wanted: Sequence[tuple[str, str, str]]
 
 
 def _excluded(counts: Mapping[str, int]) -> list[tuple[str, int, str]]:
-    """Reasons with their counts and what they mean, most first."""
+    """Return reasons with their counts and what they mean, most first."""
     meanings = {str(reason): text for reason, text in wording.REASONS.items()}
     of_archives = {str(reason): text for reason, text in wording.ARCHIVE_REASONS.items()}
     known = {**of_archives, **meanings, **_EXCLUSIONS}
@@ -150,7 +150,7 @@ DOCUMENT, PAGE, EXCLUDED = "evaluation.json", "evaluation.html", "excluded.csv"
 
 
 def write_evaluation(folder: Path, found: Evaluation, held: Gathered) -> None:
-    """Writes the document, the page and the list of what was left out, each whole or not at all."""
+    """Write the document, the page and the list of what was left out, each whole or not at all."""
     write_whole(folder / DOCUMENT, to_json(found))
     write_whole(folder / PAGE, render_evaluation(found).encode())
     write_excluded(held, folder / EXCLUDED)

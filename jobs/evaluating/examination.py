@@ -21,7 +21,7 @@ from training.data.split import join_groups
 
 
 def examine(classifier: Classifier, gathered: Gathered) -> Examined:
-    """Classifies labelled images.
+    """Classify labelled images.
 
     Args:
         classifier: A package at work.
@@ -43,7 +43,7 @@ def examine(classifier: Classifier, gathered: Gathered) -> Examined:
 
 
 def duplicate_bits(package: ModelPackage) -> int:
-    """What the package's training took for near duplicates, if it says so; else the usual.
+    """Return what the package's training took for near duplicates, where recorded; else the usual.
 
     Pictures drawn alike, as phantoms are, or a narrow view of one joint, lie nearer to each other
     than different radiographs do, and would be one large group.
@@ -55,18 +55,18 @@ def duplicate_bits(package: ModelPackage) -> int:
 
 
 def labels_of(catalogue: Catalogue, texts: Sequence[str]) -> NDArray[np.int64]:
-    """Indices into a catalogue by name or synonym; -1 for what it lacks."""
+    """Return indices into a catalogue by name or synonym; -1 for what it lacks."""
     found = [catalogue.find(text) for text in texts]
     return np.array([-1 if index is None else index for index in found], dtype=np.int64)
 
 
 def outside(examined: Examined, gathered: Gathered) -> Counter[str]:
-    """Labels that the catalogue lacks, with their images."""
+    """Return labels that the catalogue lacks, with their images."""
     return Counter(gathered.labels[i] for i in np.flatnonzero(~examined.known_N))
 
 
 def usable_device(name: str) -> str:
-    """Returns the name of a device that is there.
+    """Return the name of a device that is there.
 
     Raises:
         UsageError: It is not.

@@ -38,7 +38,7 @@ class Opponent:
 
 
 def read_opponent(uri: str, device: str = "cpu") -> Opponent:
-    """Reads a package, or else a table of archive, member and label.
+    """Read a package, or else a table of archive, member and label.
 
     Raises:
         UsageError: It is neither.
@@ -58,7 +58,7 @@ def compare_with(
     objects: Sequence[tuple[ObjectInfo, str]],
     read: Callable[[Preprocessing], Gathered],
 ) -> Paired:
-    """Compares the package with the opponent on the images that both could name.
+    """Compare the package with the opponent on the images that both could name.
 
     These are images of implants in the package's catalogue that another package holds in its own,
     or that a reader answered.
@@ -66,7 +66,7 @@ def compare_with(
     Args:
         opponent: Who else.
         package: The one that is evaluated.
-        examined: What the package says.
+        examined: What the package states.
         held: The images it was said of.
         objects: Their archives, as `list_images` gives them.
         read: Reads the images by another preprocessing.
@@ -102,7 +102,7 @@ def reader_hits(
     gathered: Gathered,
     catalogue: Catalogue,
 ) -> dict[Key, bool]:
-    """Whether a reader's answers are right, for the images that were answered.
+    """Return whether a reader's answers are right, for the images that were answered.
 
     Args:
         answers: The reader's table: archive, member, and as label what was read.
@@ -127,7 +127,7 @@ def reader_hits(
 
 
 def pair(examined: Examined, gathered: Gathered, hits: Mapping[Key, bool], name: str) -> Paired:
-    """Compares on images of implants in the package's catalogue that `hits` speaks of.
+    """Compare on images of implants in the package's catalogue that `hits` speaks of.
 
     Raises:
         UsageError: There is none.
@@ -141,5 +141,5 @@ def pair(examined: Examined, gathered: Gathered, hits: Mapping[Key, bool], name:
 
 
 def key_of(place: Place) -> Key:
-    """What an image is known by in every labels file."""
+    """Return what an image is known by in every labels file."""
     return place.uri, place.member

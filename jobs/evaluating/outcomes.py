@@ -16,13 +16,13 @@ from training.data.gather import Gathered
 from training.data.labelled import num_missing
 from training.data.labels import Labels
 
-MOST_MISTAKES = 12
+MAX_MISTAKES = 12
 
 
 def data_facts(
     name: str, images: tuple[str, ...], labels: Labels | None, examined: Examined, held: Gathered
 ) -> DataFacts:
-    """Counts what was examined and what was left out."""
+    """Count what was examined and what was left out."""
     excluded = Counter(item.reason for item in held.excluded)
     return DataFacts(
         name=name,
@@ -38,7 +38,7 @@ def data_facts(
 
 
 def confusion(examined: Examined, held: Gathered) -> Comparison:
-    """The table of what was shown and what was said."""
+    """Return the table of what was shown and what was said."""
     said, names = examined.said, examined.names
     return compare(
         (
@@ -57,10 +57,10 @@ def confusion(examined: Examined, held: Gathered) -> Comparison:
 def mistakes(
     classifier: Classifier, examined: Examined, held: Gathered, *, pictures: bool
 ) -> tuple[list[Mistake], int]:
-    """The worst mistakes, with saliency pictures if they are wanted, and the number of all."""
+    """The worst mistakes, with saliency pictures if they are expected, and the number of all."""
     wrong = worst_mistakes(examined, len(held.images))
     return [
-        _mistake(classifier, examined, held, place, pictures) for place in wrong[:MOST_MISTAKES]
+        _mistake(classifier, examined, held, place, pictures) for place in wrong[:MAX_MISTAKES]
     ], len(wrong)
 
 
@@ -88,7 +88,7 @@ def _mistake(
 def poor_scans(
     classifier: Classifier, examined: Examined, held: Gathered, most: int
 ) -> Iterator[UnderDistortion]:
-    """Robustness on at most so many images of known implants, drawn by a fixed seed."""
+    """Yield robustness on at most so many images of known implants, drawn by a fixed seed."""
     known = np.flatnonzero(examined.known_N)
     drawn = np.sort(np.random.default_rng(0).permutation(known)[:most])
     if not len(drawn):
@@ -99,5 +99,5 @@ def poor_scans(
 
 
 def usual_name(images: tuple[str, ...]) -> str:
-    """What to call data that nobody named: the last parts of its URIs."""
+    """Return what to call data that nobody named: the last parts of its URIs."""
     return ", ".join(uri.rstrip("/").rsplit("/", 1)[-1] or uri for uri in images)

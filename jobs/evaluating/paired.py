@@ -37,12 +37,12 @@ class Paired:
 
     @property
     def count(self) -> int:
-        """Images that were compared."""
+        """Return images that were compared."""
         return self.both + self.only_first + self.only_second + self.neither
 
 
 def compare_readers(first_N: Hits, second_N: Hits, groups_N: Indices) -> Paired:
-    """Compares two readers.
+    """Compare two readers.
 
     Args:
         first_N: Whether the first was right.
@@ -63,7 +63,7 @@ def compare_readers(first_N: Hits, second_N: Hits, groups_N: Indices) -> Paired:
 
 
 def mcnemar_exact(only_first: int, only_second: int) -> float:
-    """The two-sided exact p-value of McNemar's test; 1 where no image parts the two.
+    """Return the two-sided exact p-value of McNemar's test; 1 where no image parts the two.
 
     Twice the binomial probability, at one half, of at most the smaller count (McNemar 1947,
     doi:10.1007/BF02295996, with the binomial in place of chi-squared). In whole numbers, so that

@@ -34,12 +34,12 @@ class Distortion:
 
     @property
     def name(self) -> str:
-        """Kind and strength."""
+        """Return kind and strength."""
         return f"{self.kind}, {self.strength}"
 
 
 def blur(images_NHW: Images, sigma: float) -> Images:
-    """Blurs with a Gaussian of `sigma`, a share of the side, such as 0.01."""
+    """Blur with a Gaussian of `sigma`, a share of the side, such as 0.01."""
     sigma_px = sigma * images_NHW.shape[1]
 
     def one(image_HW: Images) -> Images:
@@ -49,7 +49,7 @@ def blur(images_NHW: Images, sigma: float) -> Images:
 
 
 def noise(images_NHW: Images, sigma: float, seed: int = 0) -> Images:
-    """Adds Gaussian noise of `sigma`, a share of white; each image has its own, by its place."""
+    """Add Gaussian noise of `sigma`, a share of white; each image has its own, by its place."""
 
     def one(place: int, image_HW: Images) -> Images:
         rng = np.random.default_rng([seed, place])
@@ -60,13 +60,13 @@ def noise(images_NHW: Images, sigma: float, seed: int = 0) -> Images:
 
 
 def exposure(images_NHW: Images, gamma: float) -> Images:
-    """Bends the greys: white x (grey / white)^gamma; over 1 is darker, black and white stay."""
+    """Bend the greys: white x (grey / white)^gamma; over 1 is darker, black and white stay."""
     levels = np.rint(255 * (np.arange(256) / 255) ** gamma).astype(np.uint8)
     return np.asarray(levels[images_NHW], np.uint8)
 
 
 def rotation(images_NHW: Images, degrees: float) -> Images:
-    """Turns about the centre, counter-clockwise; the corners are filled with black."""
+    """Turn about the centre, counter-clockwise; the corners are filled with black."""
     height, width = images_NHW.shape[1:]
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
 
@@ -77,7 +77,7 @@ def rotation(images_NHW: Images, degrees: float) -> Images:
 
 
 def crop(images_NHW: Images, share: float) -> Images:
-    """Cuts `share` of each side off, half at either end, and enlarges the rest to the old size."""
+    """Cut `share` of each side off, half at either end, and enlarges the rest to the old size."""
     height, width = images_NHW.shape[1:]
     top, left = round(height * share / 2), round(width * share / 2)
 
@@ -89,7 +89,7 @@ def crop(images_NHW: Images, share: float) -> Images:
 
 
 def jpeg(images_NHW: Images, quality: int) -> Images:
-    """Stores and reads back as JPEG of `quality` 1..100."""
+    """Store and read back as JPEG of `quality` 1..100."""
 
     def one(image_HW: Images) -> Images:
         done, data = cv2.imencode(".jpg", image_HW, [cv2.IMWRITE_JPEG_QUALITY, quality])
@@ -101,7 +101,7 @@ def jpeg(images_NHW: Images, quality: int) -> Images:
 
 
 def downscale(images_NHW: Images, factor: float) -> Images:
-    """Averages down to 1 / `factor` of each side, and enlarges to the old size."""
+    """Average down to 1 / `factor` of each side, and enlarges to the old size."""
     height, width = images_NHW.shape[1:]
     small = max(1, round(width / factor)), max(1, round(height / factor))
 
@@ -113,7 +113,7 @@ def downscale(images_NHW: Images, factor: float) -> Images:
 
 
 def distortions() -> Iterator[Distortion]:
-    """Yields each kind of poor scan, mild and then strong."""
+    """Yield each kind of poor scan, mild and then strong."""
     for sigma in (0.005, 0.015):
         yield Distortion("blur", f"{100 * sigma:g} % of the side", partial(blur, sigma=sigma))
     for sigma in (0.04, 0.12):
@@ -137,7 +137,7 @@ def _each(images_NHW: Images, one: Callable[[Images], Images]) -> Images:
 
 
 def _stack(images_NHW: Images, changed: Iterator[Images]) -> Images:
-    """Keeps the shape of a set without an image."""
+    """Keep the shape of a set without an image."""
     return np.stack([*changed]) if len(images_NHW) else images_NHW.copy()
 
 

@@ -43,7 +43,7 @@ class Block:
 
     @property
     def num_members(self) -> int:
-        """Members of all units, adopted ones too."""
+        """Return members of all units, adopted ones too."""
         return sum(piece.members for piece in self.pieces if isinstance(piece, Unit))
 
     def add(self, piece: Piece, rows: pa.Table, images_HW: Iterable[np.ndarray]) -> None:

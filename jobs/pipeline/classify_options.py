@@ -88,7 +88,7 @@ class ClassifyOptions:
                 )
 
     def recipe(self, package: ModelPackage) -> Recipe:
-        """How members become rows under these options and this model."""
+        """Return how members become rows under these options and this model."""
         return Recipe(
             self.output, package.id, package.preprocessing, Limits(), self.protector,
             precision=self.precision,
@@ -96,10 +96,10 @@ class ClassifyOptions:
 
 
 def parse_classify(arguments: Sequence[str] | None, description: str | None) -> ClassifyOptions:
-    """Reads the command line.
+    """Read the command line.
 
     Raises:
-        UsageError: It is not of the contract's form; one sentence says why.
+        UsageError: It is not of the contract's form; one sentence explains why.
     """
     parser = Parser("classify", description)
     add = parser.add_argument
@@ -128,7 +128,7 @@ def parse_classify(arguments: Sequence[str] | None, description: str | None) -> 
 
 
 def choose_protector(identifiers: str | None, key_file: str | None) -> Protector:
-    """Pseudonymises by default where there is a key, else drops.
+    """Pseudonymise by default where there is a key, else drops.
 
     Raises:
         UsageError: Pseudonyms are asked for without a key, or the key cannot be read.

@@ -35,12 +35,12 @@ class Shift:
     chance: float
 
     def exceeds(self, accepted: float) -> bool:
-        """Whether it is more than is accepted, and more than chance."""
+        """Return whether it is more than is accepted, and more than chance."""
         return self.psi > max(accepted, self.chance)
 
 
 def measure_shift(now: Mapping[str, int], before: Mapping[str, int]) -> Shift:
-    """Compares counts by category.
+    """Compare counts by category.
 
     Args:
         now: Of this run, not empty.
@@ -53,7 +53,7 @@ def measure_shift(now: Mapping[str, int], before: Mapping[str, int]) -> Shift:
 
 
 def measure_novelty_shift(now: Mapping[int, int], before: Mapping[int, int]) -> Shift:
-    """Compares histograms of novelty in tenths of the distribution before.
+    """Compare histograms of novelty in tenths of the distribution before.
 
     Args:
         now: Counts by `receipts.novelty_bin`, not empty.
@@ -74,7 +74,7 @@ def _gather(counts: Mapping[Key, int], groups: Mapping[Key, Group]) -> dict[Grou
 
 
 def _shift(now: Mapping[Group, int], before: Mapping[Group, int]) -> Shift:
-    """Half a count is added to each, so that an empty category is no infinity."""
+    """Return half a count is added to each, so that an empty category is no infinity."""
     size = len(before)
     n, m = sum(now.values()) + size / 2, sum(before.values()) + size / 2
     psi = 0.0

@@ -19,7 +19,7 @@ TOP: Final = 3
 
 
 def fill_rows(rows: pa.Table, predictions: Predictions, package: ModelPackage) -> pa.Table:
-    """Writes predictions into the rows that wait for one.
+    """Write predictions into the rows that wait for one.
 
     Args:
         rows: Schema `PREDICTION_ROW`; N of them have no `outcome`.
@@ -49,7 +49,7 @@ def fill_rows(rows: pa.Table, predictions: Predictions, package: ModelPackage) -
 
 
 def _columns(predictions: Predictions, package: ModelPackage) -> dict[str, pa.Array]:
-    """The columns of N predictions, in the types of `PREDICTION_ROW`."""
+    """Return the columns of N predictions, in the types of `PREDICTION_ROW`."""
     implants = package.catalogue.implants
     best_first = np.argsort(-predictions.probabilities_NC, axis=1, kind="stable")[:, :TOP]
     probabilities = np.take_along_axis(predictions.probabilities_NC, best_first, axis=1)
@@ -82,6 +82,6 @@ def _candidates(candidates: list[list[int]], names_C: pa.Array) -> pa.ListArray:
 
 
 def _lists(sizes_N: np.ndarray, values: pa.Array) -> pa.ListArray:
-    """Lists of so many of the values each, one after the other."""
+    """List of so many of the values each, one after the other."""
     offsets = np.concatenate(([0], np.cumsum(sizes_N)))
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)

@@ -22,12 +22,12 @@ HEALTH: Final = "health"
 WEEKS: Final = 4
 """How far back a run is compared: long enough for a week's rhythm, short enough for a new scanner
 to become usual."""
-LEAST_RUNS: Final = 5
+MIN_RUNS: Final = 5
 """Runs there must have been: an initial load is not what a night is like."""
-LEAST_BEFORE: Final = 1000
-LEAST_NOW: Final = 200
+MIN_BEFORE: Final = 1000
+MIN_NOW: Final = 200
 """Members for which a distribution is compared at all. Members come in studies and by hospital, so
-that their number says more than they do."""
+that their number states more than they do."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Health:
 
     @property
     def members(self) -> int:
-        """Members that have rows."""
+        """Return members that have rows."""
         return sum(self.outcomes.values())
 
 
@@ -77,7 +77,7 @@ def take_health(
     max_rejected: float,
     max_drift: float,
 ) -> Health | None:
-    """Counts the results, compares them with the last weeks', and leaves a record in the output.
+    """Count the results, compares them with the last weeks', and leave a record in the output.
 
     Args:
         results: Of this run's archives; if there are none, nothing is read or written.
@@ -93,7 +93,7 @@ def take_health(
         return None
     counted = _count(results, identity)
     history = read_history(output, identity.model, datetime.now(UTC) - timedelta(weeks=WEEKS))
-    shifts = _compare(counted, history) if len(history) >= LEAST_RUNS else {}
+    shifts = _compare(counted, history) if len(history) >= MIN_RUNS else {}
     warnings = tuple(_warn(counted, shifts, max_rejected, max_drift))
     health = replace(counted, compared_runs=len(history), shifts=shifts, warnings=warnings)
     name = f"{health.finished_at.replace(':', '').replace('-', '')}-{health.run}.json"
@@ -149,7 +149,7 @@ def _compare(now: Health, history: Sequence[Health]) -> dict[str, Shift]:
     for name in ("outcomes", "implants", "novelty"):
         before = _total(_distribution(record, name) for record in history)
         ours = _distribution(now, name)
-        if sum(ours.values()) < LEAST_NOW or sum(before.values()) < LEAST_BEFORE:
+        if sum(ours.values()) < MIN_NOW or sum(before.values()) < MIN_BEFORE:
             continue
         if name == "novelty":
             shifts[name] = measure_novelty_shift(_by_bin(ours), _by_bin(before))

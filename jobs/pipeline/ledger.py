@@ -50,7 +50,7 @@ class Ledger:
 
     @property
     def num_finished(self) -> int:
-        """Archives whose result is known."""
+        """Return archives whose result is known."""
         return len(self._finished)
 
     def add(self, receipt: ArchiveReceipt) -> ArchiveResult | None:
@@ -69,11 +69,11 @@ class Ledger:
         return None if end is None else self._finish(end)
 
     def missing(self) -> list[int]:
-        """Positions of the archives whose result is not known."""
+        """Return positions of the archives whose result is not known."""
         return [p for p in range(len(self._todo)) if p not in self._finished]
 
     def close(self) -> list[ArchiveResult]:
-        """Results of the archives whose receipts never came: failed, to be read again."""
+        """Return results of the archives whose receipts never came: failed, to be read again."""
         return [self._finish(self._failed(Failure(p, UNFINISHED))) for p in self.missing()]
 
     def _failed(self, failure: Failure) -> End:

@@ -29,7 +29,7 @@ class Plan:
 
     @property
     def num_bytes(self) -> int:
-        """Stored size of what there is to read."""
+        """Return stored size of what there is to read."""
         return sum(archive.info.size for archive in self.todo)
 
 
@@ -40,7 +40,7 @@ def make_plan(
     limit: int | None = None,
     redo_older: bool = False,
 ) -> Plan:
-    """Lists the inputs and subtracts what `records` says is done.
+    """List the inputs and subtracts what `records` states is done.
 
     Args:
         inputs: Normalised URIs, each an archive, a radiograph, a folder or a prefix.
@@ -61,7 +61,7 @@ def make_plan(
         record = records.get(archive.name, {}).get(archive.info.version)
         if record is None:
             todo.append(archive)
-        elif not record.stands:  # its units are still in the store
+        elif not record.has_rows:  # its units are still in the store
             todo.append(replace(archive, attempt=record.attempt))
         elif _is_done(record, retry) and not (redo_older and record.is_older):
             done.append(record)
@@ -83,7 +83,7 @@ def _list_inputs(inputs: Iterable[str]) -> Iterator[PlannedArchive]:
 def _without_clashes(
     archives: Iterable[PlannedArchive], records: Records
 ) -> Iterator[PlannedArchive]:
-    """Drops an object that is listed twice; refuses two objects under one name."""
+    """Drop an object that is listed twice; refuse two objects under one name."""
     seen: dict[str, str] = {}
     for archive in archives:
         uri = archive.info.uri
@@ -121,7 +121,7 @@ def _is_done(record: ArchiveRecord, retry: frozenset[str]) -> bool:
 
 
 def check_reasons(reasons: Iterable[str]) -> frozenset[str]:
-    """Checks the argument of `--retry` against the closed sets.
+    """Check the argument of `--retry` against the closed sets.
 
     Raises:
         UsageError: One of them is no reason of a member or of an archive.

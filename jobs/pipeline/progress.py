@@ -18,7 +18,7 @@ REDRAW_EVERY_S: Final = 0.5
 
 
 class Progress:
-    """Counts receipts and says how far the run is.
+    """Counts receipts and states how far the run is.
 
     Args:
         num_archives: Archives to read.
@@ -37,11 +37,11 @@ class Progress:
 
     @property
     def num_images(self) -> int:
-        """Members whose rows are published."""
+        """Return members whose rows are published."""
         return self._outcomes.total()
 
     def add(self, receipt: ArchiveReceipt) -> None:
-        """Counts one receipt, and speaks if it is time to."""
+        """Count one receipt, and speaks if it is time to."""
         if isinstance(receipt, Published):
             self._outcomes.update(receipt.counts.outcomes)
             self._bytes_of[receipt.position] += receipt.read_bytes
@@ -53,13 +53,13 @@ class Progress:
             self._write(self.line(now - self._started))
 
     def close(self) -> None:
-        """Says the last state, and ends the line."""
+        """State the last state, and end the line."""
         self._write(self.line(time.monotonic() - self._started))
         if self._is_terminal:
             self._stream.write("\n")
 
     def line(self, elapsed_s: float) -> str:
-        """The state as one line."""
+        """Return the state as one line."""
         done, rate = self.num_images, self.num_images / max(elapsed_s, 1e-9)
         planned = self._estimate_images()
         parts = [f"{done:,} of {'~' if planned != done else ''}{planned:,} images"]
@@ -71,7 +71,7 @@ class Progress:
         return "  ".join(parts)
 
     def _estimate_images(self) -> int:
-        """Images in all archives, if the unread bytes hold as many as the read ones.
+        """Return images in all archives, if the unread bytes hold as many as the read ones.
 
         Of an archive that is still being read, its members' bytes stand for its own: exact for a
         plain tar, too many for a compressed one, and put right when it ends.

@@ -14,7 +14,7 @@ from jobs.pipeline.health import Health
 
 
 def write_metrics(uri: str, health: Health | None, model: str, code: int) -> None:
-    """Writes the file whole, in the place of the last run's.
+    """Write the file whole, in the place of the last run's.
 
     Args:
         uri: Normalised URI; the collector reads files that end with `.prom`.
@@ -29,7 +29,7 @@ def write_metrics(uri: str, health: Health | None, model: str, code: int) -> Non
 
 
 def render_metrics(health: Health | None, model: str, code: int, now_s: float) -> str:
-    """The file's text; labels are the model, closed sets and the catalogue's names alone."""
+    """Return the file's text; labels are the model, closed sets and the catalogue's names alone."""
     outcomes = health.outcomes if health else {}
     counted = {str(outcome): outcomes.get(outcome, 0) for outcome in Outcome}
     gauges: list[tuple[str, str, str, Mapping[str, float]]] = [

@@ -19,7 +19,7 @@ from jobs.tables.records import PlannedArchive
 from jobs.tables.schema import PREDICTIONS, unit_id, unit_path
 
 AHEAD: Final = 4
-MOST_AHEAD_BYTES: Final = 16 * MIB
+MAX_AHEAD_BYTES: Final = 16 * MIB
 """Of one archive, so that a reader holds 64 MiB ahead at the most."""
 Group = Sequence[tuple[int, PlannedArchive]]
 """Archives that one task reads, each with its position in the plan."""
@@ -41,11 +41,11 @@ class Opening:
 
 
 Open = Callable[[], Opening]
-"""Gives the opening, or raises the StorageError that stands in its way."""
+"""Gives the opening, or raises the StorageError that is in its way."""
 
 
 def open_archive(archive: PlannedArchive, recipe: Recipe, whole: bool = False) -> Opening:
-    """Opens an archive.
+    """Open an archive.
 
     Args:
         archive: What to read, and in which version.
@@ -60,7 +60,7 @@ def open_archive(archive: PlannedArchive, recipe: Recipe, whole: bool = False) -
 
 
 def find_unit(archive: PlannedArchive, recipe: Recipe, first: int) -> tuple[str, bool]:
-    """The path of the unit that begins at a member, and whether its file is there."""
+    """Return the path of the unit that begins at a member, and whether its file is there."""
     version, model = archive.info.version, recipe.model
     unit = unit_id(archive.name, version, model, recipe.configuration_hash, archive.attempt, first)
     path = unit_path(model, unit)
@@ -70,7 +70,7 @@ def find_unit(archive: PlannedArchive, recipe: Recipe, first: int) -> tuple[str,
 def read_ahead(
     group: Group, recipe: Recipe, ahead: int = AHEAD
 ) -> Iterator[tuple[int, PlannedArchive, Open]]:
-    """Goes through a group, the next few small archives of a bucket being on their way.
+    """Go through a group, the next few small archives of a bucket being on their way.
 
     Args:
         group: The archives.
@@ -90,4 +90,4 @@ def read_ahead(
 
 
 def _is_small(archive: PlannedArchive) -> bool:
-    return storage.is_remote(archive.info.uri) and archive.info.size <= MOST_AHEAD_BYTES
+    return storage.is_remote(archive.info.uri) and archive.info.size <= MAX_AHEAD_BYTES

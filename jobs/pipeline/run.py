@@ -2,8 +2,8 @@
 
 Ray repeats a task whose process or node was lost, a bounded number of times (`stages.py`). What is
 still not whole when the stages end goes through them once more, each archive in a task of its own:
-an archive that kills whoever works on it takes its neighbours with it, and these are thus told
-apart. What is not whole after that is `failed`, and the rest is published.
+an archive that kills whoever works on it takes its neighbours with it, and thus they are
+distinguished. What is not whole after that is `failed`, and the rest is published.
 """
 
 import time
@@ -29,7 +29,7 @@ def settle(
     tables: Tables,
     again: Again | None = None,
 ) -> list[ArchiveResult]:
-    """Turns receipts into published results, as they come.
+    """Turn receipts into published results, as they come.
 
     Args:
         todo: The planned archives.

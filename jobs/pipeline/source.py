@@ -43,7 +43,7 @@ class BlockSource(Datasource):
         self._reads = list(reads)
 
     def estimate_inmemory_data_size(self) -> int | None:
-        """Unknown before they are read."""
+        """Return unknown before they are read."""
         return None
 
     def get_read_tasks(
@@ -52,7 +52,7 @@ class BlockSource(Datasource):
         per_task_row_limit: int | None = None,
         data_context: DataContext | None = None,
     ) -> list[ReadTask]:
-        """One task a call, whatever `parallelism` asks for; called several times by Ray."""
+        """Return one task a call, whatever `parallelism` asks for; called several times by Ray."""
         metadata = BlockMetadata(None, None, None, None)
         return [
             ReadTask(read, metadata, schema=BLOCK, per_task_row_limit=per_task_row_limit)
@@ -73,7 +73,7 @@ class ArchiveSource(BlockSource):
 
 
 def group_archives(archives: Sequence[PlannedArchive], most_groups: int) -> list[Group]:
-    """Deals archives into groups, the largest archives first and ever fewer bytes in a group.
+    """Deal archives into groups, the largest archives first and ever fewer bytes in a group.
 
     A group takes a share of what is left, so that the last ones are small and all readers end at
     about the same time.
@@ -106,7 +106,7 @@ def group_archives(archives: Sequence[PlannedArchive], most_groups: int) -> list
 def read_group(
     group: Group, recipe: Recipe, prepare: Prepare | None = None, ahead: int = AHEAD
 ) -> Iterator[pa.Table]:
-    """Streams the blocks of a group of archives.
+    """Stream the blocks of a group of archives.
 
     Args:
         group: Archives with their positions in the plan.
@@ -135,5 +135,5 @@ def read_group(
 
 @cache
 def _decoder(preprocessing: Preprocessing, limits: Limits) -> DecodeProcess:
-    """This worker's decoding process; it outlives the task and serves the next one."""
+    """Return this worker's decoding process; it outlives the task and serves the next one."""
     return DecodeProcess(preprocessing, limits)

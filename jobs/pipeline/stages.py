@@ -9,6 +9,7 @@ bounded number of times, and then its block is left out: the ledger misses the a
 """
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -17,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset, ExecutionResources
+from ray.util.annotations import RayDeprecationWarning
 
 from implant_model.classifier import Classifier
 from implant_model.errors import ImplantError, PackageError, UsageError
@@ -53,7 +55,7 @@ CPUS_PER_PUBLISHER = 8
 """These read a block in 0.3 s at the fastest, which takes some 0.1 s to publish."""
 TASK_RETRIES = 2
 """How often a task is repeated whose process or node was lost; half of it where it is alone."""
-MOST_LOST_TASKS = 100
+MAX_LOST_TASKS = 100
 """Tasks that one pass may lose for good: more is no archive's fault but the cluster's."""
 
 
@@ -87,7 +89,7 @@ class Resources:
 def choose_resources(
     actors: tuple[int, int] | None, gpus_per_actor: float | None, batch_size: int | None
 ) -> Resources:
-    """Fits the stages to the cluster that this driver is connected to, or to what it can become.
+    """Fit the stages to the cluster that this driver is connected to, or to what it can become.
 
     Args:
         actors: Least and most classifier actors, or None: on GPUs one for each that there is, on
@@ -125,7 +127,7 @@ def run_stages(
     resources: Resources,
     positions: Sequence[int] | None = None,
 ) -> Iterator[ArchiveReceipt]:
-    """Runs planned archives through the stages; yields their receipts as they come.
+    """Run planned archives through the stages; yield their receipts as they come.
 
     Args:
         todo: The plan.
@@ -150,7 +152,7 @@ def build(
     resources: Resources,
     alone: bool = False,
 ) -> Dataset:
-    """The lazy Ray Data pipeline from archives to receipts.
+    """Return the lazy Ray Data pipeline from archives to receipts.
 
     Args:
         groups: The planned archives, dealt to read tasks.
@@ -166,21 +168,36 @@ def build(
     # Each block is a block of its own: see source.py for why this must not depend on sizes.
     context.target_max_block_size = 1
     context.execution_options.preserve_order = False
-    context.max_errored_blocks = MOST_LOST_TASKS
-    parcel_bytes = BLOCK_MEMBERS * recipe.preprocessing.size_px**2
+    context.max_errored_blocks = MAX_LOST_TASKS
+    block_bytes = BLOCK_MEMBERS * recipe.preprocessing.size_px**2
     context.execution_options.resource_limits = ExecutionResources(
-        object_store_memory=resources.max_waiting * parcel_bytes
+        object_store_memory=resources.max_waiting * block_bytes
     )
-    blocks = ray.data.read_datasource(
-        ArchiveSource(groups, recipe),
-        override_num_blocks=len(groups),
-        num_cpus=resources.read_cpus,
-        ray_remote_args={"max_retries": retries(alone)},
-    )
-    classified = classify_stage(blocks, recipe.precision, package, resources, alone=alone)
+    with warnings.catch_warnings():
+        # How often a lost task is repeated has no parameter of its own in Ray 2.60, which repeats
+        # without end by default; `ray_remote_args` goes in 2.64, so pyproject.toml has that bound.
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        blocks = ray.data.read_datasource(
+            ArchiveSource(groups, recipe),
+            override_num_blocks=len(groups),
+            num_cpus=resources.read_cpus,
+            ray_remote_args={"max_retries": retries(alone)},
+        )
+        classified = classify_stage(blocks, recipe.precision, package, resources, alone=alone)
+        return publish_stage(classified, recipe.output, resources, alone=alone)
+
+
+def publish_stage(
+    classified: Dataset, output: str, resources: Resources, *, alone: bool = False
+) -> Dataset:
+    """Map the pool of publisher actors over classified blocks.
+
+    Returns:
+        Rows of schema `RECEIPT`, one for each block.
+    """
     published: Dataset = classified.map_batches(
         PublishBlock,
-        fn_constructor_args=(recipe.output,),
+        fn_constructor_args=(output,),
         batch_size=1,
         batch_format="pyarrow",
         compute=ActorPoolStrategy(min_size=1, max_size=resources.max_publishers),
@@ -198,7 +215,7 @@ def classify_stage(
     *,
     alone: bool = False,
 ) -> Dataset:
-    """Maps the pool of classifier actors over blocks.
+    """Map the pool of classifier actors over blocks.
 
     Args:
         blocks: Blocks of schema `BLOCK`, one row each.
@@ -233,7 +250,7 @@ def classify_stage(
 
 
 def retries(alone: bool) -> int:
-    """How often a task is repeated whose process or node was lost."""
+    """Return how often a task is repeated whose process or node was lost."""
     return TASK_RETRIES // 2 if alone else TASK_RETRIES
 
 
@@ -272,7 +289,7 @@ class ClassifyBlock:
             self._fault = Fault(f"A GPU cannot run the networks: {reason}.", at_start=True)
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Classifies the pictures of one block."""
+        """Classify the pictures of one block."""
         if self._fault:
             return _fault_block(self._fault)
         pieces, rows, images_NHW = read_block(table, self._size_px)

@@ -1,4 +1,4 @@
-"""What a run says at its begin and its end, and the exit code that follows from it."""
+"""What a run states at its begin and its end, and the exit code that follows from it."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ from jobs.pipeline.recipe import Recipe
 from jobs.tables.records import ArchiveResult
 from jobs.tables.schema import ARCHIVES, PREDICTIONS
 
-MOST_LISTED = 20
+MAX_LISTED = 20
 """Incomplete archives that the log names; the table `archives` has all of them."""
 
 
@@ -61,7 +61,7 @@ def describe_plan(plan: Plan, recipe: Recipe, calibrated_on: int = DECODE_VERSIO
 
 
 def _older(plan: Plan) -> Iterator[str]:
-    """A line for each older version of the decode that has read what is done."""
+    """Yield a line for each older version of the decode that has read what is done."""
     counts = Counter(record.decode_version for record in plan.done if record.is_older)
     for version, count in sorted(counts.items()):
         yield (
@@ -73,7 +73,7 @@ def _older(plan: Plan) -> Iterator[str]:
 def summarise(
     plan: Plan, results: Sequence[ArchiveResult], output: str, health: Health | None = None
 ) -> str:
-    """Counts of this run, what is not whole, what is not as usual, and where the tables are."""
+    """Count of this run, what is not whole, what is not as usual, and where the tables are."""
     lines = []
     if results:
         outcomes = _sum(result.outcomes for result in results)
@@ -96,7 +96,7 @@ def exit_code(
     max_rejected: float,
     health: Health | None = None,
 ) -> int:
-    """0 if all archives of the inputs are complete and the run is past no threshold, else 3.
+    """Return 0 if all archives of the inputs are complete and the run is past no threshold, else 3.
 
     Archives of earlier runs count: what was missing then is missing still. The share of rejected
     members is that of this run, or of all if it had nothing to do.
@@ -125,9 +125,9 @@ def _incomplete(plan: Plan, results: Sequence[ArchiveResult]) -> list[str]:
         for record in plan.done
         if record.status is not ArchiveStatus.COMPLETE
     ]
-    if len(lines) > MOST_LISTED:
-        rest = len(lines) - MOST_LISTED
-        lines[MOST_LISTED:] = [f"... and {rest:,} more; see the table {ARCHIVES}."]
+    if len(lines) > MAX_LISTED:
+        rest = len(lines) - MAX_LISTED
+        lines[MAX_LISTED:] = [f"... and {rest:,} more; see the table {ARCHIVES}."]
     return lines
 
 

@@ -1,7 +1,7 @@
 """One archive, member by member, into units of prediction rows and pictures.
 
-Here every member gets its row: a picture's row waits for the classifier, any other's says why there
-is none. Identifiers are dropped or replaced at this place; none goes further.
+Here every member gets its row: a picture's row waits for the classifier, any other's explains why
+there is none. Identifiers are dropped or replaced at this place; none goes further.
 """
 
 import time
@@ -43,7 +43,7 @@ def read_archive(
     allocate: Allocate | None = None,
     get_opening: Open | None = None,
 ) -> Iterator[Read]:
-    """Streams an archive's units, then its end.
+    """Stream an archive's units, then its end.
 
     What the archive's own bytes do wrong leaves the members before it in their units (`salvaged`).
     What the store does wrong, or a new version, leaves none: `failed` or `changed`, and the next

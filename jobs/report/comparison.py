@@ -51,7 +51,7 @@ class Comparison:
 
 
 def compare(judged: Iterable[Judged], catalogue: Sequence[str]) -> Comparison:
-    """Counts agreement.
+    """Count agreement.
 
     Args:
         judged: Images with known labels.

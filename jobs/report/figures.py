@@ -76,7 +76,7 @@ def histogram(
     num_bins: int = 20,
     mark: float | None = None,
 ) -> Histogram | None:
-    """Stacks the values of several outcomes.
+    """Stack the values of several outcomes.
 
     Args:
         values: By outcome, lowest of the stack first.
@@ -123,7 +123,7 @@ def _stack(counts_KB: npt.NDArray[np.int64], kinds: Sequence[Outcome], most: int
 
 
 def _spread(values: npt.NDArray[np.float64], mark: float | None) -> tuple[float, float]:
-    """Ends of an axis that has none by itself: most of the values, and the mark, lie inside."""
+    """End of an axis that has none by itself: most of the values, and the mark, lie inside."""
     low, high = np.percentile(values, SHOWN).tolist()
     if mark is not None:
         low, high = min(low, mark), max(high, mark)
@@ -138,17 +138,17 @@ def _bin_labels(edges: Sequence[str], *, is_open: bool) -> list[str]:
 
 
 def _digits(spread: float) -> int:
-    """Digits after the point by which twenty bins of a spread can be told apart."""
+    """Return digits after the point by which twenty bins of a spread can be distinguished."""
     return min(max(2 - math.floor(math.log10(spread)), 0), 6) if spread < 100 else 0
 
 
 def _text(value: float, digits: int) -> str:
-    """A number of an axis, short enough that five stand side by side."""
+    """Return a number of an axis, short enough that five stand side by side."""
     return f"{value:.2g}" if abs(value) >= 1e5 else f"{value:,.{digits}f}"
 
 
 def _round_up(count: int) -> int:
-    """The next round number whose half is whole: 2, 4, 6, 8, 10, 12, 14, 16, 20, 40, ..."""
+    """Return the next round number whose half is whole: 2, 4, 6, 8, 10, 12, 14, 16, 20, 40, ..."""
     power: int = 10 ** math.floor(math.log10(max(count, 1)))
     tenths = (m * power for m in (10, 12, 14, 16, 20, 40, 60, 80, 100, 200))
     return next(t // 10 for t in tenths if t >= 10 * count and t % 20 == 0)

@@ -20,7 +20,7 @@ from jobs.report.run_facts import RunFacts
 from training.metrics import Figure
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
-MOST_LISTED: Final = 200
+MAX_LISTED: Final = 200
 """Incomplete archives on a page; the table `archives` has all of them."""
 LONGEST_NAME: Final = 160
 _SHADES: Final = 4
@@ -58,7 +58,7 @@ def render_run(
     comparison: Comparison | None = None,
     verified: str = "",
 ) -> str:
-    """Renders the page of a run.
+    """Render the page of a run.
 
     Args:
         facts: What the tables hold.
@@ -88,7 +88,7 @@ def render_run(
 
 
 def _tables(facts: RunFacts) -> dict[str, object]:
-    """The counts as lines, most first; outcomes in the order of their definition."""
+    """Return the counts as lines, most first; outcomes in the order of their definition."""
     by_count = {
         kind: _most_first(facts.implants[kind]) for kind in (Outcome.IDENTIFIED, Outcome.AMBIGUOUS)
     }
@@ -96,8 +96,8 @@ def _tables(facts: RunFacts) -> dict[str, object]:
     return {
         "num_archives": sum(facts.archives.values()),
         "statuses": _most_first(facts.archives),
-        "incomplete": facts.incomplete[:MOST_LISTED],
-        "num_unlisted": max(len(facts.incomplete) - MOST_LISTED, 0),
+        "incomplete": facts.incomplete[:MAX_LISTED],
+        "num_unlisted": max(len(facts.incomplete) - MAX_LISTED, 0),
         "archive_statuses": wording.STATUSES,
         "archive_reasons": wording.ARCHIVE_REASONS,
         "outcomes": _lines([(o, facts.outcomes.get(o, 0)) for o in Outcome], None, _OUTCOMES),
@@ -118,7 +118,7 @@ def _most_first(counts: Mapping[_Name, int]) -> list[tuple[_Name, int]]:
 def _lines(
     counts: Sequence[tuple[str, int]], kind: Outcome | None, meanings: Mapping[str, str] = _NONE
 ) -> list[Line]:
-    """Lines of a table; without a `kind` each line's name is its own."""
+    """Return lines of a table; without a `kind` each line's name is its own."""
     total = max(sum(count for _, count in counts), 1)
     most = max((count for _, count in counts), default=0) or 1
     return [
@@ -169,12 +169,12 @@ def _compared(comparison: Comparison | None) -> dict[str, object]:
 
 
 def _shade(count: int, total: int) -> int:
-    """0 for none, then 1 to 4 by the share of the row."""
+    """Return 0 for none, then 1 to 4 by the share of the row."""
     return math.ceil(_SHADES * count / total) if count else 0
 
 
 def environment(*folders: Path) -> jinja2.Environment:
-    """What all pages are rendered by: everything that comes from data is escaped.
+    """Return what all pages are rendered by: everything that comes from data is escaped.
 
     Args:
         folders: Of the page's own templates; those that pages share are found, too.
@@ -203,21 +203,21 @@ def csp_hash(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Text of foreign origin with what is not printable as escapes, and of bearable length.
+    """Return text of foreign origin with what is not printable as escapes, and of bearable length.
 
-    Direction marks, controls and half surrogates could hide or forge what stands beside them.
+    Direction marks, controls and half surrogates could hide or forge what is beside them.
     """
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return shown if len(shown) <= LONGEST_NAME else f"{shown[: LONGEST_NAME - 1]}\u2026"
 
 
 def percent(share: float) -> str:
-    """A share for reading; a dash where there is none."""
+    """Return a share for reading; a dash where there is none."""
     return "\u2013" if math.isnan(share) else f"{100 * share:.1f}\u00a0%"
 
 
 def size(num_bytes: float) -> str:
-    """Bytes for reading, in powers of 1,000."""
+    """Return bytes for reading, in powers of 1,000."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if num_bytes < 1000:
             return f"{num_bytes:,.0f} {unit}"
@@ -226,7 +226,7 @@ def size(num_bytes: float) -> str:
 
 
 def moment(when: datetime) -> str:
-    """A time in UTC, to the minute."""
+    """Return a time in UTC, to the minute."""
     return f"{when.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
@@ -234,17 +234,17 @@ MINUS: Final = "\u2212"
 
 
 def share(figure: Figure) -> str:
-    """The value as a percentage."""
+    """Return the value as a percentage."""
     return percent(figure.value).replace("-", MINUS)
 
 
 def number(figure: Figure) -> str:
-    """The value as a number; a dash where there is none."""
+    """Return the value as a number; a dash where there is none."""
     return "\u2013" if math.isnan(figure.value) else f"{figure.value:.3f}"
 
 
 def interval(figure: Figure, as_number: bool = False) -> str:
-    """The interval for reading, or nothing where there is no figure."""
+    """Return the interval for reading, or nothing where there is no figure."""
     if math.isnan(figure.value):
         return "not known" if figure.count else "no such images"
     if math.isnan(figure.low):
@@ -255,5 +255,5 @@ def interval(figure: Figure, as_number: bool = False) -> str:
 
 
 def data_uri(png: bytes) -> str:
-    """A picture as the page holds it."""
+    """Return a picture as the page holds it."""
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"

@@ -75,17 +75,17 @@ class RunFacts:
 
     @property
     def members(self) -> int:
-        """Rows of the predictions."""
+        """Return rows of the predictions."""
         return sum(self.outcomes.values())
 
     @property
     def classified(self) -> int:
-        """Members that the networks have seen."""
+        """Return members that the networks have seen."""
         return sum(self.outcomes.get(outcome, 0) for outcome in CLASSIFIED)
 
 
 def read_facts(output: str, model: str) -> RunFacts:
-    """Counts what an output holds under one model.
+    """Count what an output holds under one model.
 
     Args:
         output: Normalised URI.
@@ -139,7 +139,7 @@ class Tally:
     )
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """Counts one batch of predictions."""
+        """Count one batch of predictions."""
         table = pa.Table.from_batches([batch])
         outcome_N = np.array(table["outcome"].to_pylist(), dtype=object)
         reason_N, implant_N = table["reason"].to_pylist(), table["implant"].to_pylist()

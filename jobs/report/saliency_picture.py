@@ -36,7 +36,7 @@ WARNING: Final = (120, 70, 0)
 
 
 def overlay(image_HW: Grey, heat_HW: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """Lays heat over a radiograph.
+    """Lay heat over a radiograph.
 
     Args:
         image_HW: uint8.
@@ -53,7 +53,7 @@ def overlay(image_HW: Grey, heat_HW: npt.NDArray[np.float32]) -> npt.NDArray[np.
 
 
 def saliency_picture(explanation: Explanation, size_px: int = 200) -> bytes:
-    """The radiograph and its overlay side by side, as PNG, for a page."""
+    """Return the radiograph and its overlay side by side, as PNG, for a page."""
     grey = _panel(np.repeat(explanation.image_HW[..., None], 3, axis=2), size_px)
     warm = _panel(overlay(explanation.image_HW, explanation.heat_HW), size_px)
     picture = Image.new("RGB", (2 * size_px + 4, size_px), GROUND)
@@ -65,7 +65,7 @@ def saliency_picture(explanation: Explanation, size_px: int = 200) -> bytes:
 def explanation_picture(
     explanation: Explanation, title: str, lines: Sequence[str], asked: str
 ) -> bytes:
-    """Draws everything as one PNG.
+    """Draw everything as one PNG.
 
     Args:
         explanation: What to show.
@@ -92,14 +92,14 @@ def explanation_picture(
 
 
 def checked_path(path: str) -> Path:
-    """Where to draw; nothing but an older picture of this module is replaced.
+    """Return where to draw; nothing but an older picture of this module is replaced.
 
     Raises:
         UsageError: It is not a .png, its folder is not there, or it is something else.
     """
     output = Path(path)
     if "://" in path or output.suffix.lower() != ".png":
-        raise UsageError(f"--output is {path}; a .png on this machine is wanted.")
+        raise UsageError(f"--output is {path}; a .png on this machine is expected.")
     if not output.parent.is_dir():
         raise UsageError(f"The folder of --output {path} is not there; make it first.")
     if output.exists() and not _is_own(output):
@@ -108,7 +108,7 @@ def checked_path(path: str) -> Path:
 
 
 def write_picture(output: Path, picture: bytes) -> None:
-    """Writes the picture.
+    """Write the picture.
 
     Raises:
         UsageError: The folder may not be written to.
@@ -120,7 +120,7 @@ def write_picture(output: Path, picture: bytes) -> None:
 
 
 def _is_own(path: Path) -> bool:
-    """Whether a file is a picture that this module made: it may be replaced."""
+    """Return whether a file is a picture that this module made: it may be replaced."""
     if not path.is_file():
         return False
     head = path.read_bytes()[:4096]
@@ -132,12 +132,12 @@ def _panels(explanation: Explanation, asked: str) -> list[tuple[npt.NDArray[np.u
     panels = [(_grey(image_HW), "The radiograph as the networks see it.")]
     if explanation.cut_out_HW is not None:
         panels.append((_grey(explanation.cut_out_HW), "What the segmenter cuts out as implant."))
-    says = (
+    caption = (
         f"What speaks for {asked}: the brighter the colour, the more. Rough, and no proof of why."
         if heat_HW.any()
         else f"Nothing that the networks see speaks for {asked}."
     )
-    return [*panels, (overlay(image_HW, heat_HW), says)]
+    return [*panels, (overlay(image_HW, heat_HW), caption)]
 
 
 def _grey(image_HW: Grey) -> npt.NDArray[np.uint8]:
@@ -169,7 +169,7 @@ class _Writer:
     def _wrapped(
         self, line: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont
     ) -> Sequence[str]:
-        """Splits by the measured width: wraps at fewer characters until every part fits."""
+        """Split by the measured width: wraps at fewer characters until every part fits."""
         for most in range(len(line), 8, -1):
             parts = textwrap.wrap(line, most)
             if all(self._draw.textlength(part, font) <= self._room for part in parts):

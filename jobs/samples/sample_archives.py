@@ -62,7 +62,7 @@ class Truth:
 
     @property
     def is_dicom(self) -> bool:
-        """Whether it is a file that says whose it is."""
+        """Return whether it is a file that states whose it is."""
         return (self.member or self.archive).endswith(".dcm")
 
 
@@ -84,12 +84,12 @@ class Samples:
 
     @property
     def num_archives(self) -> int:
-        """Archives and loose radiographs."""
+        """Return archives and loose radiographs."""
         return len({truth.archive for truth in self.truths})
 
 
 def make_samples(folder: Path, num_each: int) -> Samples:
-    """Writes `archives/`, `labels.csv` and `samples.json` into a folder, unless they are there.
+    """Write `archives/`, `labels.csv` and `samples.json` into a folder, unless they are there.
 
     Args:
         folder: Where; it is made if need be.
@@ -120,7 +120,7 @@ def make_samples(folder: Path, num_each: int) -> Samples:
 def deal(
     pictures: Sequence[SampleMember], odd: Sequence[SampleMember]
 ) -> dict[str, list[SampleMember]]:
-    """Deals members to archives.
+    """Deal members to archives.
 
     Args:
         pictures: In the order in which they are dealt.
@@ -153,7 +153,7 @@ def _file(name: str, members: Sequence[SampleMember]) -> bytes:
 
 
 def _cut_at(members: Sequence[SampleMember]) -> int:
-    """Where a tar of these members is in the middle of the last one's content."""
+    """Return where a tar of these members is in the middle of the last one's content."""
     whole = sum(_BLOCK + -(-len(m.data) // _BLOCK) * _BLOCK for m in members[:-1])
     return whole + _BLOCK + len(members[-1].data) // 2
 
@@ -181,7 +181,7 @@ def _labels(truths: Iterable[Truth]) -> bytes:
 
 
 def _recorded(record: Path, archives: Path, recipe: Mapping[str, object]) -> list[Truth] | None:
-    """What the record says, if the files are those that it speaks of.
+    """Return what the record states, if the files are those that it speaks of.
 
     Raises:
         UsageError: They were made by another recipe, so that tables beside them may hold archives

@@ -41,7 +41,7 @@ class DemoAudit:
 
     @property
     def is_covered(self) -> bool:
-        """Whether the true rate of errors lies in the reported interval."""
+        """Return whether the true rate of errors lies in the reported interval."""
         rate = self.summary["error_rate"]
         return bool(rate["low"] <= self.finding.true_rate <= rate["high"])
 
@@ -49,7 +49,7 @@ class DemoAudit:
 def audit_samples(
     folder: Path, truths: Sequence[Truth], output: str, key: str, model: str
 ) -> DemoAudit:
-    """Writes the sample registry, audits it as a user would, and judges the result."""
+    """Write the sample registry, audits it as a user would, and judges the result."""
     registry = make_registry(folder / "registry.csv", truths)
     report = folder / "audit"
     call = ["--predictions", output, "--registry", str(registry.path), "--report", str(report)]
@@ -59,7 +59,7 @@ def audit_samples(
 
 
 def judge(registry: SampleRegistry, report: Path, code: int) -> DemoAudit:
-    """Reads what an audit wrote and sets it against the sample."""
+    """Read what an audit wrote and set it against the sample."""
     rows = pq.read_table(report / files.VERDICTS).to_pylist()
     chances = {row["row"]: row["wrong_probability"] for row in rows if row["images"]}
     worklist = pq.read_table(report / f"{files.WORKLIST}.parquet").to_pylist()
@@ -86,7 +86,7 @@ def describe(done: DemoAudit) -> str:
 
 
 def find_faults(done: DemoAudit) -> list[str]:
-    """What is not as the sample must make it, a sentence each."""
+    """Return what is not as the sample must make it, a sentence each."""
     faults = []
     if done.code != OK:
         faults.append(f"audit ended with {done.code}; {OK} is right.")

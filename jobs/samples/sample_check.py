@@ -17,14 +17,14 @@ Rows = Mapping[tuple[str, int], Mapping[str, Any]]
 
 
 def read_predictions(output: str, model: str) -> Rows:
-    """All rows of one model: those of the samples, some hundred."""
+    """Return all rows of one model: those of the samples, some hundred."""
     table = delta.open_table(storage.join(output, PREDICTIONS))
     rows = [] if table is None else delta.read_rows(table, model)
     return {(row["archive"], row["member_index"]): row for row in rows}
 
 
 def judge(rows: Rows, truths: Sequence[Truth]) -> list[Judged]:
-    """The phantoms' rows beside what they show."""
+    """Return the phantoms' rows beside what they show."""
     return [
         Judged(truth.label, Outcome(row["outcome"]), row["implant"], row["candidates"] or ())
         for truth in truths
@@ -35,7 +35,7 @@ def judge(rows: Rows, truths: Sequence[Truth]) -> list[Judged]:
 def find_faults(
     rows: Rows, truths: Sequence[Truth], facts: RunFacts, code: int, findings: int
 ) -> list[str]:
-    """What is not as the samples must make it, a sentence each.
+    """Return what is not as the samples must make it, a sentence each.
 
     Args:
         rows: The predictions.
@@ -48,7 +48,7 @@ def find_faults(
     if facts.members != len(rows):
         faults.append(f"{facts.members} rows speak of {len(rows)} members; one each is right.")
     if [(a.name, a.status) for a in facts.incomplete] != [(CUT, ArchiveStatus.SALVAGED)]:
-        faults.append(f"{CUT} alone should be incomplete; the table archives says otherwise.")
+        faults.append(f"{CUT} alone should be incomplete; the table archives differs.")
     if code != INCOMPLETE:
         faults.append(f"classify ended with {code}; {INCOMPLETE} is right, since {CUT} is cut.")
     if findings != OK:

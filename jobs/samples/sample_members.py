@@ -37,7 +37,7 @@ class SampleMember:
     """One member of a sample archive, and what must become of it.
 
     Attributes:
-        name: In the archive; it says nothing of what the picture shows.
+        name: In the archive; it gives no information of what the picture shows.
         data: The file.
         label: Name of the implant; empty for what is no radiograph.
         patient: Patient ID of a phantom.
@@ -80,7 +80,7 @@ def _phantom(implant: Implant | None, number: int, seed: int) -> SampleMember:
 
 
 def _write(picture: Phantom, rng: np.random.Generator, patient: Patient) -> tuple[str, bytes]:
-    """Two of three as DICOM, in any transfer syntax; the others as PNG or JPEG."""
+    """Return two of three as DICOM, in any transfer syntax; the others as PNG or JPEG."""
     kind = int(rng.integers(9))
     if kind == 0:
         return "jpg", write_jpeg(picture)
@@ -90,7 +90,7 @@ def _write(picture: Phantom, rng: np.random.Generator, patient: Patient) -> tupl
 
 
 def oddities(seed: int) -> list[SampleMember]:
-    """What archives hold besides radiographs, each with the reason that it must get."""
+    """Return what archives hold besides radiographs, each with the reason that it must get."""
     rng = np.random.default_rng([seed, _ODD])
     picture = render(ORTHONET.implants[0], rng, HEIGHT_PX)
     blank = replace(picture, pixels_HW=np.zeros_like(picture.pixels_HW))
@@ -113,7 +113,7 @@ def oddities(seed: int) -> list[SampleMember]:
 
 
 def _as_ct(dicom: bytes) -> bytes:
-    """The same file with CT for its modality."""
+    """Return the same file with CT for its modality."""
     if dicom.count(_CS_MODALITY + b"DX") != 1:
         raise ImplantError("The sample's DICOM file does not hold the modality DX exactly once.")
     return dicom.replace(_CS_MODALITY + b"DX", _CS_MODALITY + b"CT")

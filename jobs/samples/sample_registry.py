@@ -39,7 +39,7 @@ class SampleRegistry:
     Attributes:
         path: CSV.
         wrong: Rows, from 1, that name another implant than the phantom's.
-        visible: Rows of implants of the catalogue whose phantom says whose it is.
+        visible: Rows of implants of the catalogue whose phantom states whose it is.
     """
 
     path: Path
@@ -65,7 +65,7 @@ class Finding:
 
 
 def make_registry(path: Path, truths: Sequence[Truth]) -> SampleRegistry:
-    """Writes the registry of the sample archives; the same truths give the same file."""
+    """Write the registry of the sample archives; the same truths give the same file."""
     rng = np.random.default_rng([SEED, 5])
     shown = [truth for truth in truths if truth.label]
     known = [i for i, truth in enumerate(shown) if truth.label in ORTHONET.names]
@@ -76,7 +76,7 @@ def make_registry(path: Path, truths: Sequence[Truth]) -> SampleRegistry:
     writer = csv.writer(text)
     writer.writerow(COLUMNS)
     rows = [_row(i, truth, i in wrong, rng) for i, truth in enumerate(shown)]
-    writer.writerows([*rows, rows[0]])  # one of them stands there twice
+    writer.writerows([*rows, rows[0]])  # one of them occurs twice
     write_whole(path, text.getvalue().encode())
     return SampleRegistry(path, frozenset(i + 1 for i in wrong), frozenset(i + 1 for i in visible))
 
@@ -84,7 +84,7 @@ def make_registry(path: Path, truths: Sequence[Truth]) -> SampleRegistry:
 def judge_worklist(
     registry: SampleRegistry, worklist: Mapping[int, float], decided: frozenset[int]
 ) -> Finding:
-    """Sets a worklist against what is known.
+    """Set a worklist against what is known.
 
     Args:
         registry: The sample.

@@ -1,10 +1,10 @@
-"""Seals: hashes of every entry of the tables' logs, and of the files that only the log names.
+"""Checksums: hashes of every entry of the tables' logs, and of the files that only the log names.
 
-A Delta log has no check sums: a flipped bit in it, or in a data file of the table `archives`, may
-change what a reader gets without an error. So each commit is followed by a seal, a small object
-that is put once, `OUTPUT/_seals/TABLE/<version>.json`. The files of `predictions` need none: the
-table `archives` has their hashes. A run that dies between a commit and its seal leaves the entry
-without one; the next run on the output sets it.
+A Delta log has no checksums: a flipped bit in it, or in a data file of the table `archives`, may
+change what a reader gets without an error. So each commit is followed by a checksum file, a small
+object that is put once, `OUTPUT/_seals/TABLE/<version>.json`. The files of `predictions` need none:
+the table `archives` has their hashes. A run that dies between a commit and its checksum file leaves
+the entry without one; the next run on the output sets it.
 """
 
 import hashlib
@@ -20,70 +20,70 @@ from jobs.tables.schema import ARCHIVES, PREDICTIONS
 
 TABLES: Final = (PREDICTIONS, ARCHIVES)
 READINGS: Final = 4
-_SEALS: Final = "_seals"
+_FOLDER: Final = "_seals"  # kept for the outputs that there are
 _LOG: Final = "_delta_log"
 _LAST_CHECKPOINT: Final = "_delta_log/_last_checkpoint"
 
 
-def seal(output: str) -> None:
-    """Seals the entries of both tables' logs that have no seal, the oldest first.
+def write_checksums(output: str) -> None:
+    """Write the checksum files that both tables' logs lack, the oldest first.
 
     Raises:
         StorageError: The store does not answer.
     """
     for table in TABLES:
         entries = _entries(output, table)
-        unsealed = []
+        unrecorded = []
         for version in sorted(entries, reverse=True):
-            if storage.exists(_seal_uri(output, table, version)) is not None:
-                break  # seals are set in order, so all before it are there
-            unsealed.append(version)
-        for version in reversed(unsealed):
-            names = _sealed(output, table, version)
+            if storage.exists(_checksum_uri(output, table, version)) is not None:
+                break  # checksums are set in order, so all before it are there
+            unrecorded.append(version)
+        for version in reversed(unrecorded):
+            names = _recorded(output, table, version)
             hashes = {name: _agreed_hash(output, table, name) for name in names}
-            storage.put_if_absent(_seal_uri(output, table, version), _dump(hashes))
+            storage.put_if_absent(_checksum_uri(output, table, version), _dump(hashes))
 
 
 @dataclass(frozen=True)
-class SealReport:
-    """What the seals show, a sentence for each file.
+class ChecksumReport:
+    """What the checksums show, a sentence for each file.
 
     Attributes:
-        damaged: Files that are gone or other than they were sealed.
-        unsealed: Entries that have no whole seal.
+        damaged: Files that are gone or other than they were recorded.
+        unrecorded: Entries that have no whole checksum file.
     """
 
     damaged: tuple[str, ...]
-    unsealed: tuple[str, ...]
+    unrecorded: tuple[str, ...]
 
 
-def check_seals(output: str) -> SealReport:
-    """Compares the tables' logs with their seals.
+def check_checksums(output: str) -> ChecksumReport:
+    """Compare the tables' logs with their checksums.
 
     Raises:
         StorageError: The store does not answer.
     """
     damaged: list[str] = []
-    unsealed: list[str] = []
+    unrecorded: list[str] = []
     for table in TABLES:
         last_checkpoints: set[str] = set()
         for version in range(max(_entries(output, table), default=-1) + 1):
-            sealed = _read_seal(output, table, version)
-            if sealed is None:
-                unsealed.append(_without_seal(table, version))
+            recorded = _read_checksums(output, table, version)
+            if recorded is None:
+                unrecorded.append(_without_checksums(table, version))
                 continue
-            if _LAST_CHECKPOINT in sealed:
-                last_checkpoints.add(sealed.pop(_LAST_CHECKPOINT))
-            for name, expected in sealed.items():
+            if _LAST_CHECKPOINT in recorded:
+                last_checkpoints.add(recorded.pop(_LAST_CHECKPOINT))
+            for name, expected in recorded.items():
                 damaged += _compare(output, table, name, {expected})
         if last_checkpoints:
             damaged += _compare(output, table, _LAST_CHECKPOINT, last_checkpoints)
-    return SealReport(tuple(damaged), tuple(unsealed))
+    return ChecksumReport(tuple(damaged), tuple(unrecorded))
 
 
-def _without_seal(table: str, version: int) -> str:
+def _without_checksums(table: str, version: int) -> str:
     return (
-        f"{_SEALS}/{table}/{version:020}.json: there is no whole seal of "
+        f"{_FOLDER}/{table}/{version:020}.json: there is no whole checksum file of "
         f"{table}/{_entry_name(version)}; running classify again sets one that is missing, as "
         "after a run that died."
     )
@@ -96,11 +96,11 @@ def _compare(output: str, table: str, name: str, expected: set[str]) -> Iterator
         yield f"{table}/{name}: it is gone."
         return
     if found not in expected:
-        yield f"{table}/{name}: its bytes are not those that were sealed (SHA-256 differs)."
+        yield f"{table}/{name}: its bytes are not those that were recorded (SHA-256 differs)."
 
 
-def _sealed(output: str, table: str, version: int) -> Iterator[str]:
-    """Names, below the table, of what the seal of one version speaks of."""
+def _recorded(output: str, table: str, version: int) -> Iterator[str]:
+    """Yield the names, below the table, of what the checksum file of one version speaks of."""
     entry = _entry_name(version)
     yield entry
     checkpoint = f"{_LOG}/{version:020}.checkpoint.parquet"
@@ -114,7 +114,7 @@ def _sealed(output: str, table: str, version: int) -> Iterator[str]:
 
 
 def _entries(output: str, table: str) -> set[int]:
-    """The versions whose entries the log has."""
+    """Return the versions whose entries the log has."""
     root = storage.join(output, table, _LOG)
     try:
         names = [storage.relative(info.uri, root) for info in storage.list_objects(root)]
@@ -124,15 +124,15 @@ def _entries(output: str, table: str) -> set[int]:
 
 
 def _dump(hashes: dict[str, str]) -> bytes:
-    """A seal, which ends with a hash of itself."""
+    """Return a checksum file, which ends with a hash of itself."""
     text = json.dumps(hashes, sort_keys=True).encode() + b"\n"
     return text + hashlib.sha256(text).hexdigest().encode()
 
 
-def _read_seal(output: str, table: str, version: int) -> dict[str, str] | None:
-    """A seal's hashes by name; None where it is missing or damaged."""
+def _read_checksums(output: str, table: str, version: int) -> dict[str, str] | None:
+    """Return a checksum file's hashes by name; None where it is missing or damaged."""
     try:
-        data = storage.read_bytes(_seal_uri(output, table, version))
+        data = storage.read_bytes(_checksum_uri(output, table, version))
         hashes: dict[str, str] = json.loads(data.partition(b"\n")[0])
     except (ValueError, NotFoundError):
         return None
@@ -140,9 +140,9 @@ def _read_seal(output: str, table: str, version: int) -> dict[str, str] | None:
 
 
 def _agreed_hash(output: str, table: str, name: str) -> str:
-    """The hash that two readings one after the other give.
+    """Return the hash that two readings one after the other give.
 
-    A bit that flips on the way from the store would else be sealed, and the whole file be called
+    A bit that flips on the way from the store would else be recorded, and the whole file be called
     damaged ever after.
 
     Raises:
@@ -154,7 +154,9 @@ def _agreed_hash(output: str, table: str, name: str) -> str:
         if found == before:
             return found
         before = found
-    raise StorageError(f"{table}/{name} reads differently each time; it is not sealed. Run again.")
+    raise StorageError(
+        f"{table}/{name} reads differently each time; it is not recorded. Run again."
+    )
 
 
 def _hash(output: str, table: str, name: str) -> str:
@@ -166,5 +168,5 @@ def _entry_name(version: int) -> str:
     return f"{_LOG}/{version:020}.json"
 
 
-def _seal_uri(output: str, table: str, version: int) -> str:
-    return storage.join(output, _SEALS, table, f"{version:020}.json")
+def _checksum_uri(output: str, table: str, version: int) -> str:
+    return storage.join(output, _FOLDER, table, f"{version:020}.json")

@@ -34,7 +34,7 @@ _CONFIGURATION: Final = {"delta.enableExpiredLogCleanup": "false"}
 
 
 def open_table(uri: str) -> DeltaTable | None:
-    """The newest state of the table at `uri`, or None where there is no table.
+    """Return the newest state of the table at `uri`, or None where there is no table.
 
     Raises:
         StorageError: The store does not answer, or the log cannot be read.
@@ -48,7 +48,7 @@ def open_table(uri: str) -> DeltaTable | None:
 
 
 def create_table(uri: str, schema: pa.Schema) -> None:
-    """Creates a table partitioned by `model`, unless it is there.
+    """Create a table partitioned by `model`, unless it is there.
 
     Raises:
         StorageError: It is not there and could not be created.
@@ -109,7 +109,7 @@ def _schema_version(table: DeltaTable) -> int:
 
 
 def commit(uri: str, work: Callable[[DeltaTable], None]) -> None:
-    """Runs `work` on the table's newest state until its one commit is not overtaken.
+    """Run `work` on the table's newest state until its one commit is not overtaken.
 
     Args:
         uri: The table.
@@ -135,7 +135,7 @@ def commit(uri: str, work: Callable[[DeltaTable], None]) -> None:
 
 
 def active_files(table: DeltaTable, model: str | None = None) -> list[dict[str, Any]]:
-    """The data files of one model's partition, or of all.
+    """Return the data files of one model's partition, or of all.
 
     Returns:
         Dicts with `path`, `size_bytes`, `num_records` and the statistics `min.COLUMN`.
@@ -149,7 +149,7 @@ def active_files(table: DeltaTable, model: str | None = None) -> list[dict[str, 
 def add_action(
     path: str, size: int, num_rows: int, model: str, constants: Mapping[str, str]
 ) -> AddAction:
-    """Adds one data file, in which each column of `constants` has the same value in every row."""
+    """Add one data file, in which each column of `constants` has the same value in every row."""
     stats = {
         "numRecords": num_rows,
         "minValues": dict(constants),
@@ -167,7 +167,7 @@ def add_action(
 
 
 def remove_action(active: Mapping[str, Any], model: str) -> RemoveAction:
-    """Takes one of `active_files` out of the table; the file itself stays."""
+    """Take one of `active_files` out of the table; the file itself stays."""
     return RemoveAction(
         path=active["path"],
         data_change=True,
@@ -178,7 +178,7 @@ def remove_action(active: Mapping[str, Any], model: str) -> RemoveAction:
 
 
 def replace_files(table: DeltaTable, actions: list[AddAction | RemoveAction]) -> None:
-    """Commits added and removed files at once."""
+    """Commit added and removed files at once."""
     table.create_write_transaction(
         actions,
         "append",
@@ -190,7 +190,7 @@ def replace_files(table: DeltaTable, actions: list[AddAction | RemoveAction]) ->
 
 
 def write_rows(table: DeltaTable, rows: pa.Table, predicate: str | None = None) -> None:
-    """Commits rows; with a predicate, in place of the rows for which it holds."""
+    """Commit rows; with a predicate, in place of the rows for which it holds."""
     replacing: dict[str, Any] = {"mode": "append"}
     if predicate is not None:
         replacing = {"mode": "overwrite", "predicate": predicate}
@@ -205,7 +205,7 @@ def write_rows(table: DeltaTable, rows: pa.Table, predicate: str | None = None) 
 
 
 def read_rows(table: DeltaTable, model: str | None = None) -> list[dict[str, Any]]:
-    """All rows of one model's partition, or of the table.
+    """Return all rows of one model's partition, or of the table.
 
     Raises:
         StorageError: A data file is damaged or gone, or the store does not answer.
@@ -222,7 +222,7 @@ def read_rows(table: DeltaTable, model: str | None = None) -> list[dict[str, Any
 
 
 def sql_string(text: str) -> str:
-    """A string literal for a predicate."""
+    """Return a string literal for a predicate."""
     return "'" + text.replace("'", "''") + "'"
 
 

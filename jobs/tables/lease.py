@@ -102,7 +102,7 @@ class Lease:
 
 
 def _is_dead_here(lease: dict[str, object]) -> bool:
-    """Whether the holder ran on this host and its process has gone."""
+    """Return whether the holder ran on this host and its process has gone."""
     pid = lease.get("pid")
     if lease["host"] != os.uname().nodename or not isinstance(pid, int):
         return False

@@ -65,10 +65,10 @@ class Tables:
         delta.create_table(self._archives, ARCHIVE_ROW)
         delta.evolve_table(self._predictions, with_model(PREDICTION_ROW), SCHEMA_VERSION)
         delta.evolve_table(self._archives, ARCHIVE_ROW, SCHEMA_VERSION)
-        self.seal()
+        self.write_checksums()
 
     def records(self) -> Records:
-        """The rows of `archives` under this model, by archive and version."""
+        """Return the rows of `archives` under this model, by archive and version."""
         table, predictions = map(delta.open_table, (self._archives, self._predictions))
         if table is None or predictions is None:
             return {}
@@ -80,7 +80,7 @@ class Tables:
         return records
 
     def commit(self, results: Sequence[ArchiveResult]) -> list[ArchiveResult]:
-        """Publishes the results of archives.
+        """Publish the results of archives.
 
         Args:
             results: Archives that were read to their ends, each name once.
@@ -102,12 +102,12 @@ class Tables:
 
         delta.commit(self._predictions, enter_units)
         delta.commit(self._archives, enter_rows)
-        self.seal()
+        self.write_checksums()
         return standing
 
-    def seal(self) -> None:
-        """Sets the seals that are missing, also those of a run that died before it did."""
-        checksums.seal(self._output)
+    def write_checksums(self) -> None:
+        """Set the checksums that are missing, also those of a run that died before it did."""
+        checksums.write_checksums(self._output)
 
     def _enter_units(
         self, table: DeltaTable, results: Iterable[ArchiveResult]
@@ -149,7 +149,7 @@ class Tables:
     def _enter_rows(
         self, table: DeltaTable, results: Sequence[ArchiveResult]
     ) -> list[ArchiveResult]:
-        """Writes the archives' rows, in place of those that they make void.
+        """Write the archives' rows, in place of those that they make void.
 
         The units are looked up once more: if another run has replaced them since, the row would
         speak of rows that are not there, and that other run writes the archive's row.
@@ -213,7 +213,7 @@ def _overtaken(result: ArchiveResult) -> ArchiveResult:
 
 
 def _has_better(result: ArchiveResult, held: Iterable[Mapping[str, Any]]) -> bool:
-    """Whether the table has rows of this very version, and this reading of it gave none."""
+    """Return whether the table has rows of this very version, and this reading of it gave none."""
     return not result.is_readable and any(
         row["archive"] == result.archive.name
         and row["archive_version"] == result.archive.info.version
@@ -223,7 +223,7 @@ def _has_better(result: ArchiveResult, held: Iterable[Mapping[str, Any]]) -> boo
 
 
 def _voids(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
-    """Whether a new row of `archives` takes the place of an old one.
+    """Return whether a new row of `archives` takes the place of an old one.
 
     A reading that succeeded takes the place of all versions, one that did not only of its own.
     """
@@ -268,6 +268,6 @@ def _record(row: Mapping[str, Any], active: Container[str]) -> ArchiveRecord:
         members=row["members"],
         outcomes={str(outcome): row[str(outcome)] for outcome in Outcome},
         member_reasons={pair["reason"]: pair["members"] for pair in row["reasons"]},
-        stands=all(unit["path"] in active for unit in row["units"]),
+        has_rows=all(unit["path"] in active for unit in row["units"]),
         decode_version=row.get("decode_version") or FIRST_DECODE_VERSION,
     )

@@ -113,7 +113,7 @@ class Counts:
 
     @classmethod
     def of_rows(cls, rows: pa.Table) -> "Counts":
-        """Counts prediction rows."""
+        """Count prediction rows."""
         return cls(
             Counter(rows["outcome"].to_pylist()),
             Counter(rows["reason"].drop_null().to_pylist()),
@@ -184,7 +184,7 @@ def novelty_bin(novelty: float) -> int:
 
 
 def dump(items: Iterable[Piece | Receipt]) -> str:
-    """Pieces or receipts as JSON."""
+    """Return pieces or receipts as JSON."""
     return json.dumps([[type(item).__name__, _values(item)] for item in items])
 
 
@@ -196,12 +196,12 @@ def _values(item: Piece | Receipt) -> dict[str, Any]:
 
 
 def load_pieces(text: str) -> list[Piece]:
-    """The pieces that `dump` wrote."""
+    """Return the pieces that `dump` wrote."""
     return [_PIECES[kind](values) for kind, values in json.loads(text)]
 
 
 def load_receipts(text: str) -> list[Receipt]:
-    """The receipts that `dump` wrote."""
+    """Return the receipts that `dump` wrote."""
     return [_RECEIPTS[kind](values) for kind, values in json.loads(text)]
 
 

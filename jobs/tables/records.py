@@ -24,7 +24,7 @@ class PlannedArchive:
 class ArchiveRecord:
     """What the table `archives` holds of an archive version under the model of this run.
 
-    `stands` is False where `predictions` lacks its rows: they made way for a newer version's in a
+    `has_rows` is False where `predictions` lacks its rows: they made way for a newer version's in a
     run that died before it had written that version's row, and now this version is back.
     """
 
@@ -37,7 +37,7 @@ class ArchiveRecord:
     members: int
     outcomes: Mapping[str, int]
     member_reasons: Mapping[str, int]
-    stands: bool = True
+    has_rows: bool = True
     decode_version: int = DECODE_VERSION
 
     @property
@@ -76,12 +76,12 @@ class ArchiveResult:
 
     @property
     def members(self) -> int:
-        """Members that have rows."""
+        """Return members that have rows."""
         return sum(unit.members for unit in self.units)
 
     @property
     def outcomes(self) -> Mapping[str, int]:
-        """Members by outcome."""
+        """Return members by outcome."""
         return self.counts.outcomes
 
     @property

@@ -115,7 +115,7 @@ ARCHIVE_ROW: Final = pa.schema(
 
 
 def with_model(schema: pa.Schema) -> pa.Schema:
-    """The schema of the Delta table whose data files have `schema`."""
+    """Return the schema of the Delta table whose data files have `schema`."""
     return schema.append(pa.field("model", pa.string(), nullable=False))
 
 
@@ -128,5 +128,5 @@ def unit_id(
 
 
 def unit_path(model: str, unit: str) -> str:
-    """Where a unit's file lies below the predictions table, as the Delta log names it."""
+    """Return where a unit's file lies below the predictions table, as the Delta log names it."""
     return f"model={model}/{unit}.parquet"

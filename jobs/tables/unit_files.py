@@ -55,7 +55,7 @@ def _receipt(unit: Unit, rows: pa.Table, data: bytes) -> Published:
 
 
 def encode(rows: pa.Table) -> bytes:
-    """A unit's Parquet file; the same rows give the same bytes."""
+    """Return a unit's Parquet file; the same rows give the same bytes."""
     sink = pa.BufferOutputStream()
     rows = rows.replace_schema_metadata({SCHEMA_PROPERTY: str(SCHEMA_VERSION)})
     pq.write_table(rows, sink, compression="zstd", write_page_checksum=True)
@@ -63,7 +63,7 @@ def encode(rows: pa.Table) -> bytes:
 
 
 def _check_published(data: bytes, unit: Unit) -> pa.Table:
-    """Opens a file that another attempt published, and checks that it is this unit's."""
+    """Open a file that another attempt published, and check that it is this unit's."""
     try:
         rows = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:

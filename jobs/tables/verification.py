@@ -1,7 +1,7 @@
 """Is every published row still whole and accounted for? Reads only.
 
-What is compared: the tables' logs with their seals, the files that the table `predictions` names,
-the units that the table `archives` names, and the bytes and rows of the files themselves.
+What is compared: the tables' logs with their checksums, the files that the table `predictions`
+names, the units that the table `archives` names, and the bytes and rows of the files themselves.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from implant_model import storage
 from implant_model.errors import Outcome, StorageError, UsageError
 from jobs.tables import delta
-from jobs.tables.checksums import check_seals
+from jobs.tables.checksums import check_checksums
 from jobs.tables.receipts import Unit
 from jobs.tables.schema import ARCHIVES, PREDICTIONS, version_of
 from jobs.tables.unit_files import check_unit
@@ -33,18 +33,18 @@ class VerifyReport:
 
 
 def verify_output(output: str) -> VerifyReport:
-    """Checks the tables of an output against each other and against every data file.
+    """Check the tables of an output against each other and against every data file.
 
     Args:
         output: Normalised URI.
 
     Raises:
         UsageError: There are no tables.
-        StorageError: A table cannot be read although its log is as it was sealed.
+        StorageError: A table cannot be read although its log is as it was recorded.
     """
-    seals = check_seals(output)
-    if seals.damaged:  # then no row can be trusted, nor even that it has the columns that it should
-        return VerifyReport(0, 0, 0, (*seals.damaged, *seals.unsealed))
+    checksums = check_checksums(output)
+    if checksums.damaged:  # then no row can be trusted, nor its columns
+        return VerifyReport(0, 0, 0, (*checksums.damaged, *checksums.unrecorded))
     rows, files = _read_tables(output)
     findings = [*_check_archives(rows), *_check_accounts(rows, files)]
     num_rows = 0
@@ -53,11 +53,11 @@ def verify_output(output: str) -> VerifyReport:
             if unit["path"] in files:
                 num_rows += unit["members"]
         findings += _check_files(output, row, files)
-    return VerifyReport(len(rows), len(files), num_rows, (*findings, *seals.unsealed))
+    return VerifyReport(len(rows), len(files), num_rows, (*findings, *checksums.unrecorded))
 
 
 def _read_tables(output: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The rows of `archives`, and the files of `predictions` by their paths."""
+    """Return the rows of `archives`, and the files of `predictions` by their paths."""
     predictions = delta.open_table(storage.join(output, PREDICTIONS))
     archives = delta.open_table(storage.join(output, ARCHIVES))
     if predictions is None or archives is None:
@@ -67,11 +67,11 @@ def _read_tables(output: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 
 
 def _check_archives(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """Sums within each row of `archives`, and that each archive version has one row."""
+    """Sum within each row of `archives`, and that each archive version has one row."""
     keys = Counter((row["model"], row["archive"], row["archive_version"]) for row in rows)
     for (_, archive, version), count in keys.items():
         if count > 1:
-            yield f"archives: {archive!r} version {version} has {count} rows; one is wanted."
+            yield f"archives: {archive!r} version {version} has {count} rows; one is expected."
     for row in rows:
         in_units = sum(unit["members"] for unit in row["units"])
         in_outcomes = sum(row[str(outcome)] for outcome in Outcome)
@@ -83,7 +83,7 @@ def _check_archives(rows: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _check_accounts(rows: list[dict[str, Any]], files: Mapping[str, Any]) -> Iterator[str]:
-    """That each file belongs to one archive, and each unit has its file."""
+    """Yield that each file belongs to one archive, and each unit has its file."""
     named = Counter(unit["path"] for row in rows for unit in row["units"])
     for path, count in named.items():
         if count > 1:
@@ -98,7 +98,7 @@ def _check_accounts(rows: list[dict[str, Any]], files: Mapping[str, Any]) -> Ite
 
 
 def _check_files(output: str, row: Mapping[str, Any], files: Mapping[str, Any]) -> Iterator[str]:
-    """The bytes and the rows of one archive's files."""
+    """Yield the bytes and the rows of one archive's files."""
     reasons: Counter[str] = Counter()
     first = 0
     for unit in row["units"]:
@@ -106,7 +106,7 @@ def _check_files(output: str, row: Mapping[str, Any], files: Mapping[str, Any]) 
         if unit["path"] not in files:
             continue
         if unit["first_member"] != first:
-            yield f"{where}: begins at member {unit['first_member']}; {first} is wanted."
+            yield f"{where}: begins at member {unit['first_member']}; {first} is expected."
         first = unit["first_member"] + unit["members"]
         try:
             table = _read_unit(storage.join(output, where), unit, row)

@@ -91,7 +91,7 @@ def test_no_flipped_byte_loses_a_member_unseen(compress: Callable[[bytes], bytes
             damaged[at] ^= flip
             reading = read(bytes(damaged))
             if reading.error is None and reading.contents != files:
-                # Its magic is gone, so this is no archive any more: one object, told by its row.
+                # Its magic is gone, so this is no archive any more: one object, as its row shows.
                 assert at < 4
                 assert [name for name, _ in reading.rows] == ["object"]
             num_silent += reading.error is None
@@ -101,7 +101,7 @@ def test_no_flipped_byte_loses_a_member_unseen(compress: Callable[[bytes], bytes
 def test_a_damaged_zstd_frame_gives_what_came_before() -> None:
     files = [(f"{i}.dcm", random.Random(i).randbytes(100_000)) for i in range(40)]
     stored = bytearray(_zstd(tar_of(files)))
-    stored[-2] ^= 1  # its check sum: 4 MB lie in one frame
+    stored[-2] ^= 1  # its checksum: 4 MB lie in one frame
     reading = read(bytes(stored))
     good = [pair for pair in reading.contents if pair[1] is not None]
     assert reading.reason is CORRUPT

@@ -109,7 +109,7 @@ def test_every_flipped_header_bit_is_seen_or_harmless() -> None:
             else:
                 assert reading.reason is CORRUPT
                 assert reading.members[number].reason is Reason.CORRUPT
-    # Harmless are only flips between the kinds of filler in the check sum's own field.
+    # Harmless are only flips between the kinds of filler in the checksum's own field.
     assert num_silent < 3 * 40
 
 

@@ -176,7 +176,7 @@ def test_sizes_of_deflated_entries_are_counted() -> None:
 def test_a_wrong_offset_cannot_read_another_entry_twice() -> None:
     reading = read(raw_zip(RawEntry(b"a"), RawEntry(b"b"), RawEntry(b"c", offset=0)))
     assert [reason for _, reason in reading.rows] == ["corrupt", None, "corrupt"]
-    # Which of two that share bytes is the liar cannot be told from the directory.
+    # Which of two that share bytes is the liar cannot be distinguished from the directory.
     reading = read(raw_zip(RawEntry(b"a"), RawEntry(b"b"), RawEntry(b"c", offset=3)))
     assert [reason for _, reason in reading.rows] == ["corrupt", None, "corrupt"]
 

@@ -252,7 +252,7 @@ def test_images_named_one_by_one_give_one_verdict_a_record(tmp_path: Path) -> No
 def test_records_of_one_joint_that_name_different_implants_are_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A primary and its revision: no image says which of the two it is of."""
+    """A primary and its revision: no image states which of the two it is of."""
     hip: dict[str, Any] = {"body_part": "HIP", "laterality": "L"}
     joint: dict[str, object] = {"side": "L", "joint": "hip"}
     predictions = [
@@ -368,8 +368,8 @@ def test_mistakes_are_sentences_and_leave_nothing(tmp_path: Path) -> None:
     fails("is empty; a table with a header", "")
     fails("is empty; a table with a header", " \n")
     fails("has a header and no rows", "study,implant\n")
-    fails("no column that says which image is meant", "implant\nx\n")
-    fails("no column that says what was implanted", "study\nS\n")
+    fails("no column that states which image is meant", "implant\nx\n")
+    fails("no column that states what was implanted", "study\nS\n")
     fails("no column for side", "patient,joint,implant\nP,hip,x\n")
     fails("no column 'Maker', named for manufacturer", columns="manufacturer=Maker")
     fails("a column's name of more than 131072", f"study,implant,{'x' * 200_000}\nS,x,y\n")

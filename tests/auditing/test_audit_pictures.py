@@ -23,7 +23,7 @@ from tests.support.small_package import MAKERS, save_small_package
 NAMES = [maker.lower() for maker in MAKERS]
 
 
-def says(name: str, study: str) -> dict[str, Any]:
+def states(name: str, study: str) -> dict[str, Any]:
     """A row that names an implant of the small package."""
     others = [other for other in NAMES if other != name][:2]
     return {
@@ -78,7 +78,7 @@ def test_pictures_of_the_first_contradictions(tmp_path: Path) -> None:
     write_archive(tar, 3)
     version = storage.stat(storage.normalise(str(tar))).version
     rows = [
-        {**says(name, f"S{n}"), "archive_version": version}
+        {**states(name, f"S{n}"), "archive_version": version}
         for n, name in enumerate(("zimmer", "depuy", "zimmer"))
     ]
     output = write_output(tmp_path / "out", rows, package.id)

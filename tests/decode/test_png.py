@@ -108,7 +108,7 @@ def damaged() -> dict[str, bytes]:
         )
     ]
     return {
-        "its check sum is wrong": with_pixels(data, stream[:-1] + bytes([stream[-1] ^ 1])),
+        "its checksum is wrong": with_pixels(data, stream[:-1] + bytes([stream[-1] ^ 1])),
         "it ends early": with_pixels(data, stream[:-20]),
         "it has a line too few": with_pixels(data, zlib.compress(lines[:-31])),
         "it has a line too many": with_pixels(data, zlib.compress(lines + bytes(31))),
@@ -127,7 +127,7 @@ def test_what_is_not_as_it_should_be_is_left_to_pillow(what: str) -> None:
 
 
 def test_a_large_picture_is_left_to_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(png_module, "MOST_STORED_BYTES", 40 * 31)
+    monkeypatch.setattr(png_module, "MAX_STORED_BYTES", 40 * 31)
     fits, larger = png(noise(40, 30, "L")), png(noise(41, 30, "L"))
     assert store_pixels(fits, png_frame(fits)) is not fits
     assert store_pixels(larger, png_frame(larger)) is larger

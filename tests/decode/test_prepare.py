@@ -397,7 +397,7 @@ def test_a_colourful_capture_without_modality_is_no_radiograph() -> None:
     colour = np.stack([grey8(), grey8()[::-1], grey8()[:, ::-1]], axis=-1)
     data = dicom(colour, Modality=None, SOPClassUID=SECONDARY_CAPTURE)
     assert reason_of(data) is Reason.NOT_A_RADIOGRAPH
-    assert reason_of(dicom(colour)) is None  # a CR says that it is one
+    assert reason_of(dicom(colour)) is None  # a CR states that it is one
 
 
 def test_palette_colour() -> None:

@@ -185,7 +185,7 @@ def test_time_without_a_core_is_not_the_members(monkeypatch: pytest.MonkeyPatch)
         child = pid_of(process)
         begun = time.monotonic()
         # As on a machine whose cores others hold: the child is stopped, and for the first two
-        # seconds Linux says that it was ready to run.
+        # seconds Linux states that it was ready to run.
         monkeypatch.setattr(
             sandbox, "_kept_waiting_s", lambda pid: min(2.0, time.monotonic() - begun)
         )

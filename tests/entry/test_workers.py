@@ -10,7 +10,7 @@ from jobs.entry.cluster import place_workers
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
-    """What Ray says that there is: 4 CPUs, more where a test adds it."""
+    """What Ray states that there is: 4 CPUs, more where a test adds it."""
     there = {"CPU": 4.0}
     monkeypatch.setattr(ray, "cluster_resources", lambda: there)
     monkeypatch.setattr(module, "possible_resources", lambda: there)

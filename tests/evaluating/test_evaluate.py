@@ -216,7 +216,7 @@ def test_against_another_package(
 
 
 def test_folders_are_labels_and_all_may_be_unknown(small_package: Path, tmp_path: Path) -> None:
-    """No image of the catalogue: novelty is measured, the rest is null and the page stands."""
+    """No image of the catalogue: novelty is measured, the rest is null and the page is there."""
     (tmp_path / "in" / "hips").mkdir(parents=True)
     for number in range(3):
         (tmp_path / "in" / "hips" / f"{number}.png").write_bytes(write_png(pixels(number)))
@@ -240,7 +240,7 @@ def test_mistakes_are_sentences(archives: Path, small_package: Path, tmp_path: P
         with pytest.raises(UsageError, match=match):
             job.main([word for pair in pairs.items() for word in pair])
 
-    fails("a folder of this machine is wanted", report="s3://bucket/report")
+    fails("a folder of this machine is expected", report="s3://bucket/report")
     fails("cannot be written", report=str(archives / "labels.csv"))
     fails("--labels cannot be read", labels=str(tmp_path / "none.csv"))
     fails("--against cannot be read", against=str(tmp_path / "none.csv"))

@@ -163,8 +163,8 @@ def test_known_implants_pass_at_the_rate_that_was_asked_for() -> None:
         (np.zeros((2, 3)), np.zeros(3, np.int64), "do not fit"),
         (np.zeros(3), np.zeros(3, np.int64), "do not fit"),
         (np.array([[0.0, math.nan]]), np.array([0]), "not finite"),
-        (np.zeros((1, 3)), np.array([3]), "0 to 2 are wanted"),
-        (np.zeros((1, 3)), np.array([-1]), "0 to 2 are wanted"),
+        (np.zeros((1, 3)), np.array([3]), "0 to 2 are expected"),
+        (np.zeros((1, 3)), np.array([-1]), "0 to 2 are expected"),
     ],
 )
 def test_senseless_input_is_refused(logits: Array, labels: Labels, message: str) -> None:

@@ -14,8 +14,8 @@ from implant_model.json_fields import Fields, parse
         (b"", "not readable as JSON"),
         (b"{", "not readable as JSON"),
         (b"\xff\xfe{}", "not readable as JSON"),
-        (b'{"a": 1, "a": 2}', "'a' stands twice"),
-        (b'{"a": {"b": 1, "b": 1}}', "'b' stands twice"),
+        (b'{"a": 1, "a": 2}', "'a' occurs twice"),
+        (b'{"a": {"b": 1, "b": 1}}', "'b' occurs twice"),
         (b'{"a": NaN}', "NaN is no number"),
         (b'{"a": -Infinity}', "-Infinity is no number"),
         (b'{"a": 1e999}', "out of range"),
@@ -53,19 +53,19 @@ def test_fields_are_taken_with_type_and_range() -> None:
 
 @pytest.mark.parametrize("value", [True, "1", None, [], 1.5, -1, 11, 10**400])
 def test_a_whole_number_is_nothing_else(value: object) -> None:
-    with pytest.raises(PackageError, match=r"f: n is .*; a whole number from 0 to 10 is wanted"):
+    with pytest.raises(PackageError, match=r"f: n is .*; a whole number from 0 to 10 is expected"):
         Fields({"n": value}, "f").whole("n", 0, 10)
 
 
 @pytest.mark.parametrize("value", [False, "1", None, [], -0.1, 1.1, 10**400])
 def test_a_number_is_nothing_else(value: object) -> None:
-    with pytest.raises(PackageError, match=r"f: n is .*; a number from 0 to 1 is wanted"):
+    with pytest.raises(PackageError, match=r"f: n is .*; a number from 0 to 1 is expected"):
         Fields({"n": value}, "f").number("n", 0, 1)
 
 
 @pytest.mark.parametrize("value", [1, None, "", "x" * 11, ["a"]])
 def test_a_text_is_nothing_else(value: object) -> None:
-    with pytest.raises(PackageError, match="a text of 1 to 10 characters is wanted"):
+    with pytest.raises(PackageError, match="a text of 1 to 10 characters is expected"):
         Fields({"t": value}, "f").text("t", 10)
 
 
@@ -74,13 +74,13 @@ def test_missing_unknown_and_wrong_shapes_are_named() -> None:
         Fields({}, "f").take("a")
     with pytest.raises(PackageError, match=r"f has unknown fields \('b'\)"):
         Fields({"b": 1}, "f").close()
-    with pytest.raises(PackageError, match=r"f is \[1\]; an object is wanted"):
+    with pytest.raises(PackageError, match=r"f is \[1\]; an object is expected"):
         Fields([1], "f")
-    with pytest.raises(PackageError, match="f: a is 1; an object is wanted"):
+    with pytest.raises(PackageError, match="f: a is 1; an object is expected"):
         Fields({"a": 1}, "f").mapping("a")
     with pytest.raises(PackageError, match="a list of 2 to 3 items"):
         Fields({"a": [1]}, "f").items("a", 2, 3)
-    with pytest.raises(PackageError, match="f: a is 3; b or c is wanted"):
+    with pytest.raises(PackageError, match="f: a is 3; b or c is expected"):
         Fields({"a": 3}, "f").choice("a", ("b", "c"))
 
 

@@ -27,7 +27,7 @@ from jobs.checks.machine import (
     check_versions,
     numbers,
 )
-from jobs.checks.nodes import SOFTWARE, Node, Told, check_nodes, judge_node, teller
+from jobs.checks.nodes import SOFTWARE, Answer, Node, check_nodes, judge_node, teller
 from jobs.checks.ray_access import check_access, check_gpu, parse_address
 from jobs.doctor import examine, main, parse_doctor
 from tests.support.object_store import ObjectStore, free_port
@@ -181,7 +181,7 @@ def overwriting_store(object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.usefixtures("overwriting_store")
 def test_store_that_overwrites_is_found() -> None:
     (finding,) = check_store("s3://bucket/out")
-    assert "overwrites objects although it is told not to" in finding
+    assert "overwrites objects although it is asked not to" in finding
     assert "choose AWS S3" in finding
 
 
@@ -235,7 +235,7 @@ def test_address_and_folder_are_those_of_ray(monkeypatch: pytest.MonkeyPatch) ->
 
 
 HERE = {"ray": "2.60.0", "torch": "2.10.0", SOFTWARE: "0.1.0"}
-AS_HERE = Told(HERE, "/tmp/ray", 20 * 10**9)
+AS_HERE = Answer(HERE, "/tmp/ray", 20 * 10**9)
 
 
 def judged(**changes: Any) -> list[str]:
@@ -251,8 +251,8 @@ def test_node_that_differs_is_one_sentence() -> None:
     old = {"ray": "2.54.0", "torch": None, SOFTWARE: "0.0.9"}
     (finding,) = judged(versions=old)
     assert finding == (
-        "Node 10.0.0.2 has other packages than this machine (ray 2.54.0 where 2.60.0 is wanted; "
-        "torch is missing where 2.10.0 is wanted; implant_model 0.0.9 where 0.1.0 is wanted); "
+        "Node 10.0.0.2 has other packages than this machine (ray 2.54.0 where 2.60.0 is expected; "
+        "torch is missing where 2.10.0 is expected; implant_model 0.0.9 where 0.1.0 is expected); "
         "install requirements.lock on both."
     )
     (finding,) = judged(free=10**9)

@@ -64,7 +64,7 @@ def test_folding_twice_is_folding_once(text: str) -> None:
     ],
 )
 def test_a_name_stands_for_one_implant(second: Implant) -> None:
-    with pytest.raises(UsageError, match="stands for two implants, 'depuy-corail' and"):
+    with pytest.raises(UsageError, match="means two implants, 'depuy-corail' and"):
         Catalogue((CORAIL, second))
 
 
@@ -90,9 +90,9 @@ def test_an_mr_note_needs_its_source() -> None:
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        ([], "a list of 1 to 10000 items is wanted"),
-        ({"a": 1}, "a list of 1 to 10000 items is wanted"),
-        ([1], r"implants\[0\] is 1; an object is wanted"),
+        ([], "a list of 1 to 10000 items is expected"),
+        ({"a": 1}, "a list of 1 to 10000 items is expected"),
+        ([1], r"implants\[0\] is 1; an object is expected"),
         ([{"name": "a", "joint": "hip"}], "lacks the field 'manufacturer'"),
         ([{"name": "a", "joint": "hip", "manufacturer": "x", "colour": "b"}], "unknown fields"),
         ([{"name": 3, "joint": "hip", "manufacturer": "x"}], "name is 3"),

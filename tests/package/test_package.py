@@ -250,7 +250,7 @@ def test_another_format_version_is_refused(folder: Path, version: object) -> Non
 @pytest.mark.parametrize("document", [[], 1, "x", None, {}, {"format": "onnx"}])
 def test_another_document_is_refused(folder: Path, document: object) -> None:
     write(folder, document)
-    refused(folder, "an object is wanted|does not say that its format is 'implant-package'")
+    refused(folder, "an object is expected|does not say that its format is 'implant-package'")
 
 
 BAD_NAMES = [
@@ -306,7 +306,7 @@ def test_a_file_serves_once(folder: Path, name: str) -> None:
 def test_a_name_twice_in_the_json_is_refused(folder: Path) -> None:
     path = folder / "package.json"
     path.write_text(path.read_text().replace('"name": "sample",', '"name": "a", "name": "sample",'))
-    refused(folder, "'name' stands twice")
+    refused(folder, "'name' occurs twice")
 
 
 def test_absurd_sizes_are_refused_before_anything_is_read(folder: Path) -> None:

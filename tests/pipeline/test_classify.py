@@ -125,7 +125,7 @@ def test_submitted_job_ends_as_on_a_laptop(
 
     put(object_store, bucket, {"in/cut.tar": tar_of(members)[:9000]})
     done = ray_cluster.submit(*command)
-    assert done.returncode == 1  # all that `ray job submit` says of a code that is not 0
+    assert done.returncode == 1  # all that `ray job submit` states of a code that is not 0
     assert "classify: exit code 3" in done.stdout
     assert "cut.tar: salvaged (truncated)" in done.stdout
 
@@ -201,7 +201,7 @@ def test_each_broken_archive_gets_its_status_and_its_sentence(
 
 
 def encrypted_zip() -> bytes:
-    """A zip of one stored entry whose flag says that it is encrypted."""
+    """A zip of one stored entry whose flag states that it is encrypted."""
     data = bytearray(zip_of({"a.png": png(1)}))
     for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         data[data.index(signature) + offset] |= 1

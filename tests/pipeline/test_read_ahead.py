@@ -75,7 +75,7 @@ def test_what_is_large_or_not_to_be_had_waits_for_its_turn(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "MOST_AHEAD_BYTES", 10)
+    monkeypatch.setattr(module, "MAX_AHEAD_BYTES", 10)
     assert len(list(read_ahead(group, recipe(tmp_path)))) == COUNT
     assert fault_proxy.sent("GET", "/in/") == []
 

@@ -1,4 +1,4 @@
-"""Rounds over a plan, with stages that lose what the test says; real tables on disk."""
+"""Rounds over a plan, with stages that lose what the test states; real tables on disk."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

@@ -55,7 +55,7 @@ def test_a_radiograph_is_explained(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """What is printed is what the classifier says of the preprocessed picture."""
+    """What is printed is what the classifier states of the preprocessed picture."""
     picture = tmp_path / "why.png"
     assert (
         job.main(["--model", str(with_segmenter), str(radiograph), "--output", str(picture)]) == 0
@@ -63,12 +63,12 @@ def test_a_radiograph_is_explained(
     printed = capsys.readouterr().out
     package = load_package(str(with_segmenter))
     pixels_HW = (phantom.pixels_HW << 4) | (phantom.pixels_HW >> 8)
-    says = Classifier(package).classify(preprocess(pixels_HW, package.preprocessing)[None])
-    assert printed.startswith(f"Outcome: {says.outcomes[0]}\n")
-    assert f"Novelty {says.novelty_N[0]:.1f}" in printed
+    states = Classifier(package).classify(preprocess(pixels_HW, package.preprocessing)[None])
+    assert printed.startswith(f"Outcome: {states.outcomes[0]}\n")
+    assert f"Novelty {states.novelty_N[0]:.1f}" in printed
     assert f"threshold {package.novelty.threshold:.1f}" in printed
-    for name, share in zip(package.catalogue.names, says.probabilities_NC[0], strict=True):
-        mark = "candidate" if package.catalogue.index(name) in says.candidates[0] else "no candid"
+    for name, share in zip(package.catalogue.names, states.probabilities_NC[0], strict=True):
+        mark = "candidate" if package.catalogue.index(name) in states.candidates[0] else "no candid"
         assert f"{share:.3f}  {name} (a maker), {mark}" in printed
     assert DISCLAIMER in printed
     assert "DOE" not in printed
@@ -124,8 +124,8 @@ def test_mistakes_are_sentences(radiograph: Path, small_package: Path, tmp_path:
     before = radiograph.read_bytes()
     fails("is there already; choose another name", output=radiograph)
     assert radiograph.read_bytes() == before, "a radiograph is not drawn over"
-    fails("a .png on this machine is wanted", output=tmp_path / "o.jpg")
-    fails("a .png on this machine is wanted", output="s3://bucket/o.png")
+    fails("a .png on this machine is expected", output=tmp_path / "o.jpg")
+    fails("a .png on this machine is expected", output="s3://bucket/o.png")
     fails("The folder of --output", output=tmp_path / "nowhere" / "o.png")
     fails("IMAGE cannot be read", image=tmp_path / "missing.dcm", output=tmp_path / "o.png")
     two = tmp_path / "two.tar"

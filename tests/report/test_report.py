@@ -1,4 +1,4 @@
-"""The page of a run: what it says, that data cannot act in it, and that it loads nothing."""
+"""The page of a run: what it states, that data cannot act in it, and that it loads nothing."""
 
 import base64
 import hashlib
@@ -20,7 +20,7 @@ from jobs.entry.command import DISCLAIMER
 from jobs.report import wording
 from jobs.report.comparison import NOT_IN_CATALOGUE, Comparison, Judged, compare
 from jobs.report.figures import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, histogram
-from jobs.report.page import MOST_LISTED, percent, plain, render_run
+from jobs.report.page import MAX_LISTED, percent, plain, render_run
 from jobs.report.run_facts import IncompleteArchive, RunFacts, read_facts
 from tests.support.browser import lay_out
 from tests.support.sample_output import BEGUN, ENDED, MODEL, OTHER_MODEL, publish_sample
@@ -186,11 +186,11 @@ def test_counts_are_on_the_page() -> None:
 
 def test_long_lists_are_cut_and_say_so() -> None:
     failed = ArchiveStatus.FAILED
-    many = [IncompleteArchive(f"{i:04}.tar", failed, None, 0) for i in range(MOST_LISTED + 7)]
+    many = [IncompleteArchive(f"{i:04}.tar", failed, None, 0) for i in range(MAX_LISTED + 7)]
     page = render_run(replace(some_facts(), incomplete=many), title="Run")
     assert "7 more are in the table archives" in page
-    assert f"{MOST_LISTED - 1:04}.tar" in page
-    assert f"{MOST_LISTED:04}.tar" not in page
+    assert f"{MAX_LISTED - 1:04}.tar" in page
+    assert f"{MAX_LISTED:04}.tar" not in page
 
 
 def test_output_without_any_image_has_a_page() -> None:
@@ -277,7 +277,7 @@ def test_histogram_stacks_all_values_inside_its_axes() -> None:
     assert [sum(bin.counts[k] for bin in figure.bins) for k in (0, 1)] == [4, 1]
     assert figure.bins[-1].counts == [3, 1]
     last = [bar for bar in figure.bars if bar.x > WIDTH / 2]
-    assert last[1].y + last[1].height == pytest.approx(last[0].y)  # one stands on the other
+    assert last[1].y + last[1].height == pytest.approx(last[0].y)  # one is there on the other
     for bar in figure.bars:
         assert bar.x >= LEFT
         assert bar.x + bar.width <= WIDTH - RIGHT

@@ -38,7 +38,7 @@ def test_a_known_share_is_wrong(tmp_path: Path, truths: list[Truth]) -> None:
     with registry.path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == COLUMNS
-    assert len(rows) == 261, "one of the 260 stands there twice"
+    assert len(rows) == 261, "one of the 260 occurs twice"
     assert rows[-1] == rows[0]
     assert len(registry.wrong) == 12 == round(0.05 * 240)
     assert len(registry.wrong & registry.visible) == 8 == round(0.05 * 160)

@@ -268,7 +268,7 @@ def test_read_bytes_has_a_bound(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_no_object(tmp_path: Path) -> None:
-    with pytest.raises(NotFoundError, match="is a folder; a file is wanted"):
+    with pytest.raises(NotFoundError, match="is a folder; a file is expected"):
         stat(str(tmp_path))
     assert exists(str(tmp_path)) is None
 

@@ -98,7 +98,7 @@ def test_list_of_nothing(bucket: str) -> None:
 def test_what_is_absent_is_not_found(bucket: str) -> None:
     with pytest.raises(NotFoundError, match="Cannot read .*absent.* answered 404; check"):
         stat(f"s3://{bucket}/absent")
-    with pytest.raises(NotFoundError, match="is a bucket; an object in it is wanted"):
+    with pytest.raises(NotFoundError, match="is a bucket; an object in it is expected"):
         stat(f"s3://{bucket}")
     with pytest.raises(NotFoundError, match="NoSuchKey"):
         open_object(ObjectInfo(f"s3://{bucket}/absent", 4, "0" * 32)).read_at(0, 4)

@@ -48,7 +48,7 @@ def test_normalise_makes_a_path_absolute(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("uri", "message"),
     [
-        ("gs://bucket/a", "scheme 'gs'; a path, file:///path or s3://bucket/key is wanted"),
+        ("gs://bucket/a", "scheme 'gs'; a path, file:///path or s3://bucket/key is expected"),
         ("s3a://bucket/a", "scheme 's3a'"),
         ("https://host/a.tar", "scheme 'https'"),
         ("s3:/bucket/a", "lacks the '//'"),

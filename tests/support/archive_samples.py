@@ -149,7 +149,7 @@ def header(
     prefix: bytes = b"",
     **at: bytes,
 ) -> bytes:
-    """A header block with a right check sum; `at` sets bytes, as in `at_482=b"1"`."""
+    """A header block with a right checksum; `at` sets bytes, as in `at_482=b"1"`."""
     block = bytearray(512)
     block[0 : len(name)] = name
     block[100:124] = b"0000644\x000000000\x000000000\x00"

@@ -1,4 +1,4 @@
-"""Seals of the tables: what they find, and that a run sets what is missing."""
+"""Checksums of the tables: what they find, and that a run sets what is missing."""
 
 import itertools
 from pathlib import Path
@@ -9,7 +9,7 @@ from deltalake import DeltaTable
 from implant_model import storage
 from implant_model.errors import StorageError
 from implant_model.storage.uri import local_path
-from jobs.tables.checksums import SealReport, check_seals, seal
+from jobs.tables.checksums import ChecksumReport, check_checksums, write_checksums
 from jobs.tables.publish import RunIdentity, Tables
 from jobs.tables.verification import verify_output
 from tests.support.sample_output import MODEL, OTHER_MODEL, publish_sample
@@ -17,43 +17,43 @@ from tests.support.sample_output import MODEL, OTHER_MODEL, publish_sample
 
 @pytest.fixture
 def output(tmp_path: Path) -> str:
-    """Four entries of each log, all sealed: the table, its schema version, two commits of rows."""
+    """Four entries of each log, all with checksums: table, schema version, two commits of rows."""
     publish_sample(tmp_path)
     return publish_sample(tmp_path, OTHER_MODEL)
 
 
-def seals_of(output: str, table: str) -> list[Path]:
+def checksums_of(output: str, table: str) -> list[Path]:
     return sorted(Path(local_path(output)).joinpath("_seals", table).iterdir())
 
 
-def test_each_commit_has_one_seal(output: str) -> None:
+def test_each_commit_has_one_checksum_file(output: str) -> None:
     for table in ("predictions", "archives"):
-        assert [path.stem for path in seals_of(output, table)] == [f"{n:020}" for n in range(4)]
-    before = {path: path.read_bytes() for path in seals_of(output, "archives")}
-    seal(output)
-    assert {path: path.read_bytes() for path in seals_of(output, "archives")} == before
-    assert check_seals(output) == SealReport((), ())
+        assert [path.stem for path in checksums_of(output, table)] == [f"{n:020}" for n in range(4)]
+    before = {path: path.read_bytes() for path in checksums_of(output, "archives")}
+    write_checksums(output)
+    assert {path: path.read_bytes() for path in checksums_of(output, "archives")} == before
+    assert check_checksums(output) == ChecksumReport((), ())
 
 
 @pytest.mark.parametrize("lost", [[3], [2, 3], [0, 1, 2, 3]])
 def test_seals_that_a_dead_run_left_out_are_named_and_then_set(
     output: str, lost: list[int]
 ) -> None:
-    seals = seals_of(output, "archives")
+    checksums = checksums_of(output, "archives")
     for version in lost:
-        seals[version].unlink()
+        checksums[version].unlink()
     findings = verify_output(output).findings
     assert len(findings) == len(lost)
-    assert all(seals[n].name in finding for n, finding in zip(lost, findings, strict=True))
-    Tables(output, RunIdentity(MODEL, "c0", "0.1.0", "run-2")).seal()
-    assert seals_of(output, "archives") == seals
+    assert all(checksums[n].name in finding for n, finding in zip(lost, findings, strict=True))
+    Tables(output, RunIdentity(MODEL, "c0", "0.1.0", "run-2")).write_checksums()
+    assert checksums_of(output, "archives") == checksums
     assert verify_output(output).findings == ()
 
 
-def test_a_bit_that_flips_on_the_way_is_not_sealed(
+def test_a_bit_that_flips_on_the_way_is_not_recorded(
     output: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for path in seals_of(output, "archives"):
+    for path in checksums_of(output, "archives"):
         path.unlink()
     read, flips = storage.read_bytes, iter([True, False, False, True])
 
@@ -63,15 +63,15 @@ def test_a_bit_that_flips_on_the_way_is_not_sealed(
         return bytes([data[0] ^ 1]) + data[1:] if wrong else data
 
     monkeypatch.setattr(storage, "read_bytes", read_bytes)
-    seal(output)
+    write_checksums(output)
     monkeypatch.undo()
-    assert check_seals(output) == SealReport((), ())
+    assert check_checksums(output) == ChecksumReport((), ())
 
 
-def test_a_file_that_reads_differently_each_time_is_not_sealed(
+def test_a_file_that_reads_differently_each_time_is_not_recorded(
     output: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for path in seals_of(output, "archives"):
+    for path in checksums_of(output, "archives"):
         path.unlink()
     read, numbers = storage.read_bytes, itertools.count()
 
@@ -80,7 +80,7 @@ def test_a_file_that_reads_differently_each_time_is_not_sealed(
 
     monkeypatch.setattr(storage, "read_bytes", read_bytes)
     with pytest.raises(StorageError, match="reads differently each time"):
-        seal(output)
+        write_checksums(output)
 
 
 def test_entry_of_the_log_that_is_gone_is_named(output: str) -> None:
@@ -89,16 +89,16 @@ def test_entry_of_the_log_that_is_gone_is_named(output: str) -> None:
     assert any(f"{entry.name}: it is gone" in line for line in verify_output(output).findings)
 
 
-def test_checkpoint_is_sealed_with_its_version(output: str) -> None:
+def test_checkpoint_is_recorded_with_its_version(output: str) -> None:
     table = Path(local_path(output), "archives")
-    seals_of(output, "archives")[3].unlink()
+    checksums_of(output, "archives")[3].unlink()
     DeltaTable(str(table)).create_checkpoint()
-    seal(output)
+    write_checksums(output)
     assert verify_output(output).findings == ()
     for name in (f"{3:020}.checkpoint.parquet", "_last_checkpoint"):
         path = table / "_delta_log" / name
         whole = path.read_bytes()
         path.write_bytes(whole[:20] + bytes([whole[20] ^ 1]) + whole[21:])
-        assert any(name in line for line in check_seals(output).damaged)
+        assert any(name in line for line in check_checksums(output).damaged)
         path.write_bytes(whole)
-    assert check_seals(output) == SealReport((), ())
+    assert check_checksums(output) == ChecksumReport((), ())

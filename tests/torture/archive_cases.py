@@ -90,7 +90,7 @@ def sparse_gnu() -> bytes:
 
 
 def lying_pax_size() -> bytes:
-    """The pax header says another size than the member's own header: the first one counts."""
+    """The pax header states another size than the member's own header: the first one counts."""
     inner = picture_entry(1, b"inner.png")
     return pax((b"size", b"%d" % len(inner))) + header(b"o.dcm", 0) + inner + picture_entry(2) + END
 

@@ -117,7 +117,7 @@ _SITUATIONS = """
 108 archive replaced while it is read
 110 odd keys
 111 access denied
-112 wrong check sum
+112 wrong checksum
 """
 
 

@@ -108,7 +108,7 @@ def check_damage(
     Where no error is raised and no member has a reason, all content is as it was (names as well,
     but in the body of a tar's long name, which nothing proves). Else each member that passes for
     whole has the content of one, and at most one (`most_lost`) fell to the change, unless the
-    archive itself says that it is damaged.
+    archive itself states that it is damaged.
     """
     good = [member for member in reading.members if member.reason is None]
     contents = [data for _, data in files]

@@ -60,7 +60,7 @@ def classify(arguments: Sequence[str], *, lease: bool = True) -> int:
         options.inputs, tables.records(), options.retry, options.limit, options.redo_older
     )
     if not plan.todo:
-        tables.seal()
+        tables.write_checksums()
         return exit_code(plan, [], options.max_rejected)
     storage.probe(options.output)
     classifier = Classifier(package)

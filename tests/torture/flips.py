@@ -17,7 +17,7 @@ SHARE_OF_MODEL: Final = 0.2
 
 
 def flip_bits(folder: Path, *, thorough: bool = False) -> Tally:
-    """Random flips in data files, logs, seals and a model's files: `verify`, or loading, names it.
+    """Random flips in data files, logs, checksums and a model's files: each is named.
 
     Args:
         folder: An empty one to work in.
@@ -52,7 +52,7 @@ def _verify(output: str) -> str:
 
 
 def _load(folder: Path, model: str) -> str:
-    """What loading says; a manifest that still makes sense is that of another model."""
+    """What loading states; a manifest that still makes sense is that of another model."""
     try:
         loaded = load_package(storage.normalise(str(folder)))
         check_weights(loaded)

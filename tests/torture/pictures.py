@@ -113,7 +113,7 @@ CASES = (
     Case(73, "PNG grey with alpha", with_alpha),
     Case(73, "PNG RGBA", in_mode("RGBA")),
     Case(74, "PNG bit flip", lambda: flipped(encoded(grey8(), "PNG"), 300), CORRUPT),
-    Case(74, "PNG check sum of its header", lambda: bad_crc(b"IHDR"), CORRUPT),
+    Case(74, "PNG checksum of its header", lambda: bad_crc(b"IHDR"), CORRUPT),
     Case(74, "PNG of colour type 5", lambda: png_of(80, 96, 8, 5), CORRUPT),
     Case(74, "PNG of 0 columns", lambda: png_of(0, 10), CORRUPT),
     Case(75, "APNG", apng, Reason.MULTI_FRAME),

@@ -129,7 +129,7 @@ def float_pixels() -> bytes:
 
 
 def twelve_bit_jpeg() -> bytes:
-    """A baseline stream whose header says 12 bits."""
+    """A baseline stream whose header states 12 bits."""
     stream = bytearray(encoded(grey8(), "JPEG"))
     start = bytes(stream).index(b"\xff\xc0")
     stream[start : start + 2], stream[start + 4] = b"\xff\xc1", 12
@@ -182,7 +182,7 @@ CASES = (
     Case(49, "index outside the palette", lambda: palette(128)),
     Case(
         49,
-        "palette shorter than it says",
+        "palette shorter than it states",
         lambda: palette(256, BluePaletteColorLookupTableData=b"\0\0"),
         CORRUPT,
     ),

@@ -63,11 +63,11 @@ class Protocol:
             return version, 0
         if not record.units:
             return version, record.attempt + 1
-        if self.stands(record, predictions.files):
+        if self.has_rows(record, predictions.files):
             return None
         return version, record.attempt
 
-    def stands(self, record: Row, files: frozenset[Path]) -> bool:
+    def has_rows(self, record: Row, files: frozenset[Path]) -> bool:
         """Whether the rows that a record speaks of are in the table."""
         return {path for path, _ in record.units} <= files
 
@@ -276,7 +276,7 @@ class RowFirst(Protocol):
 class TrustedRecord(Protocol):
     """A record alone shows that an archive is done, whatever the other table has."""
 
-    def stands(self, record: Row, files: frozenset[Path]) -> bool:
+    def has_rows(self, record: Row, files: frozenset[Path]) -> bool:
         return True
 
 

@@ -10,8 +10,8 @@ from tests.torture.protocol import MUTANTS, Changed, Protocol, Steps
 from tests.torture.protocol_world import Violation, World
 from tests.torture.tally import Tally
 
-MOST_STEPS: Final = 100
-MOST_RUNS: Final = 3
+MAX_STEPS: Final = 100
+MAX_RUNS: Final = 3
 """Runs at the same time."""
 
 
@@ -48,7 +48,7 @@ class Play:
 
     def play(self) -> None:
         """Disturbs the runs, lets them end, and runs once more undisturbed; raises Violation."""
-        for _ in range(MOST_STEPS):
+        for _ in range(MAX_STEPS):
             self.disturb()
             self.world.check()
         while self.live:
@@ -65,7 +65,7 @@ class Play:
     def disturb(self) -> None:
         """One step of one run, or something that happens to it or to the archive."""
         kind = self.rng.random()
-        if not self.live or (kind < 0.05 and len(self.live) < MOST_RUNS):
+        if not self.live or (kind < 0.05 and len(self.live) < MAX_RUNS):
             self.start()
         elif (kind := kind - 0.05) < self.replacements:
             self.replace_archive()
@@ -73,7 +73,7 @@ class Play:
             self.live.remove(self.rng.choice(self.live))
             self.crashed = True
         else:  # the first ones are favoured: the last one pauses for long
-            place = min(self.rng.randrange(MOST_RUNS * self.patience), len(self.live) - 1)
+            place = min(self.rng.randrange(MAX_RUNS * self.patience), len(self.live) - 1)
             self.advance(self.live[-1 - place], lost=kind - self.crashes < self.losses)
 
     def start(self) -> None:

@@ -28,7 +28,7 @@ class Run:
 
     Attributes:
         process: The child.
-        log: Takes what it says.
+        log: Takes what it states.
     """
 
     process: BaseProcess
@@ -55,7 +55,7 @@ def start(
     """Starts a run.
 
     Args:
-        log: File for what it says.
+        log: File for what it states.
         arguments: Those of `classify`.
         environment: Variables for the run, beside those of this process's AWS settings.
         lease: Whether it respects and holds the lease of the output.

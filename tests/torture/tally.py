@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-MOST_LISTED: Final = 20
+MAX_LISTED: Final = 20
 
 
 @dataclass
@@ -44,7 +44,7 @@ def table(tallies: Sequence[Tally]) -> str:
     tried, failed = sum(t.tried for t in tallies), sum(len(t.failures) for t in tallies)
     lines.append(f"{'all':<58} {tried:>7,} {tried - failed:>8,} {failed:>7,}")
     for tally in tallies:
-        lines += tally.failures[:MOST_LISTED]
-        if len(tally.failures) > MOST_LISTED:
-            lines.append(f"{tally.what}: ... {len(tally.failures) - MOST_LISTED:,} more.")
+        lines += tally.failures[:MAX_LISTED]
+        if len(tally.failures) > MAX_LISTED:
+            lines.append(f"{tally.what}: ... {len(tally.failures) - MAX_LISTED:,} more.")
     return "\n".join(lines)

@@ -197,7 +197,7 @@ def test_the_folder_that_counts(name: str, member: str, label: str | None) -> No
         ("all.zip", "24_7.png", "zimmer-biomet-oxford"),
         ("all.zip", "09_0001.png", None),  # no implant of OrthoNet's has this number
         ("all.zip", "01_0001.jpg", None),
-        ("stem/01_0001.png", "01_0001.png", "stem"),  # a folder says it first
+        ("stem/01_0001.png", "01_0001.png", "stem"),  # a folder states it first
     ],
 )
 def test_orthonets_own_names(name: str, member: str, label: str | None) -> None:

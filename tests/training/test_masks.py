@@ -238,7 +238,7 @@ def test_a_folder_of_masks_must_be_there_and_be_the_sets(tmp_path: Path) -> None
         find_files(labelled_set("0.dcm"), str(tmp_path / "none"))
     assert find_files(labelled_set("0.dcm"), str(tmp_path)) == ({}, 0)
     (tmp_path / "knee.png").touch()
-    with pytest.raises(UsageError, match=r"None of the 1 masks .* hips.tar/0.dcm.png are wanted"):
+    with pytest.raises(UsageError, match=r"None of the 1 masks .* hips.tar/0.dcm.png are expected"):
         find_files(labelled_set("0.dcm"), str(tmp_path))
 
 

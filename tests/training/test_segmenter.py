@@ -18,7 +18,7 @@ from implant_model.package.catalogue import ORTHONET
 from implant_model.phantoms.render import render
 from training.fit.augment import Augmentation
 from training.fit.segmenter import (
-    LEAST_MASKS,
+    MIN_MASKS,
     SegmenterSettings,
     fit_segmenter,
     overlap_loss,
@@ -168,8 +168,8 @@ def test_every_image_is_drawn(training_part: tuple[Images, Masks]) -> None:
 
 def test_too_few_masks_are_refused(training_part: tuple[Images, Masks]) -> None:
     images_NSS, masks_NSS = some(training_part, 20)
-    masks_NSS[LEAST_MASKS - 1 :] = False
-    with pytest.raises(UsageError, match=rf"7 masks to learn from; {LEAST_MASKS} are wanted"):
+    masks_NSS[MIN_MASKS - 1 :] = False
+    with pytest.raises(UsageError, match=rf"7 masks to learn from; {MIN_MASKS} are expected"):
         fit_segmenter(images_NSS, masks_NSS, TINY, GENTLE)
     with pytest.raises(ValueError, match="one shape is"):
         fit_segmenter(images_NSS, masks_NSS[:5], TINY, GENTLE)

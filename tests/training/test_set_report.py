@@ -6,8 +6,8 @@ import pytest
 from training.config import SplitSettings
 from training.data.divide import Division, divide
 from training.data.labelled import LabelledSet
-from training.data.set_report import describe_classes, describe_cues, describe_links
-from training.data.shortcuts import probe_cues
+from training.data.set_report import describe_classes, describe_links, describe_shortcuts
+from training.data.shortcuts import probe_shortcuts
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +55,8 @@ def test_a_cue_that_gives_classes_away_is_warned_of(
     labelled: LabelledSet, division: Division
 ) -> None:
     def lines(sizes_N2: np.ndarray) -> list[str]:
-        found = probe_cues(labelled.images_NSS, sizes_N2, labelled.labels_N, division.groups_N)
-        return list(describe_cues(found))
+        found = probe_shortcuts(labelled.images_NSS, sizes_N2, labelled.labels_N, division.groups_N)
+        return list(describe_shortcuts(found))
 
     told = lines(labelled.sizes_N2)
     assert told[2].startswith("  stored size: 1.000 (0.95")

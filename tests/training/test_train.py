@@ -26,7 +26,7 @@ from training.data.divide import divide
 from training.data.gather import load_set
 from training.data.labelled import Excluded, LabelledSet
 from training.data.labels import read_labels
-from training.data.shortcuts import probe_cues
+from training.data.shortcuts import probe_shortcuts
 from training.fit.loop import draw_order, learning_rate, parameter_groups, take_weights
 from training.metrics import wilson
 
@@ -55,7 +55,7 @@ def test_settings_are_read_from_toml_and_json_alike(tmp_path: Path) -> None:
         ({"split": {"calibration": 0.6, "test": 0.4}}, "less than 1"),
         ({"augment": {"flip": 2}}, "augment.flip is 2"),
         ({"network": {"pretrained": True, "start_from": "models/phantom"}}, "start_from"),
-        ({"implants": {"a": 3}}, "implants.a is 3; a table is wanted"),
+        ({"implants": {"a": 3}}, "implants.a is 3; a table is expected"),
         ([], "the file is"),
     ],
 )
@@ -176,7 +176,9 @@ def test_a_cue_that_tells_the_class_is_found() -> None:
     labels_N = np.arange(80) % 2
     images_NSS = rng.integers(60, 200, (80, 16, 16), dtype=np.uint8)
     sizes_N2 = np.where(labels_N[:, None] == 1, rng.integers(300, 900, (80, 1)), 250)
-    report = probe_cues(images_NSS, np.repeat(sizes_N2, 2, axis=1)[:, :2], labels_N, np.arange(80))
+    report = probe_shortcuts(
+        images_NSS, np.repeat(sizes_N2, 2, axis=1)[:, :2], labels_N, np.arange(80)
+    )
     assert report.native.value > 0.95
     assert report.seen.high < 0.8
     assert report.majority.value == 0.5
@@ -185,7 +187,7 @@ def test_a_cue_that_tells_the_class_is_found() -> None:
 def test_equal_cues_vote_together_and_not_by_the_order_of_files() -> None:
     labels_N = np.array([0] * 20 + [1] * 60)  # sorted by class, all of one size
     images_NSS = np.random.default_rng(0).integers(0, 255, (80, 16, 16), dtype=np.uint8)
-    report = probe_cues(images_NSS, np.full((80, 2), 250), labels_N, np.arange(80))
+    report = probe_shortcuts(images_NSS, np.full((80, 2), 250), labels_N, np.arange(80))
     assert report.native.value == report.majority.value == 0.75
 
 
@@ -193,7 +195,7 @@ def test_a_cues_share_is_no_surer_than_its_groups() -> None:
     labels_N, groups_N = np.arange(90) // 3 % 2, np.arange(90) // 3
     images_NSS = np.random.default_rng(0).integers(60, 200, (90, 16, 16), dtype=np.uint8)
     sizes_N2 = np.where(labels_N[:, None] == 1, 900, 250).repeat(2, axis=1)
-    report = probe_cues(images_NSS, sizes_N2, labels_N, groups_N)
+    report = probe_shortcuts(images_NSS, sizes_N2, labels_N, groups_N)
     assert report.native.value == 1.0
     assert report.native.low == pytest.approx(wilson(30, 30).low)
     assert report.majority.low < wilson(45, 90).low

@@ -20,7 +20,7 @@ ROWS_AT_ONCE = 1024
 
 
 def perceptual_hash(image_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Hashes one grey image: uint8 (32,), 256 bits, of the frequencies row by row."""
+    """Hash one grey image: uint8 (32,), 256 bits, of the frequencies row by row."""
     small = cv2.resize(image_HW, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA)
     low = cv2.dct(small.astype(np.float32))[:FREQUENCIES, :FREQUENCIES].ravel()
     low[0] = 0  # the mean grey: exposure, not content
@@ -28,12 +28,12 @@ def perceptual_hash(image_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def perceptual_hashes(images_NHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Hashes a set: uint8 (N, 32)."""
+    """Hash a set: uint8 (N, 32)."""
     return np.stack([perceptual_hash(image_HW) for image_HW in images_NHW])
 
 
 def near_pairs(hashes_NB: NDArray[np.uint8], most_bits: int) -> list[tuple[int, int]]:
-    """Finds all pairs (lower, higher position) whose hashes differ in at most `most_bits` bits."""
+    """Find all pairs (lower, higher position) whose hashes differ in at most `most_bits` bits."""
     words_NW = np.ascontiguousarray(hashes_NB).view(np.uint64)
     pairs: list[tuple[int, int]] = []
     for start in range(0, len(words_NW), ROWS_AT_ONCE):
@@ -48,7 +48,7 @@ def near_pairs(hashes_NB: NDArray[np.uint8], most_bits: int) -> list[tuple[int, 
 
 
 def duplicate_groups(images_NHW: NDArray[np.uint8], most_bits: int) -> NDArray[np.int64]:
-    """Groups near duplicates, as far as the links reach.
+    """Group near duplicates, as far as the links reach.
 
     Args:
         images_NHW: Preprocessed images.

@@ -67,7 +67,7 @@ class Gathered:
 def list_images(
     roots: Sequence[str], besides: Collection[str] = ()
 ) -> list[tuple[ObjectInfo, str]]:
-    """Lists what may hold images, each object once, with its path below the root it was found at.
+    """List what may hold images, each object once, with its path below the root it was found at.
 
     Args:
         roots: Archives, radiographs, folders or prefixes.
@@ -96,7 +96,7 @@ def gather(
     spec: Preprocessing,
     limits: Limits,
 ) -> Gathered:
-    """Reads, decodes and preprocesses what `list_images` found, see `load_set`.
+    """Read, decodes and preprocesses what `list_images` found, see `load_set`.
 
     Raises:
         UsageError: The labels speak of an archive that is not there.
@@ -131,7 +131,7 @@ def _gather(
     decoder: DecodeProcess,
     limits: Limits,
 ) -> None:
-    """Adds the images of one archive or loose radiograph, and lists what it cannot add."""
+    """Add the images of one archive or loose radiograph, and lists what it cannot add."""
     seen: set[str] = set()
     try:
         with storage.open_object(info) as reader:
@@ -198,7 +198,7 @@ def load_set(
     limits: Limits,
     cache: Path,
 ) -> LabelledSet:
-    """Reads a labelled set, or takes it from the cache where nothing has changed.
+    """Read a labelled set, or takes it from the cache where nothing has changed.
 
     Args:
         roots: Archives, radiographs, folders or prefixes.

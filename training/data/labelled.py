@@ -28,7 +28,7 @@ DIGEST_BYTES: Final = 8
 
 
 def content_digest(data: bytes | memoryview) -> str:
-    """Names the content of an image's file: the first 64 bits of its SHA-256, hexadecimal."""
+    """Name the content of an image's file: the first 64 bits of its SHA-256, hexadecimal."""
     return hashlib.sha256(data).hexdigest()[: 2 * DIGEST_BYTES]
 
 
@@ -82,7 +82,7 @@ class HasExcluded(Protocol):
 
     @property
     def excluded(self) -> Sequence[Excluded]:
-        """Image by image."""
+        """Return image by image."""
 
 
 def num_missing(held: HasExcluded) -> int:
@@ -91,12 +91,12 @@ def num_missing(held: HasExcluded) -> int:
 
 
 def unread_archives(held: HasExcluded) -> tuple[str, ...]:
-    """Archives that could not be read for the store's sake."""
+    """Return archives that could not be read for the store's sake."""
     return tuple(item.archive for item in held.excluded if item.reason in TRANSIENT)
 
 
 def write_excluded(labelled: HasExcluded, file: Path) -> None:
-    """Writes what could not be used as CSV, one row an image: archive, member, reason."""
+    """Write what could not be used as CSV, one row an image: archive, member, reason."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(["archive", "member", "reason"])
@@ -105,7 +105,7 @@ def write_excluded(labelled: HasExcluded, file: Path) -> None:
 
 
 def to_file(file: Path, labelled: LabelledSet) -> None:
-    """Writes a set whole or not at all."""
+    """Write a set whole or not at all."""
     facts = {
         "names": labelled.names,
         "places": labelled.places_N,
@@ -125,7 +125,7 @@ def to_file(file: Path, labelled: LabelledSet) -> None:
 
 
 def from_file(file: Path, fingerprint: str) -> LabelledSet:
-    """Reads what `to_file` wrote under this fingerprint."""
+    """Read what `to_file` wrote under this fingerprint."""
     with np.load(file, allow_pickle=False) as arrays:
         facts = json.loads(arrays["facts"].tobytes())
         return LabelledSet(

@@ -65,13 +65,13 @@ class Labels:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The distinct labels, sorted: the order of the classes."""
+        """Return the distinct labels, sorted: the order of the classes."""
         rows = (row for members in self.by_archive.values() for row in members.values())
         return tuple(sorted({row.label for row in rows}))
 
 
 def read_labels(uri: str, *, one_class: bool = True) -> Labels:
-    """Reads and checks a labels file.
+    """Read and check a labels file.
 
     Args:
         uri: Of the file.
@@ -89,7 +89,7 @@ def read_labels(uri: str, *, one_class: bool = True) -> Labels:
 
 
 def read_table(uri: str, option: str, *, one_class: bool = False) -> Labels:
-    """Reads the labels file that an option names; one patient may have several implants.
+    """Read the labels file that an option names; one patient may have several implants.
 
     Args:
         uri: Of the file.
@@ -139,7 +139,7 @@ def _check_columns(names: object, uri: str) -> None:
 
 
 def check_labels(rows: list[dict[str, str]], uri: str, *, one_class: bool = True) -> Labels:
-    """Makes labels of raw rows; errors are as of `read_labels`."""
+    """Make labels of raw rows; errors are as of `read_labels`."""
     if not rows:
         raise UsageError(f"The labels file {uri} has no rows; one for each image is needed.")
     by_archive: dict[str, dict[str, Label]] = {}
@@ -172,7 +172,7 @@ def _check_against(same: Label | None, patients: dict[str, Label], here: Label, 
 
 
 def match_archives(labels: Labels, names: Mapping[str, str]) -> dict[str, Mapping[str, Label]]:
-    """Finds the archive that each row speaks of.
+    """Find the archive that each row speaks of.
 
     Args:
         labels: The file's rows.
@@ -182,7 +182,7 @@ def match_archives(labels: Labels, names: Mapping[str, str]) -> dict[str, Mappin
         The rows of each archive's URI, by member.
 
     Raises:
-        UsageError: A row's archive is not there, or its path stands for two.
+        UsageError: A row's archive is not there, or its path means two.
     """
     owners: dict[str, list[str]] = {uri: [uri] for uri in names}
     for uri, name in names.items():
@@ -193,10 +193,10 @@ def match_archives(labels: Labels, names: Mapping[str, str]) -> dict[str, Mappin
         found = owners.get(archive, [])
         row = next(iter(members.values())).row
         if len(found) != 1:
-            fault = "is not among the images" if not found else "stands for two of the images"
+            fault = "is not among the images" if not found else "means two of the images"
             raise UsageError(
                 f"The archive {archive!r} of the labels file's row {row} {fault}; its path below "
-                f"--images or its whole URI is wanted, such as {next(iter(names.values()))!r}."
+                f"--images or its whole URI is expected, such as {next(iter(names.values()))!r}."
             )
         if found[0] in matched:
             raise UsageError(f"The labels file names the archive {found[0]} in two ways.")
@@ -205,7 +205,7 @@ def match_archives(labels: Labels, names: Mapping[str, str]) -> dict[str, Mappin
 
 
 def labels_of_names(members: Sequence[str]) -> list[str] | None:
-    """What the images of a set are by OrthoNet's naming; None where one has another name.
+    """Return what the images of a set are by OrthoNet's naming; None where one has another name.
 
     Args:
         members: Names of the images inside their archives, or base names of loose ones.
@@ -216,22 +216,22 @@ def labels_of_names(members: Sequence[str]) -> list[str] | None:
 
 
 def label_of_name(name: str, member: str) -> str | None:
-    """What an image is by where it lies: its folder's name, or its own in OrthoNet's naming.
+    """Return what an image is by where it lies: its folder's name, or its own in OrthoNet's naming.
 
-    Of a set whose names all are OrthoNet's `labels_of_names` says more.
+    Of a set whose names all are OrthoNet's `labels_of_names` states more.
 
     Args:
         name: Path of the archive or loose image below --images.
         member: Name inside the archive; for a loose image its own base name.
 
     Returns:
-        None where neither says anything.
+        None where neither states anything.
     """
     return folder_label(name, member) or orthonet_label(member)
 
 
 def orthonet_label(member: str) -> str | None:
-    """The implant that a name such as `04_0306.png` says, by OrthoNet's numbers.
+    """Return the implant that a name such as `04_0306.png` states, by OrthoNet's numbers.
 
     Two digits for the implant, 01 to 08 of the hip and 21 to 24 of the knee, and the image's own
     number (Patel et al. 2021, code and data). None for any other name.
@@ -241,7 +241,7 @@ def orthonet_label(member: str) -> str | None:
 
 
 def folder_label(name: str, member: str) -> str | None:
-    """The folder that directly holds an image: in the archive, or the loose image's own.
+    """Return the folder that directly holds an image: in the archive, or the loose image's own.
 
     Args:
         name: Path of the archive or loose image below --images.

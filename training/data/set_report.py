@@ -11,7 +11,7 @@ import numpy as np
 
 from training.data.divide import Division
 from training.data.labelled import LabelledSet
-from training.data.shortcuts import CueReport
+from training.data.shortcuts import ShortcutReport
 
 
 def describe_classes(labelled: LabelledSet, division: Division) -> list[str]:
@@ -31,7 +31,7 @@ def describe_classes(labelled: LabelledSet, division: Division) -> list[str]:
 
 
 def describe_links(labelled: LabelledSet, division: Division) -> list[str]:
-    """What the groups are made of, and how many of them hold two classes."""
+    """Return what the groups are made of, and how many of them hold two classes."""
     patients_N = labelled.patients_N
     known_N = patients_N >= 0
     groups = len(np.unique(division.groups_N))
@@ -53,7 +53,7 @@ def describe_links(labelled: LabelledSet, division: Division) -> list[str]:
     return lines
 
 
-def describe_cues(cues: CueReport) -> Iterator[str]:
+def describe_shortcuts(cues: ShortcutReport) -> Iterator[str]:
     """How often cues alone name the class, and a warning of each that does better than chance."""
     yield "Named rightly by the nearest neighbours in cues alone, outside the own group (95 %):"
     yield f"  always the commonest class: {cues.majority}"

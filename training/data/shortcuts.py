@@ -18,7 +18,7 @@ from training.metrics import Figure, share
 
 
 @dataclass(frozen=True)
-class CueReport:
+class ShortcutReport:
     """How much the cues tell of the class.
 
     Attributes:
@@ -32,18 +32,18 @@ class CueReport:
     seen: Figure
 
 
-def probe_cues(
+def probe_shortcuts(
     images_NSS: NDArray[np.uint8],
     sizes_N2: NDArray[np.int64],
     labels_N: NDArray[np.int64],
     groups_N: NDArray[np.int64],
-) -> CueReport:
-    """Measures how well cues alone name the class."""
+) -> ShortcutReport:
+    """Measure how well cues alone name the class."""
     sizes_N2 = np.maximum(sizes_N2, 1)
     native_NC = np.column_stack([np.log(sizes_N2), np.log(sizes_N2[:, 0] / sizes_N2[:, 1])])
     seen_NC = np.array([[black_share(image), sharpness(image)] for image in images_NSS])
     commonest = int(np.bincount(labels_N).argmax())
-    return CueReport(
+    return ShortcutReport(
         share(labels_N == commonest, groups_N),
         _nearest(native_NC, labels_N, groups_N),
         _nearest(seen_NC, labels_N, groups_N),
@@ -56,7 +56,7 @@ def black_share(image_SS: NDArray[np.uint8]) -> float:
 
 
 def sharpness(image_SS: NDArray[np.uint8]) -> float:
-    """Log of the Laplacian's variance over the picture's: how much fine detail there is."""
+    """Return log of the Laplacian's variance over the picture's: how much fine detail there is."""
     detail = cv2.Laplacian(image_SS.astype(np.float32), cv2.CV_32F)
     return math.log((float(detail.var()) + 1e-3) / (float(image_SS.var()) + 1e-3))
 

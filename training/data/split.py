@@ -32,7 +32,7 @@ class Split:
 
 
 def join_groups(*keys: Sequence[object]) -> Indices:
-    """Joins images that share any key into groups.
+    """Join images that share any key into groups.
 
     Args:
         keys: One or more sequences of the same length N; two images with an equal entry in the
@@ -60,7 +60,7 @@ def join_groups(*keys: Sequence[object]) -> Indices:
 
 
 def renumber(keys: Sequence[int]) -> Indices:
-    """Numbers distinct keys from 0 in the order of their first appearance."""
+    """Return numbers distinct keys from 0 in the order of their first appearance."""
     numbers: dict[int, int] = {}
     return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
 
@@ -68,7 +68,7 @@ def renumber(keys: Sequence[int]) -> Indices:
 def deal(
     labels_N: Indices, groups_N: Indices, shares: Sequence[float], seed: int
 ) -> NDArray[np.int64]:
-    """Deals whole groups to parts of the given shares, each class in proportion.
+    """Deal whole groups to parts of the given shares, each class in proportion.
 
     Args:
         labels_N: Class of each image, from 0.
@@ -97,7 +97,7 @@ def deal(
 def split_fractions(
     labels_N: Indices, groups_N: Indices, calibration: float, test: float, seed: int
 ) -> Split:
-    """Divides once: the given shares for calibration and test, the rest to train on."""
+    """Divide once: the given shares for calibration and test, the rest to train on."""
     parts_N = deal(labels_N, groups_N, [1 - calibration - test, calibration, test], seed)
     return Split(*(np.flatnonzero(parts_N == part) for part in range(3)))
 
@@ -110,7 +110,7 @@ def split_balanced(
     seed: int,
     names: Sequence[str],
 ) -> Split:
-    """Divides once: so many images of each class for calibration and test, the rest to train on.
+    """Divide once: so many images of each class for calibration and test, the rest to train on.
 
     Groups are taken in random order, as long as they do not overfill a part.
 
@@ -139,12 +139,12 @@ def split_balanced(
 
 
 def deal_folds(labels_N: Indices, groups_N: Indices, folds: int, seed: int) -> Indices:
-    """Deals whole groups to so many folds of one size; returns each image's fold, int64 (N,)."""
+    """Deal whole groups to so many folds of one size; return each image's fold, int64 (N,)."""
     return deal(labels_N, groups_N, [1 / folds] * folds, seed)
 
 
 def split_folds(labels_N: Indices, groups_N: Indices, folds: int, seed: int) -> list[Split]:
-    """Divides into k folds: each is the test part once and the calibration part once.
+    """Divide into k folds: each is the test part once and the calibration part once.
 
     In split f fold f tests, fold f + 1 calibrates and the k - 2 others train, so that figures
     pooled over the test parts cover every image once, none by a network or threshold that saw it.
@@ -166,7 +166,7 @@ def split_folds(labels_N: Indices, groups_N: Indices, folds: int, seed: int) -> 
 
 
 def check_split(split: Split, labels_N: Indices, groups_N: Indices, names: Sequence[str]) -> None:
-    """Proves that no group is on two sides and that every class can be trained and measured.
+    """Prove that no group is on two sides and that every class can be trained and measured.
 
     Raises:
         UsageError: A class has no image in a part that is not empty as a whole: it has too few

@@ -2,8 +2,8 @@
 
 A network that starts from a package has seen what that learned from; an image of it that tests or
 calibrates makes figures and thresholds too good. So a package records the SHA-256 of its training
-images' files, cut to 64 bits: it names them to who holds them, and says nothing to others. The same
-picture in another file is not found, nor is another picture of the same patient.
+images' files, cut to 64 bits: it names them to who holds them, and gives no information to others.
+The same picture in another file is not found, nor is another picture of the same patient.
 """
 
 import base64
@@ -24,12 +24,12 @@ Digests = frozenset[str]
 
 
 def pack_digests(digests: Collection[str]) -> str:
-    """The record of those digests, as it stands in a provenance; 11 bytes an image."""
+    """Return the record of those digests, as it is in a provenance; 11 bytes an image."""
     return base64.b64encode(bytes.fromhex("".join(sorted(set(digests))))).decode()
 
 
 def record_of(package: ModelPackage) -> Digests | None:
-    """What the package's networks learned from; None where it has no such record."""
+    """Return what the package's networks learned from; None where it has no such record."""
     record = package.provenance.get(KEY)
     try:
         data = base64.b64decode(record, validate=True) if isinstance(record, str) else b""
@@ -42,7 +42,7 @@ def record_of(package: ModelPackage) -> Digests | None:
 
 
 def learned_before(package_uri: str, labelled: LabelledSet, division: Division) -> Digests | None:
-    """Holds the package that a training starts from against what shall calibrate and test.
+    """Hold the package that a training starts from against what shall calibrate and test.
 
     Args:
         package_uri: Of `network.start_from`; "" for none.

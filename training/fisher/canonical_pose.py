@@ -30,8 +30,8 @@ HEAD_RADIUS_PX = 24.0
 RADII_PX = (12.0, 36.0)  # of a head of 224 pixels that a mask is believed
 STEM = 1.3  # radii from the head's middle at which the stem begins
 STEM_HALF_ANGLE = 0.6
-MOST_SEEN = 0.5  # share of the implants that cover a place which counts in full
-LEAST_COUNT = 0.02
+MAX_SEEN = 0.5  # share of the implants that cover a place which counts in full
+MIN_COUNT = 0.02
 DILATION_PX = 9
 SOFTENING_PX = 4.0
 
@@ -39,7 +39,7 @@ Masks = NDArray[np.bool_]
 
 
 def mask_pose(mask_SS: Masks) -> tuple[float, float, float, float] | None:
-    """Guesses where an implant lies.
+    """Guess where an implant lies.
 
     Args:
         mask_SS: True on the implant.
@@ -68,7 +68,7 @@ def mask_pose(mask_SS: Masks) -> tuple[float, float, float, float] | None:
 
 
 def learn_template(images_M1SS: Tensor, masks_MSS: Masks) -> Tensor:
-    """Returns the mean field of implants brought upright by their masks, 2HW, of length one.
+    """Return the mean field of implants brought upright by their masks, 2HW, of length one.
 
     Args:
         images_M1SS: In 0..1, of `SIDE_PX`.
@@ -111,7 +111,7 @@ def _leans(images_P1SS: Tensor, poses_P5: Tensor) -> Tensor:
 
 
 def mean_presence(masks_MSS: Masks, poses_M5: Tensor) -> Tensor:
-    """Returns how often implants cover each place of the upright view, 11HW at its quarter size.
+    """Return how often implants cover each place of the upright view, 11HW at its quarter size.
 
     Args:
         masks_MSS: Of `SIDE_PX`.
@@ -121,17 +121,17 @@ def mean_presence(masks_MSS: Masks, poses_M5: Tensor) -> Tensor:
     wide = [torch.from_numpy(cv2.dilate(mask.astype(np.uint8), square)) for mask in masks_MSS]
     seen_M1HW = upright(torch.stack(wide)[:, None].float(), poses_M5)
     mean_11HW = gaussian_blur(seen_M1HW.mean(dim=0, keepdim=True), SOFTENING_PX)
-    return (functional.avg_pool2d(mean_11HW, STEP_PX) / MOST_SEEN).clamp(LEAST_COUNT, 1)
+    return (functional.avg_pool2d(mean_11HW, STEP_PX) / MAX_SEEN).clamp(MIN_COUNT, 1)
 
 
 def find_poses(search: PoseSearch, images_N1SS: Tensor) -> Tensor:
-    """Returns the pose of each image's implant, N5."""
+    """Return the pose of each image's implant, N5."""
     poses = [search(gradient_field(image[None])) for image in images_N1SS]
     return torch.cat(poses)
 
 
 def at_side(masks_NSS: Masks) -> Masks:
-    """Returns masks at the side that the search works at."""
+    """Return masks at the side that the search works at."""
     if masks_NSS.shape[1] == SIDE_PX or not len(masks_NSS):
         return masks_NSS
     size = (SIDE_PX, SIDE_PX)

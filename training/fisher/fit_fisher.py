@@ -74,7 +74,7 @@ class FisherFit:
 
 @torch.no_grad()
 def fit_fisher(task: FisherTask) -> FisherFit:
-    """Fits everything.
+    """Fit everything.
 
     Raises:
         UsageError: No usable mask shows an implant's head.
@@ -124,7 +124,7 @@ def _fit_search(backbone: FisherBackbone, images_N1SS: Tensor, task: FisherTask)
 
 
 def _found(backbone: FisherBackbone, image_1SS: Tensor, pose_5: Tensor) -> list[Descriptors]:
-    """The descriptors of each view of an image, in half precision: there are millions."""
+    """Return the descriptors of each view of an image, in half precision: there are millions."""
     poses_V5 = view_poses(pose_5[None])
     views_V1HW = upright(image_1SS.expand(len(poses_V5), 1, -1, -1), poses_V5)
     found_V = [backbone.describe(view_1HW[0]) for view_1HW in views_V1HW]
@@ -136,7 +136,7 @@ def _whole(found: Descriptors) -> Descriptors:
 
 
 def _fit_mixture(backbone: FisherBackbone, found_N: list[Descriptors], seed: int) -> None:
-    """Fits axes and Gaussians to some descriptors of each image, rather those on the implant."""
+    """Fit axes and Gaussians to some descriptors of each image, rather those on the implant."""
     generator = torch.Generator().manual_seed(seed)
     samples = []
     for found in found_N:
@@ -158,7 +158,7 @@ def _fit_mixture(backbone: FisherBackbone, found_N: list[Descriptors], seed: int
 def fit_shares(
     products_MM: Tensor, labels_M: Tensor, num_classes: int, class_balance: float
 ) -> tuple[Tensor, Tensor]:
-    """Fits a multinomial logistic regression with squared weights held small.
+    """Fit a multinomial logistic regression with squared weights held small.
 
     Works with the M coordinates of the vectors in the space that they span, which loses nothing.
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from implant_model.networks.fisher import responsibilities
 
 NEAREST_PASSES, PASSES = 8, 15
-LEAST_VARIANCE = 0.01
+MIN_VARIANCE = 0.01
 """Smallest variance of a Gaussian, as a part of that of all points."""
 
 
@@ -24,7 +24,7 @@ class Mixture(NamedTuple):
 
 
 def main_axes(points_NR: Tensor, kept: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns the mean (R,), the `kept` axes of most variance (R, E), and the variances (E,)."""
+    """Return the mean (R,), the `kept` axes of most variance (R, E), and the variances (E,)."""
     centre_R = points_NR.mean(dim=0)
     offsets_NR = points_NR - centre_R
     variances, axes = torch.linalg.eigh(offsets_NR.T @ offsets_NR / len(points_NR))
@@ -32,7 +32,7 @@ def main_axes(points_NR: Tensor, kept: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def fit_mixture(points_NE: Tensor, count: int, seed: int) -> Mixture:
-    """Fits Gaussians by k-means from random points, then by expectation and maximisation.
+    """Fit Gaussians by k-means from random points, then by expectation and maximisation.
 
     Args:
         points_NE: Many more than `count`.
@@ -52,7 +52,7 @@ def fit_mixture(points_NE: Tensor, count: int, seed: int) -> Mixture:
         means_GE, spread_E.rsqrt().expand_as(means_GE), torch.full((count,), 1 / count)
     )
     for _ in range(PASSES):
-        mixture = _improved(points_NE, mixture, LEAST_VARIANCE * spread_E)
+        mixture = _improved(points_NE, mixture, MIN_VARIANCE * spread_E)
     return mixture
 
 

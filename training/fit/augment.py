@@ -64,14 +64,14 @@ class Augmentation:
         for field in fields(self):
             value = getattr(self, field.name)
             if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"augment.{field.name} is {value!r}; a number >= 0 is wanted.")
+                raise ValueError(f"augment.{field.name} is {value!r}; a number >= 0 is expected.")
         for name in ("flip", "invert", "erase"):
             if getattr(self, name) > 1:
                 raise ValueError(f"augment.{name} is {getattr(self, name)!r}; it is at most 1.")
 
 
 def augment(images_BHW: Tensor, spec: Augmentation, generator: torch.Generator) -> Tensor:
-    """Draws one random view of each image.
+    """Draw one random view of each image.
 
     Args:
         images_BHW: uint8, as the dataset holds them.
@@ -91,12 +91,12 @@ def augment(images_BHW: Tensor, spec: Augmentation, generator: torch.Generator) 
 
 
 def uniform(generator: torch.Generator, count: int, low: float, high: float) -> Tensor:
-    """Draws `count` float32 numbers from low to high on the generator's device."""
+    """Draw `count` float32 numbers from low to high on the generator's device."""
     return torch.rand(count, generator=generator, device=generator.device) * (high - low) + low
 
 
 def affine_matrices(spec: Augmentation, generator: torch.Generator, count: int) -> Tensor:
-    """Draws the warps: float32 (count, 2, 3), from output to input coordinates within -1..1."""
+    """Draw the warps: float32 (count, 2, 3), from output to input coordinates within -1..1."""
     angle = uniform(generator, count, -1, 1) * math.radians(spec.rotation_deg)
     zoom = torch.exp2(-uniform(generator, count, -spec.scale, spec.scale))
     stretch = torch.exp2(uniform(generator, count, -spec.aspect, spec.aspect) / 2)
@@ -112,14 +112,14 @@ def affine_matrices(spec: Augmentation, generator: torch.Generator, count: int) 
 
 
 def warp(images_B1HW: Tensor, spec: Augmentation, generator: torch.Generator) -> Tensor:
-    """Turns, zooms, stretches, shears, shifts and mirrors; what comes from outside is black."""
+    """Turn, zooms, stretches, shears, shifts and mirrors; what comes from outside is black."""
     matrices = affine_matrices(spec, generator, len(images_B1HW))
     grid = F.affine_grid(matrices, list(images_B1HW.shape), align_corners=False)
     return F.grid_sample(images_B1HW, grid, padding_mode="zeros", align_corners=False)
 
 
 def retone(images_B1HW: Tensor, spec: Augmentation, generator: torch.Generator) -> Tensor:
-    """Changes exposure: gamma, contrast, brightness, a grey ramp, and now and then a negative."""
+    """Change exposure: gamma, contrast, brightness, a grey ramp, and now and then a negative."""
     count = len(images_B1HW)
 
     def draw(low: float, high: float) -> Tensor:
@@ -143,7 +143,7 @@ def ramps(images_B1HW: Tensor, direction_B111: Tensor) -> Tensor:
 
 
 def degrade(images_B1HW: Tensor, spec: Augmentation, generator: torch.Generator) -> Tensor:
-    """Shrinks half of the images by a random factor and brings them back to their size."""
+    """Shrink half of the images by a random factor and bring them back to their size."""
     if spec.resolution == 0:
         return images_B1HW
     height, width = images_B1HW.shape[-2:]
@@ -159,7 +159,7 @@ def degrade(images_B1HW: Tensor, spec: Augmentation, generator: torch.Generator)
 
 
 def blur(images_B1HW: Tensor, largest_px: float, generator: torch.Generator) -> Tensor:
-    """Blurs each image by a Gaussian of a random standard deviation, 0 to `largest_px`."""
+    """Blur each image by a Gaussian of a random standard deviation, 0 to `largest_px`."""
     if largest_px == 0:
         return images_B1HW
     count = len(images_B1HW)
@@ -174,7 +174,7 @@ def blur(images_B1HW: Tensor, largest_px: float, generator: torch.Generator) -> 
 
 
 def add_noise(images_B1HW: Tensor, largest: float, generator: torch.Generator) -> Tensor:
-    """Adds Gaussian noise of a random standard deviation, 0 to `largest`."""
+    """Add Gaussian noise of a random standard deviation, 0 to `largest`."""
     if largest == 0:
         return images_B1HW
     sigma = uniform(generator, len(images_B1HW), 0, largest).view(-1, 1, 1, 1)
@@ -183,7 +183,7 @@ def add_noise(images_B1HW: Tensor, largest: float, generator: torch.Generator) -
 
 
 def erase(images_B1HW: Tensor, largest: float, generator: torch.Generator) -> Tensor:
-    """Fills a random rectangle of each image, 0 to `largest` of its area, with one random grey."""
+    """Fill a random rectangle of each image, 0 to `largest` of its area, with one random grey."""
     if largest == 0:
         return images_B1HW
     count, _, height, width = images_B1HW.shape

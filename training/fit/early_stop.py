@@ -44,11 +44,11 @@ class EarlyStop:
 
     @property
     def is_over(self) -> bool:
-        """Whether the training shall end."""
+        """Return whether the training shall end."""
         return self.waited >= self.patience
 
     def look(self, weights: State) -> float:
-        """Judges weights, keeps them if they are the best; returns their loss."""
+        """Judge weights, keeps them if they are the best; return their loss."""
         self.judge.load_state_dict(weights)
         loss = self._loss()
         if loss < self.least:
@@ -71,9 +71,9 @@ class EarlyStop:
         return total / len(self.labels_N)
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """Return what a checkpoint keeps."""
         return {"best": self.best, "least": self.least, "waited": self.waited}
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Takes what `state` gave."""
+        """Take what `state` gave."""
         self.best, self.least, self.waited = state["best"], state["least"], state["waited"]

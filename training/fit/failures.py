@@ -18,7 +18,7 @@ class TrainingError(ImplantError):
 
 
 def results_of(tasks: Sequence["ray.ObjectRef[Any]"]) -> list[Any]:
-    """Waits for tasks and returns their results.
+    """Wait for tasks and return their results.
 
     Raises:
         ImplantError: A task raised it, just as it was raised there.
@@ -32,13 +32,13 @@ def results_of(tasks: Sequence["ray.ObjectRef[Any]"]) -> list[Any]:
             raised = raised.cause
         if isinstance(raised, ImplantError):
             raise raised from error
-        raise  # a fault of ours: there the traceback is wanted
+        raise  # a fault of ours: there the traceback is expected
     except RayError as error:
         raise TrainingError(f"Ray lost a task of the training: {last_line(error)}") from error
     return results
 
 
 def last_line(error: BaseException) -> str:
-    """The line that ends the text of an error, which in a traceback is the error itself."""
+    """Return the line that ends the text of an error, which in a traceback is the error itself."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[-1].strip()

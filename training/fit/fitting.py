@@ -79,20 +79,20 @@ class Workplace:
     say: Callable[[str], None] = lambda line: None
 
     def weights_file(self, name: str, spec: NetworkSpec) -> Path:
-        """Where the weights of a network that is done lie."""
+        """Return where the weights of a network that is done lie."""
         return self.folder / f"{name}-{spec.file}"
 
     def held_out_file(self, name: str) -> Path:
-        """Where the logits lie of a training part that was held out from itself."""
+        """Return where the logits lie of a training part that was held out from itself."""
         return self.folder / f"{name}-held-out.npy"
 
     def curve(self, name: str, spec: NetworkSpec) -> Path:
-        """Where the losses of its epochs are written as they come."""
+        """Return where the losses of its epochs are written as they come."""
         return self.folder / f"{name}-{Path(spec.file).stem}.jsonl"
 
 
 def specs_of(config: TrainConfig) -> tuple[NetworkSpec, ...]:
-    """The networks that a training fits, the segmenter first, since others learn from it.
+    """Return the networks that a training fits, the segmenter first, since others learn from it.
 
     With a segmenter they are OrthoNet's: one sees the radiograph, one radiograph and cut-out.
     """
@@ -132,7 +132,7 @@ class _Fitting:
     masks: MaskSet | None
 
     def networks(self) -> Networks:
-        """Fits what is not done, and keeps each network as soon as it is."""
+        """Fit what is not done, and keep each network as soon as it is."""
         done: dict[NetworkSpec, bytes] = {}
         for spec in specs_of(self.config):
             file = self.place.weights_file(self.name, spec)
@@ -198,7 +198,7 @@ class _Fitting:
         return self.deal_training(folds) if folds else None
 
     def deal_training(self, folds: int) -> Indices:
-        """Deals the training part to folds of whole groups."""
+        """Deal the training part to folds of whole groups."""
         train_N = self.split.train_N
         groups_N = renumber(self.groups_N[train_N].tolist())
         seed = self.config.split.seed
@@ -257,7 +257,7 @@ def fit_split(
     place: Workplace,
     masks: MaskSet | None = None,
 ) -> Fitted:
-    """Fits networks to a split's training part, calibrates and measures them.
+    """Fit networks to a split's training part, calibrates and measure them.
 
     Args:
         labelled: The set.
@@ -282,7 +282,7 @@ def fit_split(
 
 
 def check_networks(config: TrainConfig) -> None:
-    """Finds before any image is read that a network cannot be built, or started from a package.
+    """Find before any image is read that a network cannot be built, or started from a package.
 
     Raises:
         UsageError: The architecture is not known, or see `first_weights`.
@@ -293,7 +293,7 @@ def check_networks(config: TrainConfig) -> None:
 
 
 def first_weights(package_uri: str, spec: NetworkSpec) -> State | None:
-    """Takes a package's network as a start, all but its head; None without a package.
+    """Take a package's network as a start, all but its head; None without a package.
 
     Where it has networks of the same architecture with the wanted channels and with others, the
     former is taken; of another number of channels all but the first layer fits.
@@ -355,7 +355,7 @@ def _calibrate_and_measure(
 
 
 def class_counts(labelled: LabelledSet, split: Split) -> dict[str, tuple[int, int, int]]:
-    """Images of each class in training, calibration and test."""
+    """Return images of each class in training, calibration and test."""
     counts_K3 = np.column_stack(
         [
             np.bincount(labelled.labels_N[part_N], minlength=len(labelled.names))
@@ -375,7 +375,7 @@ EVERY_S = 5.0
 def watched(
     curve: Path, name: str, epochs: int, say: Callable[[str], None], every_s: float = EVERY_S
 ) -> Iterator[None]:
-    """Says a line whenever an epoch has ended, at most one each `every_s`, and the last.
+    """State a line whenever an epoch has ended, at most one each `every_s`, and the last.
 
     Args:
         curve: Gets a line of JSON for each epoch, with `epoch` and `loss`.
@@ -409,7 +409,7 @@ def watched(
 
 
 def _facts(curve: Path) -> dict[str, float]:
-    """The last whole line; one that is being written has no end yet."""
+    """Return the last whole line; one that is being written has no end yet."""
     lines = curve.read_text().split("\n")[:-1] if curve.is_file() else []
     facts: dict[str, float] = json.loads(lines[-1]) if lines else {}
     return facts

@@ -71,7 +71,7 @@ class Training:
         self.first_epoch = 0
 
     def watch(self, material: Material, network: nn.Module) -> EarlyStop | None:
-        """What ends the training early; None where all epochs are wanted."""
+        """Return what ends the training early; None where all epochs are expected."""
         if not self.fit.patience:
             return None
         images_NSS = torch.tensor(material.watched_NSS).to(self.device)
@@ -80,7 +80,7 @@ class Training:
         return EarlyStop(self.fit.patience, judge, images_NSS, labels_N, self.inputs)
 
     def run(self) -> None:
-        """Trains the epochs that are left and reports each."""
+        """Train the epochs that are left and reports each."""
         self.resume()
         if self.first_epoch == self.fit.epochs:  # it was done, and only the report was lost
             self.report(self.fit.epochs - 1, {}, keep=True)
@@ -104,7 +104,7 @@ class Training:
         return bool(answer.item())
 
     def resume(self) -> None:
-        """Goes on from the last checkpoint of this training's name, if there is one."""
+        """Go on from the last checkpoint of this training's name, if there is one."""
         checkpoint = ray.train.get_checkpoint()
         if checkpoint is None:
             return
@@ -120,7 +120,7 @@ class Training:
                 self.first_epoch = self.fit.epochs
 
     def train_epoch(self, epoch: int) -> dict[str, float]:
-        """One pass; returns its mean loss and its last learning rate."""
+        """Return one pass; returns its mean loss and its last learning rate."""
         self.model.train()
         total, rate = torch.zeros((), device=self.device), 0.0
         seed = (self.fit.seed * 1_000_003 + epoch) * 1_009 + self.rank
@@ -140,11 +140,11 @@ class Training:
 
     @torch.no_grad()
     def inputs(self, views_B1HW: Tensor) -> Tensor:
-        """What the network sees: the radiograph, or it and its cut-out."""
+        """Return what the network sees: the radiograph, or it and its cut-out."""
         return views_B1HW if self.segmenter is None else self.segmenter.with_cut_out(views_B1HW)
 
     def batches(self, epoch: int) -> Iterator[Tensor]:
-        """Yields this worker's share of each batch: positions on its device."""
+        """Yield this worker's share of each batch: positions on its device."""
         generator = torch.Generator().manual_seed(self.fit.seed * 1_000_003 + epoch)
         order_N = draw_order(self.labels_N.cpu(), self.fit.class_balance, generator)
         for step in range(self.steps_per_epoch):
@@ -152,7 +152,7 @@ class Training:
             yield batch_B[self.rank :: self.num_workers].to(self.device)
 
     def step(self, views_BCHW: Tensor, labels_B: Tensor) -> Tensor:
-        """One step of the optimiser; returns the loss, detached."""
+        """Return one step of the optimiser; returns the loss, detached."""
         enabled = self.fit.mixed_precision
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled):
             logits_BK = self.model(views_BCHW.to(memory_format=torch.channels_last))
@@ -166,7 +166,7 @@ class Training:
 
     @torch.no_grad()
     def update_average(self, step: int) -> None:
-        """Moves the average of the weights; its decay grows so that early weights are forgotten."""
+        """Move the average of the weights; its decay grows so that early weights are forgotten."""
         decay = min(self.fit.ema, (1 + step) / (10 + step))
         for key, value in self.network.state_dict().items():
             if value.dtype.is_floating_point:
@@ -175,7 +175,7 @@ class Training:
                 self.average[key].copy_(value)
 
     def report(self, epoch: int, metrics: dict[str, float], keep: bool) -> None:
-        """Reports an epoch, with a checkpoint where `keep`; every worker must call it."""
+        """Report an epoch, with a checkpoint where `keep`; every worker must call it."""
         facts = {"epoch": epoch, **metrics}
         if self.rank == 0 and metrics:
             with self.curve.open("a") as file:
@@ -196,7 +196,7 @@ class Training:
 
 
 def read_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Reads a checkpoint's tensors and numbers onto the CPU; nothing in it is executed."""
+    """Read a checkpoint's tensors and numbers onto the CPU; nothing in it is executed."""
     with checkpoint.as_directory() as folder:
         data = io.BytesIO((Path(folder) / STATE_FILE).read_bytes())
     state: dict[str, Any] = torch.load(data, map_location="cpu", weights_only=True)
@@ -204,7 +204,7 @@ def read_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def take_weights(network: nn.Module, weights: dict[str, Tensor]) -> int:
-    """Copies the tensors whose name and shape fit; returns how many."""
+    """Copy the tensors whose name and shape fit; return how many."""
     own = network.state_dict()
     fitting = {k: v for k, v in weights.items() if k in own and v.shape == own[k].shape}
     network.load_state_dict(fitting, strict=False)
@@ -212,7 +212,7 @@ def take_weights(network: nn.Module, weights: dict[str, Tensor]) -> int:
 
 
 def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Decays matrices and kernels, but neither biases nor the scales of normalisations."""
+    """Decay matrices and kernels, but neither biases nor the scales of normalisations."""
     parameters = list(network.parameters())
     return [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
@@ -229,7 +229,7 @@ def learning_rate(done: float, fit: FitSettings) -> float:
 
 
 def draw_order(labels_N: Tensor, balance: float, generator: torch.Generator) -> Tensor:
-    """Draws N positions: without repetition for balance 0, else with weights by class.
+    """Draw N positions: without repetition for balance 0, else with weights by class.
 
     A class of n images is drawn in proportion to n ** (1 - balance).
     """

@@ -31,7 +31,7 @@ from training.fit.augment import Augmentation, add_noise, affine_matrices, blur,
 from training.masks.objects import clean_up
 
 SEGMENTER_FILE = "segmenter.safetensors"
-LEAST_MASKS = 8  # fewer teach a U-Net nothing that a threshold did not know
+MIN_MASKS = 8  # fewer teach a U-Net nothing that a threshold did not know
 
 Images = NDArray[np.uint8]
 Masks = NDArray[np.bool_]
@@ -67,15 +67,15 @@ class SegmenterSettings:
         for name, (low, high) in {**ranges, "batch_size": (1, 4096)}.items():
             if not low <= getattr(self, name) <= high:
                 value = getattr(self, name)
-                raise ValueError(f"segmenter.{name} is {value!r}; {low} to {high} is wanted.")
+                raise ValueError(f"segmenter.{name} is {value!r}; {low} to {high} is expected.")
         if not (self.learning_rate > 0 and self.weight_decay >= 0):
             raise ValueError(
                 f"segmenter.learning_rate is {self.learning_rate!r} and weight_decay "
-                f"{self.weight_decay!r}; more than 0, and 0 or more, are wanted."
+                f"{self.weight_decay!r}; more than 0, and 0 or more, are expected."
             )
 
     def spec(self) -> NetworkSpec:
-        """The network as it stands in a package; there must be a width."""
+        """Return the network as it is in a package; there must be a width."""
         return NetworkSpec(
             SEGMENTER_FILE,
             "segmenter",
@@ -97,7 +97,7 @@ def fit_segmenter(
     report: Callable[[int, float], None] = lambda epoch, loss: None,
     first_weights: dict[str, Tensor] | None = None,
 ) -> nn.Module:
-    """Fits a U-Net to images and masks.
+    """Fit a U-Net to images and masks.
 
     Args:
         images_NSS: Preprocessed, uint8; of the training part only.
@@ -113,14 +113,14 @@ def fit_segmenter(
         The network, on the CPU, in evaluation mode.
 
     Raises:
-        UsageError: Fewer than `LEAST_MASKS` masks that hold anything.
+        UsageError: Fewer than `MIN_MASKS` masks that hold anything.
     """
     if images_NSS.shape != masks_NSS.shape:
         raise ValueError(f"Images are {images_NSS.shape}, masks {masks_NSS.shape}; one shape is.")
     used = int(masks_NSS.any(axis=(1, 2)).sum())
-    if used < LEAST_MASKS:
+    if used < MIN_MASKS:
         raise UsageError(
-            f"The segmenter has {used} masks to learn from; {LEAST_MASKS} are wanted. Give masks "
+            f"The segmenter has {used} masks to learn from; {MIN_MASKS} are expected. Give masks "
             "made by hand (segmenter.masks), or train without a segmenter (segmenter.width = 0)."
         )
     fit = _Fit(settings, torch.device(device), len(images_NSS))
@@ -154,7 +154,7 @@ class _Fit:
         )
 
     def resume(self, file: Path | None) -> int:
-        """Takes the kept state, if there is one; returns the epoch to go on with."""
+        """Take the kept state, if there is one; return the epoch to go on with."""
         if file is None or not file.is_file():
             return 0
         data = io.BytesIO(file.read_bytes())
@@ -164,7 +164,7 @@ class _Fit:
         return int(state["epoch"]) + 1
 
     def keep(self, file: Path | None, epoch: int) -> None:
-        """Writes the state after an epoch, whole or not at all."""
+        """Write the state after an epoch, whole or not at all."""
         if file is None:
             return
         network, optimiser = self.network.state_dict(), self.optimiser.state_dict()
@@ -172,7 +172,7 @@ class _Fit:
             torch.save({"epoch": epoch, "network": network, "optimiser": optimiser}, stream)
 
     def epoch(self, epoch: int, images: Tensor, masks: Tensor, augmentation: Augmentation) -> float:
-        """One pass; returns its mean loss."""
+        """Return one pass; returns its mean loss."""
         self.network.train()
         seed = self.settings.seed * 1_000_003 + epoch
         generator = torch.Generator(self.device).manual_seed(seed)
@@ -202,7 +202,7 @@ class _Fit:
 def views(
     images_BSS: Tensor, masks_BSS: Tensor, spec: Augmentation, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Draws one random view of each image, and of its mask the same.
+    """Draw one random view of each image, and of its mask the same.
 
     Args:
         images_BSS: uint8.
@@ -226,7 +226,7 @@ def views(
 
 
 def overlap_loss(logits_B1SS: Tensor, masks_B1SS: Tensor) -> Tensor:
-    """Binary cross-entropy plus 1 - Dice, each image's Dice alike; a scalar."""
+    """Return binary cross-entropy plus 1 - Dice, each image's Dice alike; a scalar."""
     entropy = F.binary_cross_entropy_with_logits(logits_B1SS, masks_B1SS)
     found = torch.sigmoid(logits_B1SS)
     common_B = (found * masks_B1SS).sum(dim=(1, 2, 3))
@@ -237,7 +237,7 @@ def overlap_loss(logits_B1SS: Tensor, masks_B1SS: Tensor) -> Tensor:
 def segment(
     network: nn.Module, images_NSS: Images, device: str = "cpu", batch_size: int = 32
 ) -> Masks:
-    """Finds the implant on preprocessed radiographs, and cleans the masks up.
+    """Find the implant on preprocessed radiographs, and cleans the masks up.
 
     Args:
         network: As `fit_segmenter` or `weights.load_network` returned it.

@@ -49,7 +49,7 @@ class SegmenterTask:
 def fit_on_masks(
     images_NSS: Images, masks: MaskSet, train_N: Indices, task: SegmenterTask
 ) -> bytes:
-    """Fits a U-Net to the usable masks of a training part, in a task of Ray's.
+    """Fit a U-Net to the usable masks of a training part, in a task of Ray's.
 
     Returns:
         Content of its file in the package.
@@ -92,7 +92,7 @@ def measure_segmenter(
     test_N: Indices,
     device: str,
 ) -> Overlaps:
-    """Compares the packaged network's masks of a test part with those that may measure."""
+    """Compare the packaged network's masks of a test part with those that may measure."""
     used_N = masks.measuring(test_N)
     network = load_network(settings.spec(), 1, weights)
     return overlaps(segment(network, images_NSS[used_N], device), masks.masks_NSS[used_N], used_N)

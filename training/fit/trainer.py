@@ -25,7 +25,7 @@ def fit_network(
     num_workers: int,
     use_gpu: bool,
 ) -> State:
-    """Fits a network to a training part; blocks until it is done.
+    """Fit a network to a training part; blocks until it is done.
 
     Args:
         material: The training part.

@@ -62,7 +62,7 @@ class GradedMask:
 
 
 def find_mask(image_HW: Grey) -> GradedMask:
-    """Finds the implant of a preprocessed radiograph.
+    """Find the implant of a preprocessed radiograph.
 
     Args:
         image_HW: uint8, bone bright, 32 px a side or more; padding is black.
@@ -84,7 +84,7 @@ def find_mask(image_HW: Grey) -> GradedMask:
 
 
 def _proposals(picture_HW: Grey) -> Iterator[Mask]:
-    """The objects above each trough, and above thresholds between, of each version."""
+    """Yield the objects above each trough, and above thresholds between, of each version."""
     for background in BACKGROUNDS:
         flat_HW = flatten(picture_HW, background) if background else picture_HW
         for threshold in thresholds(flat_HW):
@@ -96,7 +96,7 @@ def _proposals(picture_HW: Grey) -> Iterator[Mask]:
 
 
 def flatten(picture_HW: Grey, background: float) -> Grey:
-    """Takes the broad background away and stretches the rest to 0..255.
+    """Take the broad background away and stretches the rest to 0..255.
 
     Args:
         picture_HW: uint8.
@@ -117,7 +117,7 @@ def flatten(picture_HW: Grey, background: float) -> Grey:
 
 
 def thresholds(picture_HW: Grey) -> list[int]:
-    """Greys to cut at: the troughs of the histogram's bright end, and some between them.
+    """Return greys to cut at: the troughs of the histogram's bright end, and some between them.
 
     Args:
         picture_HW: uint8.

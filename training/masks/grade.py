@@ -47,7 +47,7 @@ class Grade:
 
 
 def grade_mask(image_HW: Grey, mask_HW: Mask) -> Grade:
-    """Grades a mask.
+    """Grade a mask.
 
     Args:
         image_HW: The preprocessed radiograph, uint8.
@@ -71,7 +71,7 @@ def grade_mask(image_HW: Grey, mask_HW: Mask) -> Grade:
 
 
 def _shape(mask_HW: Mask) -> tuple[float, float]:
-    """Area by that of the objects' convex hulls, and the outline's part on the border."""
+    """Return area by that of the objects' convex hulls, and the outline's part on the border."""
     outlines, _ = cv2.findContours(
         mask_HW.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
     )
@@ -88,7 +88,7 @@ def _grown_area(hull: NDArray[np.int32]) -> float:
 
 
 def edge_step(picture_HW: Grey, mask_HW: Mask, weakest: float) -> tuple[float, float]:
-    """How much brighter a mask is than what lies beside it, along its outline.
+    """Return how much brighter a mask is than what lies beside it, along its outline.
 
     Args:
         picture_HW: uint8.
@@ -115,7 +115,7 @@ def edge_step(picture_HW: Grey, mask_HW: Mask, weakest: float) -> tuple[float, f
 def _mean_around(
     picture_HW: Grey, weight_HW: NDArray[np.float32], reach: int
 ) -> NDArray[np.float32]:
-    """Weighted mean of the square of `reach` pixels to each side."""
+    """Return weighted mean of the square of `reach` pixels to each side."""
     size = (2 * reach + 1, 2 * reach + 1)
     sums_HW, weights_HW = (
         cv2.boxFilter(values, -1, size, normalize=False, borderType=cv2.BORDER_CONSTANT)

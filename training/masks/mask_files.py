@@ -21,7 +21,7 @@ Grey = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
 PICTURE = ".picture.png"
-MOST_BYTES = 16 << 20  # of a mask's file; one of 4096 px without compression has as many
+MAX_BYTES = 16 << 20  # of a mask's file; one of 4096 px without compression has as many
 TILE_PX = 192
 TILES = 8  # in a row of a contact sheet
 FOUND, TRUE = (0, 0, 255), (0, 200, 0)  # blue, green, red
@@ -34,14 +34,12 @@ def mask_files(folder: Path) -> set[Path]:
         UsageError: It is no folder that can be read.
     """
     if not folder.is_dir():
-        raise UsageError(
-            f"segmenter.masks is {folder}; a folder of masks that is there, or nothing, is wanted."
-        )
+        raise UsageError(f"segmenter.masks is {folder}; expected is a folder of masks, or nothing.")
     return {file for file in folder.rglob("*.png") if not file.name.endswith(PICTURE)}
 
 
 def mask_file(folder: Path, archive: str, member: str) -> Path | None:
-    """The file of a member's mask, or None where there is none.
+    """Return the file of a member's mask, or None where there is none.
 
     Args:
         folder: Of masks.
@@ -58,13 +56,13 @@ def mask_file(folder: Path, archive: str, member: str) -> Path | None:
 
 
 def is_inside(name: str) -> bool:
-    """Whether a file of this name lies in the folder that it is joined to."""
+    """Return whether a file of this name lies in the folder that it is joined to."""
     parts = PurePosixPath(name).parts
     return bool(parts) and ".." not in parts and not name.startswith("/") and "\0" not in name
 
 
 def read_mask(file: Path, size_px: int) -> Mask:
-    """Reads a mask.
+    """Read a mask.
 
     Args:
         file: PNG, grey or colour.
@@ -74,16 +72,16 @@ def read_mask(file: Path, size_px: int) -> Mask:
         UsageError: It cannot be read, or has another size.
     """
     try:
-        data = file.read_bytes() if file.stat().st_size <= MOST_BYTES else b""
+        data = file.read_bytes() if file.stat().st_size <= MAX_BYTES else b""
     except OSError as error:
         raise UsageError(f"The mask {file} cannot be read: {error.strerror}.") from error
     pixels_HW = _decoded(data)
     if pixels_HW is None:
-        raise UsageError(f"The mask {file} is no PNG of at most {MOST_BYTES >> 20} MiB.")
+        raise UsageError(f"The mask {file} is no PNG of at most {MAX_BYTES >> 20} MiB.")
     if pixels_HW.shape != (size_px, size_px):
         raise UsageError(
             f"The mask {file} has {pixels_HW.shape[0]} rows and {pixels_HW.shape[1]} columns; "
-            f"{size_px} of each are wanted, as the prepared picture has them."
+            f"{size_px} of each are expected, as the prepared picture has them."
         )
     return pixels_HW > 127
 
@@ -99,7 +97,7 @@ def _decoded(data: bytes) -> Grey | None:
 
 
 def write_masks(folder: Path, names: Sequence[str], images_NSS: Grey, masks_NSS: Mask) -> None:
-    """Writes masks, and beside each its picture as `NAME.picture.png`.
+    """Write masks, and beside each its picture as `NAME.picture.png`.
 
     Args:
         folder: Made if it is not there; masks of the same names are replaced.
@@ -126,7 +124,7 @@ def _png(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def contact_sheet(cases: Sequence[tuple[Grey, Mask, Mask | None]]) -> bytes:
-    """Pictures with the outlines of their masks, as one PNG.
+    """Return pictures with the outlines of their masks, as one PNG.
 
     Args:
         cases: Picture, found mask (red), true mask (green) or None; at least one.

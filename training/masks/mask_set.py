@@ -50,7 +50,7 @@ class MaskSet:
     unused: int = 0
 
     def usable(self, indices_N: Indices) -> Indices:
-        """Those of the given positions whose masks may teach or measure."""
+        """Return those of the given positions whose masks may teach or measure."""
         usable_N: Indices = indices_N[self.grades_N[indices_N] != POOR]
         return usable_N
 
@@ -60,13 +60,13 @@ class MaskSet:
         return by_hand_N if len(by_hand_N) else self.usable(indices_N)
 
     def counts(self, indices_N: Indices) -> tuple[int, int, int]:
-        """Poor, good and hand-made masks of the given positions."""
+        """Return poor, good and hand-made masks of the given positions."""
         poor, good, by_hand = np.bincount(self.grades_N[indices_N], minlength=3).tolist()
         return poor, good, by_hand
 
 
 def gather_masks(labelled: LabelledSet, folder: str, cache: Path) -> MaskSet:
-    """Finds or reads a mask for each image. Ray must run.
+    """Find or reads a mask for each image. Ray must run.
 
     Args:
         labelled: The set.
@@ -89,7 +89,7 @@ def gather_masks(labelled: LabelledSet, folder: str, cache: Path) -> MaskSet:
 
 
 def find_files(labelled: LabelledSet, folder: str) -> tuple[Mapping[int, Path], int]:
-    """Finds the masks made by hand.
+    """Find the masks made by hand.
 
     Args:
         labelled: The set.
@@ -111,7 +111,7 @@ def find_files(labelled: LabelledSet, folder: str) -> tuple[Mapping[int, Path], 
         archive, member = labelled.places_N[0]
         raise UsageError(
             f"None of the {len(there)} masks in {folder} belongs to an image; names such as "
-            f"{'/'.join(filter(None, (archive, member)))}.png are wanted, not {min(there).name}."
+            f"{'/'.join(filter(None, (archive, member)))}.png are expected, not {min(there).name}."
         )
     return files, len(there - set(files.values()))
 
@@ -134,7 +134,7 @@ def _automatic(
 
 
 def find_masks(images_NSS: Images) -> tuple[Masks, NDArray[np.uint8]]:
-    """Automatic masks and their grades, `POOR` or `GOOD`, found by Ray's tasks."""
+    """Return automatic masks and their grades, `POOR` or `GOOD`, found by Ray's tasks."""
     tasks = [
         _find.remote(images_NSS[start : start + TASK_IMAGES])
         for start in range(0, len(images_NSS), TASK_IMAGES)
@@ -156,7 +156,7 @@ def _find(images_NSS: Images) -> tuple[Masks, NDArray[np.uint8]]:
 
 
 def write_poor(labelled: LabelledSet, masks: MaskSet, folder: Path, most: int = 500) -> int:
-    """Writes poor automatic masks with their pictures, to be corrected by hand.
+    """Write poor automatic masks with their pictures, to be corrected by hand.
 
     Args:
         labelled: The set.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 Mask = NDArray[np.bool_]
 
-MOST_OBJECTS = 2
+MAX_OBJECTS = 2
 """Stem and cup, or femoral and tibial component (Patel et al. 2021: the largest one or two)."""
 SECOND = 0.12
 """Area that the second object has at least, as a part of the first's."""
@@ -20,7 +20,7 @@ NEAR = 0.08
 components lie close together, a side marker does not."""
 EDGE_BAND = 0.12
 """An object within this part of a side's edge is a marker, a collimator or writing."""
-MOST_ON_BORDER = 0.25
+MAX_ON_BORDER = 0.25
 """Border pixels of an object at most, as a part of its box's width and height together. A shaft
 leaves the picture by its width, which is less; a collimator's blade lies along it."""
 HOLE = 0.1
@@ -30,7 +30,7 @@ LOOKED_AT = 12  # largest objects, of noise there are thousands
 
 
 def clean_up(mask_HW: Mask) -> Mask:
-    """Keeps the implant of a mask: its largest one or two objects, without holes.
+    """Keep the implant of a mask: its largest one or two objects, without holes.
 
     Args:
         mask_HW: bool; a threshold's or a network's.
@@ -42,7 +42,7 @@ def clean_up(mask_HW: Mask) -> Mask:
 
 
 def keep_objects(mask_HW: Mask) -> Mask:
-    """Keeps the largest object that is neither collimator nor marker, and a second one near it."""
+    """Keep the largest object that is neither collimator nor marker, and a second one near it."""
     _, labels_HW, facts_N5, _ = cv2.connectedComponentsWithStats(
         mask_HW.astype(np.uint8), connectivity=4
     )
@@ -52,7 +52,7 @@ def keep_objects(mask_HW: Mask) -> Mask:
             kept.append(index)
             continue
         area, largest = facts_N5[[index, kept[0]], cv2.CC_STAT_AREA]
-        if len(kept) == MOST_OBJECTS or area < SECOND * largest:
+        if len(kept) == MAX_OBJECTS or area < SECOND * largest:
             break
         if _distance(labels_HW == kept[0], labels_HW == index) <= NEAR * max(mask_HW.shape):
             kept.append(index)
@@ -60,7 +60,7 @@ def keep_objects(mask_HW: Mask) -> Mask:
 
 
 def _candidates(labels_HW: NDArray[np.int32], facts_N5: NDArray[np.int32]) -> list[int]:
-    """Objects by falling area, without those that lie on or along the picture's border."""
+    """Return objects by falling area, without those that lie on or along the picture's border."""
     edges = (labels_HW[0], labels_HW[-1], labels_HW[:, 0], labels_HW[:, -1])
     on_border_N = np.bincount(np.concatenate(edges), minlength=len(facts_N5))
     height, width = labels_HW.shape
@@ -68,7 +68,7 @@ def _candidates(labels_HW: NDArray[np.int32], facts_N5: NDArray[np.int32]) -> li
     chosen = []
     for index in largest_first.tolist():
         left, top, columns, rows, _ = facts_N5[index].tolist()
-        along = on_border_N[index] > MOST_ON_BORDER * (columns + rows)
+        along = on_border_N[index] > MAX_ON_BORDER * (columns + rows)
         if not (along or _in_band(left, columns, width) or _in_band(top, rows, height)):
             chosen.append(index)
     return chosen
@@ -84,7 +84,7 @@ def _distance(one_HW: Mask, other_HW: Mask) -> float:
 
 
 def fill_holes(mask_HW: Mask) -> Mask:
-    """Fills what a mask encloses, where it is small; what reaches the border is no hole."""
+    """Fill what a mask encloses, where it is small; what reaches the border is no hole."""
     count, labels_HW, facts_N5, _ = cv2.connectedComponentsWithStats(
         (~mask_HW).astype(np.uint8), connectivity=4
     )

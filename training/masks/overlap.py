@@ -23,7 +23,7 @@ def dice(one_HW: Mask, other_HW: Mask) -> float:
 
 
 def iou(one_HW: Mask, other_HW: Mask) -> float:
-    """The common area by the area of both together; 1 of two empty masks (Jaccard 1901)."""
+    """Return the common area by the area of both together; 1 of two empty masks (Jaccard 1901)."""
     union = int((one_HW | other_HW).sum())
     return int((one_HW & other_HW).sum()) / union if union else 1.0
 
@@ -57,7 +57,7 @@ def overlaps(predicted_NHW: Masks, true_NHW: Masks, indices_N: Indices) -> Overl
     if predicted_NHW.shape != true_NHW.shape or len(indices_N) != len(true_NHW):
         raise ValueError(
             f"Masks of shape {predicted_NHW.shape} and {true_NHW.shape} with {len(indices_N)} "
-            "positions were given; three of one length, and masks of one size, are wanted."
+            "positions were given; three of one length, and masks of one size, are expected."
         )
     pairs = list(zip(predicted_NHW, true_NHW, strict=True))
     dice_N = np.array([dice(*pair) for pair in pairs], dtype=np.float64)
@@ -66,7 +66,7 @@ def overlaps(predicted_NHW: Masks, true_NHW: Masks, indices_N: Indices) -> Overl
 
 
 def pool_overlaps(parts: Sequence[Overlaps]) -> Overlaps:
-    """Joins the folds' test parts, which share no image; there is at least one."""
+    """Join the folds' test parts, which share no image; there is at least one."""
     return Overlaps(
         np.concatenate([part.indices_N for part in parts]),
         np.concatenate([part.dice_N for part in parts]),
@@ -75,7 +75,7 @@ def pool_overlaps(parts: Sequence[Overlaps]) -> Overlaps:
 
 
 def overlap_figures(measured: Overlaps, groups_N: Indices) -> dict[str, Figure]:
-    """Mean Dice and IoU over images, with 95 % intervals as of `bootstrap`; NaN of none.
+    """Return mean Dice and IoU over images, with 95 % intervals as of `bootstrap`; NaN of none.
 
     Args:
         measured: Image by image.

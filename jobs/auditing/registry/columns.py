@@ -1,4 +1,4 @@
-"""Which column of the registry's file is which: as the user says, else by its name."""
+"""Which column of the registry's file is which: as the user states, else by its name."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -24,18 +24,18 @@ NAMES: Final[Mapping[str, Sequence[str]]] = {
 """Names by which a column is found; case, blanks and punctuation make no difference."""
 FIELDS: Final = tuple(NAMES)
 CLAIMS: Final = ("implant", "manufacturer", "product")
-"""Fields of which one at least says what was implanted."""
+"""Fields of which one at least states what was implanted."""
 
 
 def find_columns(header: Sequence[str], asked: Mapping[str, str]) -> dict[str, str]:
-    """The column of each field that the file has.
+    """Return the column of each field that the file has.
 
     Args:
         header: The file's columns.
         asked: What the user said; nothing else is looked for under another name.
 
     Raises:
-        UsageError: A column that was asked for is not there, or stands there twice.
+        UsageError: A column that was asked for is not there, or occurs twice.
     """
     found: dict[str, str] = {}
     for field, column in asked.items():
@@ -60,21 +60,21 @@ def find_columns(header: Sequence[str], asked: Mapping[str, str]) -> dict[str, s
 
 
 def choose_key(columns: Mapping[str, str], key: str | None, header: Sequence[str]) -> str:
-    """What to join by; all that it needs is there.
+    """Return what to join by; all that it needs is there.
 
     Raises:
         UsageError: The file lacks a column that is needed.
     """
     chosen = key or next((name for name in KEYS if name in columns), None)
     if chosen is None:
-        _refuse(f"that says which image is meant ({', '.join(KEYS)})", header)
+        _refuse(f"that states which image is meant ({', '.join(KEYS)})", header)
     needed = (chosen, "side", "joint") if chosen == "patient" else (chosen,)
     for field in needed:
         if field not in columns:
             why = " and records are joined by patient, side and joint" if field != key else ""
             _refuse(f"for {field}{why}", header)
     if not any(field in columns for field in CLAIMS):
-        _refuse(f"that says what was implanted ({', '.join(CLAIMS)})", header)
+        _refuse(f"that states what was implanted ({', '.join(CLAIMS)})", header)
     return str(chosen)
 
 

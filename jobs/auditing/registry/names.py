@@ -44,10 +44,10 @@ _LEGAL: Final = frozenset((
 
 @dataclass(frozen=True)
 class Unmatched:
-    """A text of the registry that stands for nothing in the catalogue.
+    """A text of the registry that means nothing in the catalogue.
 
     Attributes:
-        field: Where it stands.
+        field: Where it is.
         text: As the registry writes it.
         records: How many records have it.
         why: One sentence.
@@ -115,7 +115,7 @@ class Names:
         return found
 
     def product(self, text: str) -> Claim:
-        """Implants that a product's or an implant's name stands for."""
+        """Return implants that a product's or an implant's name means."""
         said = self._meanings.get(plain(text), plain(text))
         found = self._by_name.get(said) or self._by_product.get(said)
         if found is None:
@@ -126,22 +126,22 @@ class Names:
         return frozenset(found or ())
 
     def maker(self, text: str) -> Claim:
-        """Implants of a maker."""
+        """Return implants of a maker."""
         said = self._meanings.get(plain(text), plain(text))
         return frozenset(self._by_maker.get(maker(said), ()))
 
     def joint(self, name: str) -> Claim:
-        """Implants for a joint."""
+        """Return implants for a joint."""
         return frozenset(i for i, implant in enumerate(self.catalogue) if implant.joint == name)
 
 
 def plain(text: str) -> str:
-    """A name without case, punctuation and surplus blanks."""
+    """Return a name without case, punctuation and surplus blanks."""
     return " ".join(re.sub(r"[^\w\s]", " ", folded(text).replace("&", " and ")).split())
 
 
 def maker(text: str) -> str:
-    """A maker's name without its legal form."""
+    """Return a maker's name without its legal form."""
     words = [word for word in plain(text).split() if word not in _LEGAL]
     return " ".join(words) or plain(text)
 
@@ -151,7 +151,7 @@ Said = tuple[str | None, str | None, str | None, str | None]
 
 
 def match(records: Records, names: Names) -> Claims:
-    """Finds what each record claims.
+    """Find what each record claims.
 
     Args:
         records: All of the registry's.
@@ -208,7 +208,7 @@ def read_claim(said: Said, names: Names) -> tuple[Claim, list[tuple[str, str, st
 
 
 def describe(claim: Claim, catalogue: Catalogue) -> str:
-    """A claim for people: at most three names."""
+    """Return a claim for people: at most three names."""
     found = [catalogue[index].name for index in sorted(claim)]
     more = f" or {len(found) - 3} others" if len(found) > 3 else ""
     return " or ".join(found[:3]) + more
@@ -230,7 +230,7 @@ def counted_by(records: Records, names: Names) -> dict[str, pa.DictionaryArray]:
 
 
 def _family(claim: Claim, catalogue: Catalogue) -> str:
-    """The product that all implants of a claim are, if need be up to its first comma."""
+    """Return the product that all implants of a claim are, if need be up to its first comma."""
     products = [catalogue[index].product or "" for index in sorted(claim)]
     for found in (products, [product.partition(",")[0] for product in products]):
         if len(set(found)) == 1 and found[0]:
@@ -266,7 +266,7 @@ _DELIMITERS: Final = (",", ";", "\t")
 
 
 def read_synonyms(uri: str | None) -> dict[str, str]:
-    """Reads a table of `text` and `means`; rows without a meaning are passed over.
+    """Read a table of `text` and `means`; rows without a meaning are passed over.
 
     Raises:
         UsageError: It is not there, no CSV in UTF-8 or cp1252, or lacks one of the columns.
@@ -288,7 +288,7 @@ def read_synonyms(uri: str | None) -> dict[str, str]:
 
 
 def _decoded(data: bytes) -> str:
-    """Text of other encodings is hardly ever UTF-8 by chance."""
+    """Return text of other encodings is hardly ever UTF-8 by chance."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:

@@ -37,11 +37,11 @@ class Exclusion(IntEnum):
 
 EXCLUSIONS: Final = {
     Exclusion.MALFORMED: "The row has more or fewer values than the header.",
-    Exclusion.NO_KEY: "Nothing says which image is meant.",
+    Exclusion.NO_KEY: "Nothing states which image is meant.",
     Exclusion.NO_SIDE_OR_JOINT: "Records are joined by patient, side and joint, and it lacks one.",
-    Exclusion.NO_IMPLANT: "Nothing says what was implanted.",
-    Exclusion.DUPLICATE: "It says word for word what a record before it says.",
-    Exclusion.CONFLICTING: "Another record of the same number says something else.",
+    Exclusion.NO_IMPLANT: "Nothing states what was implanted.",
+    Exclusion.DUPLICATE: "It states word for word what a record before it states.",
+    Exclusion.CONFLICTING: "Another record of the same number states something else.",
     Exclusion.CONTINUED: "It names another image of a record before it, and counts with that one.",
     Exclusion.SEVERAL_RECORDS: (
         "Another record of the same images names another implant, such as before a revision; the "
@@ -80,17 +80,17 @@ class Records:
 
     @property
     def is_in_M(self) -> npt.NDArray[np.bool_]:
-        """Whether each is audited."""
+        """Return whether each is audited."""
         return np.asarray(self.excluded_M == Exclusion.NONE, bool)
 
     def num_excluded(self) -> dict[Exclusion, int]:
-        """Records that are not audited, by reason."""
+        """Record that are not audited, by reason."""
         counts = Counter(self.excluded_M[~self.is_in_M].tolist())
         return {Exclusion(code): count for code, count in sorted(counts.items())}
 
 
 def make_records(file: RegistryFile, protector: Protector | None, pseudonymous: bool) -> Records:
-    """Checks and translates what a file holds.
+    """Check and translates what a file holds.
 
     Args:
         file: As it was read.
@@ -125,7 +125,7 @@ def make_records(file: RegistryFile, protector: Protector | None, pseudonymous: 
 def translate(
     keys: pa.ChunkedArray, kind: str, protector: Protector | None, pseudonymous: bool
 ) -> pa.ChunkedArray:
-    """Identifiers as the predictions hold them.
+    """Return identifiers as the predictions hold them.
 
     Raises:
         UsageError: Pseudonyms on one side, raw identifiers on the other, and no key to join them.
@@ -173,7 +173,7 @@ def _excluded(
 
 
 Told = tuple[int, object, tuple[object, ...]]
-"""A row's place, its key, and all else that it says."""
+"""A row's place, its key, and all else that it states."""
 
 
 def _repeated(file: RegistryFile, excluded_M: Codes) -> Iterable[list[Told]]:
@@ -196,7 +196,7 @@ def _repeated(file: RegistryFile, excluded_M: Codes) -> Iterable[list[Told]]:
 
 
 def _judge(rows: list[Told], excluded_M: Codes, owner_M: npt.NDArray[np.int64]) -> None:
-    """Keeps one of several rows that say the same, and none of those that differ."""
+    """Keep one of several rows that say the same, and none of those that differ."""
     first, _, texts_of_first = rows[0]
     if any(texts != texts_of_first for _, _, texts in rows):
         excluded_M[[row for row, _, _ in rows]] = Exclusion.CONFLICTING
@@ -219,7 +219,7 @@ def _encoded(column: pa.ChunkedArray) -> pa.DictionaryArray:
 
 
 def _codes(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    """Equal texts have equal codes from 0; null has -1."""
+    """Return equal texts have equal codes from 0; null has -1."""
     return places(_encoded(column))
 
 

@@ -16,7 +16,7 @@ from implant_model import storage
 from implant_model.errors import NotFoundError, UsageError
 from jobs.auditing.registry.columns import choose_key, find_columns
 
-MOST_BYTES: Final = 16 << 30
+MAX_BYTES: Final = 16 << 30
 _HEADER: Final = 1 << 20
 _DELIMITERS: Final = (",", ";", "\t", "|")
 
@@ -58,7 +58,7 @@ class _Malformed:
 def read_file(
     uri: str, asked: Mapping[str, str], key: str | None, encoding: str = "utf-8"
 ) -> RegistryFile:
-    """Reads a registry's file.
+    """Read a registry's file.
 
     Args:
         uri: CSV with a header (comma, semicolon, tab or bar between values) or Parquet.
@@ -70,11 +70,11 @@ def read_file(
         UsageError: It cannot be read, has no rows, or lacks a column that is needed.
     """
     try:
-        data = storage.read_bytes(uri, MOST_BYTES)
+        data = storage.read_bytes(uri, MAX_BYTES)
     except NotFoundError as error:
         raise UsageError(f"--registry cannot be read: {error}") from error
     if not data.strip():
-        raise UsageError(f"The registry's file {uri} is empty; a table with a header is wanted.")
+        raise UsageError(f"The registry's file {uri} is empty; a table with a header is expected.")
     try:
         if data[:4] == b"PAR1":
             found = _read_parquet(data, asked, key)
@@ -134,7 +134,7 @@ def _read_csv(
 
 
 def _header(data: bytes, encoding: str) -> tuple[list[str], str]:
-    """The names of the columns, and what stands between values."""
+    """Return the names of the columns, and what is between values."""
     try:
         # Incremental: the piece may end in the middle of a character.
         text = codecs.getincrementaldecoder(encoding)().decode(data[:_HEADER])

@@ -37,7 +37,7 @@ VAGUE: Final = frozenset((
 
 
 def side_codes(column: pa.ChunkedArray) -> npt.NDArray[np.int8]:
-    """The side of each text; `NO_SIDE` for null and for words that are not known."""
+    """Return the side of each text; `NO_SIDE` for null and for words that are not known."""
     encoded = column.combine_chunks().dictionary_encode()
     codes = [SIDES.get(folded(text), NO_SIDE) for text in encoded.dictionary.to_pylist()]
     table = np.array([*codes, NO_SIDE], np.int8)
@@ -45,12 +45,12 @@ def side_codes(column: pa.ChunkedArray) -> npt.NDArray[np.int8]:
 
 
 def joint_names(column: pa.ChunkedArray) -> pa.DictionaryArray:
-    """The joint of each text of a registry; null stays null."""
+    """Return the joint of each text of a registry; null stays null."""
     return _mapped(column, lambda text: JOINTS.get(folded(text), folded(text)))
 
 
 def body_part_joints(column: pa.ChunkedArray | pa.Array) -> pa.DictionaryArray:
-    """The joint of each DICOM body part; null where it does not say which."""
+    """Return the joint of each DICOM body part; null where it does not say which."""
     return _mapped(
         column, lambda text: None if text in VAGUE else JOINTS.get(folded(text), folded(text))
     )
@@ -70,6 +70,6 @@ def _mapped(
 
 
 def places(encoded: pa.DictionaryArray) -> npt.NDArray[np.int64]:
-    """Places in the dictionary, -1 for null."""
+    """Place in the dictionary, -1 for null."""
     filled = pc.fill_null(encoded.indices, -1)
     return np.asarray(filled.to_numpy(zero_copy_only=False), np.int64)
