@@ -32,7 +32,7 @@ import pyarrow.parquet as pq
 from deltalake.transaction import AddAction, RemoveAction
 
 from implant_model import storage
-from implant_model.package.save import load_package
+from implant_model.package.load import load_package
 from implant_model.privacy import IdentifierPolicy, Protector
 from jobs.entry.command import INCOMPLETE, OK, run_command
 from jobs.tables import delta

@@ -29,7 +29,7 @@ from benchmarks.process_memory import Peaks, look
 from implant_model import storage
 from implant_model.errors import ImplantError
 from implant_model.package.catalogue import ORTHONET
-from implant_model.package.save import load_package
+from implant_model.package.load import load_package
 from implant_model.phantoms.files import write_dicom
 from implant_model.phantoms.picture_files import write_jpeg
 from implant_model.phantoms.render import render

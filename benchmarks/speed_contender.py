@@ -20,7 +20,7 @@ import pyarrow.dataset as ds
 
 from implant_model.errors import ImplantError
 from implant_model.networks.spec import Precision
-from implant_model.package.save import ModelPackage, load_package
+from implant_model.package.load import ModelPackage, load_package
 
 Contender = Callable[[Sequence[Path], Path, ModelPackage], None]
 PRECISIONS: Final[dict[str, Precision]] = {"job": "float32", "bfloat16": "bfloat16"}

@@ -25,7 +25,7 @@ from implant_model.decode.prepare import picture_of, silence_loggers
 from implant_model.errors import ImplantError
 from implant_model.limits import Limits
 from implant_model.networks.spec import Precision
-from implant_model.package.save import ModelPackage, load_package
+from implant_model.package.load import ModelPackage, load_package
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -21,7 +21,7 @@ from torchvision import transforms
 
 from implant_model.networks.build import Ensemble
 from implant_model.networks.weights import load_networks
-from implant_model.package.save import ModelPackage
+from implant_model.package.load import ModelPackage
 
 WORKERS = 2
 BATCH = 32

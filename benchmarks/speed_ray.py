@@ -13,7 +13,7 @@ import ray
 import torch
 
 from benchmarks.speed_loader import BATCH, load_model, read_image, to_tensor
-from implant_model.package.save import ModelPackage
+from implant_model.package.load import ModelPackage
 
 
 class Model:

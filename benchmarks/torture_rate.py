@@ -25,7 +25,7 @@ from implant_model import storage
 from implant_model.decode.sandbox import DecodeProcess
 from implant_model.errors import ImplantError
 from implant_model.limits import Limits
-from implant_model.package.save import load_package
+from implant_model.package.load import load_package
 from jobs.entry.command import INCOMPLETE, OK, run_command
 from jobs.tables import delta
 from jobs.tables.schema import ARCHIVES

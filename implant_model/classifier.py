@@ -25,7 +25,7 @@ from implant_model.networks.device_batches import (
 from implant_model.networks.precision import memory_format
 from implant_model.networks.spec import Precision
 from implant_model.networks.weights import load_networks
-from implant_model.package.save import ModelPackage
+from implant_model.package.load import ModelPackage
 
 Array = npt.NDArray[np.float32]
 Images = npt.NDArray[np.uint8]

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from implant_model import __version__, storage
-from implant_model.package.save import ModelPackage, check_weights, load_package
+from implant_model.package.load import ModelPackage, check_weights, load_package
 from jobs.entry.cluster import start_ray
 from jobs.entry.command import OK, run_command
 from jobs.pipeline.classify_options import ClassifyOptions, parse_classify

@@ -21,7 +21,7 @@ from typing import Final
 
 from implant_model import storage
 from implant_model.errors import Outcome, UsageError
-from implant_model.package.save import ModelPackage, load_package
+from implant_model.package.load import ModelPackage, load_package
 from implant_model.storage.local_files import write_whole
 from jobs import classify, verify
 from jobs.entry.command import DISCLAIMER, INCOMPLETE, OK, Parser, run_command

@@ -26,7 +26,7 @@ from pathlib import Path
 from implant_model.classifier import Classifier
 from implant_model.errors import UsageError
 from implant_model.limits import Limits
-from implant_model.package.save import load_package
+from implant_model.package.load import load_package
 from jobs.entry.command import DISCLAIMER, INCOMPLETE, OK, Parser, run_command
 from jobs.entry.folder import make_folder
 from jobs.evaluating.assessment import assess, assess_classes, reliability

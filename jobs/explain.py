@@ -24,7 +24,7 @@ from implant_model.errors import MemberError, Reason
 from implant_model.identification import read_radiograph
 from implant_model.limits import Limits
 from implant_model.package.catalogue import Implant
-from implant_model.package.save import ModelPackage, load_package
+from implant_model.package.load import ModelPackage, load_package
 from implant_model.saliency import explain
 from jobs.entry.command import DISCLAIMER, OK, Parser, run_command
 from jobs.report import wording

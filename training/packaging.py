@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from implant_model import __version__
 from implant_model.decode.preprocess import Preprocessing
+from implant_model.package.load import ModelPackage
 from implant_model.package.manifest import Calibration
-from implant_model.package.save import ModelPackage, save_package
+from implant_model.package.save import save_package
 from training.calibrate import Measured, pool
 from training.card import CardFacts, write_card
 from training.config import TrainConfig

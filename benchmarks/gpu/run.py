@@ -35,7 +35,7 @@ from benchmarks.machine import machine
 from implant_model.classifier import has_gpu
 from implant_model.errors import PackageError, UsageError
 from implant_model.networks.spec import Precision
-from implant_model.package.save import load_package
+from implant_model.package.load import load_package
 from jobs.entry.cluster import start_ray
 from jobs.entry.command import INCOMPLETE, OK, run_command
 

@@ -19,7 +19,7 @@ from ray.data import DataContext
 from implant_model.classifier import Classifier
 from implant_model.errors import ImplantError
 from implant_model.networks.spec import Precision
-from implant_model.package.save import ModelPackage
+from implant_model.package.load import ModelPackage
 from jobs.pipeline.blocks import block_table
 from jobs.pipeline.source import BLOCK_MEMBERS, BlockSource
 from jobs.pipeline.stages import CALLS_PER_ACTOR, ClassifyBlock, Resources, classify_stage

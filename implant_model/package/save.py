@@ -21,20 +21,8 @@ from implant_model.errors import UsageError
 from implant_model.networks.spec import NetworkSpec
 from implant_model.novelty import NoveltyReference
 from implant_model.package.catalogue import Catalogue
-from implant_model.package.load import ModelPackage, check_weights, load_package, sha256
+from implant_model.package.load import ModelPackage, load_package, sha256
 from implant_model.package.manifest import CARD, MANIFEST, Calibration, FileFacts, Manifest, Novelty
-
-__all__ = [
-    "CARD",
-    "MANIFEST",
-    "NOVELTY_FILE",
-    "Calibration",
-    "ModelPackage",
-    "Novelty",
-    "check_weights",
-    "load_package",
-    "save_package",
-]
 
 NOTICE = "not a medical device"
 NOVELTY_FILE = "novelty.safetensors"

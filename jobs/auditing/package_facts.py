@@ -15,7 +15,8 @@ from implant_model import storage
 from implant_model.calibration import MIN_QUANTILE
 from implant_model.errors import UsageError
 from implant_model.package.catalogue import Catalogue, Implant
-from implant_model.package.save import MANIFEST, ModelPackage, load_package
+from implant_model.package.load import ModelPackage, load_package
+from implant_model.package.manifest import MANIFEST
 
 SHIPPED: Final = Path(__file__).parents[2] / "models"
 _UNKNOWN: Final = "unknown"

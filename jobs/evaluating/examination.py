@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from implant_model.classifier import Classifier, has_gpu
 from implant_model.errors import UsageError
 from implant_model.package.catalogue import Catalogue
-from implant_model.package.save import ModelPackage
+from implant_model.package.load import ModelPackage
 from jobs.evaluating.assessment import Examined
 from training.config import SplitSettings
 from training.data.duplicates import duplicate_groups

@@ -10,7 +10,8 @@ from implant_model.classifier import Classifier
 from implant_model.decode.preprocess import Preprocessing
 from implant_model.errors import UsageError
 from implant_model.package.catalogue import Catalogue, folded
-from implant_model.package.save import MANIFEST, ModelPackage, load_package
+from implant_model.package.load import ModelPackage, load_package
+from implant_model.package.manifest import MANIFEST
 from implant_model.storage.store import ObjectInfo
 from jobs.evaluating.assessment import Examined
 from jobs.evaluating.examination import labels_of, usable_device

@@ -9,7 +9,7 @@ from implant_model import storage
 from implant_model.errors import UsageError
 from implant_model.limits import Limits
 from implant_model.networks.spec import Precision
-from implant_model.package.save import ModelPackage
+from implant_model.package.load import ModelPackage
 from implant_model.privacy import IdentifierPolicy, Protector, load_key
 from jobs.entry.command import Parser
 from jobs.pipeline.plan import check_reasons

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from implant_model.classifier import Predictions
-from implant_model.package.save import ModelPackage
+from implant_model.package.load import ModelPackage
 from jobs.tables.schema import PREDICTION_ROW
 
 TOP: Final = 3

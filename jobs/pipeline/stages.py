@@ -23,7 +23,7 @@ from ray.util.annotations import RayDeprecationWarning
 from implant_model.classifier import Classifier
 from implant_model.errors import ImplantError, PackageError, UsageError
 from implant_model.networks.spec import Precision
-from implant_model.package.save import ModelPackage
+from implant_model.package.load import ModelPackage
 from jobs.entry.cluster import may_grow, possible_resources
 from jobs.pipeline.blocks import block_table, read_block
 from jobs.pipeline.filled_rows import fill_rows

@@ -13,7 +13,7 @@ from implant_model.decode.preprocess import Preprocessing, preprocess, shrink, t
 from implant_model.errors import Reason
 from implant_model.limits import Limits
 from implant_model.package.catalogue import ORTHONET
-from implant_model.package.save import load_package
+from implant_model.package.load import load_package
 from implant_model.phantoms.dicom_files import TRANSFER_SYNTAXES, write_dicom
 from implant_model.phantoms.picture_files import write_jpeg
 from implant_model.phantoms.render import Phantom, render

@@ -16,7 +16,7 @@ from implant_model.classifier import Classifier, Predictions
 from implant_model.decode.preprocess import preprocess
 from implant_model.errors import Outcome, PackageError, UsageError
 from implant_model.package.catalogue import ORTHONET
-from implant_model.package.save import load_package
+from implant_model.package.load import load_package
 from implant_model.phantoms.files import write_png
 from implant_model.phantoms.render import render
 from jobs import evaluate as job

@@ -15,7 +15,7 @@ from implant_model.networks.build import Ensemble
 from implant_model.networks.device_batches import SLOTS, DeviceBatches, NoveltyScore, Results, Run
 from implant_model.networks.weights import load_networks
 from implant_model.novelty import NoveltyReference
-from implant_model.package.save import load_package
+from implant_model.package.load import load_package
 
 SIZE_PX = 64
 

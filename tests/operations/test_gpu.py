@@ -12,7 +12,7 @@ from benchmarks.gpu.full_size import SIZE_PX, save_full_size
 from implant_model.classifier import Classifier
 from implant_model.networks.spec import Precision
 from implant_model.package.catalogue import ORTHONET
-from implant_model.package.save import ModelPackage, load_package
+from implant_model.package.load import ModelPackage, load_package
 from implant_model.phantoms.files import Sample, sample_archives
 from tests.support.ray_cluster import ROOT, run_python
 

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from implant_model import storage
 from implant_model.errors import PackageError, UsageError
 from implant_model.novelty import fit_novelty
-from implant_model.package.manifest import Manifest
-from implant_model.package.save import Calibration, check_weights, load_package
+from implant_model.package.load import check_weights, load_package
+from implant_model.package.manifest import Calibration, Manifest
 from tests.support.object_store import ObjectStore
 from tests.support.package_samples import CARD, NAMES, SIZE_PX, SPECS, save_sample
 

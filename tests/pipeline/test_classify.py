@@ -19,7 +19,7 @@ from implant_model.decode.prepare import picture_of
 from implant_model.errors import Outcome, Reason, UsageError
 from implant_model.limits import Limits
 from implant_model.networks.spec import Precision
-from implant_model.package.save import load_package
+from implant_model.package.load import load_package
 from jobs.classify import main
 from jobs.tables.schema import PREDICTION_ROW
 from tests.support.object_store import ObjectStore

@@ -11,7 +11,7 @@ import pytest
 
 from implant_model import storage
 from implant_model.errors import ArchiveStatus
-from implant_model.package.save import load_package
+from implant_model.package.load import load_package
 from jobs.pipeline.plan import make_plan
 from jobs.tables.lease import Lease
 from jobs.tables.publish import RunIdentity, Tables

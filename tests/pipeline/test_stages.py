@@ -9,7 +9,7 @@ import ray
 import torch
 
 from implant_model.errors import UsageError
-from implant_model.package.save import load_package
+from implant_model.package.load import load_package
 from jobs.pipeline import stages
 from jobs.pipeline.blocks import block_table, read_block
 from jobs.pipeline.stages import ClassifyBlock, Resources, choose_resources

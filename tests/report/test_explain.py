@@ -12,7 +12,7 @@ from implant_model.classifier import Classifier
 from implant_model.decode.preprocess import preprocess
 from implant_model.errors import ArchiveError, MemberError, Reason, UsageError
 from implant_model.package.catalogue import ORTHONET
-from implant_model.package.save import load_package
+from implant_model.package.load import load_package
 from implant_model.phantoms.files import draw_patient, write_dicom, write_png
 from implant_model.phantoms.render import Phantom, render
 from implant_model.saliency import explain

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from implant_model.package.catalogue import ORTHONET
-from implant_model.package.save import load_package
+from implant_model.package.load import load_package
 from implant_model.privacy import IdentifierPolicy, Protector
 from jobs.demo import MODEL
 from jobs.samples.sample_archives import Truth

@@ -13,7 +13,9 @@ from implant_model.networks.spec import NetworkSpec
 from implant_model.networks.weights import load_networks, weights_bytes
 from implant_model.novelty import fit_novelty
 from implant_model.package.catalogue import Catalogue, Implant
-from implant_model.package.save import Calibration, ModelPackage, save_package
+from implant_model.package.load import ModelPackage
+from implant_model.package.manifest import Calibration
+from implant_model.package.save import save_package
 
 SIZE_PX = 64
 NAMES = ("depuy-corail", "zimmer-ml-taper", "stryker-triathlon")

@@ -14,8 +14,9 @@ from implant_model.networks.spec import GREY_MEAN, NetworkSpec
 from implant_model.networks.weights import weights_bytes
 from implant_model.novelty import fit_novelty
 from implant_model.package.catalogue import Catalogue, Implant
+from implant_model.package.load import ModelPackage
 from implant_model.package.manifest import Calibration
-from implant_model.package.save import ModelPackage, save_package
+from implant_model.package.save import save_package
 
 MAKERS = ("Cofield", "DePuy", "Tornier", "Zimmer")
 

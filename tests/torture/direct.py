@@ -20,7 +20,7 @@ from implant_model.decode.prepare import decode
 from implant_model.decode.preprocess import preprocess
 from implant_model.errors import MemberError
 from implant_model.limits import Limits
-from implant_model.package.save import load_package
+from implant_model.package.load import load_package
 from implant_model.storage import s3
 from jobs.entry.command import run_command
 from jobs.pipeline.blocks import block_table, read_block

@@ -6,7 +6,7 @@ from typing import Final
 
 from implant_model import storage
 from implant_model.errors import ImplantError
-from implant_model.package.save import check_weights, load_package
+from implant_model.package.load import check_weights, load_package
 from jobs.tables.verification import verify_output
 from tests.support.sample_output import OTHER_MODEL, publish_sample
 from tests.support.small_package import save_small_package

@@ -7,7 +7,7 @@ import ray
 from ray.exceptions import RayTaskError, WorkerCrashedError
 
 from implant_model.errors import UsageError
-from training.fit.failures import TrainingError, last_line, results_of
+from training.failures import TrainingError, last_line, results_of
 
 TRACEBACK = "Traceback (most recent call last):\n  File x\nUsageError: Too few masks."
 

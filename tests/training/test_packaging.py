@@ -11,7 +11,7 @@ from implant_model.networks.build import build
 from implant_model.networks.spec import NetworkSpec
 from implant_model.networks.weights import weights_bytes
 from implant_model.novelty import fit_novelty
-from implant_model.package.save import load_package
+from implant_model.package.load import load_package
 from training.calibrate import Outputs, hold_out_folds
 from training.config import CardSettings, SplitSettings, TrainConfig, from_document
 from training.data.divide import Division, divide

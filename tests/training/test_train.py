@@ -18,7 +18,7 @@ from implant_model.limits import Limits
 from implant_model.networks.build import build
 from implant_model.networks.spec import NetworkSpec
 from implant_model.package.catalogue import ORTHONET
-from implant_model.package.save import ModelPackage, load_package
+from implant_model.package.load import ModelPackage, load_package
 from implant_model.phantoms.files import Sample, sample_archives
 from jobs.train import Call, main, report_set, say_missing, summarise
 from training.config import FitSettings, SplitSettings, from_document, load_config

@@ -15,7 +15,7 @@ import pytest
 from implant_model.classifier import Classifier
 from implant_model.limits import Limits
 from implant_model.package.catalogue import ORTHONET
-from implant_model.package.save import load_package
+from implant_model.package.load import load_package
 from implant_model.phantoms.files import Sample, sample_archives
 from tests.support.object_store import ObjectStore
 from training.data.gather import gather, list_images

@@ -8,7 +8,7 @@ import pytest
 
 from implant_model.decode.preprocess import Preprocessing
 from implant_model.errors import UsageError
-from implant_model.package.save import load_package
+from implant_model.package.load import load_package
 from tests.training.test_packaging import config_of, fitted, packaged
 from training.data.divide import Division
 from training.data.labelled import LabelledSet, content_digest

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from implant_model.errors import UsageError
-from implant_model.package.save import ModelPackage, load_package
+from implant_model.package.load import ModelPackage, load_package
 from training.data.divide import Division
 from training.data.labelled import DIGEST_BYTES, LabelledSet
 

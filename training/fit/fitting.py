@@ -15,7 +15,7 @@ from implant_model.networks.build import build
 from implant_model.networks.spec import FISHER, NetworkSpec
 from implant_model.networks.weights import load_network, weights_bytes
 from implant_model.novelty import fit_novelty
-from implant_model.package.save import load_package
+from implant_model.package.load import load_package
 from implant_model.storage.local_files import write_whole
 from training.calibrate import (
     Calibrated,

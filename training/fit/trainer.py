@@ -11,7 +11,7 @@ import ray.train
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
-from training.fit.failures import TrainingError, last_line
+from training.failures import TrainingError, last_line
 from training.fit.loop import read_checkpoint, train_worker
 from training.fit.worker_inputs import FitTask, Material, State
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from implant_model.errors import UsageError
 from implant_model.storage.local_files import write_whole
 from training.data.labelled import LabelledSet
-from training.fit.failures import results_of
+from training.failures import results_of
 from training.masks.automatic import find_mask
 from training.masks.mask_files import is_inside, mask_file, mask_files, read_mask, write_masks
 
