@@ -139,7 +139,7 @@ def test_module_accepts_the_call(page: str, line: str) -> None:
     if module == "jobs.classify":
         parse_classify(arguments, None)
     flags = [word for word in arguments if word.startswith("--")]
-    assert all(f'"{flag}"' in usage(module) or flag in usage(module) for flag in flags), line
+    assert set(flags) <= set(re.findall(r"--[a-z-]+", usage(module))), line
 
 
 @pytest.mark.parametrize("page", PAGES)
