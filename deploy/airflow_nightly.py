@@ -1,8 +1,8 @@
 """The nightly batch as an Airflow 3 DAG: submits the job to a Ray cluster and reads its exit code.
 
 Needs `ray[default]` of the cluster's version beside Airflow, and in the worker's environment
-RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH. The pseudonyms' key lies on the cluster's head, where
-cluster.yaml puts it. Copy this file into the DAGs folder.
+RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH. The cluster's nodes read the pseudonyms' key from AWS
+Secrets Manager, as in cluster.yaml. Copy this file into the DAGs folder.
 """
 
 import time
@@ -18,7 +18,9 @@ COMMAND = (
     "python -m jobs.classify s3://pacs/2026/ --output s3://registry/implants --model models/phantom"
     " --gpus-per-actor 1 --actors 1:2 --max-rejected 0.05"
 )
-KEY_FILE = "/home/ray/pseudonyms.key"  # without it identifiers are dropped, and no audit can join
+KEY_FILE = (  # without it identifiers are dropped, and no audit can join
+    "aws-secretsmanager:arn:aws:secretsmanager:eu-central-1:123456789012:secret:implant-key"
+)
 POLL_S = 30
 OK, BUSY = 0, 75
 

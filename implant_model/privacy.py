@@ -3,17 +3,14 @@
 import hashlib
 import hmac
 import unicodedata
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 
 from implant_model.errors import UsageError
+from implant_model.keys import Key
 
-MIN_KEY = 16  # bytes; the pseudonyms have 128 bits, and a shorter key would be guessed first
-MAX_KEY = 65_536
-MIN_KEY_VARIETY = 6  # different bytes: a run of zeros is no key, 16 random hex digits have more
+_TRIMMED = " \t\r\n\0\u00a0\u200b\ufeff"
 _PSEUDONYM = 16  # bytes: two of 10**9 patients share one with probability 1e-21
-_KEY_ID = 6
 _CONTENT = "content"
 _FINGERPRINT = "key-id"
 
@@ -32,14 +29,15 @@ class Protector:
 
     Attributes:
         policy: What becomes of identifiers.
-        key: Secret of the pseudonyms; never shown, logged or written.
+        key: Of the pseudonyms. Its secret is never shown, logged, written or pickled: another
+            process resolves it by its source.
 
     Raises:
-        UsageError: From the constructor: pseudonyms without a key, or a key that is no secret.
+        UsageError: From the constructor: pseudonyms without a key.
     """
 
     policy: IdentifierPolicy
-    key: bytes | None = field(default=None, repr=False)
+    key: Key | None = None
 
     def __post_init__(self) -> None:
         if self.key is None and self.policy is IdentifierPolicy.PSEUDONYMISE:
@@ -47,8 +45,15 @@ class Protector:
                 "Pseudonyms need a key: give --key-file or IMPLANT_KEY_FILE, or choose "
                 "--identifiers drop."
             )
+
+    def resolve(self) -> None:
+        """Read the key, if there is one, before the first member needs it.
+
+        Raises:
+            UsageError: It cannot be read in this process.
+        """
         if self.key is not None:
-            _check_key(self.key, "The key")
+            self.key.secret  # noqa: B018  reads it
 
     def identifier(self, kind: str, value: str | None) -> str | None:
         """Return what the tables may hold of an identifier.
@@ -66,7 +71,7 @@ class Protector:
         """
         if not kind or "\0" in kind or kind in (_CONTENT, _FINGERPRINT):
             raise ValueError(f"{kind!r} is no kind of identifier.")
-        stripped = (value or "").strip(" \t\r\n\0")
+        stripped = trimmed(value or "")
         if not stripped or self.policy is IdentifierPolicy.DROP:
             return None
         if self.policy is IdentifierPolicy.KEEP:
@@ -87,39 +92,19 @@ class Protector:
 
     @property
     def key_id(self) -> str | None:
-        """Fingerprint of the key for the configuration's hash, 12 hex digits; None without one."""
-        return self._digest(_FINGERPRINT, b"")[: 2 * _KEY_ID] if self.key is not None else None
+        """Id of the key for the tables and the configuration's hash; None without one."""
+        return None if self.key is None else self.key.key_id
 
     def _digest(self, kind: str, data: bytes | memoryview) -> str:
-        code = hmac.new(self.key or b"", kind.encode() + b"\0", hashlib.sha256)
+        code = hmac.new(self.key.secret if self.key else b"", kind.encode() + b"\0", hashlib.sha256)
         code.update(data)
         return code.digest()[:_PSEUDONYM].hex()
 
 
-def load_key(path: str | Path) -> bytes:
-    """Read the key of the pseudonyms; a newline at its end is not part of it.
+def trimmed(value: str) -> str:
+    """Return an identifier without what surrounds it: DICOM's padding, blanks, invisible marks.
 
-    Raises:
-        UsageError: Not there, not readable, shorter than 16 bytes or no secret; the key's content
-            is never shown.
+    The tables and a registry's file are trimmed alike, so that a no-break space (U+00A0), a zero
+    width space (U+200B) or a byte order mark (U+FEFF) behind a number does not keep them apart.
     """
-    remedy = "Make one with: head -c 32 /dev/urandom | base64 > FILE; chmod 600 FILE."
-    try:
-        with Path(path).open("rb") as file:
-            key = file.read(MAX_KEY + 1).rstrip(b"\r\n")
-    except FileNotFoundError:
-        raise UsageError(f"There is no key file {path}. {remedy}") from None
-    except OSError as error:
-        raise UsageError(f"The key file {path} cannot be read: {error.strerror}.") from None
-    _check_key(key, f"The key in {path}")
-    return key
-
-
-def _check_key(key: bytes, what: str) -> None:
-    if not MIN_KEY <= len(key) <= MAX_KEY:
-        raise UsageError(f"{what} has {len(key)} bytes; {MIN_KEY} to {MAX_KEY} are accepted.")
-    if len(set(key)) < MIN_KEY_VARIETY:
-        raise UsageError(
-            f"{what} has only {len(set(key))} different bytes; it would be guessed. "
-            "Use random bytes."
-        )
+    return value.strip(_TRIMMED)

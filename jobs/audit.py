@@ -77,6 +77,8 @@ def audit(
     model = output.model
     names, words = model.catalogue.names, Names(model.catalogue, synonyms)
     are_pseudonyms = holds_pseudonyms(output.dataset, model.id, file.key)
+    if are_pseudonyms and options.protector is not None and options.protector.key_id is not None:
+        output.check_key(options.protector.key_id)
     records = make_records(file, options.protector, are_pseudonyms)
     claims = match(records, words)
     keys = distinct_keys(records)

@@ -42,7 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     package = load_package(options.model, weights=False)
     recipe = options.recipe(package)
     run = uuid.uuid4().hex
-    identity = RunIdentity(package.id, recipe.configuration_hash, __version__, run)
+    identity = RunIdentity(
+        package.id, recipe.configuration_hash, __version__, run, options.protector.key_id
+    )
     tables = Tables(options.output, identity)
     plan = make_plan(
         options.inputs, tables.records(), options.retry, options.limit, options.redo_older

@@ -11,8 +11,6 @@ no evidence about patients. Exit codes: 0 everything went as it should; 2 the ca
 something did not, and a line states what; 75 another run holds the output.
 """
 
-import os
-import secrets
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -23,7 +21,7 @@ from implant_model import storage
 from implant_model.errors import Outcome, UsageError
 from implant_model.package.load import ModelPackage, load_package
 from implant_model.storage.local_files import write_whole
-from jobs import classify, verify
+from jobs import classify, keys, verify
 from jobs.entry.command import DISCLAIMER, INCOMPLETE, OK, Parser, run_command
 from jobs.report.comparison import Comparison, compare
 from jobs.report.page import render_run
@@ -90,10 +88,7 @@ def local_folder(output: str) -> Path:
 
 def make_key(path: Path) -> str:
     """Return the file of a random key, made on the first run; only its owner may read it."""
-    if not path.exists():
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(secrets.token_hex(32))
-    return str(path)
+    return str(path if path.exists() else keys.make_key(path))
 
 
 def describe(samples: Samples) -> str:

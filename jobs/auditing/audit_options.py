@@ -8,11 +8,12 @@ from pathlib import Path
 
 from implant_model import storage
 from implant_model.errors import UsageError
-from implant_model.privacy import IdentifierPolicy, Protector, load_key
+from implant_model.keys import KEY_VARIABLE, Key
+from implant_model.privacy import IdentifierPolicy, Protector
 from jobs.auditing.registry.columns import FIELDS, KEYS
 from jobs.entry.command import Parser
 from jobs.entry.folder import make_folder
-from jobs.pipeline.classify_options import KEY_VARIABLE
+from jobs.pipeline.classify_options import KEY_HELP
 
 _COLUMNS = (
     f"which column is what: FIELD is one of {', '.join(FIELDS)}; may be given several times, and a "
@@ -75,7 +76,7 @@ def parse_audit(arguments: Sequence[str] | None, description: str | None) -> Aud
     add("--report", required=True, metavar="DIR", help="where to write")
     add("--columns", action="append", default=[], metavar="FIELD=COLUMN[,...]", help=_COLUMNS)
     add("--key", choices=KEYS, help="join by this; default: the finest that the file has")
-    add("--key-file", metavar="PATH", help=f"key of the pseudonyms; or the variable {KEY_VARIABLE}")
+    add("--key-file", metavar="PATH", help=KEY_HELP)
     add("--model", metavar="URI", help="the package: its synonyms, thresholds and MR-safety notes")
     add("--synonyms", metavar="FILE", help="CSV of text and means, such as unmatched.csv filled in")
     add("--previous", metavar="FILE", help="summary.json to compare with; default: DIR's own")
@@ -84,7 +85,7 @@ def parse_audit(arguments: Sequence[str] | None, description: str | None) -> Aud
     call = parser.parse_args(arguments)
     columns = parse_columns(call.columns)
     path = call.key_file or os.environ.get(KEY_VARIABLE)
-    protector = Protector(IdentifierPolicy.PSEUDONYMISE, load_key(path)) if path else None
+    protector = Protector(IdentifierPolicy.PSEUDONYMISE, Key.load(path)) if path else None
     uris = (call.predictions, call.registry, call.model, call.synonyms, call.previous)
     predictions, registry, model, synonyms, previous = (u and storage.normalise(u) for u in uris)
     return AuditOptions(

@@ -40,6 +40,20 @@ class Output:
         """Return archives that were not read to their ends."""
         return sum(row["status"] != ArchiveStatus.COMPLETE for row in self.archives)
 
+    def check_key(self, key_id: str) -> None:
+        """Refuse a key under which no pseudonym of the output was made.
+
+        Raises:
+            UsageError: Every archive whose key is recorded was read under another one.
+        """
+        known = {row["key_id"] for row in self.archives if row.get("key_id") is not None}
+        if known and key_id not in known:
+            raise UsageError(
+                f"The pseudonyms of {self.uri} were made under the key {', '.join(sorted(known))}; "
+                f"the key given has the id {key_id}, and would join nothing. Give the key of that "
+                "classify run (python -m jobs.keys id FILE shows a key's id)."
+            )
+
 
 def open_output(uri: str, model: str | None) -> Output:
     """Open the tables and chooses the model.

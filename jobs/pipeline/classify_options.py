@@ -7,15 +7,15 @@ from typing import get_args
 
 from implant_model import storage
 from implant_model.errors import UsageError
+from implant_model.keys import KEY_VARIABLE, Key
 from implant_model.limits import Limits
 from implant_model.networks.spec import Precision
 from implant_model.package.load import ModelPackage
-from implant_model.privacy import IdentifierPolicy, Protector, load_key
+from implant_model.privacy import IdentifierPolicy, Protector
 from jobs.entry.command import Parser
 from jobs.pipeline.plan import check_reasons
 from jobs.pipeline.recipe import Recipe
 
-KEY_VARIABLE = "IMPLANT_KEY_FILE"
 _BATCH_SIZE = "images in one pass of the networks; default 16, on a GPU what fits its memory"
 _PRECISION = (
     "of the networks: float32, as they were calibrated (default), or bfloat16, faster where the "
@@ -28,6 +28,10 @@ _METRICS = (
 )
 _RETRY = "read again the archives that have, or whose members have, one of these reasons"
 
+KEY_HELP = (
+    "key of the pseudonyms: a file, env:NAME, aws-secretsmanager:ID or aws-kms:URI that every "
+    f"node can read; default: the variable {KEY_VARIABLE}"
+)
 _REDO_OLDER = "read again the archives that an older version of the decode has read"
 
 
@@ -108,7 +112,7 @@ def parse_classify(arguments: Sequence[str] | None, description: str | None) -> 
     add("--model", required=True, metavar="URI", help="folder or prefix of a model package")
     policies = [str(policy) for policy in IdentifierPolicy]
     add("--identifiers", choices=policies, help="default: pseudonymise with a key, else drop")
-    add("--key-file", metavar="PATH", help=f"key of the pseudonyms; or the variable {KEY_VARIABLE}")
+    add("--key-file", metavar="PATH", help=KEY_HELP)
     add("--actors", type=_actors, metavar="MIN[:MAX]", help="classifier actors; default: to fit")
     add("--gpus-per-actor", type=float, metavar="F", help="0 for CPUs; a fraction shares a GPU")
     add("--batch-size", type=int, metavar="N", help=_BATCH_SIZE)
@@ -134,7 +138,7 @@ def choose_protector(identifiers: str | None, key_file: str | None) -> Protector
         UsageError: Pseudonyms are asked for without a key, or the key cannot be read.
     """
     path = key_file or os.environ.get(KEY_VARIABLE)
-    key = load_key(path) if path else None
+    key = Key.load(path) if path else None
     if identifiers is None:
         policy = IdentifierPolicy.DROP if key is None else IdentifierPolicy.PSEUDONYMISE
     else:

@@ -25,7 +25,7 @@ class Recipe:
         model: The package's `name@hash`.
         preprocessing: The package's own.
         limits: Bounds on archives, members and decodes.
-        protector: What is done with identifiers; holds the key where there is one.
+        protector: What is done with identifiers; refers to the key where there is one.
         unit_members: Most members of a unit, at most 1,000.
         unit_bytes: A unit ends with the member that takes it to this size.
         precision: Of the networks, see `implant_model.classifier.Classifier`.

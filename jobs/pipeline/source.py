@@ -20,12 +20,15 @@ from ray.data.block import BlockMetadata
 
 from implant_model.decode.preprocess import Preprocessing
 from implant_model.decode.sandbox import DecodeProcess
+from implant_model.errors import UsageError
 from implant_model.limits import Limits
-from jobs.pipeline.blocks import BLOCK, Block
+from jobs.pipeline.blocks import BLOCK, Block, block_table
 from jobs.pipeline.read_ahead import AHEAD, Group, read_ahead
 from jobs.pipeline.recipe import Recipe
 from jobs.pipeline.units import Prepare, read_archive
+from jobs.tables.receipts import Fault
 from jobs.tables.records import PlannedArchive
+from jobs.tables.schema import PREDICTION_ROW
 
 BLOCK_MEMBERS = 256
 """Small archives share a block until it holds this many members: below 100 a block is overhead."""
@@ -117,6 +120,11 @@ def read_group(
     Yields:
         Tables of one row, schema `BLOCK`.
     """
+    try:
+        recipe.protector.resolve()
+    except UsageError as error:  # Ray Data would take an exception for the loss of a block
+        yield block_table([Fault(str(error), at_start=True)], PREDICTION_ROW.empty_table())
+        return
     allocate = None
     if prepare is None:
         decoder = _decoder(recipe.preprocessing, recipe.limits)

@@ -42,6 +42,7 @@ class RunIdentity:
     configuration_hash: str
     software_version: str
     run: str
+    key_id: str | None = None
 
 
 class Tables:
@@ -254,6 +255,7 @@ def _row(result: ArchiveResult, identity: RunIdentity) -> dict[str, Any]:
         "software_version": identity.software_version,
         "configuration_hash": identity.configuration_hash,
         "decode_version": DECODE_VERSION,
+        "key_id": identity.key_id,
     }
 
 

@@ -109,6 +109,7 @@ ARCHIVE_ROW: Final = pa.schema(
         pa.field("configuration_hash", pa.string(), nullable=False),
         pa.field("model", pa.string(), nullable=False),
         pa.field("decode_version", pa.int32()),  # since version 2
+        pa.field("key_id", pa.string()),  # since version 2
     ]
 )
 """One row of the table `archives`; `units` names the files that hold the archive's predictions."""

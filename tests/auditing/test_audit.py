@@ -1,6 +1,7 @@
 """The audit as a user runs it: files, sums, sentences, exit codes; no Ray."""
 
 import csv
+import hashlib
 import html
 import json
 from pathlib import Path
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from implant_model.errors import UsageError
+from implant_model.keys import Key
 from implant_model.privacy import IdentifierPolicy, Protector
 from jobs import audit as job
 from jobs.auditing.files import write_csv
@@ -20,7 +22,7 @@ from jobs.entry.command import DISCLAIMER
 from tests.support.audit_samples import Simulated, simulate, sure, write_output, write_registry
 from tests.support.small_package import save_small_package
 
-KEY = b"0123456789abcdef-a-secret"
+KEY = hashlib.sha256(b"a test's key").hexdigest().encode()
 CORAIL, EXETER, OXFORD = "depuy-corail-collared", "stryker-exeter", "zimmer-biomet-oxford"
 
 
@@ -114,8 +116,9 @@ def test_rate_of_a_model_that_nobody_measured_is_not_known(
 
 
 def test_pseudonyms_meet_raw_identifiers_under_the_same_key(tmp_path: Path) -> None:
-    protector = Protector(IdentifierPolicy.PSEUDONYMISE, KEY)
+    protector = Protector(IdentifierPolicy.PSEUDONYMISE, Key.of(KEY))
     (tmp_path / "key").write_bytes(KEY)
+    (tmp_path / "key").chmod(0o600)
     names = [protector.identifier("study", f"S{n}") for n in range(3)]
     output = write_output(tmp_path / "out", [sure(EXETER, study=name) for name in names])
     rows = [{"StudyInstanceUID": f"S{n}", "implant": EXETER} for n in range(3)]
@@ -128,9 +131,24 @@ def test_pseudonyms_meet_raw_identifiers_under_the_same_key(tmp_path: Path) -> N
     assert run(tmp_path / "b", output, hidden)[1]["verdicts"]["agrees"] == 3
     with pytest.raises(UsageError, match="predictions hold pseudonyms for study and the registry"):
         run(tmp_path / "c", output, raw)
-    (tmp_path / "key").write_bytes(KEY + b"!")
+    (tmp_path / "key").write_bytes(KEY[::-1])
     code, summary = run(tmp_path / "d", output, raw, "--key-file", str(tmp_path / "key"))
     assert (code, summary["verdicts"]["no_image"]) == (3, 3)
+
+
+def test_audit_under_another_key_names_the_key_that_it_needs(tmp_path: Path) -> None:
+    key = Key.of(KEY)
+    protector = Protector(IdentifierPolicy.PSEUDONYMISE, key)
+    image = sure(EXETER, study=protector.identifier("study", "S1"))
+    output = write_output(tmp_path / "out", [image], key_id=key.key_id)
+    raw = write_registry(tmp_path / "raw.csv", [{"StudyInstanceUID": "S1", "implant": EXETER}])
+    (tmp_path / "key").write_bytes(KEY[::-1])
+    (tmp_path / "key").chmod(0o600)
+    with pytest.raises(UsageError, match=f"were made under the key {key.key_id}; the key given"):
+        run(tmp_path / "a", output, raw, "--key-file", str(tmp_path / "key"))
+    (tmp_path / "key").write_bytes(KEY)
+    _, summary = run(tmp_path / "b", output, raw, "--key-file", str(tmp_path / "key"))
+    assert summary["verdicts"]["agrees"] == 1
 
 
 def audited(

@@ -1,12 +1,11 @@
 """What `deploy/` holds is valid for the tools that read it, and calls the jobs as they are."""
 
 import ast
+import hashlib
 import json
-import os
 import re
 import shlex
 import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from fnmatch import fnmatch
@@ -22,9 +21,9 @@ from cronsim import CronSim
 
 from implant_model import storage
 from implant_model.errors import AccessDeniedError
-from implant_model.privacy import load_key
+from implant_model.keys import KEY_VARIABLE, read_key
 from jobs.entry.cluster import NODE
-from jobs.pipeline.classify_options import KEY_VARIABLE, parse_classify
+from jobs.pipeline.classify_options import parse_classify
 from jobs.pipeline.plan import make_plan
 from jobs.tables.lease import Lease
 from jobs.tables.publish import RunIdentity, Tables
@@ -100,48 +99,39 @@ def test_head_names_the_feature_gates_that_the_manifest_needs(name: str) -> None
 
 
 @pytest.mark.parametrize("name", MANIFESTS)
-def test_key_is_mounted_where_the_command_expects_it(name: str) -> None:
-    told = manifest(name)["spec"]
-    job = told.get("jobTemplate", told)
-    pod = job["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
-    (head,) = pod["containers"]
-    path = next(item["value"] for item in head["env"] if item["name"] == KEY_VARIABLE)
-    (mount,) = head["volumeMounts"]
-    (volume,) = (item for item in pod["volumes"] if item["name"] == mount["name"])
-    folder, _, file = path.rpartition("/")
-    assert (mount["mountPath"], mount["readOnly"]) == (folder, True)
-    made = f"kubectl create secret generic {volume['secret']['secretName']} --from-file={file}="
-    assert made in (DEPLOY / name).read_text().partition("apiVersion:")[0]
-    # The group may read it, and the driver's account is of that group.
-    assert volume["secret"]["defaultMode"] == 0o440
-    assert pod["securityContext"]["fsGroup"]
+def test_key_is_mounted_on_every_node_where_the_command_expects_it(name: str) -> None:
+    spec = manifest(name)["spec"]
+    cluster = spec.get("jobTemplate", spec)["rayClusterSpec"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        pod = group["template"]["spec"]
+        (container,) = pod["containers"]
+        path = next(item["value"] for item in container["env"] if item["name"] == KEY_VARIABLE)
+        (mount,) = container["volumeMounts"]
+        (volume,) = (item for item in pod["volumes"] if item["name"] == mount["name"])
+        folder, _, file = path.rpartition("/")
+        assert (mount["mountPath"], mount["readOnly"]) == (folder, True)
+        made = f"kubectl create secret generic {volume['secret']['secretName']} --from-file={file}="
+        assert made in (DEPLOY / name).read_text().partition("apiVersion:")[0]
+        # The group may read it, and the job's account is of that group.
+        assert volume["secret"]["defaultMode"] == 0o440
+        assert pod["securityContext"]["fsGroup"]
 
 
-def test_airflow_takes_the_key_from_where_the_cluster_puts_it() -> None:
-    source = (DEPLOY / "airflow_nightly.py").read_text()
-    path = re.search(r'^KEY_FILE = "(.+?)"', source, re.MULTILINE)
-    assert path is not None
-    assert f'"env_vars": {{"{KEY_VARIABLE}": KEY_FILE}}' in source
-    cluster = yaml.safe_load((ROOT / "cluster.yaml").read_text())
-    assert cluster["head_setup_commands"][-1].endswith(f" > {path[1]}")
-    (called,) = (words for name, words in commands() if name == "cluster.yaml")
-    assert called[called.index("--key-file") + 1] == path[1]
-
-
-def test_key_comes_to_the_head_by_its_role_and_for_its_account_alone(
-    object_store: ObjectStore, tmp_path: Path
+def test_key_of_the_cluster_is_the_secret_that_every_node_may_read(
+    object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The very command, against a Secrets Manager that is not AWS's."""
+    """By its very name, from a Secrets Manager that is not AWS's."""
+    for name, value in {"AWS_ENDPOINT_URL": object_store.endpoint, **CREDENTIALS}.items():
+        monkeypatch.setenv(name, value)
+    (source,) = {
+        words[words.index("--key-file") + 1] for name, words in commands() if name == "cluster.yaml"
+    }
+    assert source in (DEPLOY / "airflow_nightly.py").read_text()
+    secret = hashlib.sha256(b"a test's key").hexdigest()
     secrets = client("secretsmanager", object_store.endpoint, region="eu-central-1")
-    made = secrets.create_secret(Name="implant-key", SecretString="0123456789abcdef\n")
-    (command,) = yaml.safe_load((ROOT / "cluster.yaml").read_text())["head_setup_commands"]
-    command = command.replace("/home/ray/", f"{tmp_path}/")
-    python = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    variables = {"AWS_ENDPOINT_URL": object_store.endpoint, **CREDENTIALS, "PATH": python}
-    subprocess.run(["bash", "-c", command], env={**os.environ, **variables}, check=True)
-    (key,) = tmp_path.iterdir()
-    assert load_key(key) == b"0123456789abcdef"
-    assert key.stat().st_mode & 0o777 == 0o600
+    made = secrets.create_secret(Name="implant-key", SecretString=f"{secret}\n")
+    assert made["ARN"].split(":")[5:6] == source.split(":")[6:7]
+    assert read_key(f"aws-secretsmanager:{made['ARN']}") == secret.encode()
     readers = {
         (path.stem, statement["Resource"])
         for path in POLICIES
@@ -149,7 +139,7 @@ def test_key_comes_to_the_head_by_its_role_and_for_its_account_alone(
         if "secretsmanager" in str(statement["Action"])
     }
     ((policy, resource),) = readers
-    assert policy == "policy-head"
+    assert policy == "policy-data"  # of the head and of the nodes
     assert fnmatch(made["ARN"].split("secret:")[1], resource.split("secret:")[1])
 
 
@@ -187,7 +177,8 @@ def commands() -> Iterator[tuple[str, list[str]]]:
 
 def test_commands_are_accepted(tmp_path: Path) -> None:
     key = tmp_path / "key"
-    key.write_text("0123456789abcdef")
+    key.write_text(hashlib.sha256(b"a test's key").hexdigest())
+    key.chmod(0o600)
     called = list(commands())
     names = {name for name, _ in called}
     assert names == {
@@ -198,7 +189,7 @@ def test_commands_are_accepted(tmp_path: Path) -> None:
         "raycronjob.yaml",
     }
     for _, arguments in called:
-        if "--key-file" in arguments:  # it lies on the head
+        if "--key-file" in arguments:  # a secret of AWS
             arguments[arguments.index("--key-file") + 1] = str(key)
         options = parse_classify(arguments, None)
         assert options.output == "s3://registry/implants"

@@ -285,6 +285,7 @@ def test_patient_is_one_pseudonym_and_no_name_leaves_the_file(
     for name in ("a.tar", "b.tar"):
         (tmp_path / "in" / name).write_bytes(tar_of({f"{name}^Doe.dcm": dicom}))
     (tmp_path / "key").write_bytes(bytes(range(32)))
+    (tmp_path / "key").chmod(0o600)
     done = ray_cluster.run(
         "jobs.classify",
         str(tmp_path / "in"),

@@ -12,6 +12,7 @@ from implant_model import storage
 from implant_model.decode.preprocess import Preprocessing
 from implant_model.decode.sandbox import DecodeProcess
 from implant_model.errors import ArchiveReason
+from implant_model.keys import Key
 from implant_model.limits import Limits
 from implant_model.privacy import IdentifierPolicy, Protector
 from jobs.pipeline.blocks import BLOCK, read_block
@@ -195,6 +196,6 @@ def test_configuration_hash_follows_what_decides_the_rows(tmp_path: Path) -> Non
         {"unit_members": 10},
         {"precision": "bfloat16"},
         {"protector": Protector(IdentifierPolicy.DROP, None)},
-        {"protector": Protector(IdentifierPolicy.PSEUDONYMISE, bytes(range(32)))},
+        {"protector": Protector(IdentifierPolicy.PSEUDONYMISE, Key.of(bytes(range(32))))},
     ):
         assert recipe(tmp_path, **changes).configuration_hash != base

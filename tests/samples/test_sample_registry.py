@@ -1,11 +1,13 @@
 """The demo's registry: what is wrong in it is known, and the audit finds it; no Ray."""
 
 import csv
+import hashlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from implant_model.keys import Key
 from implant_model.package.catalogue import ORTHONET
 from implant_model.package.load import load_package
 from implant_model.privacy import IdentifierPolicy, Protector
@@ -15,7 +17,7 @@ from jobs.samples.sample_audit import audit_samples, describe, find_faults
 from jobs.samples.sample_registry import COLUMNS, make_registry
 from tests.support.audit_samples import sure, write_output
 
-KEY = b"0123456789abcdef-a-secret"
+KEY = hashlib.sha256(b"a test's key").hexdigest().encode()
 
 
 @pytest.fixture
@@ -49,8 +51,9 @@ def test_a_known_share_is_wrong(tmp_path: Path, truths: list[Truth]) -> None:
 
 def test_the_demos_audit_finds_what_is_wrong(tmp_path: Path, truths: list[Truth]) -> None:
     """The images show what they show, with a probability of 0.98 in every row."""
-    protector = Protector(IdentifierPolicy.PSEUDONYMISE, KEY)
+    protector = Protector(IdentifierPolicy.PSEUDONYMISE, Key.of(KEY))
     (tmp_path / "key").write_bytes(KEY)
+    (tmp_path / "key").chmod(0o600)
     rows = [
         sure(
             truth.label if truth.label in ORTHONET.names else "stryker-exeter",

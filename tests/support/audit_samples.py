@@ -7,6 +7,7 @@ of the implants given the image: what the audit makes of them can be checked.
 import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,12 @@ def sure(implant: str, probability: float = 0.99, **more: Any) -> dict[str, Any]
     return prediction([probability if name == implant else rest for name in names], **more)
 
 
-def write_output(folder: Path, rows: Sequence[Mapping[str, Any]], model: str = MODEL) -> str:
+def write_output(
+    folder: Path,
+    rows: Sequence[Mapping[str, Any]],
+    model: str = MODEL,
+    key_id: str | None = None,
+) -> str:
     """Publishes predictions as one archive; returns the URI of the output."""
     output = storage.normalise(str(folder))
     places = {"archive": "01.tar", "archive_version": "v1", "frame": 0}
@@ -77,7 +83,21 @@ def write_output(folder: Path, rows: Sequence[Mapping[str, Any]], model: str = M
         [{**places, "member_index": i, **row} for i, row in enumerate(rows)], PREDICTION_ROW
     )
     write_tables(output, [table], model)
+    if key_id is not None:
+        archives = storage.join(output, ARCHIVES)
+        delta.commit(archives, lambda t: delta.write_rows(t, archive_row(model, key_id)))
     return output
+
+
+def archive_row(model: str, key_id: str) -> pa.Table:
+    """The row of the archive of `write_output`, under a key."""
+    now = datetime(2026, 1, 31, tzinfo=UTC)
+    numbers = [field.name for field in ARCHIVE_ROW if pa.types.is_integer(field.type)]
+    row: dict[str, Any] = dict.fromkeys(numbers, 0)
+    row |= {"archive": "01.tar", "archive_version": "v1", "source": "file:///01.tar", "run": "r"}
+    row |= {"status": "complete", "model": model, "software_version": "0", "key_id": key_id}
+    row |= {"configuration_hash": "c", "started_at": now, "finished_at": now, "units": []}
+    return pa.Table.from_pylist([row], schema=ARCHIVE_ROW)
 
 
 def write_tables(output: str, units: Sequence[pa.Table], model: str = MODEL) -> None:

@@ -54,7 +54,9 @@ def classify(arguments: Sequence[str], *, lease: bool = True) -> int:
     package = load_package(options.model)
     recipe = replace(options.recipe(package), unit_members=UNIT_MEMBERS)
     run = uuid.uuid4().hex
-    identity = RunIdentity(package.id, recipe.configuration_hash, __version__, run)
+    identity = RunIdentity(
+        package.id, recipe.configuration_hash, __version__, run, options.protector.key_id
+    )
     tables = Tables(options.output, identity)
     plan = make_plan(
         options.inputs, tables.records(), options.retry, options.limit, options.redo_older
