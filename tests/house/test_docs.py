@@ -20,6 +20,7 @@ from benchmarks.speed_archives import KINDS
 from benchmarks.speed_table import RIVALS, ratios
 from implant_model.decode.version import DECODE_VERSION
 from implant_model.errors import TRANSIENT, ArchiveReason, ArchiveStatus, Outcome, Reason
+from implant_model.keys import MAX_KEY, MIN_KEY
 from implant_model.limits import MIB, Limits
 from implant_model.package.manifest import FORMAT, FORMAT_VERSION, READABLE_VERSIONS
 from implant_model.privacy import IdentifierPolicy
@@ -309,10 +310,7 @@ def test_health_is_compared_as_the_page_states() -> None:
 
 
 def test_key_has_the_size_that_is_stated() -> None:
-    from implant_model import privacy
-
-    least, most = (privacy.MIN_KEY, privacy.MAX_KEY)
-    assert f"{least} to {most:,} random bytes" in text("docs/identifiers.md")
+    assert f"{MIN_KEY} to {MAX_KEY:,} random bytes" in text("docs/identifiers.md")
 
 
 def test_closed_sets_are_complete() -> None:
