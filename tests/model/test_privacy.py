@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from implant_model.errors import UsageError
 from implant_model.privacy import IdentifierPolicy, Protector, load_key
+from tests.support.paths import ROOT
 
 KEY = b"0f3c9a7be2d14856"
 OTHER = b"another key, 16 bytes or more"
@@ -33,8 +34,7 @@ def test_another_process_gives_the_same_pseudonym() -> None:
         "print(p.identifier('patient', 'PAT-0042'), p.content(b'x'), p.key_id)"
     )
     command = [sys.executable, "-W", "error", "-c", program]
-    root = Path(__file__).parents[2]
-    shown = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     here = (PSEUDONYMISE.identifier("patient", "PAT-0042"), PSEUDONYMISE.content(b"x"))
     assert tuple(shown.split()) == (*here, PSEUDONYMISE.key_id)
 

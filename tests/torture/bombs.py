@@ -11,6 +11,7 @@ from implant_model.errors import ArchiveReason, Reason
 from implant_model.limits import MIB
 from tests.support.archive_samples import END, RawEntry, deflated_entry, entry, header, pax, raw_zip
 from tests.support.dicom_edits import dataset, dicom, picture, to_bytes
+from tests.support.pictures import encoded
 from tests.torture.case import ArchiveCase, Case
 from tests.torture.files import (
     DEFLATED,
@@ -20,7 +21,6 @@ from tests.torture.files import (
     RLE,
     chunk,
     compressed,
-    encoded,
     grey8,
     headless,
     png,

@@ -21,6 +21,7 @@ from implant_model.package.catalogue import ORTHONET
 from implant_model.package.save import ModelPackage, load_package
 from implant_model.phantoms.files import Sample, sample_archives
 from jobs.train import Call, main, report_set, say_missing, summarise
+from tests.support.paths import ROOT
 from training.config import FitSettings, SplitSettings, from_document, load_config
 from training.data.divide import divide
 from training.data.gather import load_set
@@ -29,8 +30,6 @@ from training.data.labels import read_labels
 from training.data.shortcuts import probe_cues
 from training.fit.loop import draw_order, learning_rate, parameter_groups, take_weights
 from training.metrics import wilson
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_settings_are_read_from_toml_and_json_alike(tmp_path: Path) -> None:
