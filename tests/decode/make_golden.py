@@ -28,7 +28,7 @@ from implant_model.phantoms.dicom_files import TRANSFER_SYNTAXES, write_dicom
 from implant_model.phantoms.render import render
 from tests.support.dicom_edits import dataset, dicom, picture, to_bytes
 from tests.support.pictures import encoded
-from tests.torture.displays import lut_item
+from tests.torture.cases.displays import lut_item
 
 GOLDEN: Final = Path(__file__).parent / "golden"
 SIZE_PX: Final = 32

@@ -20,7 +20,7 @@ from implant_model.decode.raster import BLOCK_BYTES, inflate, store_pixels
 from implant_model.errors import Reason
 from implant_model.limits import Limits
 from tests.support.pictures import encoded
-from tests.torture.files import chunk
+from tests.torture.cases.files import chunk
 
 MODES = ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"]
 

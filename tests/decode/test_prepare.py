@@ -25,8 +25,8 @@ from implant_model.errors import MemberError, Reason
 from implant_model.limits import MIB, Limits
 from tests.support.dicom_edits import SECONDARY_CAPTURE, dataset, dicom, picture, to_bytes
 from tests.support.pictures import encoded
-from tests.torture.displays import lut_item
-from tests.torture.files import (
+from tests.torture.cases.displays import lut_item
+from tests.torture.cases.files import (
     compressed,
     grey8,
     headless,
@@ -34,7 +34,7 @@ from tests.torture.files import (
     relabelled,
     stream_of,
 )
-from tests.torture.pixels import palette
+from tests.torture.cases.pixels import palette
 
 LIMITS = Limits()
 PYDICOM_FILES = Path(pydicom.data.__file__).parent

@@ -20,7 +20,7 @@ from implant_model.phantoms.render import render
 from jobs.entry.command import OK
 from tests.support.archive_samples import tar_of
 from tests.support.paths import ROOT
-from tests.torture import direct
+from tests.torture.attacks import direct
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ import pydicom
 from implant_model.errors import Reason
 from tests.support.dicom_edits import dataset, dicom, picture, to_bytes
 from tests.support.pictures import encoded
-from tests.torture.case import Case
-from tests.torture.files import (
+from tests.torture.cases.case import Case
+from tests.torture.cases.files import (
     J2K,
     JPEG,
     JPEG_EXTENDED,

@@ -11,8 +11,8 @@ from PIL import Image
 from implant_model.errors import Reason
 from tests.support.dicom_edits import picture
 from tests.support.pictures import encoded
-from tests.torture.case import Case
-from tests.torture.files import chunk, flipped, grey8, png16_colour, png_of
+from tests.torture.cases.case import Case
+from tests.torture.cases.files import chunk, flipped, grey8, png16_colour, png_of
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 UNSUPPORTED, TRUNCATED, CORRUPT = Reason.UNSUPPORTED_ENCODING, Reason.TRUNCATED, Reason.CORRUPT

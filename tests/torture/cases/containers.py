@@ -9,8 +9,8 @@ from pydicom.sequence import Sequence
 from implant_model.errors import Reason
 from tests.support.dicom_edits import dataset, dicom, picture, to_bytes
 from tests.support.pictures import encoded
-from tests.torture.case import Case
-from tests.torture.files import (
+from tests.torture.cases.case import Case
+from tests.torture.cases.files import (
     BIG_ENDIAN,
     DEFLATED,
     IMPLICIT,

@@ -12,8 +12,8 @@ from implant_model.limits import MIB
 from tests.support.archive_samples import END, RawEntry, deflated_entry, entry, header, pax, raw_zip
 from tests.support.dicom_edits import dataset, dicom, picture, to_bytes
 from tests.support.pictures import encoded
-from tests.torture.case import ArchiveCase, Case
-from tests.torture.files import (
+from tests.torture.cases.case import ArchiveCase, Case
+from tests.torture.cases.files import (
     DEFLATED,
     IMPLICIT,
     J2K,

@@ -13,8 +13,8 @@ from jobs.tables import delta
 from jobs.tables.schema import ARCHIVES, PREDICTIONS
 from tests.support.archive_samples import zip_of
 from tests.support.paths import ROOT
-from tests.torture import catalogue
-from tests.torture.case import reason_in
+from tests.torture.cases import catalogue
+from tests.torture.cases.case import reason_in
 from tests.torture.tally import Tally
 
 VALUES: Final = re.compile(r"PAT-17|Secret|\bSam\b|ACC-5|1\.2\.3\.4|\.predicted|Traceback")
