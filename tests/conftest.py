@@ -8,4 +8,4 @@ from tests.support.ray_cluster import ray_cluster as ray_cluster
 from tests.support.shoulder import shoulder_radiographs as shoulder_radiographs
 from tests.support.small_package import small_package as small_package
 
-pytest_plugins = ["tests.support.parallel"]
+pytest_plugins = ["tests.support.not_tried", "tests.support.parallel"]
