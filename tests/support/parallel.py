@@ -2,7 +2,7 @@
 
 A module's tests run in one process, so that its fixtures are made once. The modules that use the
 session's Ray cluster run in the same process, so that there is one cluster; they come first, and
-after them the modules that start clusters of their own, since these take the longest.
+after them those with other tests that take long: no process is left alone with one at the end.
 """
 
 import functools
@@ -40,7 +40,7 @@ def _rank(item: pytest.Item) -> int:
     path = item.nodeid.split("::")[0]
     if scope_of(path) == SHARED_CLUSTER:
         return 0
-    return 1 if "mark.cluster" in _text(path) else 2
+    return 1 if re.search(r"\bmark\.(cluster|slow)\b", _text(path)) else 2
 
 
 def processes(cores: int, num_bytes: int) -> int:
