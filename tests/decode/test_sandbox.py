@@ -60,6 +60,14 @@ def is_gone(pid: int) -> bool:
     return True
 
 
+def ends(pid: int) -> bool:
+    """Whether a process ends, which a busy machine may let wait."""
+    deadline = time.monotonic() + 60
+    while not is_gone(pid) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return is_gone(pid)
+
+
 def test_same_as_in_the_callers_process(process: DecodeProcess) -> None:
     for data in (
         GOOD,
@@ -159,8 +167,8 @@ def test_death_costs_one_member(
 
 
 def test_a_child_that_died_between_members_is_replaced(process: DecodeProcess) -> None:
-    os.kill(pid_of(process), signal.SIGKILL)
-    time.sleep(0.1)
+    os.kill(child := pid_of(process), signal.SIGKILL)
+    assert ends(child)
     assert process.prepare(GOOD).reason is None
 
 
@@ -268,10 +276,7 @@ def test_the_child_ends_with_its_parent() -> None:
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, check=True, timeout=60
     )
-    deadline = time.monotonic() + 10
-    while not is_gone(int(done.stdout)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert is_gone(int(done.stdout))
+    assert ends(int(done.stdout))
 
 
 @pytest.mark.parametrize(
