@@ -3,15 +3,21 @@ PYTHON ?= python3
 UV_VERSION := 0.13.9
 BIN := .venv/bin
 
-.PHONY: demo test check lint test-slow test-gpu torture bench lock clean
+# Processes of tests side by side, e.g. TESTS="-n 0 tests/pipeline"; auto: tests/support/parallel.py.
+TESTS ?= -n auto
+
+.PHONY: demo test check lint test-all test-slow test-gpu torture bench lock clean
 
 demo: .venv/installed
 	$(BIN)/python -m jobs.demo --output demo-output
 
 test: .venv/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TESTS) -m "not gpu and not slow and not long"
 
-check: lint test
+check: lint test-all
+
+test-all: .venv/installed
+	$(BIN)/python -m pytest $(TESTS)
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -31,8 +31,8 @@ from jobs.tables import delta
 from jobs.tables.schema import ARCHIVES
 from jobs.tables.verification import verify_output
 from tests.support.archive_samples import tar_of
-from tests.torture import catalogue
-from tests.torture.files import png
+from tests.torture.cases import catalogue
+from tests.torture.cases.files import png
 
 ROOT = Path(__file__).parents[1]
 SIDE_PX = 250

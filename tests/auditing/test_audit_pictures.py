@@ -1,7 +1,5 @@
 """Radiographs and saliency in the page, where they are asked for; read again from the archive."""
 
-import io
-import tarfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from implant_model.phantoms.render import render
 from jobs import audit as job
 from jobs.tables import delta
 from jobs.tables.schema import ARCHIVE_ROW, ARCHIVES
+from tests.support.archive_samples import tar_of
 from tests.support.audit_samples import write_output, write_registry
 from tests.support.small_package import MAKERS, save_small_package
 
@@ -41,13 +40,8 @@ def states(name: str, study: str) -> dict[str, Any]:
 
 
 def write_archive(path: Path, count: int) -> None:
-    with tarfile.open(path, "w") as tar:
-        for number in range(count):
-            picture = render(ORTHONET[number], np.random.default_rng(number), 96)
-            data = write_png(picture)
-            info = tarfile.TarInfo(f"{number}.png")
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
+    pictures = [render(ORTHONET[n], np.random.default_rng(n), 96) for n in range(count)]
+    path.write_bytes(tar_of({f"{n}.png": write_png(picture) for n, picture in enumerate(pictures)}))
 
 
 def archive_row(path: Path, model: str, version: str) -> dict[str, Any]:

@@ -8,7 +8,6 @@ are written anew after DECODE_VERSION was raised; before that, changed pixels ar
 
 import base64
 import hashlib
-import io
 import json
 import sys
 import tempfile
@@ -28,7 +27,8 @@ from implant_model.package.catalogue import ORTHONET
 from implant_model.phantoms.dicom_files import TRANSFER_SYNTAXES, write_dicom
 from implant_model.phantoms.render import render
 from tests.support.dicom_edits import dataset, dicom, picture, to_bytes
-from tests.torture.displays import lut_item
+from tests.support.pictures import encoded
+from tests.torture.cases.displays import lut_item
 
 GOLDEN: Final = Path(__file__).parent / "golden"
 SIZE_PX: Final = 32
@@ -169,13 +169,6 @@ def lossless_jpeg(data: bytes) -> bytes:
         if not writer.Write():
             raise RuntimeError("GDCM does not write the phantom.")
         return packed.read_bytes()
-
-
-def encoded(image: Image.Image, file_format: str, **options: Any) -> bytes:
-    """The bytes of an image file."""
-    out = io.BytesIO()
-    image.save(out, file_format, **options)
-    return out.getvalue()
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from implant_model.decode.preprocess import Preprocessing
 from implant_model.decode.sandbox import DecodeProcess
 from implant_model.errors import UsageError
 from implant_model.limits import Limits
-from tests.torture.files import png
+from tests.torture.cases.files import png
 
 ROOT = Path(__file__).parents[2]
 CHILD = """

@@ -1,11 +1,9 @@
 """The networks' picture of a member: the same from a reduced decode as from a full one."""
 
-import io
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from implant_model.classifier import Classifier
 from implant_model.decode.prepare import decode, picture_of
@@ -18,7 +16,8 @@ from implant_model.phantoms.dicom_files import TRANSFER_SYNTAXES, write_dicom
 from implant_model.phantoms.picture_files import write_jpeg
 from implant_model.phantoms.render import Phantom, render
 from tests.support.dicom_edits import dicom
-from tests.support.ray_cluster import ROOT
+from tests.support.paths import ROOT
+from tests.support.pictures import encoded
 
 SPEC = Preprocessing(size_px=96)
 LARGEST, MEAN = 2, 0.3
@@ -95,9 +94,8 @@ def test_a_member_in_foreign_memory_is_read_where_it_lies(phantom: Phantom) -> N
 
 
 def test_a_constant_picture_has_a_reason() -> None:
-    out = io.BytesIO()
-    Image.fromarray(np.full((200, 200), 7, np.uint8)).save(out, "PNG")
-    assert picture_of(out.getvalue(), SPEC, Limits()).reason is Reason.BAD_PIXELS
+    data = encoded(np.full((200, 200), 7, np.uint8))
+    assert picture_of(data, SPEC, Limits()).reason is Reason.BAD_PIXELS
 
 
 @pytest.mark.real_data
@@ -131,11 +129,9 @@ def test_a_jpeg_with_a_border_is_cut_to_the_pixel() -> None:
     """A reduced decode would move the edge by up to 8 pixels."""
     phantom = render(ORTHONET.implants[1], np.random.default_rng(7), 1200)
     grey = (phantom.pixels_HW >> 4).astype(np.uint8)
-    image = Image.fromarray(np.pad(grey, ((0, 0), (61, 30))))
-    out = io.BytesIO()
-    image.save(out, "JPEG", quality=95)
-    full = decode(out.getvalue(), Limits()).pixels_HW
+    data = encoded(np.pad(grey, ((0, 0), (61, 30))), "JPEG", quality=95)
+    full = decode(data, Limits()).pixels_HW
     assert full is not None
     assert trim(full).shape != full.shape
-    found = picture_of(out.getvalue(), SPEC, Limits()).image
+    found = picture_of(data, SPEC, Limits()).image
     np.testing.assert_array_equal(found, preprocess(full, SPEC))

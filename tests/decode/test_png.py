@@ -19,7 +19,8 @@ from implant_model.decode.prepare import decode
 from implant_model.decode.raster import BLOCK_BYTES, inflate, store_pixels
 from implant_model.errors import Reason
 from implant_model.limits import Limits
-from tests.torture.files import chunk
+from tests.support.pictures import encoded
+from tests.torture.cases.files import chunk
 
 MODES = ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"]
 
@@ -31,12 +32,6 @@ def noise(rows: int, columns: int, mode: str) -> Image.Image:
     if mode == "I;16":
         return Image.fromarray((values[..., 0] * 271).astype(np.uint16))
     return Image.fromarray(values.astype(np.uint8), "RGBA").convert(mode)
-
-
-def png(image: Image.Image, **options: object) -> bytes:
-    out = io.BytesIO()
-    image.save(out, "PNG", **options)
-    return out.getvalue()
 
 
 def chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -64,7 +59,7 @@ def pixels_of(data: bytes) -> np.ndarray:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("shape", [(1, 1), (37, 53), (300, 257)])
 def test_the_pixels_are_those_that_pillow_inflates(mode: str, shape: tuple[int, int]) -> None:
-    data = png(noise(*shape, mode))
+    data = encoded(noise(*shape, mode))
     stored = store_pixels(data, png_frame(data))
     assert stored != data
     np.testing.assert_array_equal(pixels_of(stored), pixels_of(data))
@@ -73,7 +68,7 @@ def test_the_pixels_are_those_that_pillow_inflates(mode: str, shape: tuple[int, 
 def test_what_stands_beside_the_pixels_stays() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    data = png(noise(40, 30, "P"), exif=exif, transparency=3)
+    data = encoded(noise(40, 30, "P"), exif=exif, transparency=3)
     with Image.open(io.BytesIO(store_pixels(data, png_frame(data)))) as image:
         image.load()
         assert image.info["transparency"] == 3
@@ -81,7 +76,7 @@ def test_what_stands_beside_the_pixels_stays() -> None:
 
 
 def test_many_chunks_of_pixels_are_one_stream() -> None:
-    data = png(noise(300, 257, "I;16"))
+    data = encoded(noise(300, 257, "I;16"))
     parts = [
         (kind, content[start : start + 1000])
         for kind, content in chunks(data)
@@ -94,7 +89,7 @@ def test_many_chunks_of_pixels_are_one_stream() -> None:
 
 
 def damaged() -> dict[str, bytes]:
-    data = png(noise(40, 30, "L"))
+    data = encoded(noise(40, 30, "L"))
     parts = list(chunks(data))
     (stream,) = (content for kind, content in parts if kind == b"IDAT")
     lines = zlib.decompress(stream)
@@ -128,13 +123,13 @@ def test_what_is_not_as_it_should_be_is_left_to_pillow(what: str) -> None:
 
 def test_a_large_picture_is_left_to_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(png_module, "MAX_STORED_BYTES", 40 * 31)
-    fits, larger = png(noise(40, 30, "L")), png(noise(41, 30, "L"))
+    fits, larger = encoded(noise(40, 30, "L")), encoded(noise(41, 30, "L"))
     assert store_pixels(fits, png_frame(fits)) is not fits
     assert store_pixels(larger, png_frame(larger)) is larger
 
 
 def test_a_filter_that_does_not_exist_is_found_by_pillow() -> None:
-    data = png(noise(40, 30, "L"))
+    data = encoded(noise(40, 30, "L"))
     bad = with_pixels(data, zlib.compress(b"\x09" * (40 * 31)))
     assert store_pixels(bad, png_frame(bad)) != bad
     assert decode(bad, Limits()).reason is Reason.CORRUPT

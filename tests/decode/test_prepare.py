@@ -24,17 +24,17 @@ from implant_model.decode.prepare import Decoded, decode
 from implant_model.errors import MemberError, Reason
 from implant_model.limits import MIB, Limits
 from tests.support.dicom_edits import SECONDARY_CAPTURE, dataset, dicom, picture, to_bytes
-from tests.torture.displays import lut_item
-from tests.torture.files import (
+from tests.support.pictures import encoded
+from tests.torture.cases.displays import lut_item
+from tests.torture.cases.files import (
     compressed,
-    encoded,
     grey8,
     headless,
     png16_colour,
     relabelled,
     stream_of,
 )
-from tests.torture.pixels import palette
+from tests.torture.cases.pixels import palette
 
 LIMITS = Limits()
 PYDICOM_FILES = Path(pydicom.data.__file__).parent
@@ -549,9 +549,7 @@ def test_a_constant_picture_stays_constant() -> None:
 
 
 def cmyk() -> bytes:
-    out = io.BytesIO()
-    Image.fromarray(grey8()).convert("CMYK").save(out, "JPEG", quality=95)
-    return out.getvalue()
+    return encoded(Image.fromarray(grey8()).convert("CMYK"), "JPEG", quality=95)
 
 
 @pytest.mark.parametrize("share", [0.25, 0.5, 0.75, 0.99])

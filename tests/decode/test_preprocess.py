@@ -1,6 +1,5 @@
 """Preprocessing: the same picture gives the same input, whatever carried it."""
 
-import io
 import json
 from typing import Any
 
@@ -9,21 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from PIL import Image
 
 from implant_model.decode.prepare import decode
 from implant_model.decode.preprocess import Preprocessing, preprocess, trim
 from implant_model.errors import MemberError, PackageError, Reason
 from implant_model.limits import Limits
 from tests.support.dicom_edits import dataset, dicom, picture, to_bytes
+from tests.support.pictures import encoded
 
 SPEC = Preprocessing(size_px=64)
-
-
-def encoded(pixels: np.ndarray, file_format: str, **options: Any) -> bytes:
-    out = io.BytesIO()
-    Image.fromarray(pixels).save(out, file_format, **options)
-    return out.getvalue()
 
 
 def radiograph() -> np.ndarray:

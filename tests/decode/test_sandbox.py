@@ -1,7 +1,6 @@
 """The decoding process: what it may not do, and what its end costs."""
 
 import contextlib
-import io
 import os
 import signal
 import struct
@@ -15,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from implant_model.decode import sandbox
 from implant_model.decode.prepare import picture_of
@@ -24,15 +22,11 @@ from implant_model.decode.sandbox import DecodeProcess, _checked_header
 from implant_model.errors import Reason
 from implant_model.limits import MIB, Limits
 from tests.support.dicom_edits import dataset, dicom, picture, to_bytes
+from tests.support.paths import ROOT
+from tests.support.pictures import encoded
 
 SPEC = Preprocessing(size_px=64)
 GOOD = dicom(picture())
-
-
-def png(pixels: np.ndarray) -> bytes:
-    out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "PNG", compress_level=1)
-    return out.getvalue()
 
 
 def slow() -> bytes:
@@ -66,8 +60,20 @@ def is_gone(pid: int) -> bool:
     return True
 
 
+def ends(pid: int) -> bool:
+    """Whether a process ends, which a busy machine may let wait."""
+    deadline = time.monotonic() + 60
+    while not is_gone(pid) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return is_gone(pid)
+
+
 def test_same_as_in_the_callers_process(process: DecodeProcess) -> None:
-    for data in (GOOD, png(picture()), png(picture(700, 900))):
+    for data in (
+        GOOD,
+        encoded(picture(), compress_level=1),
+        encoded(picture(700, 900), compress_level=1),
+    ):
         prepared = process.prepare(data)
         here = picture_of(data, SPEC, Limits())
         assert prepared.image is not None
@@ -106,13 +112,13 @@ def test_images_do_not_share_memory(process: DecodeProcess) -> None:
     first = process.prepare(GOOD).image
     assert first is not None
     kept = first.copy()
-    process.prepare(png(picture()[::-1].copy()))
+    process.prepare(encoded(picture()[::-1].copy(), compress_level=1))
     np.testing.assert_array_equal(first, kept)
 
 
 def test_a_member_larger_than_the_memory_file(process: DecodeProcess) -> None:
     noise = np.random.default_rng(1).integers(0, 65536, (2600, 2400), dtype=np.uint16)
-    data = png(noise)
+    data = encoded(noise, compress_level=1)
     assert len(data) > 9 * MIB
     assert process.prepare(data).reason is None
     assert process.prepare(GOOD).reason is None
@@ -161,8 +167,8 @@ def test_death_costs_one_member(
 
 
 def test_a_child_that_died_between_members_is_replaced(process: DecodeProcess) -> None:
-    os.kill(pid_of(process), signal.SIGKILL)
-    time.sleep(0.1)
+    os.kill(child := pid_of(process), signal.SIGKILL)
+    assert ends(child)
     assert process.prepare(GOOD).reason is None
 
 
@@ -198,7 +204,7 @@ def test_time_without_a_core_is_not_the_members(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_memory_is_limited() -> None:
-    large = png(np.zeros((6000, 6000), np.uint16))
+    large = encoded(np.zeros((6000, 6000), np.uint16), compress_level=1)
     with DecodeProcess(SPEC, Limits(decode_bytes=64 * MIB)) as process:
         assert process.prepare(large).reason is Reason.TOO_LARGE
         first = pid_of(process)
@@ -267,14 +273,10 @@ def test_the_child_ends_with_its_parent() -> None:
         "os.write(1, str(process.pid).encode())\n"
         "os._exit(0)\n"
     )
-    root = Path(__file__).parents[2]
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=root, capture_output=True, check=True, timeout=60
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, check=True, timeout=60
     )
-    deadline = time.monotonic() + 10
-    while not is_gone(int(done.stdout)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert is_gone(int(done.stdout))
+    assert ends(int(done.stdout))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from tests.support.object_store import free_port
-from tests.support.ray_cluster import ROOT, RayCluster, run_python
+from tests.support.paths import ROOT
+from tests.support.ray_cluster import RayCluster, run_python
 
 START = """
 import sys

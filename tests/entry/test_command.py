@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.ray_cluster import ROOT, RayCluster
+from tests.support.paths import ROOT
+from tests.support.ray_cluster import RayCluster
 
 WAITING = """
 import time

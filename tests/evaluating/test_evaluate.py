@@ -3,9 +3,7 @@
 import csv
 import json
 import re
-import tarfile
 from collections.abc import Mapping
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +23,10 @@ from jobs.evaluating.assessment import Examined, assess, assess_classes, reliabi
 from jobs.evaluating.examination import duplicate_bits
 from jobs.evaluating.paired import mcnemar_exact
 from tests.report.test_report import HOSTILE, Elements
+from tests.support.archive_samples import tar_of
 from tests.support.browser import lay_out
 from tests.support.object_store import ObjectStore
+from tests.support.paths import ROOT
 from tests.support.small_package import save_small_package
 from training.config import SplitSettings
 from training.metrics import share, wilson
@@ -47,14 +47,10 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = [("set.tar", f"DOE^{n}.png", LABELS[n // 2], f"MRN-{n // 2}") for n in range(12)]
     rows += [("set.tar", f"DOE^{n}.png", OTHER, "") for n in (12, 13)]
     rows += [("set.tar", "broken.png", "zimmer", ""), ("set.tar", "gone.png", "zimmer", "MRN-0")]
-    with tarfile.open(folder / "set.tar", "w") as tar:
-        for name in [row[1] for row in rows[:14]] + ["broken.png", "extra.png"]:
-            number = int(re.sub(r"\D", "", name) or 99)
-            data = write_png(pixels(number))
-            data = data[:500] if name == "broken.png" else data
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, BytesIO(data))
+    names = [row[1] for row in rows[:14]] + ["broken.png", "extra.png"]
+    members = {name: write_png(pixels(int(re.sub(r"\D", "", name) or 99))) for name in names}
+    members["broken.png"] = members["broken.png"][:500]
+    (folder / "set.tar").write_bytes(tar_of(members))
     write_table(folder / "labels.csv", rows)
     return folder
 
@@ -339,5 +335,5 @@ def test_model_images_and_labels_from_a_bucket_give_the_same_figures(
 
 def test_near_duplicates_are_those_of_the_packages_training(small_package: Path) -> None:
     assert duplicate_bits(load_package(str(small_package))) == SplitSettings().duplicate_bits
-    shipped = load_package(str(Path(__file__).parents[2] / "models" / "phantom"), weights=False)
+    shipped = load_package(str(ROOT / "models" / "phantom"), weights=False)
     assert duplicate_bits(shipped) == 8

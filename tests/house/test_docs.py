@@ -55,6 +55,7 @@ from tests.house.pages import (
     text,
     top_names,
 )
+from tests.support.import_graph import PACKAGES
 from training.config import from_document
 
 TOPS = "implant_model|training|jobs|models|deploy|benchmarks|docs|tests|\\.ci"
@@ -195,7 +196,7 @@ def test_every_command_is_in_the_table_of_folders() -> None:
 
 def test_every_folder_of_code_is_in_the_table_of_folders() -> None:
     named = " ".join(row[0] for row in rows_of(section(ARCHITECTURE, "Folders")))
-    for package in test_layout.PACKAGES:
+    for package in PACKAGES:
         folders = {path.parent for path in (ROOT / package).glob("*/__init__.py")}
         for folder in (ROOT / package, *folders):
             assert f"`{folder.relative_to(ROOT).as_posix()}/`" in named, folder
@@ -379,7 +380,7 @@ BROUGHT_ALONG = {"markupsafe", "botocore", "urllib3", "mypy-boto3-s3"}
 def imported() -> set[str]:
     """Top names of all imports of the program."""
     names: set[str] = set()
-    paths = (p for package in test_layout.PACKAGES for p in (ROOT / package).rglob("*.py"))
+    paths = (p for package in PACKAGES for p in (ROOT / package).rglob("*.py"))
     for path in paths:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):

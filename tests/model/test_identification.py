@@ -3,7 +3,6 @@
 import math
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +18,9 @@ from implant_model.package.catalogue import ORTHONET
 from implant_model.phantoms.files import write_dicom, write_jpeg, write_png
 from implant_model.phantoms.render import render
 from jobs.entry.command import OK
-from tests.torture import direct
-
-ROOT = Path(__file__).parents[2]
+from tests.support.archive_samples import tar_of
+from tests.support.paths import ROOT
+from tests.torture.attacks import direct
 
 
 @pytest.fixture(scope="module")
@@ -81,9 +80,8 @@ def test_mistakes_are_sentences(radiographs: Path, small_package: Path, tmp_path
         implant_model.identify(tmp_path / "missing.dcm", small_package)
     with pytest.raises(PackageError, match="model package"):
         implant_model.identify(radiographs / "0.png", tmp_path / "nowhere")
-    with tarfile.open(tmp_path / "two.tar", "w") as tar:
-        tar.add(radiographs / "0.png", "a.png")
-        tar.add(radiographs / "0.png", "b.png")
+    picture = (radiographs / "0.png").read_bytes()
+    (tmp_path / "two.tar").write_bytes(tar_of({"a.png": picture, "b.png": picture}))
     with pytest.raises(UsageError, match="an archive of several members"):
         implant_model.identify(tmp_path / "two.tar", small_package)
 

@@ -2,7 +2,6 @@ import hashlib
 import hmac
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,6 +10,7 @@ from hypothesis import strategies as st
 from implant_model.errors import UsageError
 from implant_model.keys import Key
 from implant_model.privacy import IdentifierPolicy, Protector, trimmed
+from tests.support.paths import ROOT
 
 KEY = hashlib.sha256(b"a test's key").hexdigest().encode()
 OTHER = hashlib.sha256(b"another").hexdigest().encode()
@@ -34,8 +34,7 @@ def test_another_process_gives_the_same_pseudonym() -> None:
         "print(p.identifier('patient', 'PAT-0042'), p.content(b'x'), p.key_id)"
     )
     command = [sys.executable, "-W", "error", "-c", program]
-    root = Path(__file__).parents[2]
-    shown = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     here = (PSEUDONYMISE.identifier("patient", "PAT-0042"), PSEUDONYMISE.content(b"x"))
     assert tuple(shown.split()) == (*here, PSEUDONYMISE.key_id)
 

@@ -1,7 +1,6 @@
 """`cluster.yaml` by Ray's own schema, its nodes by AWS's own description of the call."""
 
 import copy
-from pathlib import Path
 from typing import Any
 
 import boto3
@@ -11,7 +10,8 @@ import yaml
 from botocore.validate import ParamValidator
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-ROOT = Path(__file__).parents[2]
+from tests.support.paths import ROOT
+
 CLUSTER: dict[str, Any] = yaml.safe_load((ROOT / "cluster.yaml").read_text())
 NODES = CLUSTER["available_node_types"]
 

@@ -28,8 +28,8 @@ from jobs.pipeline.plan import make_plan
 from jobs.tables.lease import Lease
 from jobs.tables.publish import RunIdentity, Tables
 from tests.support.object_store import CREDENTIALS, ObjectStore, running_object_store
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 SCHEMA = json.loads((ROOT / "tests" / "operations" / "schemas" / "kuberay-1.7.0.json").read_text())
 MANIFESTS = ("rayjob.yaml", "raycronjob.yaml")

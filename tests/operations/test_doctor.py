@@ -32,7 +32,8 @@ from jobs.checks.nodes import SOFTWARE, Answer, Node, check_nodes, judge_node, t
 from jobs.checks.ray_access import check_access, check_gpu, parse_address
 from jobs.doctor import examine, main, parse_doctor
 from tests.support.object_store import ObjectStore, free_port
-from tests.support.ray_cluster import ROOT, RayCluster, running_cluster
+from tests.support.paths import ROOT
+from tests.support.ray_cluster import RayCluster, running_cluster
 
 LOCAL_DISK = "/dev/vda1 / ext4 rw 0 0\n"
 

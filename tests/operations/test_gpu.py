@@ -14,7 +14,8 @@ from implant_model.networks.spec import Precision
 from implant_model.package.catalogue import ORTHONET
 from implant_model.package.load import ModelPackage, load_package
 from implant_model.phantoms.files import Sample, sample_archives
-from tests.support.ray_cluster import ROOT, run_python
+from tests.support.paths import ROOT
+from tests.support.ray_cluster import run_python
 
 PHANTOM = str(ROOT / "models" / "phantom")
 SETTINGS = """

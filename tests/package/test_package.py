@@ -23,6 +23,7 @@ from implant_model.package.load import check_weights, load_package
 from implant_model.package.manifest import Calibration, Manifest
 from tests.support.object_store import ObjectStore
 from tests.support.package_samples import CARD, NAMES, SIZE_PX, SPECS, save_sample
+from tests.support.paths import ROOT
 
 Document = dict[str, Any]
 FILES = (*(spec.file for spec in SPECS), "novelty.safetensors", "MODEL_CARD.md")
@@ -119,8 +120,7 @@ def test_a_package_travels_to_other_processes(whole: Path) -> None:
 
 def test_carrying_a_package_does_not_load_torch() -> None:
     program = "import sys, implant_model.package.save; sys.exit('torch' in sys.modules)"
-    root = Path(__file__).parents[2]
-    assert subprocess.run([sys.executable, "-c", program], cwd=root, check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
 
 
 def test_the_same_content_has_the_same_id_and_other_content_another(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ import numpy as np
 import polars as pl
 import pydicom.data
 import pytest
-from PIL import Image
 
 from implant_model.classifier import Classifier
 from implant_model.decode.prepare import picture_of
@@ -22,9 +21,11 @@ from implant_model.networks.spec import Precision
 from implant_model.package.load import load_package
 from jobs.classify import main
 from jobs.tables.schema import PREDICTION_ROW
+from tests.support.archive_samples import tar_of, zip_of
 from tests.support.object_store import ObjectStore
-from tests.support.ray_cluster import ROOT, RayCluster, without_cluster
-from tests.support.shoulder import tar_of, zip_of
+from tests.support.paths import ROOT
+from tests.support.pictures import noise_png
+from tests.support.ray_cluster import RayCluster, without_cluster
 
 SHOULDER = str(ROOT / "models" / "shoulder")
 
@@ -38,13 +39,6 @@ def read(store: ObjectStore, uri: str) -> pl.DataFrame:
 def put(store: ObjectStore, bucket: str, objects: dict[str, bytes]) -> None:
     for key, data in objects.items():
         store.client().put_object(Bucket=bucket, Key=key, Body=data)
-
-
-def png(seed: int) -> bytes:
-    pixels = np.random.default_rng(seed).integers(0, 255, (80, 60), dtype=np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
 
 
 @pytest.mark.cluster
@@ -63,7 +57,7 @@ def test_real_radiographs_in_a_bucket(
         {
             "in/a.tar": tar_of(parts[0]),
             "in/b.tar": tar_of(parts[1]),
-            "in/c.tar.gz": tar_of(parts[2], "w:gz"),
+            "in/c.tar.gz": tar_of(parts[2], mode="w:gz"),
             "in/deep/d.zip": zip_of(parts[3]),
         },
     )
@@ -113,7 +107,7 @@ def flip_a_byte(store: ObjectStore, bucket: str, path: str) -> None:
 def test_submitted_job_ends_as_on_a_laptop(
     object_store: ObjectStore, bucket: str, ray_cluster: RayCluster, small_package: Path
 ) -> None:
-    members = {f"{n}.png": png(n) for n in range(20)}
+    members = {f"{n}.png": noise_png(n) for n in range(20)}
     put(object_store, bucket, {"in/whole.tar": tar_of(members)})
     command = ["jobs.classify", f"s3://{bucket}/in/", "--output", f"s3://{bucket}/out"]
     command += ["--model", str(small_package)]
@@ -160,11 +154,11 @@ def test_each_broken_archive_gets_its_status_and_its_sentence(
 ) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
-    whole = tar_of({f"{n}.png": png(n) for n in range(5)})
+    whole = tar_of({f"{n}.png": noise_png(n) for n in range(5)})
     (folder / "whole.tar").write_bytes(whole)
     (folder / "cut.tar").write_bytes(whole[: len(whole) // 2])
     (folder / "encrypted.zip").write_bytes(encrypted_zip())
-    (folder / "loose.png").write_bytes(png(1))
+    (folder / "loose.png").write_bytes(noise_png(1))
     missing = tmp_path / "missing.tar"
     command = ["jobs.classify", str(folder), str(missing), "--output", str(tmp_path / "out")]
     command += ["--model", str(small_package)]
@@ -186,7 +180,7 @@ def test_each_broken_archive_gets_its_status_and_its_sentence(
         assert f"{name}: " in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
     assert ray_cluster.run("jobs.verify", str(tmp_path / "out")).returncode == 0
-    missing.write_bytes(tar_of({"a.png": png(9)}))
+    missing.write_bytes(tar_of({"a.png": noise_png(9)}))
     (folder / "cut.tar").write_bytes(whole)
     (folder / "encrypted.zip").unlink()
     assert ray_cluster.run(*command).returncode == 0
@@ -202,7 +196,7 @@ def test_each_broken_archive_gets_its_status_and_its_sentence(
 
 def encrypted_zip() -> bytes:
     """A zip of one stored entry whose flag states that it is encrypted."""
-    data = bytearray(zip_of({"a.png": png(1)}))
+    data = bytearray(zip_of({"a.png": noise_png(1)}))
     for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         data[data.index(signature) + offset] |= 1
     return bytes(data)
@@ -212,7 +206,7 @@ def encrypted_zip() -> bytes:
 def call(tmp_path: Path, small_package: Path) -> dict[str, str]:
     """A call without a mistake, by flag."""
     (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "a.tar").write_bytes(tar_of({"a.png": png(1)}))
+    (tmp_path / "in" / "a.tar").write_bytes(tar_of({"a.png": noise_png(1)}))
     return {
         "INPUT": str(tmp_path / "in"),
         "--output": str(tmp_path / "out"),
@@ -313,7 +307,7 @@ def test_precision_that_is_asked_for_is_that_of_the_networks(
     tmp_path: Path, ray_cluster: RayCluster, small_package: Path
 ) -> None:
     (tmp_path / "in").mkdir()
-    pictures = [png(number) for number in range(3)]
+    pictures = [noise_png(number) for number in range(3)]
     members = {f"{number}.png": picture for number, picture in enumerate(pictures)}
     (tmp_path / "in" / "a.tar").write_bytes(tar_of(members))
     done = ray_cluster.run(
@@ -341,7 +335,7 @@ def test_terminated_run_leaves_whole_archives_and_the_next_goes_on(
     tmp_path: Path, ray_cluster: RayCluster, small_package: Path
 ) -> None:
     (tmp_path / "in").mkdir()
-    picture = png(1)
+    picture = noise_png(1)
     for name in "abcdef":
         members = {f"{n}.png": picture for n in range(1000)}
         (tmp_path / "in" / f"{name}.tar").write_bytes(tar_of(members))

@@ -1,6 +1,5 @@
 """Nodes and processes that are lost in mid-run: the job ends, and nothing is lost or doubled."""
 
-import io
 import os
 import subprocess
 import sys
@@ -10,14 +9,13 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from PIL import Image
 from ray.cluster_utils import Cluster
 
 from jobs.pipeline.stages import TASK_RETRIES
-from tests.pipeline.test_classify import png
+from tests.support.archive_samples import tar_of
 from tests.support.deadly_members import KILLS_READER, TALLY, kills_classifier
-from tests.support.ray_cluster import ROOT
-from tests.support.shoulder import tar_of
+from tests.support.paths import ROOT
+from tests.support.pictures import encoded, noise_png
 
 DEATHS = (TASK_RETRIES + 1) + (TASK_RETRIES // 2 + 1)
 """Of the processes that one deadly archive kills: in the first round, and in the one alone."""
@@ -58,11 +56,12 @@ def wait_for_a_unit(output: Path, job: "subprocess.Popen[str]") -> None:
 
 
 @pytest.mark.cluster
+@pytest.mark.long
 def test_lost_node_changes_nothing(nodes: Cluster, tmp_path: Path, small_package: Path) -> None:
     (tmp_path / "in").mkdir()
-    picture = png(1)
+    picture = noise_png(1)
     for archive in range(8):
-        members = {f"{n}.png": png(n) if n % 50 == 0 else picture for n in range(300)}
+        members = {f"{n}.png": noise_png(n) if n % 50 == 0 else picture for n in range(300)}
         (tmp_path / "in" / f"{archive}.tar").write_bytes(tar_of(members))
     call = [str(tmp_path / "in"), "--model", str(small_package), "--batch-size", "4"]
     lost = nodes.list_all_nodes()[-1]
@@ -84,18 +83,17 @@ def test_lost_node_changes_nothing(nodes: Cluster, tmp_path: Path, small_package
 
 
 @pytest.mark.cluster
+@pytest.mark.long
 def test_archive_that_kills_its_workers_fails_alone(
     nodes: Cluster, tmp_path: Path, small_package: Path
 ) -> None:
     (tmp_path / "in").mkdir()
-    deadly = io.BytesIO()
-    Image.fromarray(kills_classifier()).save(deadly, "PNG")
     for archive in range(8):
-        members = {f"{n}.png": png(10 * archive + n) for n in range(4)}
+        members = {f"{n}.png": noise_png(10 * archive + n) for n in range(4)}
         if archive == 3:
             members["deadly"] = KILLS_READER
         if archive == 5:
-            members["deadly.png"] = deadly.getvalue()
+            members["deadly.png"] = encoded(kills_classifier())
         (tmp_path / "in" / f"{archive}.tar").write_bytes(tar_of(members))
     output, tally = tmp_path / "out", tmp_path / "tally"
     call = [str(tmp_path / "in"), "--model", str(small_package), "--output", str(output)]

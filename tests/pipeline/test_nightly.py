@@ -17,9 +17,9 @@ from jobs.tables.lease import Lease
 from jobs.tables.publish import RunIdentity, Tables
 from jobs.tables.receipts import Counts
 from jobs.tables.records import ArchiveResult
-from tests.pipeline.test_classify import png
+from tests.support.archive_samples import tar_of
+from tests.support.pictures import noise_png
 from tests.support.ray_cluster import without_cluster
-from tests.support.shoulder import tar_of
 
 NOW = datetime(2026, 1, 31, tzinfo=UTC)
 
@@ -28,7 +28,7 @@ NOW = datetime(2026, 1, 31, tzinfo=UTC)
 def call(tmp_path: Path, small_package: Path) -> list[str]:
     (tmp_path / "in").mkdir()
     for name in "abc":
-        (tmp_path / "in" / f"{name}.tar").write_bytes(tar_of({"1.png": png(1)}))
+        (tmp_path / "in" / f"{name}.tar").write_bytes(tar_of({"1.png": noise_png(1)}))
     output = str(tmp_path / "out")
     return [
         "jobs.classify",

@@ -1,39 +1,31 @@
 """Small archives of a bucket are on their way before their turn, and read as without that."""
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from implant_model import storage
-from implant_model.decode.preprocess import Preprocessing
 from implant_model.decode.sandbox import DecodeProcess
 from implant_model.errors import ArchiveReason, ArchiveStatus
-from implant_model.limits import Limits
 from jobs.pipeline import read_ahead as module
 from jobs.pipeline.read_ahead import AHEAD, read_ahead
 from jobs.pipeline.source import read_group
 from jobs.tables.receipts import End, load_pieces
 from jobs.tables.records import PlannedArchive
-from tests.pipeline.test_units import SIZE_PX, png, recipe
+from tests.pipeline.test_units import recipe
 from tests.support.fault_proxy import FaultProxy
 from tests.support.object_store import ObjectStore
+from tests.support.pictures import noise_png
 
 COUNT = 12
-
-
-@pytest.fixture(scope="module")
-def decoder() -> Iterator[DecodeProcess]:
-    with DecodeProcess(Preprocessing(size_px=SIZE_PX), Limits()) as process:
-        yield process
 
 
 @pytest.fixture
 def group(bucket: str, fault_proxy: FaultProxy) -> list[tuple[int, PlannedArchive]]:
     """Loose radiographs in a bucket, planned."""
     for number in range(COUNT):
-        storage.put_if_absent(f"s3://{bucket}/in/{number:02}.png", png(number))
+        storage.put_if_absent(f"s3://{bucket}/in/{number:02}.png", noise_png(number))
     planned = [
         (number, PlannedArchive(f"{number:02}.png", info))
         for number, info in enumerate(storage.list_objects(f"s3://{bucket}/in/"))
@@ -87,7 +79,7 @@ def test_an_archive_that_changed_or_went_costs_no_other(
     bucket: str,
     tmp_path: Path,
 ) -> None:
-    object_store.client().put_object(Bucket=bucket, Key="in/03.png", Body=png(99))
+    object_store.client().put_object(Bucket=bucket, Key="in/03.png", Body=noise_png(99))
     object_store.client().delete_object(Bucket=bucket, Key="in/07.png")
     (table,) = read_group(group, recipe(tmp_path), decoder.prepare)
     ends = [p for p in load_pieces(table["pieces"][0].as_py()) if isinstance(p, End)]

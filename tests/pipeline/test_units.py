@@ -1,12 +1,7 @@
-import io
-import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pytest
-from PIL import Image
 
 from implant_model import storage
 from implant_model.decode.preprocess import Preprocessing
@@ -27,24 +22,15 @@ from jobs.tables.receipts import (
 )
 from jobs.tables.records import PlannedArchive
 from jobs.tables.schema import PREDICTIONS, unit_id
+from tests.support.archive_samples import tar_of
+from tests.support.pictures import noise_png
 
 SIZE_PX = 64
 Read = list[tuple[list[Piece], pa.Table, np.ndarray]]
 
 
-def png(seed: int) -> bytes:
-    pixels = np.random.default_rng(seed).integers(0, 255, (80, 60), dtype=np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
-
-
-def write_tar(path: Path, members: dict[str, bytes]) -> PlannedArchive:
-    with tarfile.open(path, "w") as tar:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
+def planned_tar(path: Path, members: dict[str, bytes]) -> PlannedArchive:
+    path.write_bytes(tar_of(members))
     return PlannedArchive(path.name, storage.stat(storage.normalise(str(path))))
 
 
@@ -59,12 +45,6 @@ def recipe(folder: Path, **changes: object) -> Recipe:
     return Recipe(**{**settings, **changes})  # type: ignore[arg-type]
 
 
-@pytest.fixture(scope="module")
-def decoder() -> Iterator[DecodeProcess]:
-    with DecodeProcess(Preprocessing(size_px=SIZE_PX), Limits()) as process:
-        yield process
-
-
 def read(group: list[tuple[int, PlannedArchive]], how: Recipe, decoder: DecodeProcess) -> Read:
     tables = list(read_group(group, how, decoder.prepare))
     assert all(table.schema == BLOCK and table.num_rows == 1 for table in tables)
@@ -74,8 +54,13 @@ def read(group: list[tuple[int, PlannedArchive]], how: Recipe, decoder: DecodePr
 def test_each_member_has_a_row_and_each_picture_waits(
     tmp_path: Path, decoder: DecodeProcess
 ) -> None:
-    members = {"a.png": png(1), "b.txt": b"no picture", ".DS_Store": b"x", "c.png": png(2)}
-    archive = write_tar(tmp_path / "a.tar", members)
+    members = {
+        "a.png": noise_png(1),
+        "b.txt": b"no picture",
+        ".DS_Store": b"x",
+        "c.png": noise_png(2),
+    }
+    archive = planned_tar(tmp_path / "a.tar", members)
     ((pieces, rows, images),) = read([(7, archive)], recipe(tmp_path), decoder)
     unit, end = pieces
     assert isinstance(unit, Unit)
@@ -91,8 +76,8 @@ def test_each_member_has_a_row_and_each_picture_waits(
 
 
 def test_units_are_cut_by_members_and_by_bytes(tmp_path: Path, decoder: DecodeProcess) -> None:
-    archive = write_tar(tmp_path / "a.tar", {f"{n}.png": png(n) for n in range(5)})
-    for changes in ({"unit_members": 2}, {"unit_bytes": len(png(0)) + 1}):
+    archive = planned_tar(tmp_path / "a.tar", {f"{n}.png": noise_png(n) for n in range(5)})
+    for changes in ({"unit_members": 2}, {"unit_bytes": len(noise_png(0)) + 1}):
         ((pieces, rows, _),) = read([(0, archive)], recipe(tmp_path, **changes), decoder)
         units = [piece for piece in pieces if isinstance(piece, Unit)]
         assert [(u.first_member, u.members) for u in units] == [(0, 2), (2, 2), (4, 1)]
@@ -103,9 +88,11 @@ def test_units_are_cut_by_members_and_by_bytes(tmp_path: Path, decoder: DecodePr
 def test_cut_archive_is_salvaged_with_every_member_it_names(
     tmp_path: Path, decoder: DecodeProcess
 ) -> None:
-    write_tar(tmp_path / "a.tar", {f"{n}.png": png(n) for n in range(3)})
+    planned_tar(tmp_path / "a.tar", {f"{n}.png": noise_png(n) for n in range(3)})
     data = (tmp_path / "a.tar").read_bytes()
-    (tmp_path / "a.tar").write_bytes(data[: 512 * 3 + 2 * (len(png(0)) // 512 + 1) * 512 + 100])
+    (tmp_path / "a.tar").write_bytes(
+        data[: 512 * 3 + 2 * (len(noise_png(0)) // 512 + 1) * 512 + 100]
+    )
     info = storage.stat(storage.normalise(str(tmp_path / "a.tar")))
     ((pieces, rows, _),) = read([(0, PlannedArchive("a.tar", info))], recipe(tmp_path), decoder)
     end = pieces[-1]
@@ -115,8 +102,8 @@ def test_cut_archive_is_salvaged_with_every_member_it_names(
 
 
 def test_replaced_archive_leaves_no_rows(tmp_path: Path, decoder: DecodeProcess) -> None:
-    archive = write_tar(tmp_path / "a.tar", {"a.png": png(1)})
-    write_tar(tmp_path / "a.tar", {"a.png": png(1), "b.png": png(2)})
+    archive = planned_tar(tmp_path / "a.tar", {"a.png": noise_png(1)})
+    planned_tar(tmp_path / "a.tar", {"a.png": noise_png(1), "b.png": noise_png(2)})
     ((pieces, rows, images),) = read([(0, archive)], recipe(tmp_path), decoder)
     (end,) = pieces
     assert isinstance(end, End)
@@ -135,7 +122,7 @@ def test_unreachable_archive_ends_at_once(tmp_path: Path, decoder: DecodeProcess
 
 
 def test_published_unit_is_adopted_without_decoding(tmp_path: Path, decoder: DecodeProcess) -> None:
-    archive = write_tar(tmp_path / "a.tar", {f"{n}.png": png(n) for n in range(4)})
+    archive = planned_tar(tmp_path / "a.tar", {f"{n}.png": noise_png(n) for n in range(4)})
     how = recipe(tmp_path, unit_members=2)
     name = unit_id("a.tar", archive.info.version, how.model, how.configuration_hash, 0, 2)
     path = storage.join(how.output, PREDICTIONS, f"model={how.model}/{name}.parquet")
@@ -147,7 +134,7 @@ def test_published_unit_is_adopted_without_decoding(tmp_path: Path, decoder: Dec
 
 
 def test_identifiers_are_dropped_unless_asked_for(tmp_path: Path, decoder: DecodeProcess) -> None:
-    archive = write_tar(tmp_path / "a.tar", {"Doe^Jane.png": png(1)})
+    archive = planned_tar(tmp_path / "a.tar", {"Doe^Jane.png": noise_png(1)})
     how = recipe(tmp_path, protector=Protector(IdentifierPolicy.DROP, None))
     ((_, rows, _),) = read([(0, archive)], how, decoder)
     assert b"Doe" not in rows.to_pandas().to_csv().encode()
@@ -156,7 +143,7 @@ def test_identifiers_are_dropped_unless_asked_for(tmp_path: Path, decoder: Decod
 
 def test_small_archives_share_a_parcel(tmp_path: Path, decoder: DecodeProcess) -> None:
     group = [
-        (n, write_tar(tmp_path / f"{n}.tar", {"a.png": png(n), "b.png": png(n + 9)}))
+        (n, planned_tar(tmp_path / f"{n}.tar", {"a.png": noise_png(n), "b.png": noise_png(n + 9)}))
         for n in range(3)
     ]
     ((pieces, rows, images),) = read(group, recipe(tmp_path), decoder)
@@ -181,7 +168,7 @@ def test_groups_hold_each_archive_once_and_become_smaller() -> None:
 def test_pieces_survive_their_json(tmp_path: Path, decoder: DecodeProcess) -> None:
     from jobs.tables.receipts import dump
 
-    archive = write_tar(tmp_path / "ü'\".tar", {"a.png": png(1)})
+    archive = planned_tar(tmp_path / "ü'\".tar", {"a.png": noise_png(1)})
     ((pieces, _, _),) = read([(0, archive)], recipe(tmp_path), decoder)
     pieces.append(Fault("It does not answer.", at_start=True))
     assert load_pieces(dump(pieces)) == pieces

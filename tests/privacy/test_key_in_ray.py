@@ -15,8 +15,9 @@ import pytest
 from implant_model.errors import UsageError
 from jobs.entry.command import USAGE
 from tests.support.dicom_edits import dicom, picture
-from tests.support.ray_cluster import ROOT, RayCluster
-from tests.torture.files import png
+from tests.support.paths import ROOT
+from tests.support.ray_cluster import RayCluster
+from tests.torture.cases.files import png
 
 SECRET = hashlib.sha256(b"a test's key")
 KEY = base64.b64encode(SECRET.digest())

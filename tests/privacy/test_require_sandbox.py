@@ -8,7 +8,7 @@ from implant_model.decode.confine import Confinement
 from implant_model.errors import UsageError
 from jobs import classify
 from jobs.entry.command import OK
-from tests.torture.files import png
+from tests.torture.cases.files import png
 
 LACKING = Confinement(seccomp=True, landlock=0, account=True)
 

@@ -1,7 +1,6 @@
 """One radiograph explained: what is printed, what is drawn, and how mistakes read."""
 
 import io
-import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from implant_model.saliency import explain
 from jobs import explain as job
 from jobs.entry.command import DISCLAIMER
 from jobs.report.saliency_picture import MARK, PANEL_PX, explanation_picture, overlay
+from tests.support.archive_samples import tar_of
 from tests.support.object_store import ObjectStore
 from tests.support.package_samples import save_sample
 
@@ -129,11 +129,7 @@ def test_mistakes_are_sentences(radiograph: Path, small_package: Path, tmp_path:
     fails("The folder of --output", output=tmp_path / "nowhere" / "o.png")
     fails("IMAGE cannot be read", image=tmp_path / "missing.dcm", output=tmp_path / "o.png")
     two = tmp_path / "two.tar"
-    with tarfile.open(two, "w") as tar:
-        for name in ("a", "b"):
-            info = tarfile.TarInfo(name)
-            info.size = len(before)
-            tar.addfile(info, io.BytesIO(before))
+    two.write_bytes(tar_of({"a": before, "b": before}))
     fails("an archive of several members", image=two, output=tmp_path / "o.png")
     other = tmp_path / "other.7z"
     other.write_bytes(b"7z\xbc\xaf\x27\x1c" + bytes(100))

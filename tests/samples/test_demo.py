@@ -10,8 +10,8 @@ import pytest
 from implant_model.errors import UsageError
 from jobs.demo import MODEL, NO_EVIDENCE, local_folder, make_key
 from jobs.entry.command import DISCLAIMER
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import sys
 from pathlib import Path

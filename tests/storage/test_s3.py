@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
@@ -34,6 +33,7 @@ from implant_model.storage.store import (
     stat,
 )
 from tests.support.object_store import ObjectStore, free_port, running_object_store
+from tests.support.paths import ROOT
 
 # Bad-input 110: keys that a URL, a path or a form would change.
 _KEYS = [
@@ -343,7 +343,8 @@ def test_threads_share_a_client_that_is_made_when_first_needed(bucket: str) -> N
 
 _FORK = """
 import os, sys
-from implant_model import storage, storage_s3
+from implant_model import storage
+from implant_model.storage import s3
 uri = sys.argv[1]
 mine = s3.client()
 assert storage.read_bytes(uri) == b"data"
@@ -363,7 +364,7 @@ def test_a_forked_child_makes_its_own_client(bucket: str, object_store: ObjectSt
     done = subprocess.run(
         [sys.executable, "-c", _FORK, uri],
         env={**object_store.environment, "PATH": os.defpath},
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
         capture_output=True,
         timeout=60,
         check=False,
@@ -376,9 +377,7 @@ def test_importing_storage_makes_no_client() -> None:
         "import implant_model.storage, implant_model.storage.s3 as s3;"
         "raise SystemExit(s3._connect.cache_info().currsize)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=Path(__file__).parents[2], timeout=60, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60, check=False)
     assert done.returncode == 0
 
 

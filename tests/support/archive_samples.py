@@ -7,8 +7,9 @@ import tarfile
 import tracemalloc
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from implant_model.archives.read import BytesReader, Member, RandomReader, read_members
 from implant_model.errors import ArchiveError, ArchiveReason
@@ -17,6 +18,9 @@ from implant_model.limits import Limits
 LIMITS = Limits()
 ZERO_BLOCK = bytes(512)
 END = 2 * ZERO_BLOCK
+
+Files = Mapping[str, bytes] | Sequence[tuple[str, bytes]]
+"""Contents by name; as pairs where a name is there twice."""
 
 
 @dataclass
@@ -131,14 +135,21 @@ def some_files(count: int, seed: int = 0, largest: int = 3000) -> list[tuple[str
     return [(f"study/{i:04}.dcm", rng.randbytes(rng.randint(1, largest))) for i in range(count)]
 
 
-def tar_of(files: Sequence[tuple[str, bytes]], tar_format: int = tarfile.PAX_FORMAT) -> bytes:
+def tar_of(
+    files: Files, tar_format: int = tarfile.PAX_FORMAT, mode: Literal["w", "w:gz"] = "w"
+) -> bytes:
+    """A tar, or a tar.gz, of the files in their order."""
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tar_format) as tar:
-        for name, data in files:
+    with tarfile.open(fileobj=buffer, mode=mode, format=tar_format) as tar:
+        for name, data in _pairs(files):
             info = tarfile.TarInfo(name)
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
     return buffer.getvalue()
+
+
+def _pairs(files: Files) -> Iterable[tuple[str, bytes]]:
+    return files.items() if isinstance(files, Mapping) else files
 
 
 def header(
@@ -189,13 +200,12 @@ def pax_record(key: bytes, value: bytes) -> bytes:
     return b"%d" % length + rest
 
 
-def zip_of(
-    files: Sequence[tuple[str, bytes]], method: int = zipfile.ZIP_DEFLATED, streamed: bool = False
-) -> bytes:
+def zip_of(files: Files, method: int = zipfile.ZIP_DEFLATED, streamed: bool = False) -> bytes:
+    """A zip of the files in their order."""
     buffer = io.BytesIO()
     sink = _Unseekable(buffer) if streamed else buffer
     with zipfile.ZipFile(sink, "w", method) as archive:
-        for name, data in files:
+        for name, data in _pairs(files):
             archive.writestr(name, data)
     return buffer.getvalue()
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from tests.support.paths import ROOT
+
 KILLS_READER = b"this member kills who reads it"
 TALLY = "DEADLY_MEMBERS_TALLY"
 """Names a file that gets a byte for each death."""
@@ -20,7 +22,7 @@ SIDE_PX = 80
 def deadly(runtime_env: dict[str, Any] | None) -> dict[str, Any]:
     """The hook for the driver."""
     hook = "tests.support.deadly_members.arm"  # found before the driver's path reaches the worker
-    variables = {TALLY: os.environ[TALLY], "PYTHONPATH": str(Path(__file__).parents[2])}
+    variables = {TALLY: os.environ[TALLY], "PYTHONPATH": str(ROOT)}
     return {**(runtime_env or {}), "worker_process_setup_hook": hook, "env_vars": variables}
 
 

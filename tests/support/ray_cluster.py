@@ -14,8 +14,8 @@ from urllib.request import urlopen
 import pytest
 
 from tests.support.object_store import ObjectStore, free_port
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 _START_S = 120
 
 

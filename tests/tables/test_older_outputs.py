@@ -28,7 +28,7 @@ from jobs.tables.schema import PREDICTION_ROW, SCHEMA_PROPERTY, SCHEMA_VERSION, 
 from jobs.tables.unit_files import publish_unit
 from jobs.tables.verification import verify_output
 from tests.support.ray_cluster import without_cluster
-from tests.torture import direct
+from tests.torture.attacks import direct
 
 OLD = Path(__file__).parent / "output_0_1_0"
 MTIME_NS = 1_764_000_000_000_000_000

@@ -23,17 +23,9 @@ from pathlib import Path
 from tests.support.fault_proxy import running_fault_proxy
 from tests.support.object_store import running_object_store
 from tests.support.small_package import save_small_package
-from tests.torture import (
-    damage,
-    decoding,
-    flips,
-    kills,
-    protocol_play,
-    store_faults,
-    system,
-    whole_job,
-)
-from tests.torture.stage import Stage
+from tests.torture.attacks import damage, decoding, flips, kills, store_faults, system, whole_job
+from tests.torture.attacks.stage import Stage
+from tests.torture.protocol import play as protocol_play
 from tests.torture.tally import Tally, table
 
 OK, FAILED = 0, 3

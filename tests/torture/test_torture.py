@@ -10,17 +10,18 @@ import pytest
 from implant_model.decode.prepare import decode
 from implant_model.limits import Limits
 from tests.torture import __main__ as command
-from tests.torture import catalogue, classes, decoding
-from tests.torture.case import number_of, reason_in
-from tests.torture.damage import change_bytes, cut_archives
-from tests.torture.decoding import (
+from tests.torture.attacks import decoding
+from tests.torture.attacks.damage import change_bytes, cut_archives
+from tests.torture.attacks.decoding import (
     torture_archives,
     torture_members,
     torture_shipped,
 )
-from tests.torture.flips import flip_bits
-from tests.torture.protocol import MUTANTS
-from tests.torture.protocol_play import play_mutants, play_protocol
+from tests.torture.attacks.flips import flip_bits
+from tests.torture.cases import catalogue, classes
+from tests.torture.cases.case import number_of, reason_in
+from tests.torture.protocol.model import MUTANTS
+from tests.torture.protocol.play import play_mutants, play_protocol
 from tests.torture.tally import Tally, table
 
 VALUES = re.compile("PAT-17|Secret|Sam|ACC-5|1\\.2\\.3")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.ray_cluster import RayCluster
-from tests.torture.whole_job import torture_job
+from tests.torture.attacks.whole_job import torture_job
 
 
 @pytest.mark.slow

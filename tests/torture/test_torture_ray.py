@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.archive_samples import tar_of
 from tests.support.ray_cluster import RayCluster, running_cluster
-from tests.torture.files import png
+from tests.torture.cases.files import png
 
 ARCHIVES, MEMBERS = 4, 600
 READER, ACTOR = "ReadArchiveSource", "ClassifyBlock"

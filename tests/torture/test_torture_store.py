@@ -13,10 +13,10 @@ from implant_model.errors import AccessDeniedError, ArchiveReason, ChangedError,
 from jobs.pipeline.plan import make_plan
 from tests.support.fault_proxy import Answer, Fault, FaultProxy, Flip
 from tests.support.object_store import ObjectStore
-from tests.support.ray_cluster import ROOT
-from tests.torture import kills, store_faults, system
-from tests.torture.classes import SITUATIONS
-from tests.torture.stage import Stage, first_archive
+from tests.support.paths import ROOT
+from tests.torture.attacks import kills, store_faults, system
+from tests.torture.attacks.stage import Stage, first_archive
+from tests.torture.cases.classes import SITUATIONS
 from tests.torture.tally import Tally
 
 

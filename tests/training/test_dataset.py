@@ -1,7 +1,6 @@
 """Labelled sets: read by the main job's own code, nothing dropped unseen, faults in a sentence."""
 
 import io
-import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,8 @@ from implant_model.decode.preprocess import Preprocessing
 from implant_model.errors import StorageError, UsageError
 from implant_model.limits import Limits
 from implant_model.storage.store import ObjectInfo, ObjectReader
+from tests.support.archive_samples import tar_of, zip_of
+from tests.support.pictures import encoded
 from training.data.duplicates import duplicate_groups, near_pairs, perceptual_hashes
 from training.data.gather import load_set
 from training.data.labelled import (
@@ -35,17 +36,7 @@ def picture(seed: int, side: int = 48, detail: int = 6) -> bytes:
     """A PNG with a random pattern of its own."""
     coarse = np.random.default_rng(seed).integers(20, 235, (detail, detail), dtype=np.uint8)
     image = Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def tar_of(path: Path, members: list[tuple[str, bytes]]) -> None:
-    with tarfile.open(path, "w") as archive:
-        for name, data in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
+    return encoded(image)
 
 
 def labels_file(folder: Path, *rows: str, header: str = "archive,member,label,patient") -> str:
@@ -59,18 +50,16 @@ def archives(tmp_path: Path) -> Path:
     """A tar with a broken picture, clutter and an unlabelled one, and a zip one folder deeper."""
     folder = tmp_path / "archives"
     (folder / "deep").mkdir(parents=True)
-    tar_of(
-        folder / "first.tar",
-        [
-            ("a.png", picture(1)),
-            ("broken.png", picture(2)[:200]),
-            ("b.png", picture(3)),
-            ("extra.png", picture(4)),
-            (".DS_Store", b"\0\0\0\1Bud1"),
-        ],
-    )
-    with zipfile.ZipFile(folder / "deep" / "second.zip", "w") as archive:
-        archive.writestr("a.png", picture(5, side=64))
+    members = {
+        "a.png": picture(1),
+        "broken.png": picture(2)[:200],
+        "b.png": picture(3),
+        "extra.png": picture(4),
+        ".DS_Store": b"\0\0\0\1Bud1",
+    }
+    (folder / "first.tar").write_bytes(tar_of(members))
+    stored = zip_of({"a.png": picture(5, side=64)}, zipfile.ZIP_STORED)
+    (folder / "deep" / "second.zip").write_bytes(stored)
     return folder
 
 
@@ -169,7 +158,8 @@ def test_a_folder_a_class_loose_and_in_an_archive(tmp_path: Path) -> None:
     for name, seed in [("cup/1.png", 1), ("cup/2.png", 2), ("stem/1.png", 3)]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(picture(seed))
-    tar_of(folder / "more.tar", [("x/stem/9.png", picture(9)), ("loose.png", picture(8))])
+    more = {"x/stem/9.png": picture(9), "loose.png": picture(8)}
+    (folder / "more.tar").write_bytes(tar_of(more))
     labelled = load(folder, None, tmp_path)
     assert labelled.names == ("cup", "stem")
     assert labelled.labels_N.tolist() == [0, 0, 1, 1] or len(labelled) == 4
@@ -212,7 +202,7 @@ def test_where_all_names_are_orthonets_they_are_the_classes(tmp_path: Path) -> N
     for number, name in enumerate(["train/03_0001.png", "train/04_0001.png", "test/03_0002.png"]):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(picture(number))
-    tar_of(folder / "more.tar", [("test/04_0002.png", picture(9))])
+    (folder / "more.tar").write_bytes(tar_of({"test/04_0002.png": picture(9)}))
     labelled = load(folder, None, tmp_path)
     assert labelled.names == FURLONGS
     by_member = dict(zip(labelled.places_N, labelled.labels_N.tolist(), strict=True))

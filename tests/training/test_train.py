@@ -3,9 +3,6 @@
 import csv
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +18,8 @@ from implant_model.package.catalogue import ORTHONET
 from implant_model.package.load import ModelPackage, load_package
 from implant_model.phantoms.files import Sample, sample_archives
 from jobs.train import Call, main, report_set, say_missing, summarise
+from tests.support.paths import ROOT
+from tests.support.ray_cluster import RayCluster
 from training.config import FitSettings, SplitSettings, from_document, load_config
 from training.data.divide import divide
 from training.data.gather import load_set
@@ -29,8 +28,6 @@ from training.data.labels import read_labels
 from training.data.shortcuts import probe_shortcuts
 from training.fit.loop import draw_order, learning_rate, parameter_groups, take_weights
 from training.metrics import wilson
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_settings_are_read_from_toml_and_json_alike(tmp_path: Path) -> None:
@@ -302,23 +299,20 @@ def shipped_top_1(package: ModelPackage, archives: Path, tmp_path: Path) -> floa
 
 
 @pytest.mark.cluster
-def test_two_workers_make_a_package_that_classifies(tmp_path: Path) -> None:
+def test_two_workers_make_a_package_that_classifies(
+    tmp_path: Path, ray_cluster: RayCluster
+) -> None:
     sample = Sample(implants=ORTHONET.implants[7:9], height_px=96, images_per_patient=2)
     archives = tmp_path / "archives"
     sample_archives(archives, 48, 5, sample)
     (archives / "labels.csv").rename(tmp_path / "labels.csv")
     (tmp_path / "train.toml").write_text(CONFIG)
     output = tmp_path / "model"
-    done = subprocess.run(
-        [sys.executable, "-m", "jobs.train", "--images", str(archives), "--workers", "2"]
-        + ["--labels", str(tmp_path / "labels.csv"), "--config", str(tmp_path / "train.toml")]
-        + ["--output", str(output)],
-        cwd=ROOT,
-        env={**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_raylet_start_wait_time_s": "120"},
-        capture_output=True,
-        text=True,
-        timeout=540,
-        check=False,
+    done = ray_cluster.run(
+        *("jobs.train", "--images", str(archives), "--workers", "2"),
+        *("--labels", str(tmp_path / "labels.csv"), "--config", str(tmp_path / "train.toml")),
+        *("--output", str(output)),
+        timeout_s=540,
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr.strip().splitlines()[-1] == "train: exit code 0"

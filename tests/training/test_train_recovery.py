@@ -18,10 +18,10 @@ from implant_model.package.catalogue import ORTHONET
 from implant_model.package.load import load_package
 from implant_model.phantoms.files import Sample, sample_archives
 from tests.support.object_store import ObjectStore
+from tests.support.paths import ROOT
 from training.data.gather import gather, list_images
 from training.data.labels import read_labels
 
-ROOT = Path(__file__).parents[2]
 EPOCHS = 40
 PATIENCE_S = 400
 CONFIG = """

@@ -15,8 +15,8 @@ from jobs.tables.verification import verify_output
 from tests.support.archive_samples import tar_of, zip_of
 from tests.support.fault_proxy import FaultProxy, Request
 from tests.support.object_store import ObjectStore
-from tests.torture import runs
-from tests.torture.files import png
+from tests.torture.attacks import runs
+from tests.torture.cases.files import png
 from tests.torture.tally import Tally
 
 _OF_A_RUN = ("run", "started_at", "finished_at", "attempt")

@@ -10,7 +10,7 @@ from implant_model.decode.sandbox import DecodeProcess
 from implant_model.errors import Reason
 from implant_model.limits import GIB, Limits
 from tests.support.archive_samples import read
-from tests.torture import catalogue
+from tests.torture.cases import catalogue
 from tests.torture.tally import Tally
 
 SIZE_PX = 64

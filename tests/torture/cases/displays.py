@@ -9,8 +9,8 @@ from pydicom.sequence import Sequence
 
 from implant_model.errors import Reason
 from tests.support.dicom_edits import dataset, dicom, picture, to_bytes
-from tests.torture.case import Case
-from tests.torture.files import with_element
+from tests.torture.cases.case import Case
+from tests.torture.cases.files import with_element
 
 CENTER, WIDTH, SLOPE, INTERCEPT = 0x00281050, 0x00281051, 0x00281053, 0x00281052
 

@@ -1,14 +1,13 @@
 """Small files that the cases are made of, and ways to damage them."""
 
-import io
 import struct
 import zlib
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from tests.support.dicom_edits import dataset, dicom, picture, to_bytes
+from tests.support.pictures import encoded
 
 IMPLICIT, BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
 DEFLATED, RLE = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.5"
@@ -19,12 +18,6 @@ PIXELS = b"\xe0\x7f\x10\x00"
 
 def grey8() -> np.ndarray:
     return picture(bits=8).astype(np.uint8)
-
-
-def encoded(pixels: np.ndarray, file_format: str, **options: Any) -> bytes:
-    out = io.BytesIO()
-    Image.fromarray(pixels).save(out, file_format, **options)
-    return out.getvalue()
 
 
 def png(seed: int = 0, rows: int = 60, columns: int = 50) -> bytes:

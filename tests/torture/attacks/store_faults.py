@@ -21,8 +21,8 @@ from tests.support.fault_proxy import (
     Shorten,
     Slow,
 )
-from tests.torture.runs import Run
-from tests.torture.stage import Stage, Tables, first_archive, read_tables
+from tests.torture.attacks.runs import Run
+from tests.torture.attacks.stage import Stage, Tables, first_archive, read_tables
 from tests.torture.tally import Tally
 
 FAULTS: Final[dict[str, Action]] = {

@@ -13,10 +13,10 @@ from typing import Final
 from jobs.entry.command import INCOMPLETE, OK, USAGE
 from jobs.tables.verification import verify_output
 from tests.support.fault_proxy import Fault, First
-from tests.torture import runs
-from tests.torture.kills import spread
-from tests.torture.runs import Run
-from tests.torture.stage import Stage, first_archive, read_tables
+from tests.torture.attacks import runs
+from tests.torture.attacks.kills import spread
+from tests.torture.attacks.runs import Run
+from tests.torture.attacks.stage import Stage, first_archive, read_tables
 from tests.torture.tally import Tally
 
 GRACE_S: Final = 30

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from tests.torture.protocol_world import UNIT, Content, Path, Row, World, members_of, versions
+from tests.torture.protocol.world import UNIT, Content, Path, Row, World, members_of, versions
 
 Request = Callable[[], Any]
 Steps = Generator[Request, Any, Any]

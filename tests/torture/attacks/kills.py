@@ -5,8 +5,8 @@ from functools import partial
 from typing import Final
 
 from tests.support.fault_proxy import Fault, Lose
-from tests.torture.runs import Run
-from tests.torture.stage import Stage, kill
+from tests.torture.attacks.runs import Run
+from tests.torture.attacks.stage import Stage, kill
 from tests.torture.tally import Tally
 
 KILLED: Final = -9

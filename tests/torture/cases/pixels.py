@@ -10,8 +10,9 @@ import pydicom
 
 from implant_model.errors import Reason
 from tests.support.dicom_edits import dataset, dicom, picture, to_bytes
-from tests.torture.case import Case
-from tests.torture.files import (
+from tests.support.pictures import encoded
+from tests.torture.cases.case import Case
+from tests.torture.cases.files import (
     J2K,
     JPEG,
     JPEG_EXTENDED,
@@ -19,7 +20,6 @@ from tests.torture.files import (
     PIXELS,
     RLE,
     compressed,
-    encoded,
     grey8,
     relabelled,
     stream_of,

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Final
 
-from tests.torture.protocol import MUTANTS, Changed, Protocol, Steps
-from tests.torture.protocol_world import Violation, World
+from tests.torture.protocol.model import MUTANTS, Changed, Protocol, Steps
+from tests.torture.protocol.world import Violation, World
 from tests.torture.tally import Tally
 
 MAX_STEPS: Final = 100

@@ -8,13 +8,13 @@ from pydicom.sequence import Sequence
 
 from implant_model.errors import Reason
 from tests.support.dicom_edits import dataset, dicom, picture, to_bytes
-from tests.torture.case import Case
-from tests.torture.files import (
+from tests.support.pictures import encoded
+from tests.torture.cases.case import Case
+from tests.torture.cases.files import (
     BIG_ENDIAN,
     DEFLATED,
     IMPLICIT,
     PIXELS,
-    encoded,
     grey8,
     headless,
     png,

@@ -1,6 +1,5 @@
 """Classes 71 to 84: PNG, JPEG and other pictures."""
 
-import io
 import struct
 import zlib
 from collections.abc import Callable
@@ -11,8 +10,9 @@ from PIL import Image
 
 from implant_model.errors import Reason
 from tests.support.dicom_edits import picture
-from tests.torture.case import Case
-from tests.torture.files import chunk, encoded, flipped, grey8, png16_colour, png_of
+from tests.support.pictures import encoded
+from tests.torture.cases.case import Case
+from tests.torture.cases.files import chunk, flipped, grey8, png16_colour, png_of
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 UNSUPPORTED, TRUNCATED, CORRUPT = Reason.UNSUPPORTED_ENCODING, Reason.TRUNCATED, Reason.CORRUPT
@@ -20,18 +20,11 @@ UNSUPPORTED, TRUNCATED, CORRUPT = Reason.UNSUPPORTED_ENCODING, Reason.TRUNCATED,
 
 def apng() -> bytes:
     first, second = Image.fromarray(grey8()), Image.fromarray(grey8()[::-1])
-    out = io.BytesIO()
-    first.save(out, "PNG", save_all=True, append_images=[second])
-    return out.getvalue()
+    return encoded(first, save_all=True, append_images=[second])
 
 
 def in_mode(mode: str, file_format: str = "PNG") -> Callable[[], bytes]:
-    def make() -> bytes:
-        out = io.BytesIO()
-        Image.fromarray(grey8()).convert(mode).save(out, file_format)
-        return out.getvalue()
-
-    return make
+    return lambda: encoded(Image.fromarray(grey8()).convert(mode), file_format)
 
 
 def grey_png(bits: int, *extra: bytes) -> bytes:
@@ -71,10 +64,8 @@ def other_sof(marker: bytes, bits: int) -> bytes:
 
 
 def mpo() -> bytes:
-    out = io.BytesIO()
     first, second = Image.fromarray(grey8()), Image.fromarray(grey8()[::-1])
-    first.save(out, "MPO", save_all=True, append_images=[second], quality=95)
-    return out.getvalue()
+    return encoded(first, "MPO", save_all=True, append_images=[second], quality=95)
 
 
 def turned(orientation: int) -> Callable[[], bytes]:

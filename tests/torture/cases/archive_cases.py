@@ -23,9 +23,9 @@ from tests.support.archive_samples import (
     tar_of,
     zip_of,
 )
-from tests.torture.bombs import deflated_zeros
-from tests.torture.case import ArchiveCase
-from tests.torture.files import flipped, png
+from tests.torture.cases.bombs import deflated_zeros
+from tests.torture.cases.case import ArchiveCase
+from tests.torture.cases.files import flipped, png
 
 if sys.version_info >= (3, 14):
     from compression import zstd

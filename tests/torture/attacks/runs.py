@@ -62,7 +62,7 @@ def start(
         file_bytes: Longest file that it may write; None for any.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.torture.direct"])
+    context.set_forkserver_preload(["tests.torture.attacks.direct"])
     process = context.Process(
         target=_child,
         args=(str(log), list(arguments), dict(environment), lease, file_bytes),
@@ -87,6 +87,6 @@ def _child(
     os.environ.update(environment)
     if file_bytes is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, resource.RLIM_INFINITY))
-    from tests.torture import direct
+    from tests.torture.attacks import direct
 
     direct.run(arguments, lease=lease)

@@ -4,8 +4,8 @@ from typing import Any
 
 from implant_model.errors import Reason
 from tests.support.dicom_edits import SECONDARY_CAPTURE, dicom, picture
-from tests.torture.case import Case
-from tests.torture.files import compressed, grey8
+from tests.torture.cases.case import Case
+from tests.torture.cases.files import compressed, grey8
 
 STORAGE = "1.2.840.10008.5.1.4.1.1."
 NON_IMAGE, NOT_A_RADIOGRAPH = Reason.NON_IMAGE_OBJECT, Reason.NOT_A_RADIOGRAPH

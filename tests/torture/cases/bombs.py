@@ -11,8 +11,9 @@ from implant_model.errors import ArchiveReason, Reason
 from implant_model.limits import MIB
 from tests.support.archive_samples import END, RawEntry, deflated_entry, entry, header, pax, raw_zip
 from tests.support.dicom_edits import dataset, dicom, picture, to_bytes
-from tests.torture.case import ArchiveCase, Case
-from tests.torture.files import (
+from tests.support.pictures import encoded
+from tests.torture.cases.case import ArchiveCase, Case
+from tests.torture.cases.files import (
     DEFLATED,
     IMPLICIT,
     J2K,
@@ -20,7 +21,6 @@ from tests.torture.files import (
     RLE,
     chunk,
     compressed,
-    encoded,
     grey8,
     headless,
     png,

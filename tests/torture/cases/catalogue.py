@@ -7,16 +7,8 @@ from pathlib import Path
 
 import pydicom.data
 
-from tests.torture import (
-    archive_cases,
-    bombs,
-    containers,
-    displays,
-    kinds,
-    pictures,
-    pixels,
-)
-from tests.torture.case import ArchiveCase, Case
+from tests.torture.cases import archive_cases, bombs, containers, displays, kinds, pictures, pixels
+from tests.torture.cases.case import ArchiveCase, Case
 
 _MEMBERS = (
     *containers.CASES,

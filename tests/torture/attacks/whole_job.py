@@ -4,7 +4,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Final
 
 from implant_model import storage
@@ -13,11 +12,11 @@ from jobs.entry.command import INCOMPLETE, OK
 from jobs.tables import delta
 from jobs.tables.schema import ARCHIVES, PREDICTIONS
 from tests.support.archive_samples import zip_of
-from tests.torture import catalogue
-from tests.torture.case import reason_in
+from tests.support.paths import ROOT
+from tests.torture.cases import catalogue
+from tests.torture.cases.case import reason_in
 from tests.torture.tally import Tally
 
-ROOT: Final = Path(__file__).parents[2]
 VALUES: Final = re.compile(r"PAT-17|Secret|\bSam\b|ACC-5|1\.2\.3\.4|\.predicted|Traceback")
 """What the files say of patients and studies, and names of members: none belongs in a log."""
 _MEMBERS, _SHIPPED = "members.zip", "pydicom.zip"

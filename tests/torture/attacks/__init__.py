@@ -1,0 +1,1 @@
+"""The attacks: on archives, decoding, stored bytes, publication and the whole job."""

@@ -1,0 +1,1 @@
+"""The torture set: files and archives, each with what is to become of it."""
