@@ -33,9 +33,9 @@ import pyarrow.parquet as pq
 from deltalake.transaction import AddAction, RemoveAction
 
 from implant_model import storage
-from implant_model.keys import Key
 from implant_model.package.load import load_package
 from implant_model.privacy import IdentifierPolicy, Protector
+from implant_model.pseudonym_key import Key
 from jobs.entry.command import INCOMPLETE, OK, run_command
 from jobs.tables import delta
 from jobs.tables.schema import (

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from implant_model.errors import UsageError
-from implant_model.keys import Key
+from implant_model.pseudonym_key import Key
 
 _TRIMMED = " \t\r\n\0\u00a0\u200b\ufeff"
 _PSEUDONYM = 16  # bytes: two of 10**9 patients share one with probability 1e-21

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from implant_model.errors import UsageError
-from implant_model.keys import MIN_KEY, check_key, fingerprint, read_key
+from implant_model.pseudonym_key import MIN_KEY, check_key, fingerprint, read_key
 from jobs.entry.command import OK, Parser, run_command
 
 

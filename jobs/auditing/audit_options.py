@@ -8,8 +8,8 @@ from pathlib import Path
 
 from implant_model import storage
 from implant_model.errors import UsageError
-from implant_model.keys import KEY_VARIABLE, Key
 from implant_model.privacy import IdentifierPolicy, Protector
+from implant_model.pseudonym_key import KEY_VARIABLE, Key
 from jobs.auditing.registry.columns import FIELDS, KEYS
 from jobs.entry.command import Parser
 from jobs.entry.folder import make_folder

@@ -7,11 +7,11 @@ from typing import get_args
 
 from implant_model import storage
 from implant_model.errors import UsageError
-from implant_model.keys import KEY_VARIABLE, Key
 from implant_model.limits import Limits
 from implant_model.networks.spec import Precision
 from implant_model.package.load import ModelPackage
 from implant_model.privacy import IdentifierPolicy, Protector
+from implant_model.pseudonym_key import KEY_VARIABLE, Key
 from jobs.entry.command import Parser
 from jobs.pipeline.plan import check_reasons
 from jobs.pipeline.recipe import Recipe

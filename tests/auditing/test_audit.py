@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from implant_model.errors import UsageError
-from implant_model.keys import Key
 from implant_model.privacy import IdentifierPolicy, Protector
+from implant_model.pseudonym_key import Key
 from jobs import audit as job
 from jobs.auditing.files import write_csv
 from jobs.auditing.registry.registry_file import read_file

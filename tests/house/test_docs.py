@@ -20,10 +20,10 @@ from benchmarks.speed_archives import KINDS
 from benchmarks.speed_table import RIVALS, ratios
 from implant_model.decode.version import DECODE_VERSION
 from implant_model.errors import TRANSIENT, ArchiveReason, ArchiveStatus, Outcome, Reason
-from implant_model.keys import MAX_KEY, MIN_KEY
 from implant_model.limits import MIB, Limits
 from implant_model.package.manifest import FORMAT, FORMAT_VERSION, READABLE_VERSIONS
 from implant_model.privacy import IdentifierPolicy
+from implant_model.pseudonym_key import MAX_KEY, MIN_KEY
 from jobs.entry.cluster import OOM_RETRIES
 from jobs.pipeline.classify_options import parse_classify
 from jobs.pipeline.recipe import UNIT_BYTES

@@ -38,10 +38,7 @@ ONLY_IN = {
 MAX_MODULES = 17
 """Of one folder, so that its list is read at a glance."""
 MAY_HOLD_MORE = {"benchmarks": 18}
-FOLDERS_IN_A_CIRCLE = {
-    # mask_set runs as Ray tasks and names their failures as a fit does; fit learns from masks.
-    "training": {frozenset({"fit", "masks"})},
-}
+FOLDERS_IN_A_CIRCLE: dict[str, set[frozenset[str]]] = {}
 MAY_DRAW_PHANTOMS = ("jobs/samples/", "jobs/demo.py", "implant_model/phantoms/")
 SAME_NAME = {
     "files": "a sample's files, and the files of an audit's folder",

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from implant_model.errors import UsageError
-from implant_model.keys import Key
 from implant_model.privacy import IdentifierPolicy, Protector, trimmed
+from implant_model.pseudonym_key import Key
 from tests.support.paths import ROOT
 
 KEY = hashlib.sha256(b"a test's key").hexdigest().encode()
@@ -29,7 +29,7 @@ def test_a_pseudonym_is_the_documented_one() -> None:
 
 def test_another_process_gives_the_same_pseudonym() -> None:
     program = (
-        "from implant_model.privacy import *\nfrom implant_model.keys import Key\n"
+        "from implant_model.privacy import *\nfrom implant_model.pseudonym_key import Key\n"
         f"p = Protector(IdentifierPolicy.PSEUDONYMISE, Key.of({KEY!r}))\n"
         "print(p.identifier('patient', 'PAT-0042'), p.content(b'x'), p.key_id)"
     )

@@ -21,7 +21,7 @@ from cronsim import CronSim
 
 from implant_model import storage
 from implant_model.errors import AccessDeniedError
-from implant_model.keys import KEY_VARIABLE, read_key
+from implant_model.pseudonym_key import KEY_VARIABLE, read_key
 from jobs.entry.cluster import NODE
 from jobs.pipeline.classify_options import parse_classify
 from jobs.pipeline.plan import make_plan

@@ -7,9 +7,9 @@ from implant_model import storage
 from implant_model.decode.preprocess import Preprocessing
 from implant_model.decode.sandbox import DecodeProcess
 from implant_model.errors import ArchiveReason
-from implant_model.keys import Key
 from implant_model.limits import Limits
 from implant_model.privacy import IdentifierPolicy, Protector
+from implant_model.pseudonym_key import Key
 from jobs.pipeline.blocks import BLOCK, read_block
 from jobs.pipeline.recipe import Recipe
 from jobs.pipeline.source import group_archives, read_group

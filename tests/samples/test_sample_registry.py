@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from implant_model.keys import Key
 from implant_model.package.catalogue import ORTHONET
 from implant_model.package.load import load_package
 from implant_model.privacy import IdentifierPolicy, Protector
+from implant_model.pseudonym_key import Key
 from jobs.demo import MODEL
 from jobs.samples.sample_archives import Truth
 from jobs.samples.sample_audit import audit_samples, describe, find_faults

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from implant_model.errors import UsageError
-from implant_model.keys import Key
+from implant_model.pseudonym_key import Key
 from jobs import keys
 
 

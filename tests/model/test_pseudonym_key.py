@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from implant_model.errors import UsageError
-from implant_model.keys import Key, check_key, fingerprint, read_key
 from implant_model.privacy import IdentifierPolicy, Protector
+from implant_model.pseudonym_key import Key, check_key, fingerprint, read_key
 from tests.support.object_store import CREDENTIALS, ObjectStore
 
 KEY = hashlib.sha256(b"a test's key").hexdigest().encode()
