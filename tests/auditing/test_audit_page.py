@@ -4,7 +4,6 @@ import base64
 import hashlib
 import math
 import re
-import shutil
 import subprocess
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -22,7 +21,7 @@ from jobs.auditing.safety import GAPS, Gap
 from jobs.auditing.verdicts import DOUBTS, VERDICTS, Doubt, Verdict
 from jobs.entry.command import DISCLAIMER
 from tests.report.test_report import HOSTILE, RIGHT_TO_LEFT, Elements
-from tests.support.browser import lay_out
+from tests.support.browser import chromium, lay_out
 from training.metrics import Figure, wilson
 
 COUNTS = {
@@ -192,12 +191,10 @@ def test_the_page_fits_its_window_in_chromium(tmp_path: Path, width: int) -> Non
 
 
 def test_the_page_is_printed_to_pdf_by_chromium(tmp_path: Path) -> None:
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("chromium is not installed; the page is not printed here")
+    browser = chromium("the page is not printed")
     (tmp_path / "report.html").write_text(render_audit(some_findings()), encoding="utf-8")
     printed = tmp_path / "audit.pdf"
-    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer"]
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer"]
     command += [f"--print-to-pdf={printed}", f"--user-data-dir={tmp_path / 'profile'}"]
     command += [(tmp_path / "report.html").as_uri()]
     subprocess.run(command, capture_output=True, timeout=120, check=True)
@@ -232,12 +229,10 @@ document.querySelector('iframe').addEventListener('load', event => {
 
 
 def test_the_worklist_sorts_and_filters_in_chromium(tmp_path: Path) -> None:
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("chromium is not installed; the page's script is not run here")
+    browser = chromium("the page's script is not run")
     (tmp_path / "report.html").write_text(render_audit(some_findings()), encoding="utf-8")
     (tmp_path / "drive.html").write_text(DRIVE, encoding="utf-8")
-    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
     command += ["--allow-file-access-from-files", "--virtual-time-budget=3000"]
     command += [f"--user-data-dir={tmp_path / 'profile'}", (tmp_path / "drive.html").as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)

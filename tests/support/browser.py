@@ -30,15 +30,21 @@ class Layout:
     scripts: int
 
 
+def chromium(without_it: str) -> str:
+    """The browser's path; skips the test, which is `without_it`, where there is none."""
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip(f"chromium is not installed; {without_it} here")
+    return path
+
+
 def lay_out(page: str, width: int, folder: Path) -> Layout:
     """Opens a page in a window of that width; skips the test where there is no Chromium."""
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("chromium is not installed; the page is not laid out by a browser here")
+    browser = chromium("the page is not laid out by a browser")
     (folder / "report.html").write_text(page, encoding="utf-8")
     probe = folder / "probe.html"
     probe.write_text(PROBE.replace("WIDTH", str(width)), encoding="utf-8")
-    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
     command += ["--allow-file-access-from-files", "--hide-scrollbars", "--virtual-time-budget=3000"]
     command += [f"--user-data-dir={folder / 'profile'}", probe.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
