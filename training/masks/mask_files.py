@@ -34,7 +34,7 @@ def mask_files(folder: Path) -> set[Path]:
         UsageError: It is no folder that can be read.
     """
     if not folder.is_dir():
-        raise UsageError(f"segmenter.masks is {folder}; expected is a folder of masks, or nothing.")
+        raise UsageError(f"segmenter.masks is {folder}; a folder of masks is expected, or nothing.")
     return {file for file in folder.rglob("*.png") if not file.name.endswith(PICTURE)}
 
 
