@@ -27,7 +27,7 @@ from jobs.checks.machine import (
 )
 from jobs.checks.nodes import check_nodes
 from jobs.checks.ray_access import NOTHING, check_access, check_gpu, parse_address
-from jobs.entry.command import INCOMPLETE, OK, Parser, run_command
+from jobs.entry.command import INCOMPLETE, OK, Parser, run_command, shown
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_doctor(arguments)
     findings = list(examine(options))
     for finding in findings:
-        print(finding)
+        print(shown(finding))
     print(f"{len(findings)} findings." if findings else "Nothing was found.")
     return INCOMPLETE if findings else OK
 

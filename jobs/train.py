@@ -31,7 +31,7 @@ from implant_model.errors import UsageError
 from implant_model.limits import Limits
 from implant_model.storage.local_files import write_whole
 from jobs.entry.cluster import place_workers, start_ray
-from jobs.entry.command import INCOMPLETE, OK, Parser, run_command
+from jobs.entry.command import INCOMPLETE, OK, Parser, run_command, shown
 from jobs.entry.folder import local_folder, make_folder
 from training.config import TrainConfig, load_config
 from training.data.divide import Division, divide
@@ -237,7 +237,9 @@ def say_missing(labelled: LabelledSet) -> int:
     if missing:
         print(f"Labelled, but not to be read: {missing:,} images, see excluded.csv")
     if unread:
-        print(f"Of the archives {len(unread):,} could not be read now, {unread[0]} the first.")
+        print(
+            f"Of the archives {len(unread):,} could not be read now, {shown(unread[0])} the first."
+        )
     return INCOMPLETE if missing else OK
 
 

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from implant_model import storage
-from jobs.entry.command import INCOMPLETE, OK, Parser, run_command
+from jobs.entry.command import INCOMPLETE, OK, Parser, run_command, shown
 from jobs.tables.verification import verify_output
 
 
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     output = storage.normalise(parser.parse_args(arguments).output)
     report = verify_output(output)
     for finding in report.findings:
-        print(finding)
+        print(shown(finding))
     print(
         f"{report.archives:,} archives, {report.files:,} files, {report.rows:,} rows: "
         f"{'all whole' if not report.findings else f'{len(report.findings):,} findings'}."

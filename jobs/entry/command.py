@@ -1,6 +1,7 @@
 """What every job does at its edges: a command line, exit codes, errors of one sentence."""
 
 import argparse
+import io
 import logging
 import os
 import signal
@@ -53,6 +54,7 @@ def run_command(
     `resume` is said of a run that was stopped.
     """
     signal.signal(signal.SIGTERM, _terminate)
+    _tolerate_any_encoding()
     stopped = False
     try:
         if sys.platform != "linux":
@@ -101,6 +103,22 @@ def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
     raise Terminated
 
 
+def shown(text: str) -> str:
+    """Return one line for a terminal or a log, with what is not printable as escapes.
+
+    Names of archives come from whoever fills the store: a line end in one could forge a line of the
+    log, an escape sequence drive the terminal, a direction mark reverse what is read.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def _complain(name: str, error: object, code: int) -> int:
-    sys.stderr.write(f"{name}: {error}\n")
+    sys.stderr.write(f"{name}: {shown(str(error))}\n")
     return code
+
+
+def _tolerate_any_encoding() -> None:
+    """Escape what a terminal's or a file's encoding lacks: it must not end a finished run."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

@@ -7,7 +7,7 @@ from typing import Protocol
 from implant_model import storage
 from implant_model.decode.version import DECODE_VERSION, FIRST_DECODE_VERSION
 from implant_model.errors import ArchiveReason, ArchiveStatus, Outcome
-from jobs.entry.command import INCOMPLETE, OK
+from jobs.entry.command import INCOMPLETE, OK, shown
 from jobs.pipeline.health import Health
 from jobs.pipeline.plan import Plan
 from jobs.pipeline.recipe import Recipe
@@ -125,6 +125,7 @@ def _incomplete(plan: Plan, results: Sequence[ArchiveResult]) -> list[str]:
         for record in plan.done
         if record.status is not ArchiveStatus.COMPLETE
     ]
+    lines = [shown(line) for line in lines]
     if len(lines) > MAX_LISTED:
         rest = len(lines) - MAX_LISTED
         lines[MAX_LISTED:] = [f"... and {rest:,} more; see the table {ARCHIVES}."]

@@ -15,8 +15,8 @@ import pytest
 from implant_model.errors import UsageError
 from implant_model.privacy import IdentifierPolicy, Protector
 from implant_model.pseudonym_key import Key
+from implant_model.storage.spreadsheets import write_csv
 from jobs import audit as job
-from jobs.auditing.files import write_csv
 from jobs.auditing.registry.registry_file import read_file
 from jobs.entry.command import DISCLAIMER
 from tests.support.audit_samples import Simulated, simulate, sure, write_output, write_registry

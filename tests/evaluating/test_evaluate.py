@@ -132,7 +132,7 @@ def test_nothing_is_dropped_silently(report: Path) -> None:
     assert data["labels_outside_the_catalogue"] == {OTHER: 2}
     assert data["excluded"] == {"truncated": 1, "no_label": 1, "not_in_archive": 1}
     assert data["missing"] == 2
-    with (report / "excluded.csv").open(newline="") as file:
+    with (report / "excluded.csv").open(newline="", encoding="utf-8-sig") as file:
         rows = {(row["member"], row["reason"]) for row in csv.DictReader(file)}
     assert rows == {
         ("broken.png", "truncated"),

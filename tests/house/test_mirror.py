@@ -44,6 +44,7 @@ COVERED_BY = {
     "implant_model.package.load": "package/test_package.py",
     "implant_model.package.manifest": "package/test_package.py",
     "implant_model.package.save": "package/test_package.py",
+    "implant_model.storage.spreadsheets": "auditing/test_audit.py",
     "implant_model.storage.secrets": "model/test_pseudonym_key.py",
     # A phantom is judged as a whole: by its picture, its mask and the file that comes back.
     **{

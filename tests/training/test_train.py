@@ -334,7 +334,7 @@ def test_two_workers_make_a_package_that_classifies(
     assert isinstance(figures, dict)
     assert figures["top_1"]["value"] == pytest.approx(shipped_top_1(package, archives, tmp_path))
 
-    with (tmp_path / "model.work" / "excluded.csv").open() as file:
+    with (tmp_path / "model.work" / "excluded.csv").open(encoding="utf-8-sig") as file:
         assert list(csv.reader(file)) == [["archive", "member", "reason"]]
     with pytest.raises(UsageError, match="is there already"):
         main(["--images", str(archives), "--output", str(output), "--resume"])

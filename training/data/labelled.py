@@ -6,7 +6,6 @@ have their names, by which masks are found and exclusions are listed.
 Shapes: N images, S side of the preprocessed image.
 """
 
-import csv
 import hashlib
 import io
 import json
@@ -16,10 +15,12 @@ from pathlib import Path
 from typing import Final, Protocol
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from implant_model.errors import TRANSIENT
 from implant_model.storage.local_files import write_whole
+from implant_model.storage.spreadsheets import write_csv
 
 UNLABELLED: Final = frozenset({"no_label", "clutter"})
 """Reasons of members that nobody asked to use."""
@@ -97,11 +98,9 @@ def unread_archives(held: HasExcluded) -> tuple[str, ...]:
 
 def write_excluded(labelled: HasExcluded, file: Path) -> None:
     """Write what could not be used as CSV, one row an image: archive, member, reason."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(["archive", "member", "reason"])
-    writer.writerows([item.archive, item.member, item.reason] for item in labelled.excluded)
-    write_whole(file, text.getvalue().encode())
+    columns = ("archive", "member", "reason")
+    texts = {name: [getattr(item, name) for item in labelled.excluded] for name in columns}
+    write_csv(file, pa.table(texts, schema=pa.schema([(name, pa.string()) for name in columns])))
 
 
 def to_file(file: Path, labelled: LabelledSet) -> None:
