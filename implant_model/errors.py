@@ -13,7 +13,7 @@
 
 Messages are whole sentences that say what, which archive or member, the value met, what is accepted
 and what to do. A message of a MemberError or ArchiveError never holds a value out of the file: the
-file may be a patient's. The enumerations are those of the tables, see the README.
+file may be a patient's. The enumerations are those of the tables, see docs/outputs.md.
 """
 
 from enum import StrEnum

@@ -61,7 +61,7 @@ def measure_tensors(
         repeats: How often each is measured.
         seconds: Of each measurement.
     """
-    block = make_parcel(package.preprocessing.size_px)
+    block = make_block(package.preprocessing.size_px)
     rates = _in_this_process(block, package, precision, resources, repeats, seconds)
     torch.cuda.empty_cache()
     count = int(seconds / COUNTED * max(rates.actor) / BLOCK_MEMBERS) + 4
@@ -109,7 +109,7 @@ def rate(work: Callable[[], object], images: int, threads: int, seconds: float) 
     return calls * images / (time.monotonic() - begun)
 
 
-def make_parcel(size_px: int) -> pa.Table:
+def make_block(size_px: int) -> pa.Table:
     """Return a full block of noise, schema `BLOCK`, all of whose rows wait for a prediction."""
     shape = (BLOCK_MEMBERS, size_px, size_px)
     images_NHW = np.random.default_rng(0).integers(0, 256, shape, np.uint8)

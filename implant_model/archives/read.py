@@ -1,11 +1,11 @@
 """Members of archives: tar, tar.gz, tar.zst, zip, or a single radiograph; by content, not by name.
 
-    archives.py               what an object is, and its members
-    ├── archive_tar.py        tar, with proof of its end; archive_tar_header.py
-    ├── archive_zip.py        zip, entry by entry; archive_zip_directory.py, _entry.py, _salvage.py
-    ├── archive_expand.py     gzip and zstandard
-    ├── archive_streams.py    bytes in order
-    └── archive_members.py    a member, its name, what its content is
+    read.py           what an object is, and its members
+    ├── tar.py        tar, with proof of its end; tar_header.py
+    ├── zip.py        zip, entry by entry; zip_directory.py, zip_entry.py, zip_salvage.py
+    ├── expand.py     gzip and zstandard
+    ├── streams.py    bytes in order
+    └── members.py    a member, its name, what an object is
 
 One member is in memory at a time, and every member is handed out before the first error is raised:
 what is wrong with a member is its `reason`, what is wrong with the archive an `ArchiveError` after

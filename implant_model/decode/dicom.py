@@ -1,6 +1,6 @@
 """DICOM files > display-ready grey.
 
-The one place, with the other `decode_*` modules, that knows DICOM. The header is read first and
+The one place, with its neighbours in this folder, that knows DICOM. The header is read first and
 never raises once a file is recognised; whether the object is a radiograph, whether its description
 is possible and whether its pixels can be had is decided in `DicomSource.picture`.
 """

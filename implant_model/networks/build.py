@@ -305,7 +305,7 @@ class Ensemble(nn.Module):
 def fold_batch_norms(network: nn.Module) -> None:
     """Fold each batch norm into the convolution that is registered just before it.
 
-    In every architecture of `network_spec.BACKBONES`, and in the U-Net, that convolution is what
+    In every architecture of `spec.BACKBONES`, and in the U-Net, that convolution is what
     the norm is applied to; a test holds each family of them against its outputs before.
 
     Args:

@@ -21,7 +21,7 @@ from implant_model.package.catalogue import Catalogue
 FORMAT = "implant-package"
 FORMAT_VERSION = 2
 """Of packages that are written. Version 2 added `decode_version`; version 1 is read, too."""
-READABLE_VERSIONS = (1, FORMAT_VERSION)
+READABLE_VERSIONS = (1, 2)
 MANIFEST = "package.json"
 CARD = "MODEL_CARD.md"
 MAX_MANIFEST = 16 << 20

@@ -1,4 +1,4 @@
-"""Objects in S3 and what speaks its API; boto3 lives here and in `storage_s3_reader`.
+"""Objects in S3 and what speaks its API; boto3 lives here, in `s3_reader` and in `secrets`.
 
 Endpoint, region, credentials and profile come from the standard AWS settings (`AWS_ENDPOINT_URL`,
 `AWS_REGION` or `AWS_DEFAULT_REGION`, `AWS_ACCESS_KEY_ID`, `AWS_PROFILE`, ...). Where none of them

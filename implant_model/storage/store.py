@@ -2,7 +2,7 @@
 
 The one door to stored bytes. What is read is one version to its last byte, or ChangedError; results
 are put whole and once, and never over anything. Which store a URI means is decided here; how it is
-reached, in the modules `storage_*`. All errors are those of `errors`, as sentences that name the
+reached, in `disk` and `s3`. All errors are those of `errors`, as sentences that name the
 URI and no credentials.
 """
 

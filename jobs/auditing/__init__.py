@@ -1,13 +1,8 @@
 """Registry records against predictions: what `jobs.audit` is made of.
 
-    options.py     the command line, checked
-    columns.py     which column of the registry's file is which
-    registry_file.py  the file > text
-    sites.py       sides and joints
-    records.py     text > records, and what had to be excluded
+    audit_options.py  the command line, checked
+    registry/      the registry's side: its file, columns, records, names, sides and joints
     output.py, package_facts.py  the output of `classify`, and the model that made it
-    names.py       makers' and products' names > implants of the catalogue
-    synonyms.py    the user's table of what the registry's words mean
     images.py      the table `predictions` > arrays, batch by batch
     joining.py     which image speaks of which record, and which records share one
     evidence.py    the radiographs of one joint > one likelihood for each implant
@@ -16,10 +11,10 @@
     verdicts.py    one verdict for each record
     counting.py    counts by hospital, maker, product and year, with intervals
     safety.py      the catalogue's MR-safety notes by study
-    drift.py       this audit against the one before
+    last_audit.py  this audit against the one before
     assemble.py, findings.py  all that was found
     pictures.py    radiographs and saliency of the first contradictions
-    files.py       Parquet, CSV that is safe in a spreadsheet, JSON
+    files.py       Parquet, CSV, JSON; audit_page.py, the page
 
 Letters: M records, N images, K implants of the catalogue, C claims (what a record may say), P pairs
 of an image and a record, E entries of a sparse table of records by implants.

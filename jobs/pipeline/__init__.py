@@ -1,1 +1,1 @@
-"""What the jobs share: plan, source, stages, publish, progress."""
+"""From the listing of archives to receipts of published units: what `jobs.classify` is made of."""

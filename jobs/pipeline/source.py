@@ -1,11 +1,9 @@
 """Archives as a source of Ray Data: each read task streams a group of archives.
 
 Reading, decoding and preprocessing are one task, since a raw radiograph is a hundred times the size
-of its tensor and nothing is gained by moving it. What a task yields is a *block*, a table of one
-row: the units and ends of archives that it holds (`pieces`, JSON), their prediction rows as far as
-they are known (`rows`, an Arrow stream) and the pictures among them (`images`, uint8).
+of its tensor and nothing is gained by moving it. What a task yields is a block, see `blocks`.
 
-A unit of at most 1,000 members is never split over blocks, and a block is always one block, so
+A unit of at most 1,000 members is never split over blocks, and a block is always one of Ray's, so
 that no shuffle is needed to bring a unit together. Where a block ends follows from the members
 alone, never from what the output holds by then: a task that is run again yields the same blocks,
 which Ray's replay of a lost task counts on.

@@ -1,6 +1,6 @@
 """HTML pages of runs: one self-contained file each, for people.
 
-    facts.py       the tables of an output > counts
+    run_facts.py   the tables of an output > counts
     comparison.py  predictions and known labels > a confusion table and shares with intervals
     figures.py     counts > where the bars of a figure stand
     wording.py     what outcomes, reasons and statuses mean, in plain words

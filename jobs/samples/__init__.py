@@ -1,7 +1,7 @@
 """Sample archives for the demo: phantoms, and what else archives hold; no evidence about patients.
 
-members.py   phantoms and oddities as bytes, each with what must become of it
-archives.py  deals them to archives of every kind, and remembers what is where
-registry.py  a registry's records of them, some of them wrong
+sample_members.py   phantoms and oddities as bytes, each with what must become of it
+sample_archives.py  deals them to archives of every kind, and remembers what is where
+sample_registry.py  a registry's records of them, some of them wrong
 check.py     is the output what these samples must give?
 """

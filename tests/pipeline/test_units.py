@@ -141,7 +141,7 @@ def test_identifiers_are_dropped_unless_asked_for(tmp_path: Path, decoder: Decod
     assert rows["member"].to_pylist() == rows["content"].to_pylist() == [None]
 
 
-def test_small_archives_share_a_parcel(tmp_path: Path, decoder: DecodeProcess) -> None:
+def test_small_archives_share_a_block(tmp_path: Path, decoder: DecodeProcess) -> None:
     group = [
         (n, planned_tar(tmp_path / f"{n}.tar", {"a.png": noise_png(n), "b.png": noise_png(n + 9)}))
         for n in range(3)
