@@ -331,6 +331,7 @@ def test_precision_that_is_asked_for_is_that_of_the_networks(
 
 
 @pytest.mark.cluster
+@pytest.mark.long
 def test_terminated_run_leaves_whole_archives_and_the_next_goes_on(
     tmp_path: Path, ray_cluster: RayCluster, small_package: Path
 ) -> None:

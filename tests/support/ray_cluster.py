@@ -15,6 +15,7 @@ import pytest
 
 from tests.support.object_store import ObjectStore, free_port
 from tests.support.paths import ROOT
+from tests.support.processes import kill_with_descendants
 
 _START_S = 120
 
@@ -96,7 +97,7 @@ def _ray() -> str:
 def running_cluster(
     log: Path, environment: dict[str, str], num_cpus: int = 2
 ) -> Iterator[RayCluster]:
-    """Starts a head node, waits until its job server answers, ends it by its pid."""
+    """Starts a head node, waits until its job server answers, ends it and what it started."""
     port, dashboard = free_port(), free_port()
     others = ("ray-client-server-port", "dashboard-agent-listen-port", "metrics-export-port")
     command = [
@@ -123,12 +124,8 @@ def running_cluster(
         _wait_until_it_says(process, "Ray runtime started", log)
         yield RayCluster(f"127.0.0.1:{port}", url, variables)
     finally:
-        process.terminate()
-        try:
-            process.wait(60)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        kill_with_descendants(process.pid)  # on SIGTERM it waits half a minute for its node
+        process.wait()
 
 
 def _wait_until_it_answers(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:

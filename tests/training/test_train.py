@@ -299,6 +299,7 @@ def shipped_top_1(package: ModelPackage, archives: Path, tmp_path: Path) -> floa
 
 
 @pytest.mark.cluster
+@pytest.mark.long
 def test_two_workers_make_a_package_that_classifies(
     tmp_path: Path, ray_cluster: RayCluster
 ) -> None:

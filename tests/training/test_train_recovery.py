@@ -19,6 +19,7 @@ from implant_model.package.load import load_package
 from implant_model.phantoms.files import Sample, sample_archives
 from tests.support.object_store import ObjectStore
 from tests.support.paths import ROOT
+from tests.support.processes import descendants, kill_with_descendants
 from training.data.gather import gather, list_images
 from training.data.labels import read_labels
 
@@ -81,17 +82,6 @@ def wait_for(folder: Path, name: str, count: int, job: "subprocess.Popen[str]") 
         time.sleep(0.05)
 
 
-def descendants(pid: int) -> list[int]:
-    """The process's children, and theirs."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            if int(stat.read_text().rpartition(")")[2].split()[1]) == pid:
-                child = int(stat.parent.name)
-                found += [child, *descendants(child)]
-    return found
-
-
 def train_workers(pid: int) -> list[int]:
     """Those descendants that fit the network."""
     found = []
@@ -104,10 +94,7 @@ def train_workers(pid: int) -> list[int]:
 
 def kill_all(job: "subprocess.Popen[str]") -> None:
     """Ends the job and its whole cluster at once, as a lost machine would."""
-    pids = [job.pid, *descendants(job.pid)]
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    kill_with_descendants(job.pid)
     job.communicate(timeout=60)
 
 
