@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -15,7 +16,6 @@ import pytest
 
 from tests.support.object_store import ObjectStore, free_port
 from tests.support.paths import ROOT
-from tests.support.processes import kill_with_descendants
 
 _START_S = 120
 
@@ -172,3 +172,21 @@ def without_cluster(*command: str) -> "subprocess.CompletedProcess[str]":
         timeout=120,
         check=False,
     )
+
+
+def descendants(pid: int) -> list[int]:
+    """The process's children, and theirs."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(stat.read_text().rpartition(")")[2].split()[1]) == pid:
+                child = int(stat.parent.name)
+                found += [child, *descendants(child)]
+    return found
+
+
+def kill_with_descendants(pid: int) -> None:
+    """Ends a process and all below it at once, as a lost machine would."""
+    for each in [pid, *descendants(pid)]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(each, signal.SIGKILL)

@@ -19,7 +19,7 @@ from implant_model.package.load import load_package
 from implant_model.phantoms.files import Sample, sample_archives
 from tests.support.object_store import ObjectStore
 from tests.support.paths import ROOT
-from tests.support.processes import descendants, kill_with_descendants
+from tests.support.ray_cluster import descendants, kill_with_descendants
 from training.data.gather import gather, list_images
 from training.data.labels import read_labels
 
