@@ -78,7 +78,7 @@ class Run:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Make the tables, audits them twice, writes the result."""
+    """Make the tables, audit them twice, write the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--records", type=int, default=1_000_000)
     parser.add_argument("--folder", default=tempfile.gettempdir(), help="where the tables lie")

@@ -37,7 +37,7 @@ class Case:
 
 
 def cases(each: int, size_px: int, height_px: int) -> list[Case]:
-    """Draw `each` phantoms of each product and finds their masks."""
+    """Draw `each` phantoms of each product and find their masks."""
     image = Preprocessing(size_px=size_px, trim_borders=False)
     mask = Preprocessing(size_px=size_px, trim_borders=False, low_percent=0.0, high_percent=100.0)
     drawn = []

@@ -29,7 +29,7 @@ from implant_model.package.load import ModelPackage, load_package
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure and prints."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model")
     parser.add_argument("tar", type=Path)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,8 @@ from implant_model.networks.spec import Precision
 from implant_model.networks.weights import load_networks
 from implant_model.package.load import ModelPackage
 
+TOP: Final = 3
+"""Implants that are named with their probabilities, best first: column `top` of the tables."""
 Array = npt.NDArray[np.float32]
 Images = npt.NDArray[np.uint8]
 

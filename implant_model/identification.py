@@ -13,16 +13,14 @@ from implant_model import storage
 from implant_model.archives.members import Member
 from implant_model.archives.read import read_members
 from implant_model.archives.streams import BytesReader, RandomReader
-from implant_model.classifier import Classifier, Predictions
-from implant_model.decode.decoded import Header, Prepared
+from implant_model.classifier import TOP, Classifier, Predictions
+from implant_model.decode.decoded import Header, Prepared, prepare_member
 from implant_model.decode.sandbox import DecodeProcess
 from implant_model.errors import NotFoundError, Outcome, Reason, UsageError
 from implant_model.limits import Limits
 from implant_model.package.catalogue import Implant
 from implant_model.package.load import ModelPackage, load_package
 
-TOP: Final = 3
-"""Implants in `Identification.top`, as in the column `top` of the tables."""
 _MODELS_KEPT: Final = 2
 
 
@@ -72,7 +70,7 @@ def identify(radiograph: str | PathLike[str] | bytes, model: str | PathLike[str]
     member = read_radiograph(radiograph)
     prepared = opened.prepare(member)
     if prepared.image is None:
-        outcome = Outcome.IGNORED if prepared.reason is Reason.CLUTTER else Outcome.REJECTED
+        outcome = prepared.outcome or Outcome.REJECTED
         return Identification(
             outcome, prepared.reason, None, None, (), (), None, prepared.header, None
         )
@@ -122,9 +120,7 @@ class _Opened:
         atexit.register(self._decoder.close)
 
     def prepare(self, member: Member) -> Prepared:
-        if member.data is None:
-            return Prepared(Header(), None, member.reason)
-        return self._decoder.prepare(member.data)
+        return prepare_member(member, self._decoder.prepare)
 
 
 @lru_cache(maxsize=_MODELS_KEPT)

@@ -86,7 +86,7 @@ def classify(
     tables: Tables,
     run: str,
 ) -> list[ArchiveResult]:
-    """Read, decodes, classifies and publish the planned archives.
+    """Read, decode, classify and publish the planned archives.
 
     Returns:
         One result for each planned archive, as its tables have it.

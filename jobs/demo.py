@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(folder: Path, model: Path = MODEL, num_each: int = NUM_EACH) -> int:
-    """Make samples, classifies and verify them, writes the report and states what was seen."""
+    """Make samples, classify and verify them, write the report and state what was seen."""
     package = load_package(str(model))
     samples = make_samples(folder, num_each)
     print(describe(samples), flush=True)

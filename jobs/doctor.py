@@ -78,7 +78,7 @@ def parse_doctor(arguments: Sequence[str] | None) -> DoctorOptions:
 
 
 def examine(options: DoctorOptions) -> Iterator[str]:
-    """Yield all checks, the cheap ones first; yields findings."""
+    """Yield the findings of all checks, the cheap ones first."""
     yield from check_versions()
     yield from check_codecs()
     yield from check_sandbox()

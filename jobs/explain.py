@@ -18,6 +18,7 @@ import numpy as np
 
 from implant_model.archives.members import Member
 from implant_model.classifier import Classifier, Predictions
+from implant_model.decode.decoded import prepare_member
 from implant_model.decode.preprocess import Preprocessing
 from implant_model.decode.sandbox import DecodeProcess
 from implant_model.errors import MemberError, Reason
@@ -56,15 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def prepare(member: Member, spec: Preprocessing) -> np.ndarray:
-    """Decode and preprocesses in a child process.
+    """Decode and preprocess in a child process.
 
     Raises:
         MemberError: There is no picture that the model may see.
     """
-    if member.data is None:
-        raise rejected(member.reason)
     with DecodeProcess(spec, Limits()) as decoder:
-        prepared = decoder.prepare(member.data)
+        prepared = prepare_member(member, decoder.prepare)
     if prepared.image is None:
         raise rejected(prepared.reason)
     return prepared.image

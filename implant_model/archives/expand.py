@@ -61,7 +61,7 @@ class _Frame(Protocol):
         """Return what follows the unit in the piece that ended it."""
 
     def expand(self, piece: bytes) -> Iterator[bytes]:
-        """Yield what `piece` expands to; raises ArchiveError where it is damaged."""
+        """Yield what `piece` expands to; raise ArchiveError where it is damaged."""
 
 
 class _GzipMember:

@@ -138,7 +138,7 @@ class ByteSource:
         return filled
 
     def peek(self, size: int) -> bytes:
-        """Return the next `size` bytes, fewer only at the end, and leaves them there."""
+        """Return the next `size` bytes, fewer only at the end, and leave them there."""
         held = len(self._chunk) - self._used
         if held < size:
             parts = [self._chunk[self._used :]]

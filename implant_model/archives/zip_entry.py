@@ -124,7 +124,7 @@ def read_entry(index: int, name: str, entry: Entry, bound: int, source: ByteSour
 
 
 def read_content(index: int, name: str, entry: Entry, source: ByteSource) -> Member:
-    """Read and proves the content of an entry of known size; `source` is at its start."""
+    """Read and prove the content of an entry of known size; `source` is at its start."""
     stored = source.read(entry.stored_bytes)
     if len(stored) < entry.stored_bytes:
         return Member(index, name, entry.size, None, Reason.TRUNCATED)

@@ -99,7 +99,7 @@ def _read_to_descriptor(
 
 
 def _inflate(inflater: "zlib._Decompress", source: ByteSource) -> Iterator[bytes]:
-    """Yield inflated pieces; leaves `source` behind the last deflated byte."""
+    """Yield inflated pieces; leave `source` behind the last deflated byte."""
     while piece := source.peek(PIECE_BYTES):
         yield inflater.decompress(piece, EXPANDED_BYTES)
         source.skip(len(piece) - len(inflater.unused_data or inflater.unconsumed_tail))

@@ -110,7 +110,7 @@ def require_whole(confinement: Confinement) -> None:
 
 
 def available() -> Confinement:
-    """Return what this machine can confine a decoder by; changes nothing."""
+    """Return what this machine can confine a decoder by; change nothing."""
     action = ctypes.c_uint32(_ERRNO)
     has_filter = platform.machine() in _ARCHITECTURE and not _call(
         _SECCOMP, _GET_ACTION_AVAIL, 0, ctypes.byref(action)

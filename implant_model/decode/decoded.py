@@ -3,11 +3,13 @@
 `implant_model.decode.prepare` is the place to import them from. Knows nothing of file formats.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from implant_model.errors import Reason
+from implant_model.archives.members import Member
+from implant_model.errors import Outcome, Reason
 
 Pixels = np.ndarray[tuple[int, ...], np.dtype[np.uint8 | np.uint16]]
 
@@ -78,3 +80,17 @@ class Prepared:
     header: Header
     image: np.ndarray | None
     reason: Reason | None
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """Return what becomes of the member; None while its picture waits for the classifier."""
+        if self.reason is None:
+            return None
+        return Outcome.IGNORED if self.reason is Reason.CLUTTER else Outcome.REJECTED
+
+
+def prepare_member(member: Member, prepare: Callable[[bytes | memoryview], Prepared]) -> Prepared:
+    """Have a member's content prepared, or give the reason why it has none."""
+    if member.data is None:
+        return Prepared(Header(), None, member.reason)
+    return prepare(member.data)

@@ -101,7 +101,7 @@ def swapped_words(data: bytes | memoryview) -> bytes:
 
 
 def stored_values(samples: np.ndarray, fmt: PixelFormat) -> Stored:
-    """Mask what is outside of Bits Stored (overlays, junk) and extends the sign."""
+    """Mask what is outside of Bits Stored (overlays, junk) and extend the sign."""
     bits = 8 * samples.itemsize
     stored = fmt.stored if 0 < fmt.stored < bits else bits
     ends = None

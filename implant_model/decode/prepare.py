@@ -145,7 +145,7 @@ def _reason_of(error: Exception) -> Reason:
 
 
 def picture_of(data: bytes | memoryview, spec: Preprocessing, limits: Limits) -> Prepared:
-    """Decode and preprocesses one member on the calling thread.
+    """Decode and preprocess one member on the calling thread.
 
     Args:
         data: The member, whole; see `decode` of a memoryview that can be written.

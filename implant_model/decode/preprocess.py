@@ -80,7 +80,7 @@ class Preprocessing:
 
     @property
     def working_px(self) -> int:
-        """Return no side under this is needed of a decoder."""
+        """Return the smallest side that a reduced decode may have."""
         return WORKING * self.size_px
 
     def to_json(self) -> dict[str, Any]:
@@ -328,7 +328,7 @@ def _percentiles(histogram: np.ndarray, *percents: float) -> list[float]:
 
 
 def _fit(pixels_HW: np.ndarray, size_px: int, fit: str) -> np.ndarray:
-    """Average (or, of a smaller picture, interpolates) to a square."""
+    """Average (or, of a smaller picture, interpolate) to a square."""
     if fit == "squash":
         return _resize(pixels_HW, size_px, size_px)
     if pixels_HW.shape[0] < pixels_HW.shape[1]:

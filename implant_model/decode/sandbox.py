@@ -104,7 +104,7 @@ class DecodeProcess:
         return self._child.allocate(size)
 
     def prepare(self, data: bytes | memoryview) -> Prepared:
-        """Decode and preprocesses one member.
+        """Decode and preprocess one member.
 
         Args:
             data: The member, whole; what `allocate` gave is overwritten.

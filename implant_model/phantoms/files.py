@@ -175,7 +175,7 @@ def write_labels(rows: Iterable[ManifestRow], path: Path) -> None:
 def _members(
     rows: list[ManifestRow], archive: str, numbers: range, seed: int, sample: Sample
 ) -> Iterator[tuple[str, bytes]]:
-    """Name and bytes of the members, made one at a time; appends a row for each picture."""
+    """Yield names and bytes of the members, made one at a time; append a row for each picture."""
     for place, number in enumerate(numbers):
         rng = np.random.default_rng([seed, number])
         owner = number // sample.images_per_patient

@@ -1,21 +1,23 @@
 """Stored bytes by URI, on disk and in object storage alike; `store` is the door to them."""
 
 from implant_model.storage.store import (
-    ObjectInfo,
-    ObjectReader,
     delta_options,
     exists,
     is_remote,
-    join,
     list_objects,
-    normalise,
     open_object,
     overwrite,
     probe,
     put_if_absent,
     read_bytes,
-    relative,
     stat,
+)
+from implant_model.storage.uri import (
+    ObjectInfo,
+    ObjectReader,
+    join,
+    normalise,
+    relative,
 )
 
 __all__ = [

@@ -162,7 +162,7 @@ class DiskReader:
 
 
 def put_if_absent(uri: str, data: bytes) -> bool:
-    """Write a file whole or not at all, never over another one; creates its folders.
+    """Write a file whole or not at all, never over another one; create its folders.
 
     The bytes are on the disk (fsync of file and folder) before the name is there.
     """
@@ -184,7 +184,7 @@ def put_if_absent(uri: str, data: bytes) -> bool:
 
 
 def overwrite(uri: str, data: bytes) -> None:
-    """Write a file whole, in the place of the one that may be there; creates its folders."""
+    """Write a file whole, in the place of the one that may be there; create its folders."""
     path = local_path(uri)
     folder = os.path.dirname(path)
     temporary = os.path.join(folder, f".{uuid.uuid4().hex}.tmp")

@@ -12,25 +12,7 @@ from implant_model.errors import NotFoundError, StorageError, UsageError
 from implant_model.storage import disk, s3
 from implant_model.storage.disk import DiskReader
 from implant_model.storage.s3_reader import S3Reader
-from implant_model.storage.uri import ObjectInfo, ObjectReader, is_s3, join, normalise, relative
-
-__all__ = [
-    "ObjectInfo",
-    "ObjectReader",
-    "delta_options",
-    "exists",
-    "is_remote",
-    "join",
-    "list_objects",
-    "normalise",
-    "open_object",
-    "overwrite",
-    "probe",
-    "put_if_absent",
-    "read_bytes",
-    "relative",
-    "stat",
-]
+from implant_model.storage.uri import ObjectInfo, ObjectReader, is_s3, join, normalise
 
 _PROBE = b"This shows that the store never overwrites an object. It may be deleted.\n"
 

@@ -56,7 +56,7 @@ class Output:
 
 
 def open_output(uri: str, model: str | None) -> Output:
-    """Open the tables and chooses the model.
+    """Open the tables and choose the model.
 
     Args:
         uri: Normalised URI of the --output of classify.

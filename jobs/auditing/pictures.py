@@ -68,7 +68,7 @@ def _wanted(audited: Audited, most: int) -> Wanted:
 def _images(
     wanted: Wanted, output: Output, spec: Preprocessing
 ) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
-    """Read and prepares the wanted members; what cannot be read any more is passed over."""
+    """Read and prepare the wanted members; what cannot be read any more is passed over."""
     rows = {row["archive"]: row for row in output.archives}
     limits = Limits()
     with DecodeProcess(spec, limits) as decoder:

@@ -127,7 +127,7 @@ def _check_cluster(address: str) -> Iterator[str]:
 
 
 def check_gpu(address: str | None) -> Iterator[str]:
-    """Yield no GPU, though one is expected: on the cluster, or on this machine if none is named.
+    """Yield that an expected GPU is missing: on the cluster, or here if none is named.
 
     Raises:
         UsageError: A job server is named, which does not say.

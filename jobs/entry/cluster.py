@@ -38,7 +38,7 @@ as is Ray's default: the next one takes 2.5 s of a core to start.
 
 
 def start_ray() -> None:
-    """Join the cluster of `RAY_ADDRESS` (`ray job submit` sets it), or starts a local one.
+    """Join the cluster of `RAY_ADDRESS` (`ray job submit` sets it), or start a local one.
 
     Raises:
         UsageError: The cluster does not answer or does not let this driver in, or no local one

@@ -80,7 +80,7 @@ def run_command(
 
 
 def _end_ray(*, stopped: bool) -> None:
-    """Leave the cluster, or ends the local one, if this process has one.
+    """Leave the cluster, or end the local one, if this process has one.
 
     A run that was stopped leaves a cluster that it joined by ending: threads of Ray Data are still
     at work, and to disconnect under them may abort the process (exit code -6 where 3 was to come).

@@ -12,7 +12,7 @@ from implant_model.errors import UsageError
 from implant_model.package.catalogue import Catalogue, folded
 from implant_model.package.load import ModelPackage, load_package
 from implant_model.package.manifest import MANIFEST
-from implant_model.storage.store import ObjectInfo
+from implant_model.storage.uri import ObjectInfo
 from jobs.evaluating.assessment import Examined
 from jobs.evaluating.examination import labels_of, usable_device
 from jobs.evaluating.paired import Paired, compare_readers

@@ -77,7 +77,7 @@ def rotation(images_NHW: Images, degrees: float) -> Images:
 
 
 def crop(images_NHW: Images, share: float) -> Images:
-    """Cut `share` of each side off, half at either end, and enlarges the rest to the old size."""
+    """Cut `share` of each side off, half at either end, and enlarge the rest to the old size."""
     height, width = images_NHW.shape[1:]
     top, left = round(height * share / 2), round(width * share / 2)
 
@@ -101,7 +101,7 @@ def jpeg(images_NHW: Images, quality: int) -> Images:
 
 
 def downscale(images_NHW: Images, factor: float) -> Images:
-    """Average down to 1 / `factor` of each side, and enlarges to the old size."""
+    """Average down to 1 / `factor` of each side, and enlarge to the old size."""
     height, width = images_NHW.shape[1:]
     small = max(1, round(width / factor)), max(1, round(height / factor))
 

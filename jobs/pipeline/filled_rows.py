@@ -4,18 +4,14 @@ Letters: N predictions, C classes (implants), K candidates of all images togethe
 """
 
 from itertools import chain
-from typing import Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from implant_model.classifier import Predictions
+from implant_model.classifier import TOP, Predictions
 from implant_model.package.load import ModelPackage
 from jobs.tables.schema import PREDICTION_ROW
-
-TOP: Final = 3
-"""Implants in the column `top`."""
 
 
 def fill_rows(rows: pa.Table, predictions: Predictions, package: ModelPackage) -> pa.Table:

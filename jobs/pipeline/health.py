@@ -15,6 +15,7 @@ from implant_model import storage
 from implant_model.errors import NotFoundError, Outcome
 from jobs.pipeline.drift import Shift, measure_novelty_shift, measure_shift
 from jobs.tables.publish import RunIdentity
+from jobs.tables.receipts import Counts
 from jobs.tables.records import ArchiveResult
 
 HEALTH: Final = "health"
@@ -77,7 +78,7 @@ def take_health(
     max_rejected: float,
     max_drift: float,
 ) -> Health | None:
-    """Count the results, compares them with the last weeks', and leave a record in the output.
+    """Count the results, compare them with the last weeks', and leave a record in the output.
 
     Args:
         results: Of this run's archives; if there are none, nothing is read or written.
@@ -122,6 +123,7 @@ def read_history(output: str, model: str, since: datetime) -> list[Health]:
 def _count(results: Sequence[ArchiveResult], identity: RunIdentity) -> Health:
     finished_at = max(result.finished_at for result in results)
     started_at = min(result.started_at for result in results)
+    counts = Counts.total(result.counts for result in results)
     return Health(
         run=identity.run,
         model=identity.model,
@@ -129,10 +131,10 @@ def _count(results: Sequence[ArchiveResult], identity: RunIdentity) -> Health:
         finished_at=finished_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         seconds=round((finished_at - started_at).total_seconds(), 1),
         archives=dict(Counter(str(result.status) for result in results)),
-        outcomes=_total(result.counts.outcomes for result in results),
-        reasons=_total(result.counts.reasons for result in results),
-        implants=_total(result.counts.implants for result in results),
-        novelty=_total(result.counts.novelty for result in results),
+        outcomes=dict(counts.outcomes),
+        reasons=dict(counts.reasons),
+        implants=dict(counts.implants),
+        novelty=dict(counts.novelty),
     )
 
 

@@ -45,7 +45,7 @@ class BlockSource(Datasource):
         self._reads = list(reads)
 
     def estimate_inmemory_data_size(self) -> int | None:
-        """Return unknown before they are read."""
+        """Return None: unknown before they are read."""
         return None
 
     def get_read_tasks(

@@ -165,7 +165,7 @@ def build(
         A dataset of schema `RECEIPT`; each row is a JSON list of receipts, see `PublishBlock`.
     """
     context = DataContext.get_current()
-    # Each block is a block of its own: see source.py for why this must not depend on sizes.
+    # Each of our blocks is one of Ray's: see source.py for why this must not depend on sizes.
     context.target_max_block_size = 1
     context.execution_options.preserve_order = False
     context.max_errored_blocks = MAX_LOST_TASKS

@@ -1,7 +1,7 @@
 """What a run states at its begin and its end, and the exit code that follows from it."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from implant_model import storage
@@ -11,6 +11,7 @@ from jobs.entry.command import INCOMPLETE, OK, shown
 from jobs.pipeline.health import Health
 from jobs.pipeline.plan import Plan
 from jobs.pipeline.recipe import Recipe
+from jobs.tables.receipts import Counts
 from jobs.tables.records import ArchiveResult
 from jobs.tables.schema import ARCHIVES, PREDICTIONS
 
@@ -76,10 +77,10 @@ def summarise(
     """Count of this run, what is not whole, what is not as usual, and where the tables are."""
     lines = []
     if results:
-        outcomes = _sum(result.outcomes for result in results)
+        total = Counts.total(result.counts for result in results)
+        outcomes, reasons = total.outcomes, total.reasons
         counts = ", ".join(f"{outcomes[str(o)]:,} {o}" for o in Outcome)
         lines.append(f"{outcomes.total():,} images in {len(results):,} archives: {counts}.")
-        reasons = _sum(result.counts.reasons for result in results)
         if reasons:
             listed = ", ".join(f"{reason} {n:,}" for reason, n in reasons.most_common())
             lines.append(f"Reasons: {listed}.")
@@ -130,13 +131,6 @@ def _incomplete(plan: Plan, results: Sequence[ArchiveResult]) -> list[str]:
         rest = len(lines) - MAX_LISTED
         lines[MAX_LISTED:] = [f"... and {rest:,} more; see the table {ARCHIVES}."]
     return lines
-
-
-def _sum(counts: Iterable[Mapping[str, int]]) -> Counter[str]:
-    total: Counter[str] = Counter()
-    for each in counts:
-        total.update(each)
-    return total
 
 
 def _size(num_bytes: float) -> str:

@@ -13,14 +13,11 @@ import numpy as np
 import pyarrow as pa
 
 from implant_model.archives.read import Allocate, Member, read_members
-from implant_model.decode.decoded import Prepared
-from implant_model.decode.prepare import Header
+from implant_model.decode.decoded import Prepared, prepare_member
 from implant_model.errors import (
     ArchiveError,
     ArchiveReason,
     ArchiveStatus,
-    Outcome,
-    Reason,
     StorageError,
 )
 from jobs.pipeline.read_ahead import Open, find_unit, open_archive
@@ -31,8 +28,6 @@ from jobs.tables.schema import PREDICTION_ROW
 
 Prepare = Callable[[bytes | memoryview], Prepared]
 Read = tuple[Piece, pa.Table, list[np.ndarray]]
-
-_NOT_DECODED = Header()
 
 
 def read_archive(
@@ -120,7 +115,7 @@ class _Draft:
         data = member.data
         # Before its decode, which may overwrite it.
         content = None if data is None else self.recipe.protector.content(data)
-        prepared = _prepare(member, prepare)
+        prepared = prepare_member(member, prepare)
         self.rows.append(_member_row(self.unit, member, prepared, content, self.recipe))
         if prepared.image is not None:
             self.images_HW.append(prepared.image)
@@ -135,12 +130,6 @@ def _open_draft(
 ) -> _Draft:
     name, version = archive.name, archive.info.version
     return _Draft(Unit(position, name, version, first, 0, 0, path, adopted), recipe)
-
-
-def _prepare(member: Member, prepare: Prepare) -> Prepared:
-    if member.data is None:
-        return Prepared(_NOT_DECODED, None, member.reason)
-    return prepare(member.data)
 
 
 def _member_row(
@@ -158,7 +147,7 @@ def _member_row(
         "archive_version": unit.version,
         "member_index": member.index,
         "member": protect("member", member.name),
-        "outcome": _outcome(prepared),
+        "outcome": None if prepared.outcome is None else str(prepared.outcome),
         "reason": None if prepared.reason is None else str(prepared.reason),
         "content": content,
         **identifiers,
@@ -167,9 +156,3 @@ def _member_row(
 
 
 _TERMS = ("frame", "modality", "body_part", "view", "laterality", "rows", "columns")
-
-
-def _outcome(prepared: Prepared) -> str | None:
-    if prepared.reason is None:
-        return None
-    return str(Outcome.IGNORED if prepared.reason is Reason.CLUTTER else Outcome.REJECTED)

@@ -13,7 +13,7 @@ import jinja2
 from markupsafe import Markup
 
 from implant_model.errors import Outcome
-from jobs.entry.command import DISCLAIMER
+from jobs.entry.command import DISCLAIMER, shown
 from jobs.report import figures, wording
 from jobs.report.comparison import Comparison
 from jobs.report.run_facts import RunFacts
@@ -207,8 +207,8 @@ def plain(text: str) -> str:
 
     Direction marks, controls and half surrogates could hide or forge what is beside them.
     """
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return shown if len(shown) <= LONGEST_NAME else f"{shown[: LONGEST_NAME - 1]}\u2026"
+    line = shown(text)
+    return line if len(line) <= LONGEST_NAME else f"{line[: LONGEST_NAME - 1]}\u2026"
 
 
 def percent(share: float) -> str:

@@ -49,7 +49,7 @@ class DemoAudit:
 def audit_samples(
     folder: Path, truths: Sequence[Truth], output: str, key: str, model: str
 ) -> DemoAudit:
-    """Write the sample registry, audits it as a user would, and judges the result."""
+    """Write the sample registry, audit it as a user would, and judge the result."""
     registry = make_registry(folder / "registry.csv", truths)
     report = folder / "audit"
     call = ["--predictions", output, "--registry", str(registry.path), "--report", str(report)]

@@ -130,6 +130,14 @@ class Counts:
         """Return the counts as plain dicts, which `asdict` cannot: it takes Counters apart."""
         return {name: dict(getattr(self, name)) for name in self.__slots__}
 
+    @classmethod
+    def total(cls, parts: Iterable["Counts"]) -> "Counts":
+        """Add up counts."""
+        total = cls()
+        for part in parts:
+            total.update(part)
+        return total
+
     def update(self, other: "Counts") -> None:
         """Add another's counts."""
         self.outcomes.update(other.outcomes)

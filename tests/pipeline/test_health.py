@@ -7,7 +7,7 @@ import pytest
 
 from implant_model import storage
 from implant_model.errors import ArchiveReason, ArchiveStatus
-from implant_model.storage.store import ObjectInfo
+from implant_model.storage.uri import ObjectInfo
 from jobs.entry.command import INCOMPLETE, OK
 from jobs.pipeline.health import Health, read_history, take_health
 from jobs.pipeline.plan import Plan

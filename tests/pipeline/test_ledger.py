@@ -1,7 +1,7 @@
 from collections import Counter
 
 from implant_model.errors import ArchiveReason, ArchiveStatus
-from implant_model.storage.store import ObjectInfo
+from implant_model.storage.uri import ObjectInfo
 from jobs.pipeline.ledger import Ledger
 from jobs.tables.receipts import ArchiveReceipt, Counts, End, Failure, Published, UnitFile
 from jobs.tables.records import PlannedArchive

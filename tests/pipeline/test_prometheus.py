@@ -3,7 +3,7 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 from implant_model.errors import Outcome
-from implant_model.storage.store import normalise
+from implant_model.storage.uri import normalise
 from jobs.pipeline.drift import Shift
 from jobs.pipeline.health import Health
 from jobs.pipeline.prometheus import render_metrics, write_metrics

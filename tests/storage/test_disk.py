@@ -19,14 +19,13 @@ from implant_model.storage.store import (
     delta_options,
     exists,
     list_objects,
-    normalise,
     open_object,
     probe,
     put_if_absent,
     read_bytes,
-    relative,
     stat,
 )
+from implant_model.storage.uri import normalise, relative
 
 _MIB = 1 << 20
 

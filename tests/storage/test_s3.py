@@ -21,7 +21,6 @@ from implant_model.errors import (
 from implant_model.storage import s3
 from implant_model.storage.s3_reader import PART_BYTES
 from implant_model.storage.store import (
-    ObjectInfo,
     delta_options,
     exists,
     list_objects,
@@ -29,9 +28,9 @@ from implant_model.storage.store import (
     probe,
     put_if_absent,
     read_bytes,
-    relative,
     stat,
 )
+from implant_model.storage.uri import ObjectInfo, relative
 from tests.support.object_store import ObjectStore, free_port, running_object_store
 from tests.support.paths import ROOT
 

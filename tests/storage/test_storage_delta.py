@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from implant_model.storage.store import delta_options, join, list_objects, normalise, relative
+from implant_model.storage.store import delta_options, list_objects
+from implant_model.storage.uri import join, normalise, relative
 from tests.support.fault_proxy import Action, Answer, Fault, FaultProxy, Lose
 
 _MODEL = "implants@0123456789ab"

@@ -7,18 +7,20 @@ import pytest
 
 from implant_model.errors import ArchiveReason, ChangedError, NotFoundError, StorageError
 from implant_model.storage.store import (
-    ObjectInfo,
     exists,
-    join,
     list_objects,
-    normalise,
     open_object,
     overwrite,
     probe,
     put_if_absent,
     read_bytes,
-    relative,
     stat,
+)
+from implant_model.storage.uri import (
+    ObjectInfo,
+    join,
+    normalise,
+    relative,
 )
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from implant_model.errors import UsageError
-from implant_model.storage.store import join, normalise, relative
+from implant_model.storage.uri import join, normalise, relative
 
 _CHARACTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 _KEYS = st.text(_CHARACTERS, min_size=1)

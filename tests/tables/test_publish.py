@@ -9,8 +9,7 @@ import pytest
 
 from implant_model import storage
 from implant_model.errors import ArchiveReason, ArchiveStatus
-from implant_model.storage.store import ObjectInfo
-from implant_model.storage.uri import local_path
+from implant_model.storage.uri import ObjectInfo, local_path
 from jobs.pipeline.plan import make_plan
 from jobs.tables import delta
 from jobs.tables.publish import RunIdentity, Tables

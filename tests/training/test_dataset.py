@@ -15,7 +15,7 @@ from implant_model import storage
 from implant_model.decode.preprocess import Preprocessing
 from implant_model.errors import StorageError, UsageError
 from implant_model.limits import Limits
-from implant_model.storage.store import ObjectInfo, ObjectReader
+from implant_model.storage.uri import ObjectInfo, ObjectReader
 from tests.support.archive_samples import tar_of, zip_of
 from tests.support.pictures import encoded
 from training.data.duplicates import duplicate_groups, near_pairs, perceptual_hashes

@@ -37,7 +37,7 @@ class Division:
 
 
 def divide(labelled: LabelledSet, settings: SplitSettings, calibrate: bool = True) -> Division:
-    """Make groups and splits, and proves that no group is on two sides.
+    """Make groups and splits, and prove that no group is on two sides.
 
     Args:
         labelled: The set.

@@ -22,7 +22,7 @@ from implant_model.decode.preprocess import Preprocessing
 from implant_model.decode.sandbox import DecodeProcess
 from implant_model.errors import ArchiveError, NotFoundError, Reason, StorageError, UsageError
 from implant_model.limits import Limits
-from implant_model.storage.store import ObjectInfo
+from implant_model.storage.uri import ObjectInfo
 from training.data.labelled import (
     Excluded,
     LabelledSet,
@@ -96,7 +96,7 @@ def gather(
     spec: Preprocessing,
     limits: Limits,
 ) -> Gathered:
-    """Read, decodes and preprocesses what `list_images` found, see `load_set`.
+    """Read, decode and preprocess what `list_images` found, see `load_set`.
 
     Raises:
         UsageError: The labels speak of an archive that is not there.
@@ -131,7 +131,7 @@ def _gather(
     decoder: DecodeProcess,
     limits: Limits,
 ) -> None:
-    """Add the images of one archive or loose radiograph, and lists what it cannot add."""
+    """Add the images of one archive or loose radiograph, and list what it cannot add."""
     seen: set[str] = set()
     try:
         with storage.open_object(info) as reader:
@@ -198,7 +198,7 @@ def load_set(
     limits: Limits,
     cache: Path,
 ) -> LabelledSet:
-    """Read a labelled set, or takes it from the cache where nothing has changed.
+    """Read a labelled set, or take it from the cache where nothing has changed.
 
     Args:
         roots: Archives, radiographs, folders or prefixes.

@@ -112,7 +112,7 @@ def affine_matrices(spec: Augmentation, generator: torch.Generator, count: int) 
 
 
 def warp(images_B1HW: Tensor, spec: Augmentation, generator: torch.Generator) -> Tensor:
-    """Turn, zooms, stretches, shears, shifts and mirrors; what comes from outside is black."""
+    """Turn, zoom, stretch, shear, shift and mirror; what comes from outside is black."""
     matrices = affine_matrices(spec, generator, len(images_B1HW))
     grid = F.affine_grid(matrices, list(images_B1HW.shape), align_corners=False)
     return F.grid_sample(images_B1HW, grid, padding_mode="zeros", align_corners=False)

@@ -48,7 +48,7 @@ class EarlyStop:
         return self.waited >= self.patience
 
     def look(self, weights: State) -> float:
-        """Judge weights, keeps them if they are the best; return their loss."""
+        """Judge weights, keep them if they are the best; return their loss."""
         self.judge.load_state_dict(weights)
         loss = self._loss()
         if loss < self.least:

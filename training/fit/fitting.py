@@ -257,7 +257,7 @@ def fit_split(
     place: Workplace,
     masks: MaskSet | None = None,
 ) -> Fitted:
-    """Fit networks to a split's training part, calibrates and measure them.
+    """Fit networks to a split's training part, calibrate and measure them.
 
     Args:
         labelled: The set.

@@ -80,7 +80,7 @@ class Training:
         return EarlyStop(self.fit.patience, judge, images_NSS, labels_N, self.inputs)
 
     def run(self) -> None:
-        """Train the epochs that are left and reports each."""
+        """Train the epochs that are left and report each."""
         self.resume()
         if self.first_epoch == self.fit.epochs:  # it was done, and only the report was lost
             self.report(self.fit.epochs - 1, {}, keep=True)
@@ -120,7 +120,7 @@ class Training:
                 self.first_epoch = self.fit.epochs
 
     def train_epoch(self, epoch: int) -> dict[str, float]:
-        """Return one pass; returns its mean loss and its last learning rate."""
+        """Make one pass; return its mean loss and its last learning rate."""
         self.model.train()
         total, rate = torch.zeros((), device=self.device), 0.0
         seed = (self.fit.seed * 1_000_003 + epoch) * 1_009 + self.rank
@@ -152,7 +152,7 @@ class Training:
             yield batch_B[self.rank :: self.num_workers].to(self.device)
 
     def step(self, views_BCHW: Tensor, labels_B: Tensor) -> Tensor:
-        """Return one step of the optimiser; returns the loss, detached."""
+        """Make one step of the optimiser; return the loss, detached."""
         enabled = self.fit.mixed_precision
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled):
             logits_BK = self.model(views_BCHW.to(memory_format=torch.channels_last))

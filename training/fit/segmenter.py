@@ -172,7 +172,7 @@ class _Fit:
             torch.save({"epoch": epoch, "network": network, "optimiser": optimiser}, stream)
 
     def epoch(self, epoch: int, images: Tensor, masks: Tensor, augmentation: Augmentation) -> float:
-        """Return one pass; returns its mean loss."""
+        """Make one pass; return its mean loss."""
         self.network.train()
         seed = self.settings.seed * 1_000_003 + epoch
         generator = torch.Generator(self.device).manual_seed(seed)
@@ -237,7 +237,7 @@ def overlap_loss(logits_B1SS: Tensor, masks_B1SS: Tensor) -> Tensor:
 def segment(
     network: nn.Module, images_NSS: Images, device: str = "cpu", batch_size: int = 32
 ) -> Masks:
-    """Find the implant on preprocessed radiographs, and cleans the masks up.
+    """Find the implant on preprocessed radiographs, and clean the masks up.
 
     Args:
         network: As `fit_segmenter` or `weights.load_network` returned it.

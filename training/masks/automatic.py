@@ -96,7 +96,7 @@ def _proposals(picture_HW: Grey) -> Iterator[Mask]:
 
 
 def flatten(picture_HW: Grey, background: float) -> Grey:
-    """Take the broad background away and stretches the rest to 0..255.
+    """Take the broad background away and stretch the rest to 0..255.
 
     Args:
         picture_HW: uint8.

@@ -66,7 +66,7 @@ class MaskSet:
 
 
 def gather_masks(labelled: LabelledSet, folder: str, cache: Path) -> MaskSet:
-    """Find or reads a mask for each image. Ray must run.
+    """Find or read a mask for each image. Ray must run.
 
     Args:
         labelled: The set.

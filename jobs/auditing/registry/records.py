@@ -90,7 +90,7 @@ class Records:
 
 
 def make_records(file: RegistryFile, protector: Protector | None, pseudonymous: bool) -> Records:
-    """Check and translates what a file holds.
+    """Check and translate what a file holds.
 
     Args:
         file: As it was read.
