@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from types import FrameType
 from typing import Final, NoReturn
@@ -54,6 +55,7 @@ def run_command(
     `resume` is said of a run that was stopped.
     """
     signal.signal(signal.SIGTERM, _terminate)
+    sys.unraisablehook = _stop_after_all
     _tolerate_any_encoding()
     stopped = False
     try:
@@ -101,6 +103,23 @@ class Terminated(KeyboardInterrupt):
 def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not break the ending
     raise Terminated
+
+
+def _stop_after_all(ignored: "sys.UnraisableHookArgs") -> None:
+    """Repeat a signal whose exception was lost.
+
+    It may be raised within a finalizer or a weak reference's callback, where Python reports it and
+    goes on: the run would end as if nobody had asked it to stop.
+    """
+    if not issubclass(ignored.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(ignored)
+        return
+    again = signal.SIGINT
+    if issubclass(ignored.exc_type, Terminated):
+        again = signal.SIGTERM
+        signal.signal(signal.SIGTERM, _terminate)
+    # Not from here: an exception that is raised in this hook is lost, too.
+    threading.Timer(0.05, os.kill, (os.getpid(), again)).start()
 
 
 def shown(text: str) -> str:

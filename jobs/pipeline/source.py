@@ -21,10 +21,11 @@ from implant_model.decode.preprocess import Preprocessing
 from implant_model.decode.sandbox import DecodeProcess
 from implant_model.errors import UsageError
 from implant_model.limits import Limits
+from implant_model.radiographs import Prepare
 from jobs.pipeline.blocks import BLOCK, Block, block_table
 from jobs.pipeline.read_ahead import AHEAD, Group, read_ahead
 from jobs.pipeline.recipe import Recipe
-from jobs.pipeline.units import Prepare, read_archive
+from jobs.pipeline.units import read_archive
 from jobs.tables.receipts import Fault
 from jobs.tables.records import PlannedArchive
 from jobs.tables.schema import PREDICTION_ROW

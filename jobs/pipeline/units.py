@@ -5,28 +5,30 @@ there is none. Identifiers are dropped or replaced at this place; none goes furt
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from implant_model.archives.read import Allocate, Member, read_members
-from implant_model.decode.decoded import Prepared, prepare_member
+from implant_model.archives.members import Member
+from implant_model.archives.read import Allocate
+from implant_model.decode.decoded import Prepared
 from implant_model.errors import (
     ArchiveError,
     ArchiveReason,
     ArchiveStatus,
     StorageError,
 )
+from implant_model.radiographs import Prepare, Radiograph, read_radiographs
 from jobs.pipeline.read_ahead import Open, find_unit, open_archive
 from jobs.pipeline.recipe import Recipe
 from jobs.tables.receipts import End, Piece, Unit
 from jobs.tables.records import PlannedArchive
 from jobs.tables.schema import PREDICTION_ROW
 
-Prepare = Callable[[bytes | memoryview], Prepared]
 Read = tuple[Piece, pa.Table, list[np.ndarray]]
 
 
@@ -56,31 +58,33 @@ def read_archive(
         A unit with its rows (schema `PREDICTION_ROW`, `outcome` null where a picture waits) and
         the uint8 pictures of these, and after the last of them one `End` with no rows.
     """
-    started_at, members = time.time(), 0
+    started_at = time.time()
     reason, message = archive.unreachable, ""
-    draft: _Draft | None = None
+    units = _Units(position, archive, recipe)
     try:
         if reason is None:
             opening = get_opening() if get_opening else open_archive(archive, recipe)
-            place = opening.unit_path, opening.adopted
-            draft = _open_draft(position, archive, recipe, 0, *place)
+            units.begin(opening.unit_path, opening.adopted)
             with opening.reader as reader:
-                for member in read_members(reader, archive.name, recipe.limits, allocate):
-                    draft.add(member, prepare)
-                    members += 1
-                    if draft.is_full:
-                        yield draft.close()
-                        place = find_unit(archive, recipe, members)
-                        draft = _open_draft(position, archive, recipe, members, *place)
+                for radiograph in read_radiographs(
+                    *(reader, archive.name, recipe.limits, prepare, recipe.protector.content),
+                    allocate=allocate,
+                    is_wanted=units.has_no_row_of,
+                ):
+                    units.draft.add(radiograph)
+                    units.members += 1
+                    if units.draft.is_full:
+                        yield units.draft.close()
+                        units.begin(*find_unit(archive, recipe, units.members))
     except ArchiveError as error:
         reason, message = error.reason, str(error)
     except StorageError as error:
-        reason, message, draft = error.reason, str(error), None
-    if draft is None:
-        members = 0
-    elif draft.members:
-        yield draft.close()
-    end = End(position, members, _status(reason, members), reason, message, started_at)
+        reason, message = error.reason, str(error)
+        units = _Units(position, archive, recipe)
+    if units.draft.members:
+        yield units.draft.close()
+    status = _status(reason, units.members)
+    end = End(position, units.members, status, reason, message, started_at)
     yield end, PREDICTION_ROW.empty_table(), []
 
 
@@ -107,16 +111,13 @@ class _Draft:
     def is_full(self) -> bool:
         return self.members >= self.recipe.unit_members or self.num_bytes >= self.recipe.unit_bytes
 
-    def add(self, member: Member, prepare: Prepare) -> None:
+    def add(self, radiograph: Radiograph) -> None:
         self.members += 1
-        self.num_bytes += member.size
-        if self.unit.adopted:
+        self.num_bytes += radiograph.member.size
+        prepared = radiograph.prepared
+        if prepared is None:
             return
-        data = member.data
-        # Before its decode, which may overwrite it.
-        content = None if data is None else self.recipe.protector.content(data)
-        prepared = prepare_member(member, prepare)
-        self.rows.append(_member_row(self.unit, member, prepared, content, self.recipe))
+        self.rows.append(_member_row(self.unit, radiograph, prepared, self.recipe))
         if prepared.image is not None:
             self.images_HW.append(prepared.image)
 
@@ -125,18 +126,29 @@ class _Draft:
         return unit, pa.Table.from_pylist(self.rows, schema=PREDICTION_ROW), self.images_HW
 
 
-def _open_draft(
-    position: int, archive: PlannedArchive, recipe: Recipe, first: int, path: str, adopted: bool
-) -> _Draft:
-    name, version = archive.name, archive.info.version
-    return _Draft(Unit(position, name, version, first, 0, 0, path, adopted), recipe)
+class _Units:
+    """An archive's units, of which one is being filled; `members` counts those of all."""
+
+    def __init__(self, position: int, archive: PlannedArchive, recipe: Recipe) -> None:
+        self.members = 0
+        self._start = partial(Unit, position, archive.name, archive.info.version)
+        self._recipe = recipe
+        self.begin("", adopted=False)
+
+    def begin(self, path: str, adopted: bool) -> None:
+        """Begin the unit of the next member, whose file is `path`, and there if `adopted`."""
+        self.draft = _Draft(self._start(self.members, 0, 0, path, adopted), self._recipe)
+
+    def has_no_row_of(self, member: Member) -> bool:
+        """Return whether the member is to be decoded: its unit is not published yet."""
+        return not self.draft.unit.adopted
 
 
 def _member_row(
-    unit: Unit, member: Member, prepared: Prepared, content: str | None, recipe: Recipe
+    unit: Unit, radiograph: Radiograph, prepared: Prepared, recipe: Recipe
 ) -> dict[str, Any]:
     """The row of a member as far as it is known before the classifier; see the tables' contract."""
-    header, protect = prepared.header, recipe.protector.identifier
+    member, header, protect = radiograph.member, prepared.header, recipe.protector.identifier
     identifiers = {
         kind: protect(kind, getattr(header, kind))
         for kind in ("patient", "study", "series", "instance", "accession")
@@ -149,7 +161,7 @@ def _member_row(
         "member": protect("member", member.name),
         "outcome": None if prepared.outcome is None else str(prepared.outcome),
         "reason": None if prepared.reason is None else str(prepared.reason),
-        "content": content,
+        "content": radiograph.content,
         **identifiers,
         **terms,
     }

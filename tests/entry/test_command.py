@@ -1,4 +1,4 @@
-"""How a job ends: SIGTERM while its driver waits for a task on the cluster."""
+"""How a job ends: SIGTERM while its driver waits for a task, or within a finalizer."""
 
 import signal
 import subprocess
@@ -52,3 +52,42 @@ def test_a_driver_that_waits_in_ray_get_ends_on_sigterm(
     assert job.returncode == 3, err
     assert "Stopped before the end; the same command with --resume goes on." in err
     assert "Traceback" not in err
+
+
+IN_A_FINALIZER = """
+import os, signal, time, weakref
+from jobs.entry.command import run_command
+
+class Thing: pass
+
+def work():
+    def finalise(_):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
+    thing = Thing()
+    reference = weakref.ref(thing, finalise)
+    del thing
+    print("went on", flush=True)
+    time.sleep(30)
+    return 0
+
+run_command("classify", work)
+"""
+
+
+def test_a_stop_that_comes_within_a_finalizer_is_not_lost() -> None:
+    """Python reports what is raised there and goes on; the run must end all the same."""
+    done = subprocess.run(
+        [sys.executable, "-c", IN_A_FINALIZER],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=25,
+        check=False,
+    )
+    assert done.returncode == 3, done.stderr
+    assert done.stdout == "went on\n"
+    assert done.stderr.splitlines() == [
+        "classify: Stopped before the end; the same command goes on.",
+        "classify: exit code 3",
+    ]

@@ -54,6 +54,7 @@ COVERED_BY = {
             *("knees", "others", "picture_files", "scenes", "shapes", "solids"),
         )
     },
+    "implant_model.radiographs": "pipeline/test_units.py",
     "implant_model.storage.s3_reader": "storage/test_storage_faults.py",
     "training.calibrate": "training/test_packaging.py",
     "training.card": "training/test_packaging.py",

@@ -2,9 +2,11 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -97,7 +99,13 @@ def _ray() -> str:
 def running_cluster(
     log: Path, environment: dict[str, str], num_cpus: int = 2
 ) -> Iterator[RayCluster]:
-    """Starts a head node, waits until its job server answers, ends it and what it started."""
+    """Starts a head node, waits until its job server answers, ends it and what it started.
+
+    It has a temporary folder of its own, of a short name for the sake of its sockets: a submitted
+    job looks there for its cluster's address, and under /tmp/ray it finds that of the cluster which
+    any other process of the machine started last.
+    """
+    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
     port, dashboard = free_port(), free_port()
     others = ("ray-client-server-port", "dashboard-agent-listen-port", "metrics-export-port")
     command = [
@@ -105,7 +113,7 @@ def running_cluster(
         *("--node-ip-address", "127.0.0.1", f"--port={port}", f"--num-cpus={num_cpus}"),
         *("--dashboard-host", "127.0.0.1", f"--dashboard-port={dashboard}"),
         *(f"--{name}={free_port()}" for name in others),
-        *("--object-store-memory", str(500_000_000)),
+        *("--object-store-memory", str(500_000_000), "--temp-dir", folder),
     ]
     variables = {"RAY_AUTH_MODE": "disabled", **environment}
     patience = {"RAY_raylet_start_wait_time_s": str(_START_S)}
@@ -126,6 +134,7 @@ def running_cluster(
     finally:
         kill_with_descendants(process.pid)  # on SIGTERM it waits half a minute for its node
         process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _wait_until_it_answers(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:

@@ -1,7 +1,7 @@
-"""Reads labelled radiographs by the very code that the main job reads with.
+"""Reads labelled radiographs by the very loop that the main job reads with.
 
-Archives -> members -> child process that decodes and preprocesses -> uint8 (S, S). What cannot be
-used is in `excluded`, image by image with its reason: nothing is left out unseen.
+Archives -> `read_radiographs` (members, a child process that decodes) -> uint8 (S, S). What cannot
+be used is in `excluded`, image by image with its reason: nothing is left out unseen.
 
 Shapes: S side of the preprocessed image.
 """
@@ -16,12 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from implant_model import storage
-from implant_model.archives.read import Member, read_members
+from implant_model.archives.members import Member
 from implant_model.decode.decoded import Header
 from implant_model.decode.preprocess import Preprocessing
 from implant_model.decode.sandbox import DecodeProcess
+from implant_model.decode.version import DECODE_VERSION
 from implant_model.errors import ArchiveError, NotFoundError, Reason, StorageError, UsageError
 from implant_model.limits import Limits
+from implant_model.radiographs import read_radiographs
 from implant_model.storage.uri import ObjectInfo
 from training.data.labelled import (
     Excluded,
@@ -133,25 +135,32 @@ def _gather(
 ) -> None:
     """Add the images of one archive or loose radiograph, and list what it cannot add."""
     seen: set[str] = set()
+
+    def named(member: Member) -> tuple[str, str | None, str | None]:
+        """What a labels file calls a member, its label, and why it is not wanted."""
+        key = "" if rows is not None and "" in rows else member.name
+        label = _label_of(rows, name, key)
+        return key, label, _unusable(member, label, key in seen)
+
     try:
         with storage.open_object(info) as reader:
-            for member in read_members(reader, name.rsplit("/", 1)[-1], limits):
-                key = "" if rows is not None and "" in rows else member.name
-                label = _label_of(rows, name, key)
-                reason = _unusable(member, label, key in seen)
+            for radiograph in read_radiographs(
+                *(reader, name.rsplit("/", 1)[-1], limits, decoder.prepare, content_digest),
+                allocate=decoder.allocate,
+                is_wanted=lambda member: named(member)[2] is None,
+            ):
+                member, prepared = radiograph.member, radiograph.prepared
+                key, label, reason = named(member)
                 seen.add(key)
-                if reason is not None or label is None or member.data is None:
+                if prepared is not None and prepared.image is None:
+                    reason = str(prepared.reason)
+                if prepared is None or prepared.image is None or label is None:
                     gathered.excluded.append(Excluded(name, member.name, str(reason)))
                     continue
                 patient = rows[key].patient if rows is not None else None
                 place = Place(info.uri, name, key, member.index)
-                prepared = decoder.prepare(member.data)
-                if prepared.image is None:
-                    excluded = Excluded(name, member.name, str(prepared.reason))
-                    gathered.excluded.append(excluded)
-                else:
-                    gathered.digests.append(content_digest(member.data))
-                    _add(gathered, place, label, patient, prepared.header, prepared.image)
+                gathered.digests.append(str(radiograph.content))
+                _add(gathered, place, label, patient, prepared.header, prepared.image)
     except (ArchiveError, StorageError) as error:
         gathered.excluded.append(Excluded(name, "", str(error.reason)))
     missing = sorted(set(rows) - seen) if rows is not None else []
@@ -248,6 +257,7 @@ def _fingerprint(
     )
     document = {
         "format": CACHE_FORMAT,
+        "decode": DECODE_VERSION,
         "objects": [[info.uri, info.version, name] for info, name in objects],
         "labels": rows,
         "preprocessing": spec.to_json(),
