@@ -15,6 +15,7 @@ set-up is wrong, nothing was written; 3 the run ended but something is missing, 
 --max-rejected or past --max-drift; 75 another run holds the output.
 """
 
+import os
 import sys
 import uuid
 from collections.abc import Sequence
@@ -23,13 +24,14 @@ from functools import partial
 from implant_model import __version__, storage
 from implant_model.decode.confine import available, require_whole
 from implant_model.package.load import ModelPackage, check_weights, load_package
+from implant_model.storage.endpoint import KMS_KEY
 from jobs.entry.cluster import start_ray
 from jobs.entry.command import OK, run_command
 from jobs.pipeline.classify_options import ClassifyOptions, parse_classify
 from jobs.pipeline.health import take_health
 from jobs.pipeline.plan import Plan, make_plan
 from jobs.pipeline.prometheus import write_metrics
-from jobs.pipeline.recipe import Recipe
+from jobs.pipeline.recipe import OWNER_ALONE, Recipe
 from jobs.pipeline.run import settle
 from jobs.pipeline.summary import describe_plan, exit_code, summarise
 from jobs.tables.lease import Lease
@@ -40,8 +42,12 @@ from jobs.tables.records import ArchiveResult
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, chain, summary; return the exit code."""
     options = parse_classify(arguments, __doc__)
+    if options.sse_kms_key_id is not None:
+        os.environ[KMS_KEY] = options.sse_kms_key_id
     package = load_package(options.model, weights=False)
     recipe = options.recipe(package)
+    if recipe.is_private:
+        os.umask(OWNER_ALONE)
     run = uuid.uuid4().hex
     identity = RunIdentity(
         package.id, recipe.configuration_hash, __version__, run, options.protector.key_id
@@ -92,11 +98,15 @@ def classify(
         One result for each planned archive, as its tables have it.
     """
     check_weights(package)
+    storage.check_output(options.output)
+    lease = Lease(options.output, run)
+    lease.check()
+    # Ray and torch take some ten seconds of CPU to import: a mistake in the call, a dry run, a
+    # night with nothing new and one that finds the output busy need neither. And nothing is written
+    # before they are there: exit code 2 says so.
+    start_ray()
     storage.probe(options.output)
-    with Lease(options.output, run):
-        # Ray and torch take some ten seconds of CPU to import: a mistake in the call, a dry run, a
-        # night with nothing new and one that finds the output busy need neither.
-        start_ray()
+    with lease:
         from jobs.pipeline.stages import choose_resources, run_stages
 
         resources = choose_resources(options.actors, options.gpus_per_actor, options.batch_size)

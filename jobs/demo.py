@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Final
 
 from implant_model import storage
-from implant_model.errors import Outcome, UsageError
+from implant_model.errors import Outcome
 from implant_model.package.load import ModelPackage, load_package
 from implant_model.storage.local_files import write_whole
 from jobs import classify, keys, verify
 from jobs.entry.command import DISCLAIMER, INCOMPLETE, OK, Parser, run_command
+from jobs.entry.folder import make_folder
 from jobs.report.comparison import Comparison, compare
 from jobs.report.page import render_run
 from jobs.report.run_facts import RunFacts, read_facts
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, chain, summary; return the exit code."""
     parser = Parser("demo", __doc__)
     parser.add_argument("--output", default="demo-output", metavar="DIR", help="where to write")
-    return run(local_folder(parser.parse_args(arguments).output))
+    return run(make_folder(parser.parse_args(arguments).output, "--output"))
 
 
 def run(folder: Path, model: Path = MODEL, num_each: int = NUM_EACH) -> int:
@@ -68,22 +69,6 @@ def run(folder: Path, model: Path = MODEL, num_each: int = NUM_EACH) -> int:
     faults += sample_audit.find_faults(done)
     print(conclude(facts, done, faults, page), flush=True)
     return INCOMPLETE if faults else OK
-
-
-def local_folder(output: str) -> Path:
-    """Return the folder to write to.
-
-    Raises:
-        UsageError: It is no folder of this machine, or cannot be made.
-    """
-    if "://" in output:
-        raise UsageError(f"--output is {output}; the demo writes to a folder of this machine.")
-    folder = Path(output).absolute()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"--output {folder} cannot be made: {error.strerror}.") from error
-    return folder
 
 
 def make_key(path: Path) -> str:

@@ -1,6 +1,7 @@
 """Stored bytes by URI, on disk and in object storage alike; `store` is the door to them."""
 
 from implant_model.storage.store import (
+    check_output,
     delta_options,
     exists,
     is_remote,
@@ -23,6 +24,7 @@ from implant_model.storage.uri import (
 __all__ = [
     "ObjectInfo",
     "ObjectReader",
+    "check_output",
     "delta_options",
     "exists",
     "is_remote",

@@ -81,6 +81,18 @@ class _Level:
                     yield file_uri(entry.path), entry.path, status
 
 
+def check_folder(uri: str) -> None:
+    """Refuse a folder that cannot be written, or not be made where it is missing."""
+    folder = local_path(uri)
+    with _translated("write", uri):
+        while not os.path.lexists(folder):
+            folder = os.path.dirname(folder)
+        if not modes.S_ISDIR(os.stat(folder).st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), folder)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
+
+
 class DiskReader:
     """An `ObjectReader` of a file."""
 

@@ -1,7 +1,8 @@
 """Files of this machine, written whole or not at all, and never through a link that someone left.
 
 What is published goes through `put_if_absent`; this is for what a run leaves in a folder of the
-user's: pages, worklists, caches, checkpoints.
+user's: pages, worklists, caches, checkpoints. They may hold identifiers or radiographs, so nobody
+but their owner may read them until the owner decides otherwise.
 """
 
 import contextlib
@@ -27,14 +28,24 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: It cannot be written; nothing is left behind.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_private(path.parent)
     part = path.with_name(f".{secrets.token_hex(16)}.part")
     try:
-        with os.fdopen(os.open(part, _OPEN, 0o666), "wb") as file:
+        with os.fdopen(os.open(part, _OPEN, 0o600), "wb") as file:
             yield file
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder, and those above it, where they are missing: for their owner alone.
+
+    Raises:
+        OSError: It cannot be made, or is a file.
+    """
+    for each in (*reversed(folder.parents), folder):
+        each.mkdir(mode=0o700, exist_ok=True)
 
 
 def write_whole(path: Path, data: bytes) -> None:

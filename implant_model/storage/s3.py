@@ -18,7 +18,7 @@ import os
 import random
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypedDict
 from urllib.parse import urlsplit
 
 import boto3
@@ -40,6 +40,7 @@ from implant_model.errors import (
     StorageError,
     UsageError,
 )
+from implant_model.storage.endpoint import ALLOW_HTTP, KMS_KEY, check_endpoint
 from implant_model.storage.uri import ObjectInfo, s3_parts
 
 if TYPE_CHECKING:
@@ -50,6 +51,12 @@ _SETUP_ATTEMPTS = 3  # a wrong endpoint is reported within about 3 s
 _CONNECT_TIMEOUT_S = 10
 _READ_TIMEOUT_S = 60
 _CONNECTIONS = 32
+
+
+class _Encryption(TypedDict, total=False):
+    ServerSideEncryption: Literal["aws:kms"]
+    SSEKMSKeyId: str
+
 
 # A conflict with another writer, or a body damaged on its way: the same request may be sent again.
 _SEND_AGAIN_CODES = {"ConditionalRequestConflict", "OperationAborted", "BadDigest"}
@@ -66,7 +73,7 @@ def client(attempts: int = ATTEMPTS) -> "S3Client":
 
 
 def _settings() -> tuple[tuple[str, str], ...]:
-    return tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_")))
+    return tuple(sorted(i for i in os.environ.items() if i[0].startswith(("AWS_", ALLOW_HTTP))))
 
 
 @functools.lru_cache(maxsize=4)
@@ -87,7 +94,7 @@ def _connect(
         session = boto3.Session(region_name=dict(settings).get("AWS_REGION") or None)
         if session.get_credentials() is None:
             raise AccessDeniedError(f"There are no AWS credentials; {CREDENTIALS}.")
-        return session.client("s3", config=config), session
+        made = session.client("s3", config=config)
     except (PartialCredentialsError, CredentialRetrievalError) as error:
         raise AccessDeniedError(
             f"The AWS credentials cannot be had ({type(error).__name__}); {CREDENTIALS}."
@@ -95,8 +102,10 @@ def _connect(
     except (BotoCoreError, ValueError) as error:
         raise UsageError(
             f"The AWS settings are not usable ({type(error).__name__}); check AWS_ENDPOINT_URL "
-            "(as http://host:port), AWS_REGION, AWS_PROFILE and the AWS configuration file."
+            "(as https://host:port), AWS_REGION, AWS_PROFILE and the AWS configuration file."
         ) from error
+    check_endpoint(made.meta.endpoint_url)
+    return made, session
 
 
 def stat(uri: str) -> ObjectInfo:
@@ -157,7 +166,14 @@ def put_if_absent(uri: str, data: bytes) -> bool:
     for attempt in range(ATTEMPTS):
         pause(attempt)
         try:
-            client().put_object(Bucket=bucket, Key=key, Body=data, ContentMD5=md5, IfNoneMatch="*")
+            client().put_object(
+                Bucket=bucket,
+                Key=key,
+                Body=data,
+                ContentMD5=md5,
+                IfNoneMatch="*",
+                **_encryption(),
+            )
         except ClientError as error:
             if status_of(error) == 412:
                 return False
@@ -174,14 +190,23 @@ def overwrite(uri: str, data: bytes) -> None:
     """One unconditional PUT."""
     bucket, key = s3_parts(uri)
     with translated("write", uri):
-        client().put_object(Bucket=bucket, Key=key, Body=data)
+        client().put_object(Bucket=bucket, Key=key, Body=data, **_encryption())
+
+
+def _encryption() -> "_Encryption":
+    """Return how the store is to encrypt an object: under its own key, or that of `KMS_KEY`."""
+    key = os.environ.get(KMS_KEY)
+    return {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": key} if key else {}
 
 
 def check_bucket(uri: str) -> None:
-    """Ask for the bucket, with few attempts: a wrong endpoint, key or name is reported at once."""
-    bucket, _ = s3_parts(uri)
+    """List what is below, with few attempts: a wrong endpoint, key or name is reported at once.
+
+    Not HEAD of the bucket, for which a right to list one prefix is not enough.
+    """
+    bucket, key = s3_parts(uri)
     with translated("reach", uri):
-        client(_SETUP_ATTEMPTS).head_bucket(Bucket=bucket)
+        client(_SETUP_ATTEMPTS).list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1)
 
 
 def delta_options(uri: str) -> dict[str, str]:
@@ -206,6 +231,8 @@ def delta_options(uri: str) -> dict[str, str]:
         "AWS_ENDPOINT_URL": endpoint,
         "AWS_ALLOW_HTTP": "true" if urlsplit(endpoint).scheme == "http" else None,
         "AWS_CONDITIONAL_PUT": "etag",
+        "AWS_SSE_KMS_KEY_ID": os.environ.get(KMS_KEY),
+        "AWS_SERVER_SIDE_ENCRYPTION": "aws:kms" if os.environ.get(KMS_KEY) else None,
     }
     return {name: value for name, value in options.items() if value}
 

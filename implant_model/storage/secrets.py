@@ -7,6 +7,7 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from implant_model.errors import UsageError
+from implant_model.storage.endpoint import check_endpoint
 from implant_model.storage.store import read_bytes
 from implant_model.storage.uri import normalise
 
@@ -17,11 +18,13 @@ def read_secret(name: str) -> bytes:
     """Read a secret by its name or ARN.
 
     Raises:
-        UsageError: It is not there, or may not be read.
+        UsageError: It is not there, or may not be read; the endpoint is refused.
     """
     with _translated(f"The secret {name} of AWS Secrets Manager", "secretsmanager:GetSecretValue"):
         region = name.split(":")[3] if name.startswith("arn:") else None
-        answer = boto3.client("secretsmanager", region).get_secret_value(SecretId=name)
+        client = boto3.client("secretsmanager", region)
+        check_endpoint(client.meta.endpoint_url)
+        answer = client.get_secret_value(SecretId=name)
     text = answer.get("SecretString")
     return bytes(answer["SecretBinary"]) if text is None else str(text).encode()
 
@@ -35,7 +38,9 @@ def decrypt(uri: str) -> bytes:
     """
     ciphertext = read_bytes(normalise(uri), max_bytes=_MAX_CIPHERTEXT)
     with _translated(f"The key {uri} and AWS KMS", "kms:Decrypt"):
-        return bytes(boto3.client("kms").decrypt(CiphertextBlob=ciphertext)["Plaintext"])
+        client = boto3.client("kms")
+        check_endpoint(client.meta.endpoint_url)
+        return bytes(client.decrypt(CiphertextBlob=ciphertext)["Plaintext"])
 
 
 @contextmanager

@@ -110,6 +110,19 @@ def overwrite(uri: str, data: bytes) -> None:
         disk.overwrite(uri, data)
 
 
+def check_output(output: str) -> None:
+    """Find, without writing, what keeps an output from being written.
+
+    Raises:
+        UsageError: It cannot be reached, or this account may not write there.
+    """
+    uri = normalise(output)
+    try:
+        (s3.check_bucket if is_s3(uri) else disk.check_folder)(uri)
+    except StorageError as error:
+        raise UsageError(f"The output {output!r} is not usable. {error}") from error
+
+
 def probe(output: str) -> None:
     """Show, before any work, that an output can be written and that nothing gets overwritten.
 
@@ -119,10 +132,9 @@ def probe(output: str) -> None:
         UsageError: The output cannot be reached, read or written, or its store ignores
             `If-None-Match: *`, on which "exactly once" rests.
     """
+    check_output(output)
     uri = join(normalise(output), "_probe")
     try:
-        if is_s3(uri):
-            s3.check_bucket(uri)
         put_if_absent(uri, _PROBE)
         overwritten = put_if_absent(uri, _PROBE)
         readable = read_bytes(uri) == _PROBE

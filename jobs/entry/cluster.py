@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from implant_model.errors import UsageError
 from implant_model.limits import MIB
+from implant_model.storage.endpoint import ALLOW_HTTP, KMS_KEY
 
 START_ATTEMPTS: Final = 3
 """A machine that is busy may need longer for a node than Ray waits (30 seconds, fixed in Ray); the
@@ -22,6 +23,8 @@ next time, its programs are in the page cache."""
 REACH_S: Final = 10.0
 OOM_RETRIES: Final = 3
 """How often a task is repeated that was killed for want of memory; Ray's default is for ever."""
+SHARED_VARIABLES: Final = (ALLOW_HTTP, KMS_KEY)
+"""Set by options of the driver, and to hold on every node; a local cluster inherits them."""
 NODE: Final = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": str(32 * MIB),
@@ -86,7 +89,12 @@ def _join(address: str) -> None:
 
     try:
         _reach(address)
-        ray.init(logging_level=logging.WARNING, log_to_driver=False)
+        given = {name: os.environ[name] for name in SHARED_VARIABLES if name in os.environ}
+        ray.init(
+            logging_level=logging.WARNING,
+            log_to_driver=False,
+            runtime_env={"env_vars": given} if given else None,
+        )
     except Exception as error:
         raise UsageError(
             f"The Ray cluster {address} of RAY_ADDRESS cannot be joined: {_first_line(error)} "

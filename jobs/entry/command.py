@@ -7,11 +7,12 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Final, NoReturn
 
 from implant_model.errors import LINUX_ONLY, BusyError, ImplantError, UsageError
+from implant_model.storage.endpoint import ALLOW_HTTP
 
 OK: Final = 0
 USAGE: Final = 2
@@ -22,6 +23,21 @@ DISCLAIMER: Final = (
     "For registry audit and research. Not a medical device: not for diagnosis, and not for "
     "identifying an implant before surgery."
 )
+
+
+_ALLOW_HTTP: Final = (
+    "accept an object store without TLS on another machine than this; for a private network"
+)
+
+
+class _AllowHttp(argparse.Action):
+    """Holds for the process from here on, and by `start_ray` for its cluster's nodes."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help=help)
+
+    def __call__(self, *_: object) -> None:
+        os.environ[ALLOW_HTTP] = "1"
 
 
 class Parser(argparse.ArgumentParser):
@@ -40,6 +56,7 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
+        self.add_argument("--allow-http", action=_AllowHttp, help=_ALLOW_HTTP)
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse would print with its usage."""

@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 
 from implant_model.errors import UsageError
+from implant_model.storage.local_files import make_private
 
 
 def local_folder(text: str, option: str) -> Path:
@@ -18,14 +19,14 @@ def local_folder(text: str, option: str) -> Path:
 
 
 def make_folder(text: str, option: str = "--report") -> Path:
-    """Return the folder to write to, made where it is not there.
+    """Return the folder to write to, made for its owner alone where it is not there.
 
     Raises:
         UsageError: It is no folder of this machine, or may not be written to.
     """
     folder = local_folder(text, option)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private(folder)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:

@@ -36,6 +36,7 @@ _REQUIRE_SANDBOX = (
     "refuse a machine whose kernel cannot confine the decoder (seccomp, Landlock); by default a "
     "line names what is missing"
 )
+_KMS_KEY = "AWS KMS key, by id or ARN, that the store encrypts the output under; default: its own"
 _REDO_OLDER = "read again the archives that an older version of the decode has read"
 
 
@@ -58,6 +59,7 @@ class ClassifyOptions:
         retry: Reasons for which an archive is read once more.
         redo_older: Read once more what an older version of the decode has read.
         require_sandbox: Read nothing where a part of the decoder's sandbox is missing.
+        sse_kms_key_id: KMS key of the output, or None for what the bucket does by default.
         dry_run: Only say what would be done.
         limit: Most archives to read.
     """
@@ -76,6 +78,7 @@ class ClassifyOptions:
     retry: frozenset[str]
     redo_older: bool
     require_sandbox: bool
+    sse_kms_key_id: str | None
     dry_run: bool
     limit: int | None
 
@@ -88,6 +91,8 @@ class ClassifyOptions:
             _check(self.limit >= 1, "--limit", self.limit, "a whole number from 1")
         if self.gpus_per_actor is not None:
             _check(self.gpus_per_actor >= 0, "--gpus-per-actor", self.gpus_per_actor, "0 or more")
+        if self.sse_kms_key_id is not None and not storage.is_remote(self.output):
+            raise UsageError(f"--sse-kms-key-id is for an output in S3; this is {self.output}.")
         for uri in self.inputs:
             if uri == self.output or uri.startswith(f"{self.output}/"):
                 raise UsageError(f"The INPUT {uri} lies in the --output {self.output}.")
@@ -129,6 +134,7 @@ def parse_classify(arguments: Sequence[str] | None, description: str | None) -> 
     add("--retry", type=_reasons, default=frozenset(), metavar="REASON[,REASON]", help=_RETRY)
     add("--redo-older", action="store_true", help=_REDO_OLDER)
     add("--require-sandbox", action="store_true", help=_REQUIRE_SANDBOX)
+    add("--sse-kms-key-id", metavar="ID", help=_KMS_KEY)
     add("--dry-run", action="store_true", help="only say what would be done; writes nothing")
     add("--limit", type=int, metavar="ARCHIVES", help="read at most so many archives")
     values = vars(parser.parse_args(arguments))

@@ -1,5 +1,6 @@
 """The publishing stage: blocks of classified rows into unit files, and their receipts."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 from typing import Final
@@ -7,6 +8,7 @@ from typing import Final
 import pyarrow as pa
 
 from jobs.pipeline.blocks import read_block
+from jobs.pipeline.recipe import OWNER_ALONE
 from jobs.tables.receipts import Piece, Receipt, Unit, dump
 from jobs.tables.unit_files import publish_unit
 
@@ -24,10 +26,15 @@ class PublishBlock:
 
     Args:
         output: Normalised URI of the output.
+        private: Let nobody but this account read what is written to a disk.
         units_at_once: Units of a block that are put at a time.
     """
 
-    def __init__(self, output: str, units_at_once: int = UNITS_AT_ONCE) -> None:
+    def __init__(
+        self, output: str, private: bool = False, units_at_once: int = UNITS_AT_ONCE
+    ) -> None:
+        if private:
+            os.umask(OWNER_ALONE)
         self._output = output
         self._pool = ThreadPoolExecutor(units_at_once)
 

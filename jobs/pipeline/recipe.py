@@ -8,12 +8,16 @@ from implant_model.decode.preprocess import Preprocessing
 from implant_model.decode.version import DECODE_VERSION
 from implant_model.limits import Limits
 from implant_model.networks.spec import Precision
-from implant_model.privacy import Protector
+from implant_model.privacy import IdentifierPolicy, Protector
 from jobs.tables.schema import SCHEMA_VERSION, UNIT_MEMBERS
 
 UNIT_BYTES = 512 << 20
 """A unit also ends after this many bytes of members: some 50 uncompressed 16-bit radiographs, so
 that progress is seen and little is done again after a crash."""
+
+
+OWNER_ALONE = 0o077
+"""Mask of the files of an output on disk that keeps identifiers: no rights for others."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,11 @@ class Recipe:
     unit_bytes: int = UNIT_BYTES
     precision: Precision = "float32"
     require_sandbox: bool = False
+
+    @property
+    def is_private(self) -> bool:
+        """Whether the rows hold identifiers as they are."""
+        return self.protector.policy is IdentifierPolicy.KEEP
 
     @property
     def configuration_hash(self) -> str:

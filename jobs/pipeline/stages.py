@@ -184,11 +184,11 @@ def build(
             ray_remote_args={"max_retries": retries(alone)},
         )
         classified = classify_stage(blocks, recipe.precision, package, resources, alone=alone)
-        return publish_stage(classified, recipe.output, resources, alone=alone)
+        return publish_stage(classified, recipe, resources, alone=alone)
 
 
 def publish_stage(
-    classified: Dataset, output: str, resources: Resources, *, alone: bool = False
+    classified: Dataset, recipe: Recipe, resources: Resources, *, alone: bool = False
 ) -> Dataset:
     """Map the pool of publisher actors over classified blocks.
 
@@ -197,7 +197,7 @@ def publish_stage(
     """
     published: Dataset = classified.map_batches(
         PublishBlock,
-        fn_constructor_args=(output,),
+        fn_constructor_args=(recipe.output, recipe.is_private),
         batch_size=1,
         batch_format="pyarrow",
         compute=ActorPoolStrategy(min_size=1, max_size=resources.max_publishers),

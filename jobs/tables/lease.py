@@ -38,10 +38,18 @@ class Lease:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
 
-    def __enter__(self) -> Self:
+    def check(self) -> None:
+        """Refuse an output that another run is writing; writes nothing.
+
+        Raises:
+            BusyError: Another run holds the lease and is alive.
+        """
         found = self._read()
         if found is not None and found["state"] != _FREE and not _is_dead_here(found):
             self._watch(found)
+
+    def __enter__(self) -> Self:
+        self.check()
         self._write("held")
         self._thread.start()
         return self
