@@ -103,7 +103,7 @@ class NoveltyReference:
         try:
             tensors = safetensors.numpy.load(data)
         except (safetensors.SafetensorError, KeyError, ValueError, TypeError) as error:
-            raise PackageError(f"The novelty reference is not safetensors: {error}.") from error
+            raise PackageError("The novelty reference is not safetensors.") from error
         _check(tensors, num_classes)
         return cls(
             tensors["centres"],

@@ -31,12 +31,12 @@ from jobs.entry.command import DISCLAIMER, INCOMPLETE, OK, Parser, run_command
 from jobs.entry.folder import make_folder
 from jobs.evaluating.assessment import assess, assess_classes, reliability
 from jobs.evaluating.evaluation import Evaluation
-from jobs.evaluating.evaluation_page import write_evaluation
+from jobs.evaluating.evaluation_page import EXCLUDED, write_evaluation
 from jobs.evaluating.examination import examine, usable_device
 from jobs.evaluating.opponent import compare_with, read_opponent
 from jobs.evaluating.outcomes import confusion, data_facts, mistakes, poor_scans, usual_name
 from training.data.gather import Gathered, gather, list_images
-from training.data.labelled import UNLABELLED
+from training.data.labelled import reason_counts, write_excluded
 from training.data.labels import read_table
 
 SHOWN = ("top_1", "top_3", "macro_f1", "mean_auroc", "calibration_error", "coverage", "set_size")
@@ -55,7 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     objects = list_images(call.images, tables)
     read = partial(gather, objects, labels, limits=Limits())
     held = read(classifier.package.preprocessing)
-    check_images(held)
+    write_excluded(held, folder / EXCLUDED)
+    check_images(held, folder)
     print(f"{len(held.images):,} images read, {len(held.excluded):,} left out", flush=True)
     examined = examine(classifier, held)
     paired = (
@@ -80,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         mistakes=wrong,
         num_mistakes=num_wrong,
     )
-    write_evaluation(folder, found, held)
+    write_evaluation(folder, found)
     summarise(found, folder)
     return INCOMPLETE if data.missing else OK
 
@@ -106,16 +107,16 @@ def parse(arguments: Sequence[str] | None) -> Namespace:
     return call
 
 
-def check_images(held: Gathered) -> None:
+def check_images(held: Gathered, folder: Path) -> None:
     """Refuse a set without an image.
 
     Raises:
         UsageError: No labelled image could be read.
     """
     if not held.images:
-        wanted_first = sorted(held.excluded, key=lambda item: item.reason in UNLABELLED)
-        left_out = [f"; {item.archive}: {item.reason}" for item in wanted_first]
-        raise UsageError(f"No labelled image could be read{''.join(left_out[:3])}.")
+        raise UsageError(
+            f"No labelled image could be read ({reason_counts(held)}); see {folder / EXCLUDED}."
+        )
 
 
 def summarise(found: Evaluation, folder: Path) -> None:

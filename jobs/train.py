@@ -166,10 +166,12 @@ def report_set(labelled: LabelledSet, division: Division, file: Path) -> Shortcu
         labelled.images_NSS, labelled.sizes_N2, labelled.labels_N, division.groups_N
     )
     classes = describe_classes(labelled, division)
-    links, cue_lines = describe_links(labelled, division), [*describe_shortcuts(cues)]
-    write_whole(file, ("\n".join([*links, *cue_lines, *classes]) + "\n").encode())
+    cue_lines = [*describe_shortcuts(cues)]
+    kept = [*describe_links(labelled, division, named=True), *cue_lines, *classes]
+    write_whole(file, ("\n".join(kept) + "\n").encode())
     more = len(classes) - CLASSES_SAID
     rest = [f"  and {more:,} classes more, in {file}"] if more > 0 else []
+    links = describe_links(labelled, division, named=False)
     for line in (*links, *cue_lines, *classes[:CLASSES_SAID], *rest):
         say(line)
     return cues

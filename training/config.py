@@ -8,20 +8,25 @@ plain arguments; this module is for the edge.
 
 import json
 import math
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_type_hints
+from typing import Any, Final, TypeVar, cast, get_type_hints
 
 from implant_model.errors import UsageError
 from implant_model.networks.spec import FISHER
 from implant_model.novelty import METHODS, Method
 from implant_model.package.catalogue import ORTHONET, Catalogue, Implant
+from implant_model.package.manifest import check_name
 from training.fit.augment import Augmentation
 from training.fit.segmenter import SegmenterSettings
 
 Section = TypeVar("Section")
+
+
+_PLACE: Final = re.compile(r"line \d+,? column \d+|end of document")
 
 
 def _wanted(holds: bool, name: str, value: object, wanted: str) -> None:
@@ -245,6 +250,7 @@ class TrainConfig:
     implants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_name(self.name)
         for label, facts in self.implants.items():
             _wanted(isinstance(facts, Mapping), f"implants.{label}", facts, "a table")
         alone = self.network.architecture != FISHER or not self.segmenter.width
@@ -298,8 +304,11 @@ def load_config(path: str | None) -> TrainConfig:
         document = json.loads(text) if path.endswith(".json") else tomllib.loads(text)
     except OSError as error:
         raise UsageError(f"The settings file {path} cannot be read: {error.strerror}.") from error
-    except ValueError as error:
-        raise UsageError(f"The settings file {path} is not valid: {error}.") from error
+    except (ValueError, RecursionError) as error:
+        kind = "JSON" if path.endswith(".json") else "TOML"
+        place = _PLACE.search(str(error))  # the rest of it may show what the file holds
+        at = f" at its {place[0]}" if place else ""
+        raise UsageError(f"The settings file {path} is not valid {kind}{at}.") from error
     return from_document(document, path)
 
 

@@ -76,7 +76,7 @@ def _parse(data: bytes, file: str) -> dict[str, torch.Tensor]:
     try:
         return safetensors.torch.load(data)
     except (safetensors.SafetensorError, KeyError, ValueError) as error:
-        raise PackageError(f"{file} is not a readable safetensors file: {error}.") from error
+        raise PackageError(f"{file} is not a readable safetensors file.") from error
 
 
 def _check_tensors(

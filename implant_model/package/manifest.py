@@ -33,6 +33,19 @@ _WEIGHTS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,80}\.safetensors")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
+def check_name(name: str) -> None:
+    """Refuse what no package may be called.
+
+    Raises:
+        UsageError: It has other characters, or too many.
+    """
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"The name {name[:80]!r} is not accepted: letters, digits, '.', '_' and '-', "
+            "at most 64, a letter or digit first."
+        )
+
+
 @dataclass(frozen=True)
 class Calibration:
     """What makes probabilities and candidates trustworthy.
@@ -101,11 +114,7 @@ class Manifest:
     decode_version: int = DECODE_VERSION
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
-            raise UsageError(
-                f"The name {self.name[:80]!r} is not accepted: letters, digits, '.', '_' and '-', "
-                "at most 64, a letter or digit first."
-            )
+        check_name(self.name)
         own = self.calibration.class_quantiles
         if own is not None and len(own) != len(self.catalogue):
             raise UsageError(

@@ -25,8 +25,6 @@ from jobs.report.page import (
     number,
     share,
 )
-from training.data.gather import Gathered
-from training.data.labelled import write_excluded
 from training.metrics import Figure
 
 SIDE: Final = 300.0
@@ -149,8 +147,7 @@ def _y(value: float) -> float:
 DOCUMENT, PAGE, EXCLUDED = "evaluation.json", "evaluation.html", "excluded.csv"
 
 
-def write_evaluation(folder: Path, found: Evaluation, held: Gathered) -> None:
+def write_evaluation(folder: Path, found: Evaluation) -> None:
     """Write the document, the page and the list of what was left out, each whole or not at all."""
     write_whole(folder / DOCUMENT, to_json(found))
     write_whole(folder / PAGE, render_evaluation(found).encode())
-    write_excluded(held, folder / EXCLUDED)

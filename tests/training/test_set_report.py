@@ -42,7 +42,7 @@ def test_classes_come_with_groups_and_sizes_the_smallest_first(
 def test_duplicates_and_patients_of_two_classes_are_counted(
     labelled: LabelledSet, division: Division
 ) -> None:
-    assert describe_links(labelled, division) == [
+    assert describe_links(labelled, division, named=True) == [
         "80 images of 2 classes in 78 groups of patients and near duplicates; of 79 the patient is "
         "known.",
         "Near duplicates of an earlier image: 1",

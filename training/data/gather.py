@@ -30,6 +30,7 @@ from training.data.labelled import (
     LabelledSet,
     content_digest,
     from_file,
+    reason_counts,
     to_file,
     unread_archives,
 )
@@ -271,11 +272,11 @@ def _assemble(gathered: Gathered, names: tuple[str, ...], fingerprint: str) -> L
     empty = [name for name, count in counts.items() if count == 0]
     if len(names) < 2 or empty:
         fault = f"the class {empty[0]!r} has no readable image" if empty else "fewer than two"
-        first = gathered.excluded[0] if gathered.excluded else None
-        hint = f"; {first.archive} {first.member}: {first.reason}" if first else ""
+        left_out = reason_counts(gathered)
         raise UsageError(
             f"A training needs two classes or more with readable images, here {fault} "
-            f"({len(gathered.labels)} images were read, {len(gathered.excluded)} left out{hint})."
+            f"({len(gathered.labels)} images were read, {len(gathered.excluded)} left out"
+            f"{f': {left_out}' if left_out else ''})."
         )
     index = {name: place for place, name in enumerate(names)}
     numbers: dict[str, int] = {}

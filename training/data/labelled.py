@@ -9,6 +9,7 @@ Shapes: N images, S side of the preprocessed image.
 import hashlib
 import io
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -94,6 +95,12 @@ def num_missing(held: HasExcluded) -> int:
 def unread_archives(held: HasExcluded) -> tuple[str, ...]:
     """Return archives that could not be read for the store's sake."""
     return tuple(item.archive for item in held.excluded if item.reason in TRANSIENT)
+
+
+def reason_counts(labelled: HasExcluded) -> str:
+    """Return how many images were left out for which reason, the commonest first; no names."""
+    counts = Counter(item.reason for item in labelled.excluded).most_common()
+    return ", ".join(f"{count:,} {reason}" for reason, count in counts)
 
 
 def write_excluded(labelled: HasExcluded, file: Path) -> None:

@@ -160,8 +160,8 @@ def check_labels(rows: list[dict[str, str]], uri: str, *, one_class: bool = True
 def _check_against(same: Label | None, patients: dict[str, Label], here: Label, uri: str) -> None:
     if same is not None:
         raise UsageError(
-            f"Rows {same.row} and {here.row} of the labels file {uri} label the same image, member "
-            f"{here.member!r} of {here.archive!r}; leave one."
+            f"Rows {same.row} and {here.row} of the labels file {uri} label the same image; leave "
+            "one."
         )
     first = patients.get(here.patient) if here.patient is not None else None
     if first is not None and first.label != here.label:
@@ -195,11 +195,11 @@ def match_archives(labels: Labels, names: Mapping[str, str]) -> dict[str, Mappin
         if len(found) != 1:
             fault = "is not among the images" if not found else "means two of the images"
             raise UsageError(
-                f"The archive {archive!r} of the labels file's row {row} {fault}; its path below "
-                f"--images or its whole URI is expected, such as {next(iter(names.values()))!r}."
+                f"The archive of the labels file's row {row} {fault}; its path below --images or "
+                "its whole URI is expected, such as 2026/export.tar."
             )
         if found[0] in matched:
-            raise UsageError(f"The labels file names the archive {found[0]} in two ways.")
+            raise UsageError(f"The labels file's row {row} names an archive in a second way.")
         matched[found[0]] = members
     return matched
 

@@ -30,8 +30,14 @@ def describe_classes(labelled: LabelledSet, division: Division) -> list[str]:
     return [line for _, _, line in sorted(lines)]
 
 
-def describe_links(labelled: LabelledSet, division: Division) -> list[str]:
-    """Return what the groups are made of, and how many of them hold two classes."""
+def describe_links(labelled: LabelledSet, division: Division, named: bool) -> list[str]:
+    """Return what the groups are made of, and how many of them hold two classes.
+
+    Args:
+        labelled: The set.
+        division: Its groups.
+        named: Give an example by its names: for a file, not for a log.
+    """
     patients_N = labelled.patients_N
     known_N = patients_N >= 0
     groups = len(np.unique(division.groups_N))
@@ -46,7 +52,7 @@ def describe_links(labelled: LabelledSet, division: Division) -> list[str]:
     ):
         mixed = _of_two_classes(keys_N[chosen_N], labelled.labels_N[chosen_N])
         example = ""
-        if len(mixed):
+        if len(mixed) and named:
             first = int(np.flatnonzero(keys_N == mixed[0])[0])
             example = f", such as that of {' '.join(filter(None, labelled.places_N[first]))}"
         lines.append(f"{title} with images of two classes or more: {len(mixed):,}{example}")

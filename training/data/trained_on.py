@@ -62,12 +62,11 @@ def learned_before(package_uri: str, labelled: LabelledSet, division: Division) 
     held_out = {int(i) for split in splits for i in (*split.calibration_N, *split.test_N)}
     seen = [i for i in sorted(held_out) if before and labelled.digests[i] in before]
     if seen:
-        name = " ".join(filter(None, labelled.places_N[seen[0]]))
         raise UsageError(
             f"The package {package_uri} of network.start_from was trained on {len(seen)} of the "
-            f"{len(held_out)} images that are to calibrate or test, {name} the first, and figures "
-            "on these would be too good; leave them out, divide the set as it was divided for that "
-            "package, or start from another."
+            f"{len(held_out)} images that are to calibrate or test, and figures on these would be "
+            "too good; leave them out, divide the set as it was divided for that package, or start "
+            "from another."
         )
     return before
 

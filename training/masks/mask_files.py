@@ -61,12 +61,13 @@ def is_inside(name: str) -> bool:
     return bool(parts) and ".." not in parts and not name.startswith("/") and "\0" not in name
 
 
-def read_mask(file: Path, size_px: int) -> Mask:
+def read_mask(file: Path, size_px: int, what: str) -> Mask:
     """Read a mask.
 
     Args:
         file: PNG, grey or colour.
         size_px: S; the mask must be (S, S).
+        what: Calls the mask in messages; its file has a member's name.
 
     Raises:
         UsageError: It cannot be read, or has another size.
@@ -74,13 +75,13 @@ def read_mask(file: Path, size_px: int) -> Mask:
     try:
         data = file.read_bytes() if file.stat().st_size <= MAX_BYTES else b""
     except OSError as error:
-        raise UsageError(f"The mask {file} cannot be read: {error.strerror}.") from error
+        raise UsageError(f"{what} cannot be read: {error.strerror}.") from error
     pixels_HW = _decoded(data)
     if pixels_HW is None:
-        raise UsageError(f"The mask {file} is no PNG of at most {MAX_BYTES >> 20} MiB.")
+        raise UsageError(f"{what} is no PNG of at most {MAX_BYTES >> 20} MiB.")
     if pixels_HW.shape != (size_px, size_px):
         raise UsageError(
-            f"The mask {file} has {pixels_HW.shape[0]} rows and {pixels_HW.shape[1]} columns; "
+            f"{what} has {pixels_HW.shape[0]} rows and {pixels_HW.shape[1]} columns; "
             f"{size_px} of each are expected, as the prepared picture has them."
         )
     return pixels_HW > 127
@@ -110,7 +111,7 @@ def write_masks(folder: Path, names: Sequence[str], images_NSS: Grey, masks_NSS:
     """
     for name, image_SS, mask_SS in zip(names, images_NSS, masks_NSS, strict=True):
         if not is_inside(name):
-            raise UsageError(f"A mask cannot be written under the name {name!r}.")
+            raise UsageError("A mask cannot be written: its member's name leads out of the folder.")
         file = folder.joinpath(*PurePosixPath(name).parts)
         write_whole(file.with_name(f"{file.name}.png"), _png(mask_SS.astype(np.uint8) * 255))
         write_whole(file.with_name(f"{file.name}{PICTURE}"), _png(image_SS))

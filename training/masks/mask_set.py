@@ -82,8 +82,10 @@ def gather_masks(labelled: LabelledSet, folder: str, cache: Path) -> MaskSet:
     others_N = np.array([n for n in range(len(labelled)) if n not in files], np.int64)
     masks_NSS[others_N], grades_N[others_N] = _automatic(labelled, others_N, cache)
     digest = hashlib.sha256(labelled.fingerprint.encode())
+    by_path = sorted(files.values())
     for index, file in files.items():
-        masks_NSS[index] = read_mask(file, labelled.images_NSS.shape[1])
+        what = f"Mask {by_path.index(file) + 1} of {len(by_path)} in {folder}, by path,"
+        masks_NSS[index] = read_mask(file, labelled.images_NSS.shape[1], what)
         digest.update(f"{index}:".encode() + np.packbits(masks_NSS[index]).tobytes())
     return MaskSet(masks_NSS, grades_N, digest.hexdigest(), unused)
 
@@ -108,10 +110,9 @@ def find_files(labelled: LabelledSet, folder: str) -> tuple[Mapping[int, Path], 
     found = (mask_file(Path(folder), *place) for place in labelled.places_N)
     files = {index: file for index, file in enumerate(found) if file is not None}
     if there and not files:
-        archive, member = labelled.places_N[0]
         raise UsageError(
-            f"None of the {len(there)} masks in {folder} belongs to an image; names such as "
-            f"{'/'.join(filter(None, (archive, member)))}.png are expected, not {min(there).name}."
+            f"None of the {len(there)} masks in {folder} belongs to an image; their paths there "
+            "are expected to be ARCHIVE/MEMBER.png, or RADIOGRAPH.png for one that lies alone."
         )
     return files, len(there - set(files.values()))
 
