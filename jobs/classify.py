@@ -37,6 +37,7 @@ from jobs.pipeline.summary import describe_plan, exit_code, summarise
 from jobs.tables.lease import Lease
 from jobs.tables.publish import RunIdentity, Tables
 from jobs.tables.records import ArchiveResult
+from jobs.tables.trail import RunFacts, Trail
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,13 +63,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return OK
     if not plan.todo:
         tables.write_checksums()  # what a run left that died at its very end
-    results = classify(plan, options, recipe, package, tables, run) if plan.todo else []
-    health = take_health(results, identity, options.output, options.max_rejected, options.max_drift)
+    trail = Trail(options.output, run_facts(options, identity, plan))
+    try:
+        results = classify(plan, options, recipe, package, tables, trail) if plan.todo else []
+        health = take_health(
+            results, identity, options.output, options.max_rejected, options.max_drift
+        )
+        code = exit_code(plan, results, options.max_rejected, health)
+        if plan.todo:
+            trail.end(results, code)
+    except BaseException as error:
+        trail.break_off(error)
+        raise
     print(summarise(plan, results, options.output, health), flush=True)
-    code = exit_code(plan, results, options.max_rejected, health)
     if options.metrics_file is not None:
         write_metrics(options.metrics_file, health, package.id, code)
     return code
+
+
+def run_facts(options: ClassifyOptions, identity: RunIdentity, plan: Plan) -> RunFacts:
+    """Return what the audit trail records of this run."""
+    return RunFacts(
+        run=identity.run,
+        model=identity.model,
+        configuration_hash=identity.configuration_hash,
+        software_version=identity.software_version,
+        identifiers=str(options.protector.policy),
+        key_id=identity.key_id,
+        inputs=options.inputs,
+        planned=len(plan.todo),
+    )
 
 
 def check_sandbox(required: bool) -> None:
@@ -90,7 +114,7 @@ def classify(
     recipe: Recipe,
     package: ModelPackage,
     tables: Tables,
-    run: str,
+    trail: Trail,
 ) -> list[ArchiveResult]:
     """Read, decode, classify and publish the planned archives.
 
@@ -99,7 +123,7 @@ def classify(
     """
     check_weights(package)
     storage.check_output(options.output)
-    lease = Lease(options.output, run)
+    lease = Lease(options.output, trail.run)
     lease.check()
     # Ray and torch take some ten seconds of CPU to import: a mistake in the call, a dry run, a
     # night with nothing new and one that finds the output busy need neither. And nothing is written
@@ -111,6 +135,7 @@ def classify(
 
         resources = choose_resources(options.actors, options.gpus_per_actor, options.batch_size)
         tables.create()
+        trail.begin()
         run_all = partial(run_stages, plan.todo, recipe, package, resources)
         return settle(plan.todo, run_all(), tables, again=run_all)
 

@@ -55,8 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     objects = list_images(call.images, tables)
     read = partial(gather, objects, labels, limits=Limits())
     held = read(classifier.package.preprocessing)
+    check_images(held)
     write_excluded(held, folder / EXCLUDED)
-    check_images(held, folder)
     print(f"{len(held.images):,} images read, {len(held.excluded):,} left out", flush=True)
     examined = examine(classifier, held)
     paired = (
@@ -107,16 +107,14 @@ def parse(arguments: Sequence[str] | None) -> Namespace:
     return call
 
 
-def check_images(held: Gathered, folder: Path) -> None:
+def check_images(held: Gathered) -> None:
     """Refuse a set without an image.
 
     Raises:
         UsageError: No labelled image could be read.
     """
     if not held.images:
-        raise UsageError(
-            f"No labelled image could be read ({reason_counts(held)}); see {folder / EXCLUDED}."
-        )
+        raise UsageError(f"No labelled image could be read ({reason_counts(held)}).")
 
 
 def summarise(found: Evaluation, folder: Path) -> None:

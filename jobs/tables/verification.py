@@ -1,7 +1,8 @@
 """Is every published row still whole and accounted for? Reads only.
 
 What is compared: the tables' logs with their checksums, the files that the table `predictions`
-names, the units that the table `archives` names, and the bytes and rows of the files themselves.
+names, the units that the table `archives` names, the bytes and rows of the files themselves, and
+the chain of the audit trail.
 """
 
 import hashlib
@@ -19,6 +20,7 @@ from jobs.tables import delta
 from jobs.tables.checksums import check_checksums
 from jobs.tables.receipts import Unit
 from jobs.tables.schema import ARCHIVES, PREDICTIONS, version_of
+from jobs.tables.trail import check_trail
 from jobs.tables.unit_files import check_unit
 
 
@@ -53,6 +55,7 @@ def verify_output(output: str) -> VerifyReport:
             if unit["path"] in files:
                 num_rows += unit["members"]
         findings += _check_files(output, row, files)
+    findings += check_trail(output, rows)
     return VerifyReport(len(rows), len(files), num_rows, (*findings, *checksums.unrecorded))
 
 

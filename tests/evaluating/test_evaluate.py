@@ -252,7 +252,10 @@ def test_mistakes_are_sentences(archives: Path, small_package: Path, tmp_path: P
     write_table(tmp_path / "reader.csv", [("set.tar", "nothing.png", "zimmer", "")])
     fails("no image that both this model and reader.csv", against=str(tmp_path / "reader.csv"))
     write_table(tmp_path / "only.csv", [("set.tar", "broken.png", "zimmer", "")])
-    fails("No labelled image could be read; set.tar: truncated", labels=str(tmp_path / "only.csv"))
+    fails(
+        "No labelled image could be read .*1 truncated",
+        labels=str(tmp_path / "only.csv"),
+    )
     assert not list(tmp_path.glob("out/*"))
 
 

@@ -263,9 +263,9 @@ def test_a_mask_that_cannot_be_used_is_named(tmp_path: Path) -> None:
         read_mask(small, SIDE, "The mask")
     for content in (b"", b"no picture", small.read_bytes()[:40]):
         (tmp_path / "broken.png").write_bytes(content)
-        with pytest.raises(UsageError, match=r"broken.png is no PNG"):
+        with pytest.raises(UsageError, match="The mask is no PNG"):
             read_mask(tmp_path / "broken.png", SIDE, "The mask")
-    with pytest.raises(UsageError, match=r"absent.png cannot be read: No such file"):
+    with pytest.raises(UsageError, match=r"The mask cannot be read: No such file"):
         read_mask(tmp_path / "absent.png", SIDE, "The mask")
 
 
