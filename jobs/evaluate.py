@@ -56,7 +56,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     read = partial(gather, objects, labels, limits=Limits())
     held = read(classifier.package.preprocessing)
     check_images(held)
-    write_excluded(held, folder / EXCLUDED)
     print(f"{len(held.images):,} images read, {len(held.excluded):,} left out", flush=True)
     examined = examine(classifier, held)
     paired = (
@@ -82,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         num_mistakes=num_wrong,
     )
     write_evaluation(folder, found)
+    write_excluded(held, folder / EXCLUDED)
     summarise(found, folder)
     return INCOMPLETE if data.missing else OK
 
