@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Processes of tests side by side, e.g. TESTS="-n 0 tests/pipeline"; auto: tests/support/parallel.py.
 TESTS ?= -n auto
 
-.PHONY: demo test check lint test-all test-slow test-gpu torture bench lock clean
+.PHONY: demo test check lint test-all test-slow test-gpu torture privacy bench sbom vulnerabilities lock clean
 
 demo: .venv/installed
 	$(BIN)/python -m jobs.demo --output demo-output
@@ -32,6 +32,17 @@ test-gpu: .venv/installed
 
 torture: .venv/installed
 	$(BIN)/python -m tests.torture
+
+privacy: .venv/installed
+	$(BIN)/python -m pytest $(TESTS) -m "not gpu" tests/privacy tests/decode/test_confine.py
+
+sbom: .venv/installed
+	$(BIN)/python deploy/sbom.py sbom.cdx.json
+
+# Asks the data base of PyPI; where it cannot be reached, that is what it says.
+vulnerabilities: .venv/installed
+	$(BIN)/uv tool run pip-audit --strict --disable-pip --require-hashes -r requirements.lock || \
+	  { echo "Known vulnerabilities: found above, or not checked, for want of a data base."; exit 1; }
 
 bench: .venv/installed
 	$(BIN)/python -m benchmarks.speed $(BENCH)

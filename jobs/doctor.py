@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from implant_model import storage
 from jobs.checks.machine import (
+    check_bundled,
     check_codecs,
     check_sandbox,
     check_spill_folder,
@@ -81,6 +82,7 @@ def examine(options: DoctorOptions) -> Iterator[str]:
     """Yield the findings of all checks, the cheap ones first."""
     yield from check_versions()
     yield from check_codecs()
+    yield from check_bundled()
     yield from check_sandbox()
     yield from check_spill_folder(options.spill)
     if options.output is not None:

@@ -1,9 +1,9 @@
 """JPEG, JPEG-LS and JPEG 2000 streams of DICOM frames > stored values.
 
 Every size is checked against the stream's own header before a codec sees it. The codec follows from
-the stream, because transfer syntaxes lie: Pillow for JPEG and JPEG 2000, pyjpegls for JPEG-LS, GDCM
-for lossless JPEG, and OpenJPEG's own binding for what Pillow cannot hold. 12-bit lossy JPEG has no
-decoder with a permissive licence here (GDCM returns unset memory for it): unsupported_encoding.
+the stream, because transfer syntaxes lie: Pillow for JPEG and JPEG 2000, GDCM for lossless JPEG
+(libjpeg-turbo takes damage in it for a warning), and imagecodecs for JPEG-LS (CharLS), 12-bit JPEG
+(libjpeg-turbo) and the JPEG 2000 that Pillow cannot hold (OpenJPEG).
 """
 
 import io
@@ -11,14 +11,19 @@ from typing import cast
 
 import cv2
 import gdcm
-import jpeg_ls
 import numpy as np
-import openjpeg
+from imagecodecs import jpeg2k_decode, jpeg8_decode, jpegls_decode
 from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
 from implant_model.decode.frames import PixelFormat
-from implant_model.decode.markers import J2kFrame, JpegFrame, j2k_frame, jpeg_frame
+from implant_model.decode.markers import (
+    J2kFrame,
+    JpegFrame,
+    has_own_size,
+    j2k_frame,
+    jpeg_frame,
+)
 from implant_model.errors import MemberError, Reason
 
 LARGEST_TILE_COUNT = 65535  # Isot of T.800 A.4.2 is 16 bits
@@ -58,11 +63,15 @@ def _read_jpeg(
 ) -> np.ndarray:
     _check_frame(frame, fmt)
     if frame.process == 0xF7:
-        return _signed_like(_read_jpeg_ls(stream, fmt), frame.bits, fmt)
+        return _signed_like(_read_jpeg_ls(stream), frame.bits, fmt)
     if frame.process == 0xC3:
         return _signed_like(_read_lossless(stream, frame, fmt), frame.bits, fmt)
-    if frame.process not in JPEG_DCT or frame.bits != 8:
-        raise MemberError(Reason.UNSUPPORTED_ENCODING, "JPEG: 8-bit DCT or lossless is read.")
+    if frame.process not in JPEG_DCT or frame.bits not in (8, 12):
+        raise MemberError(
+            Reason.UNSUPPORTED_ENCODING, "JPEG: DCT of 8 or 12 bits, or lossless, is read."
+        )
+    if frame.bits == 12:
+        return _signed_like(_read_12_bits(stream, frame), 12, fmt)
     image = JpegImageFile(io.BytesIO(stream))
     raw_colour = frame.components == 3 and fmt.photometric == "RGB" and frame.adobe is None
     # Without Adobe's marker Pillow takes 3 components for YCbCr; asking for YCbCr leaves them.
@@ -71,15 +80,18 @@ def _read_jpeg(
     return _signed_like(pixels, 8, fmt)
 
 
-def _read_jpeg_ls(stream: bytes, fmt: PixelFormat) -> np.ndarray:
-    buffer, info = jpeg_ls.decode_pixel_data(stream)
-    kind = np.uint8 if info["bits_per_sample"] <= 8 else np.uint16
-    pixels = np.frombuffer(buffer, kind)
-    if info["components"] == 1:
-        return pixels.reshape(fmt.rows, fmt.columns)
-    if info["interleave_mode"] == 0:
-        return np.moveaxis(pixels.reshape(3, fmt.rows, fmt.columns), 0, -1)
-    return pixels.reshape(fmt.rows, fmt.columns, 3)
+def _read_jpeg_ls(stream: bytes) -> np.ndarray:
+    if has_own_size(stream):
+        raise MemberError(
+            Reason.UNSUPPORTED_ENCODING, "JPEG-LS with a size of its own is not read."
+        )
+    return np.asarray(jpegls_decode(stream))
+
+
+def _read_12_bits(stream: bytes, frame: JpegFrame) -> np.ndarray:
+    if frame.components != 1:
+        raise MemberError(Reason.UNSUPPORTED_ENCODING, "JPEG of 12 bits is read in grey alone.")
+    return np.asarray(jpeg8_decode(stream))
 
 
 def _read_lossless(stream: bytes, frame: JpegFrame, fmt: PixelFormat) -> np.ndarray:
@@ -153,8 +165,7 @@ def _read_full(stream: bytes, frame: J2kFrame) -> np.ndarray:
         if frame.components == 1:
             raise
         # Colour spaces that Pillow does not know.
-        pixels: np.ndarray = openjpeg.decode(io.BytesIO(stream))  # type: ignore[attr-defined]
-        return pixels
+        return np.asarray(jpeg2k_decode(stream))
 
 
 def _read_reduced(stream: bytes, halvings: int) -> np.ndarray | None:

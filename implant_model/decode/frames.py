@@ -186,7 +186,9 @@ def decode_rle(stream: bytes, num_pixels: int, samples: int, size: int) -> np.nd
     """
     try:
         raw = decode_frame(stream, num_pixels, 8 * size, "<")
-    except Exception:  # of Rust: whatever it states, the loop below finds the reason
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:  # of Rust, a panic too: whatever it states, the loop finds the reason
         planes = decode_planes(stream, num_pixels, samples * size)
         joined = np.moveaxis(planes.reshape(samples, size, num_pixels), 1, -1)
         big_endian = np.ascontiguousarray(joined).view(f">u{size}")[..., 0]

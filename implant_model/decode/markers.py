@@ -136,6 +136,18 @@ def jpeg_frame(data: bytes) -> JpegFrame:
     raise MemberError(Reason.TRUNCATED, "The JPEG ends before its first scan.")
 
 
+def has_own_size(data: bytes) -> bool:
+    """Return whether a JPEG-LS stream states a size beside its frame header's (T.87 C.2.4.1.4).
+
+    Its codec would believe that one, which nothing has held against the limits: CharLS up to 2.4.3
+    takes any (GHSA-mqrg-gfc8-73ff).
+    """
+    return any(
+        marker == 0xF8 and start < end and data[start] == 4
+        for marker, start, end in _jpeg_segments(data)
+    )
+
+
 def _jpeg_segments(data: bytes) -> "list[tuple[int, int, int]]":
     """Return marker, start and end of the content of each segment up to the first scan's header."""
     segments, position = [], 2

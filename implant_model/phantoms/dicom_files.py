@@ -13,7 +13,7 @@ from datetime import date, timedelta
 from typing import Literal
 
 import numpy as np
-import openjpeg
+from imagecodecs import jpeg2k_encode
 from numpy.typing import NDArray
 from pydicom import dcmwrite
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -229,8 +229,8 @@ def _encode(dataset: Dataset, stored_HW: NDArray[np.uint16], transfer_syntax: st
     dataset.file_meta.ImplementationClassUID = UID(_IMPLEMENTATION)
     dataset.file_meta.ImplementationVersionName = "PHANTOM_1"
     if transfer_syntax == JPEG2000Lossless:
-        frame = openjpeg.utils.encode_array(stored_HW, bits_stored=12, photometric_interpretation=2)
-        dataset.PixelData = encapsulate([frame])
+        frame = jpeg2k_encode(stored_HW, level=0, codecformat="j2k", bitspersample=12)
+        dataset.PixelData = encapsulate([bytes(frame)])
         dataset["PixelData"].VR = "OB"
     elif transfer_syntax in (RLELossless, JPEGLSLossless):
         plugin = "pydicom" if transfer_syntax == RLELossless else "pyjpegls"

@@ -18,11 +18,15 @@ CODECS = {
     "cv2": ("opencv-python-headless", "PNG"),
     "PIL.Image": ("pillow", "JPEG"),
     "gdcm": ("python-gdcm", "lossless JPEG in DICOM"),
-    "jpeg_ls": ("pyjpegls", "JPEG-LS in DICOM"),
-    "openjpeg": ("pylibjpeg-openjpeg", "JPEG 2000 in DICOM"),
+    "imagecodecs._jpegls": ("imagecodecs", "JPEG-LS in DICOM"),
+    "imagecodecs._jpeg8": ("imagecodecs", "12-bit JPEG in DICOM"),
+    "imagecodecs._jpeg2k": ("imagecodecs", "JPEG 2000 in DICOM"),
     "rle.rle": ("pylibjpeg-rle", "RLE in DICOM"),
 }
 PILLOW_FEATURES = {"jpg": "JPEG", "jpg_2000": "JPEG 2000 in DICOM"}
+
+OPENJPEG_FLOOR = "2.5.4"
+"""CVE-2025-54874 is in all before it."""
 
 SHARED = re.compile(
     r"9p|afs|beegfs|ceph|cifs|gpfs|lustre|nfs4?|smb3|smbfs|wekafs|(fuse\.)?glusterfs"
@@ -82,6 +86,30 @@ def check_codecs() -> Iterator[str]:
     for feature, encoding in PILLOW_FEATURES.items():
         if not features.check(feature):
             yield f"This Pillow was built without {encoding}; install the wheel of PyPI."
+
+
+def check_bundled() -> Iterator[str]:
+    """Yield C libraries within the codecs' wheels that have known vulnerabilities."""
+    for package, found in bundled_openjpeg().items():
+        if numbers(found) < numbers(OPENJPEG_FLOOR):
+            yield (
+                f"{package} bundles OpenJPEG {found}, which has known vulnerabilities; install "
+                f"{package} as requirements.lock has it, with OpenJPEG {OPENJPEG_FLOOR} or newer."
+            )
+
+
+def bundled_openjpeg() -> dict[str, str]:
+    """Return the versions of OpenJPEG that read what strangers send, by package."""
+    try:
+        import imagecodecs
+        from PIL import features
+    except ImportError:
+        return {}  # `check_codecs` names them
+    found = {
+        "pillow": features.version("jpg_2000"),
+        "imagecodecs": imagecodecs.jpeg2k_version().rpartition(" ")[2],
+    }
+    return {package: version for package, version in found.items() if version}
 
 
 def check_spill_folder(folder: str, mounts: str | None = None) -> Iterator[str]:

@@ -22,6 +22,8 @@ from jobs.checks import machine, nodes
 from jobs.checks.machine import (
     CODECS,
     FLOORS,
+    bundled_openjpeg,
+    check_bundled,
     check_codecs,
     check_spill_folder,
     check_store,
@@ -60,6 +62,14 @@ def old_package(folder: Path, name: str, version: str) -> None:
 def test_locked_versions_and_codecs_are_well() -> None:
     assert list(check_versions()) == []
     assert list(check_codecs()) == []
+    assert list(check_bundled()) == []
+    assert set(bundled_openjpeg()) == {"pillow", "imagecodecs"}
+
+
+def test_codec_library_with_a_known_hole_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imagecodecs.jpeg2k_version", lambda: "openjpeg 2.5.3")
+    (finding,) = check_bundled()
+    assert finding.startswith("imagecodecs bundles OpenJPEG 2.5.3, which has known vulnerabil")
 
 
 def test_floors_are_those_of_the_project() -> None:
@@ -78,14 +88,14 @@ def test_every_codec_that_dicom_is_read_with_is_looked_for() -> None:
 def test_old_version_and_missing_codec_are_found(tmp_path: Path) -> None:
     old_package(tmp_path, "pydicom", "2.4.4")
     old_package(tmp_path, "torch", "2.9.1")
-    (tmp_path / "jpeg_ls.py").write_text("raise ImportError('libcharls.so.2 is missing')\n")
+    (tmp_path / "gdcm.py").write_text("raise ImportError('libgdcm.so.3 is missing')\n")
     done = doctor("--spill", str(tmp_path), PYTHONPATH=str(tmp_path))
     assert done.returncode == 3, done.stderr
     found = done.stdout.splitlines()
     assert "pydicom 2.4.4 has known vulnerabilities; install 3.0.2 or newer" in found[0]
     assert "torch 2.9.1 has known vulnerabilities; install 2.10 or newer" in found[1]
-    assert "The codec of JPEG-LS in DICOM cannot be loaded (libcharls.so.2 is missing)" in found[2]
-    assert "install pyjpegls" in found[2]
+    assert "The codec of lossless JPEG in DICOM cannot be loaded (libgdcm.so.3 is mis" in found[2]
+    assert "install python-gdcm" in found[2]
     assert found[-1] == f"{len(found) - 1} findings."
     assert done.stderr.endswith("doctor: exit code 3\n")
 
@@ -155,6 +165,9 @@ class Overwriting(BaseHTTPRequestHandler):
         self._answer(200 if is_bucket or self.path in self.objects else 404, b"", self.path)
 
     def do_GET(self) -> None:
+        if "list-type=2" in self.path:
+            self._answer(200, b"<ListBucketResult><Name>bucket</Name></ListBucketResult>")
+            return
         self._answer(200 if self.path in self.objects else 404, self.objects.get(self.path, b""))
 
     def _answer(self, code: int, body: bytes, path: str | None = None) -> None:
