@@ -30,11 +30,13 @@ class RayCluster:
         address: Of the cluster.
         jobs: URL of its job server.
         environment: What a driver needs besides, to reach the tests' object store.
+        folder: Of its sessions, logs and spilled objects.
     """
 
     address: str
     jobs: str
     environment: dict[str, str]
+    folder: Path
 
     @property
     def driver_environment(self) -> dict[str, str]:
@@ -130,7 +132,7 @@ def running_cluster(
         url = f"http://127.0.0.1:{dashboard}"
         _wait_until_it_answers(process, f"{url}/api/version", log)
         _wait_until_it_says(process, "Ray runtime started", log)
-        yield RayCluster(f"127.0.0.1:{port}", url, variables)
+        yield RayCluster(f"127.0.0.1:{port}", url, variables, Path(folder))
     finally:
         kill_with_descendants(process.pid)  # on SIGTERM it waits half a minute for its node
         process.wait()
