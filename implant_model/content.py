@@ -51,7 +51,25 @@ _FORMATS: Final = (
     (0, b"Rar!\x1a\x07", Content.OTHER_ARCHIVE),
     (0, b"\x04\x22\x4d\x18", Content.OTHER_ARCHIVE),  # lz4
     (0, b"LZIP\x01", Content.OTHER_ARCHIVE),
+    (0, b"\x02\x21\x4c\x18", Content.OTHER_ARCHIVE),  # lz4, the older form
     (0, b"\x1f\x9d", Content.OTHER_ARCHIVE),  # compress
+    (0, b"\x1f\xa0", Content.OTHER_ARCHIVE),  # compress -H
+    (0, b"\x89LZO\x00\r\n\x1a\n", Content.OTHER_ARCHIVE),
+    (0, b"\xff\x06\x00\x00sNaPpY", Content.OTHER_ARCHIVE),
+    (0, b"070701", Content.OTHER_ARCHIVE),  # cpio
+    (0, b"070702", Content.OTHER_ARCHIVE),
+    (0, b"070707", Content.OTHER_ARCHIVE),
+    (0, b"!<arch>\n", Content.OTHER_ARCHIVE),  # ar, deb
+    (0, b"!<thin>\n", Content.OTHER_ARCHIVE),
+    (0, b"MSCF\x00\x00\x00\x00", Content.OTHER_ARCHIVE),  # cab
+    (0, b"MSWIM\x00\x00\x00", Content.OTHER_ARCHIVE),
+    (0, b"xar!", Content.OTHER_ARCHIVE),
+    (0, b"\xed\xab\xee\xdb", Content.OTHER_ARCHIVE),  # rpm
+    (0, b"hsqs", Content.OTHER_ARCHIVE),  # squashfs
+    (7, b"**ACE**", Content.OTHER_ARCHIVE),
+    (20, b"\xdc\xa7\xc4\xfd", Content.OTHER_ARCHIVE),  # zoo
+    (0, b"SIT!", Content.OTHER_ARCHIVE),
+    (0, b"StuffIt (c)1997-", Content.OTHER_ARCHIVE),
     (0, PNG_MAGIC, Content.PNG),
     (0, JPEG_MAGIC, Content.JPEG),
     (0, b"II*\x00", Content.OTHER_IMAGE),  # TIFF
@@ -73,6 +91,10 @@ _FORMATS: Final = (
     (0, b"\x08\x00\x05\x00", Content.DICOM),  # dataset that opens with its character set
     (0, b"\x08\x00\x08\x00", Content.DICOM),  # ... or with its image type
 )
+_LZH: Final = re.compile(rb".{2}-l[hz][0-9dsx]-", re.DOTALL)
+_LZMA: Final = re.compile(rb"\x5d\x00\x00..(\xff{8}|.{5}\x00{3})\x00", re.DOTALL)
+"""The usual properties, a dictionary of 64 KiB and more, a size below 2^40 or none; the first byte
+of the range coder is 0."""
 _BZIP2: Final = re.compile(rb"BZh[1-9](\x31\x41\x59\x26\x53\x59|\x17\x72\x45\x38\x50\x90)")
 _ZSTD_SKIPPABLE: Final = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")
 _BMP_HEADER_SIZES: Final = (12, 40, 52, 56, 64, 108, 124)
@@ -86,7 +108,7 @@ def content_of(head: bytes) -> Content:
     """
     if head[128:132] == b"DICM":
         return Content.DICOM
-    if _BZIP2.match(head):
+    if _BZIP2.match(head) or _LZMA.match(head) or _LZH.match(head) or _is_old_archive(head):
         return Content.OTHER_ARCHIVE
     if _ZSTD_SKIPPABLE.match(head):
         return Content.ZSTD
@@ -94,6 +116,18 @@ def content_of(head: bytes) -> Content:
         return Content.OTHER_IMAGE
     found = (kind for place, magic, kind in _FORMATS if head.startswith(magic, place))
     return next(found, Content.UNKNOWN)
+
+
+def _is_old_archive(head: bytes) -> bool:
+    """Two bytes alone would match anything: the header of ARJ or of a binary cpio must fit."""
+    if head[:2] == b"\x60\xea":  # header's size; its first part's size
+        return 30 <= int.from_bytes(head[2:4], "little") <= 2600 and 30 <= head[4] <= 64
+    for order, magic in (("little", b"\xc7\x71"), ("big", b"\x71\xc7")):
+        if head[:2] == magic and len(head) >= 26:
+            name_bytes = int.from_bytes(head[20:22], order)  # type: ignore[arg-type]
+            name = head[26 : 26 + name_bytes]
+            return 1 < name_bytes <= 256 and name.find(b"\0") == min(name_bytes, len(name)) - 1
+    return False
 
 
 def _is_bmp(head: bytes) -> bool:

@@ -12,6 +12,7 @@ what is wrong with a member is its `reason`, what is wrong with the archive an `
 the last member that could be read.
 """
 
+import re
 from collections.abc import Iterator
 
 from implant_model.archives.expand import expanded_source
@@ -25,10 +26,18 @@ from implant_model.archives.members import (
 )
 from implant_model.archives.streams import Allocate, ByteSource, BytesReader, RandomReader
 from implant_model.archives.tar import cut_reason, read_tar
-from implant_model.archives.zip import ends_as_zip, read_zip
+from implant_model.archives.zip import read_zip
+from implant_model.archives.zip_directory import ends_as_zip
 from implant_model.content import Content
 from implant_model.errors import ArchiveError, ArchiveReason, Reason
 from implant_model.limits import Limits
+
+_PART = re.compile(
+    r"\.(tar|tgz|tbz2?|txz|tzst|zip|7z|rar|gz|zst|bz2|xz)\.?((?!gz|xz|lz|br|bz)[a-z]{2}|a[a-z]{2}|\d{2,4})$"
+    r"|\.z\d{2,3}$|\.r\d{2,3}$|\.part\d+\.rar$",
+    re.IGNORECASE,
+)
+"""Names that split, zip, 7z and rar give to parts: x.tar.ab, x.zip.002, x.z01, x.r00, ..."""
 
 __all__ = ["Allocate", "BytesReader", "Member", "RandomReader", "is_clutter", "read_members"]
 
@@ -76,6 +85,8 @@ def _members(
             yield from _expanded(expanded, name, limits)
         elif content is Content.OTHER_ARCHIVE:
             raise _unsupported("a compressed file or an archive")
+        elif content is Content.UNKNOWN and _PART.search(name):
+            raise _part_of_a_split()
         else:
             yield from _single(source, reader.size, name, limits)
     finally:
@@ -120,6 +131,14 @@ def _single(source: ByteSource, size: int | None, name: str, limits: Limits) -> 
         yield read_member(0, label, len(data), data)
     if source.failure is not None:
         raise source.failure
+
+
+def _part_of_a_split() -> ArchiveError:
+    return ArchiveError(
+        ArchiveReason.UNSUPPORTED,
+        "By its name the object is a part of a split archive, and its bytes are nothing that is "
+        "read: join the parts into one file first (cat PARTS > WHOLE; zip -s 0; 7z; unrar).",
+    )
 
 
 def _unsupported(what: str) -> ArchiveError:

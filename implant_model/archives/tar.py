@@ -15,6 +15,7 @@ from implant_model.archives.tar_header import (
     BLOCK_BYTES,
     BODILESS_KINDS,
     EXTENSION_KINDS,
+    METADATA_KINDS,
     NO_EXTENSION,
     NO_MEMBER_KINDS,
     Extension,
@@ -30,6 +31,7 @@ from implant_model.errors import ArchiveError, ArchiveReason, Reason
 from implant_model.limits import MIB, Limits
 
 END_BYTES = 2 * BLOCK_BYTES
+RECORD_BYTES = 20 * BLOCK_BYTES
 # tar fills its last record with zeros: 10 KiB as a rule, 1 MiB with the largest blocking factor in
 # use (2048). Longer runs are what a download leaves that reserved its file and then stopped.
 LONGEST_END_BYTES = END_BYTES + MIB
@@ -76,6 +78,10 @@ class _Tar:
             header = parse_header(block)
             if header is not None and header.kind in EXTENSION_KINDS:
                 extension = self._extension(header, extension)
+                continue
+            if header is not None and header.kind in METADATA_KINDS:
+                self._ended = False
+                self._source.skip(header.size + -header.size % BLOCK_BYTES)
                 continue
             if header is None and extension is not self._globals:
                 self._note("An extended header of the tar has no member after it")
@@ -185,8 +191,21 @@ class _Tar:
             if num_more < len(piece):
                 break
         self._ended = num_zeros >= END_BYTES
+        if self._ended:
+            self._pass_stale_blocks()
         if num_zeros > LONGEST_END_BYTES:
             self._note(f"The tar has {num_zeros} bytes of zeros where a member or the end belongs")
+
+    def _pass_stale_blocks(self) -> None:
+        """Pass over what an older content of the writer's buffer left in the very last record.
+
+        A tar is written in records, whose rest behind the end is meant to be zeros. A tar that was
+        put behind this one begins at a record's bound, and is no part of it. Where records are of
+        another size than the usual, what follows does not end at such a bound, or is longer.
+        """
+        rest = -self._source.position % RECORD_BYTES
+        if rest and len(self._source.peek(rest + 1)) == rest:
+            self._source.skip(rest)
 
     def _note(self, what: str) -> None:
         """Keep the first damage, to be raised at the end."""

@@ -11,12 +11,15 @@ BLOCK_BYTES = 512
 # Headers that say something of the member after them: GNU long name and link, pax, Solaris' pax.
 EXTENSION_KINDS = frozenset(b"LKxXg")
 DIRECTORY_KINDS = frozenset(b"5D")
-NO_MEMBER_KINDS = EXTENSION_KINDS | DIRECTORY_KINDS
+# Solaris' ACLs (A) and attributes (E), star's inode data (I), GNU's old long names (N) and volume
+# label (V): what their bodies hold is of no member.
+METADATA_KINDS = frozenset(b"AEINV")
+NO_MEMBER_KINDS = EXTENSION_KINDS | DIRECTORY_KINDS | METADATA_KINDS
 REGULAR_KINDS = frozenset(b"07\0")
 # Hard and symbolic link, devices, directory and FIFO have no body, whatever size they declare.
 BODILESS_KINDS = frozenset(b"123456")
-# ... and these are GNU's volume label, continued file, old long names: not files either.
-IRREGULAR_KINDS = BODILESS_KINDS | frozenset(b"VMN")
+# ... and this is the rest of a file that another volume begins.
+IRREGULAR_KINDS = BODILESS_KINDS | frozenset(b"M")
 
 _OCTAL = re.compile(rb" *([0-7]*)(?:[ \0]|$)")
 _PAX_RECORD = re.compile(rb"([0-9]{1,10}) ([^=]+)=")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from implant_model.archives.expand import expansion_budget
 from implant_model.archives.members import Member, decode_name
 from implant_model.archives.streams import ByteSource, RandomReader
-from implant_model.archives.zip_directory import END_BYTES, END_SIGNATURE, Directory, read_directory
+from implant_model.archives.zip_directory import NEAR_BYTES, Directory, read_directory
 from implant_model.archives.zip_entry import LOCAL_BYTES, Entry, entry_reason, read_entry
 from implant_model.archives.zip_salvage import read_local_entries
 from implant_model.errors import ArchiveError, ArchiveReason, Reason
@@ -18,16 +18,9 @@ from implant_model.limits import MIB, Limits
 
 # To read past this much costs less than a request: 10 ms at 100 MB/s.
 SKIP_BYTES = MIB
-# Entries that are this near follow each other: data descriptors and padding lie between them.
-NEAR_BYTES = 64 << 10
 # Local headers may have extra fields that the directory does not tell of.
 _SPARE_BYTES = 256
 _REQUEST_BYTES = 16 * MIB
-
-
-def ends_as_zip(reader: RandomReader) -> bool:
-    """Whether an object that begins as nothing known ends as a zip: its first bytes are damaged."""
-    return reader.read_at(max(0, reader.size - END_BYTES), END_BYTES).startswith(END_SIGNATURE)
 
 
 def read_zip(reader: RandomReader, source: ByteSource, limits: Limits) -> Iterator[Member]:

@@ -11,13 +11,20 @@ lets entries overlap; and its list of entries takes 500 bytes for each (measured
 import struct
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
 
 from implant_model.archives.streams import ByteSource, RandomReader
-from implant_model.archives.zip_entry import Entry, unicode_name, widen
+from implant_model.archives.zip_entry import (
+    LOCAL_BYTES,
+    LOCAL_SIGNATURE,
+    Entry,
+    unicode_name,
+    widen,
+)
 from implant_model.errors import ArchiveError, ArchiveReason
 from implant_model.limits import MIB
 
@@ -25,10 +32,14 @@ _RECORD = struct.Struct("<4sBB3H4x3I5H2I")
 _END = struct.Struct("<4s4H2IH")
 _END64_LOCATOR = struct.Struct("<4sIQI")
 _END64 = struct.Struct("<4sQ2H2I4Q")
-_RECORD_SIGNATURE, END_SIGNATURE = b"PK\x01\x02", b"PK\x05\x06"
+_RECORD_SIGNATURE, _END_SIGNATURE = b"PK\x01\x02", b"PK\x05\x06"
 _END64_SIGNATURE, _END64_LOCATOR_SIGNATURE = b"PK\x06\x06", b"PK\x06\x07"
-END_BYTES = _END.size
 _FULL_2, _FULL_4 = 0xFFFF, 0xFFFF_FFFF
+_WRAP = 1 << 32
+# A comment may hold the signature again and again.
+_MAX_END_RECORDS = 64
+# Entries that are this near follow each other: data descriptors and padding lie between them.
+NEAR_BYTES = 64 << 10
 
 # The end record, its longest comment, and the directory of some 10,000 entries.
 TAIL_BYTES = MIB
@@ -45,19 +56,21 @@ class Directory:
 
     Attributes:
         records: Its bytes.
-        shift: What is to be added to its offsets.
+        offsets_N: Where each entry's local header begins in the file.
         bounds_N: Where each entry has to end: where the next one or the directory begins.
         problem: What does not agree with it; None where all does.
     """
 
     records: bytes
-    shift: int
+    offsets_N: npt.NDArray[np.int64]
     bounds_N: npt.NDArray[np.int64]
     problem: str | None
 
     def entries(self) -> Iterator[Entry]:
         """Yield the entries in the directory's order."""
-        return _parse_records(self.records, self.shift)
+        records = _parse_records(self.records)
+        for entry, offset in zip(records, self.offsets_N, strict=True):
+            yield replace(entry, offset=int(offset))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +84,46 @@ class _End:
     is_zip64: bool
     has_rest: bool
     agrees: bool
+
+
+def ends_as_zip(reader: RandomReader) -> bool:
+    """Return whether an object that begins as nothing known ends as a zip.
+
+    Its first bytes are damaged, or those of a program that unpacks it. An end record may have a
+    comment of up to 64 KiB behind it, or bytes that are none; it counts if the directory is where
+    it says, or right before it.
+    """
+    tail_start = max(0, reader.size - _END.size - _FULL_2)
+    file = _Parts(reader, tail_start, reader.read_at(tail_start, reader.size - tail_start))
+    return any(_has_directory(file, tail_start + at) for at in _end_records(file.tail))
+
+
+def _end_records(tail: bytes) -> Iterator[int]:
+    """Yield the places of what may be an end record and its comment, the last one first."""
+    lowest = max(0, len(tail) - _END.size - _FULL_2)
+    at = tail.rfind(_END_SIGNATURE, lowest)
+    while at >= 0:
+        if len(tail) - at - _END.size >= 0:
+            comment_bytes = _END.unpack_from(tail, at)[-1]
+            if len(tail) - at - _END.size >= comment_bytes:
+                yield at
+        at = tail.rfind(_END_SIGNATURE, lowest, at + 3)
+
+
+def _has_directory(file: "_Parts", start: int) -> bool:
+    """Return whether an end record's directory begins where it says, or where it must."""
+    *_, num_bytes, offset, _ = _END.unpack(file.read(start, _END.size))
+    try:
+        wide = _end64(file, start)
+    except ArchiveError:  # it is of several files
+        return False
+    if wide is not None:
+        start, (*_, num_bytes, offset) = wide
+    places = {offset, start - num_bytes} if num_bytes else set()
+    return any(
+        place >= 0 and file.read(place, len(_RECORD_SIGNATURE)) == _RECORD_SIGNATURE
+        for place in places
+    )
 
 
 def read_directory(reader: RandomReader, source: ByteSource) -> Directory | ArchiveReason:
@@ -101,7 +154,7 @@ def read_directory(reader: RandomReader, source: ByteSource) -> Directory | Arch
     start = _directory_start(file, end)
     records = file.read(start, end.num_bytes)
     try:
-        return _directory(records, start, start - end.offset, end)
+        return _directory(file, records, start, end)
     except ValueError:
         return ArchiveReason.CORRUPT
 
@@ -127,22 +180,23 @@ class _Parts:
 
 
 def _find_end(file: _Parts, file_bytes: int) -> _End | None:
-    """Look for the end record whose comment ends the file, else for the last that fits in it."""
-    tail, second_best = file.tail, None
-    lowest = max(0, len(tail) - _END.size - _FULL_2)
-    at = tail.rfind(END_SIGNATURE, lowest)
-    while at >= 0:
-        if len(tail) - at >= _END.size:
-            rest = tail[at + _END.size + _END.unpack_from(tail, at)[-1] :]
-            fits = len(tail) - at - _END.size >= _END.unpack_from(tail, at)[-1]
-            if fits and not rest.strip(b"\0"):
-                return _end(file, file_bytes - len(tail) + at, has_rest=False)
-            if fits and second_best is None:
-                second_best = at
-        at = tail.rfind(END_SIGNATURE, lowest, at + 3)
-    if second_best is None:
+    """Look for the end record whose comment ends the file, else for the last that fits in it.
+
+    One whose directory is there comes before one that has none, as in a comment.
+    """
+    tail = file.tail
+    candidates = sorted(
+        (
+            not _has_directory(file, file_bytes - len(tail) + at),
+            bool(tail[at + _END.size + _END.unpack_from(tail, at)[-1] :].strip(b"\0")),
+            -at,
+        )
+        for at in islice(_end_records(tail), _MAX_END_RECORDS)
+    )
+    if not candidates:
         return None
-    return _end(file, file_bytes - len(tail) + second_best, has_rest=True)
+    _, has_rest, at = candidates[0]
+    return _end(file, file_bytes - len(tail) - at, has_rest)
 
 
 def _end(file: _Parts, start: int, has_rest: bool) -> _End:
@@ -204,16 +258,44 @@ def _directory_start(file: _Parts, end: _End) -> int:
     return max(0, end.start - end.num_bytes)
 
 
-def _directory(records: bytes, start: int, shift: int, end: _End) -> Directory:
+def _directory(file: _Parts, records: bytes, start: int, end: _End) -> Directory:
     """Parse all records once; raise ValueError where one is damaged."""
+    shift = start - end.offset
+    if shift and shift % _WRAP == 0 and not end.is_zip64:
+        shift, found = 0, _unwrapped(file, records, start)
+    else:
+        found = (entry.offset + shift for entry in _parse_records(records))
     # 8 bytes an entry; an offset behind the directory is as wrong as one at its start.
-    offsets = array(
-        "q", (max(-1, min(entry.offset, start)) for entry in _parse_records(records, shift))
-    )
+    offsets = array("q", (max(-1, min(offset, start)) for offset in found))
     if len(records) != end.num_bytes or min(offsets, default=0) < 0:
         raise ValueError("the directory is cut, or its offsets lie before the file")
     problem = _problem(len(offsets), min(offsets, default=start), shift, end)
-    return Directory(records, shift, _bounds(offsets, start), problem)
+    offsets_N = np.frombuffer(offsets, dtype=np.int64)
+    return Directory(records, offsets_N, _bounds(offsets_N, start), problem)
+
+
+def _unwrapped(file: _Parts, records: bytes, start: int) -> Iterator[int]:
+    """Yield where the entries of a zip over 4 GiB without zip64 are.
+
+    Their offsets and sizes are modulo 2**32 (macOS writes them so), in the order of the file. Each
+    is taken to be the next place behind the entry before it; where that would leave a gap, the
+    local headers at this place and at those 2**32 bytes on are asked.
+    """
+    behind = 0
+    for entry in _parse_records(records):
+        least = entry.offset + max(0, behind - entry.offset + _WRAP - 1) // _WRAP * _WRAP
+        offset = least
+        if least - behind > NEAR_BYTES:
+            places = range(least, start, _WRAP)
+            held = (place for place in places if _is_local_header(file, place, entry.raw_name))
+            offset = next(held, least)
+        yield offset
+        behind = offset + LOCAL_BYTES + len(entry.raw_name) + entry.stored_bytes
+
+
+def _is_local_header(file: _Parts, offset: int, name: bytes) -> bool:
+    header = file.read(offset, LOCAL_BYTES + len(name))
+    return header.startswith(LOCAL_SIGNATURE) and header[LOCAL_BYTES:] == name
 
 
 def _problem(num_entries: int, first_offset: int, shift: int, end: _End) -> str | None:
@@ -227,16 +309,15 @@ def _problem(num_entries: int, first_offset: int, shift: int, end: _End) -> str 
     return "bytes follow its end" if end.has_rest else None
 
 
-def _bounds(offsets: "array[int]", start: int) -> npt.NDArray[np.int64]:
+def _bounds(offsets_N: npt.NDArray[np.int64], start: int) -> npt.NDArray[np.int64]:
     """Return the next larger or equal offset for each one; of equal ones the last has room."""
-    offsets_N = np.array(offsets, dtype=np.int64)
     order_N = np.argsort(offsets_N, kind="stable")
     bounds_N = np.empty_like(offsets_N)
     bounds_N[order_N] = np.append(offsets_N[order_N][1:], start)[: len(offsets_N)]
     return bounds_N
 
 
-def _parse_records(records: bytes, shift: int) -> Iterator[Entry]:
+def _parse_records(records: bytes) -> Iterator[Entry]:
     at = 0
     while at < len(records):
         if len(records) - at < _RECORD.size or not records.startswith(_RECORD_SIGNATURE, at):
@@ -249,6 +330,6 @@ def _parse_records(records: bytes, shift: int) -> Iterator[Entry]:
         at += name_bytes + extra_bytes + comment_bytes
         size, stored_bytes, offset = widen(extra, size, stored_bytes, offset)
         yield Entry(unicode_name(extra, name), name, flags, method, crc, stored_bytes, size,
-                    offset + shift, system, attributes)  # fmt: skip
+                    offset, system, attributes)  # fmt: skip
     if at > len(records):
         raise ValueError("the last record is cut")

@@ -22,6 +22,7 @@ SIZES_FOLLOW = 1 << 3  # flag: CRC and sizes stand behind the content
 _LOCAL = struct.Struct("<4s2x2H4x3I2H")
 _FULL_4 = 0xFFFF_FFFF
 _DOS_FOLDER = 0x10
+_FILES = frozenset({0, stat.S_IFREG, stat.S_IFDIR})
 _DOS_SYSTEMS, _UNIX_SYSTEMS = frozenset({0, 10, 11, 14}), frozenset({3, 19})
 
 
@@ -75,8 +76,12 @@ class Entry:
 
     @property
     def is_regular(self) -> bool:
-        """Return whether this is a file, no link or device."""
-        return stat.S_IFMT(self._mode) in (0, stat.S_IFREG, stat.S_IFDIR)
+        """Return whether this is a file, no link; what has content is no pipe, socket or device.
+
+        Info-ZIP gives the mode of a FIFO to what it read from its standard input.
+        """
+        kind = stat.S_IFMT(self._mode)
+        return kind != stat.S_IFLNK and (kind in _FILES or self.size > 0)
 
     @property
     def _mode(self) -> int:

@@ -18,12 +18,14 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from implant_model.decode.frames import PixelFormat
 from implant_model.decode.markers import (
+    END,
     J2kFrame,
     JpegFrame,
     has_own_size,
     j2k_frame,
     jpeg_frame,
 )
+from implant_model.decode.raster import ended_jpeg
 from implant_model.errors import MemberError, Reason
 
 LARGEST_TILE_COUNT = 65535  # Isot of T.800 A.4.2 is 16 bits
@@ -42,10 +44,15 @@ def compressed(stream: bytes, fmt: PixelFormat, size_px: int | None) -> np.ndarr
         MemberError: corrupt, truncated, or unsupported_encoding.
     """
     if stream.startswith(b"\xff\xd8"):
+        frame = jpeg_frame(stream)
+        if not frame.whole and frame.bits == 8:
+            stream = ended_jpeg(stream, frame)
         return _read_jpeg(stream, jpeg_frame(stream), fmt, size_px)
     if stream.startswith(b"\xff\x4f\xff\x51") or stream[4:8] == b"jP  ":
-        frame = j2k_frame(stream)
-        return _read_j2k(stream, frame, fmt, size_px)
+        main = j2k_frame(stream)
+        # A pad byte behind the end would be part of a last tile that says no length (Psot 0).
+        end = stream.rfind(END, max(main.start, len(stream) - 64)) if main.whole else -1
+        return _read_j2k(stream[: end + 2] if end >= 0 else stream, main, fmt, size_px)
     raise MemberError(Reason.UNSUPPORTED_ENCODING, "The frame is no JPEG, JPEG-LS or JPEG 2000.")
 
 

@@ -17,6 +17,7 @@ from implant_model.limits import Limits
 MODALITY_LUT, VOI_LUT = 0x00283000, 0x00283010
 LUT_DESCRIPTOR, LUT_DATA = 0x00283002, 0x00283006
 LARGEST_ASPECT = 4.0
+SPACINGS = (0x00280030, 0x00181164, 0x00280034)
 
 
 def display_of(attributes: Attributes, fmt: PixelFormat, *, windowed: bool = True) -> Display:
@@ -114,11 +115,15 @@ def palette_grey(stored: np.ndarray, attributes: Attributes) -> Pixels:
 
 
 def pixel_aspect(attributes: Attributes) -> float | None:
-    """Height over width of a pixel (0028,0034); None where pixels are square or it is senseless."""
-    values = attributes.decimals(0x00280034)
-    if len(values) != 2 or not values[0] or not values[1]:
-        return None
-    ratio = values[0] / values[1]
-    if not math.isfinite(ratio) or not 1 / LARGEST_ASPECT <= ratio <= LARGEST_ASPECT:
-        return None
-    return None if abs(ratio - 1) < 0.01 else ratio
+    """Height over width of a pixel; None where pixels are square or no attribute makes sense.
+
+    Pixel Spacing and Imager Pixel Spacing (rows' distance first) come before Pixel Aspect Ratio,
+    which a file may have only where it has no spacing (PS3.3 C.7.6.3.1.7).
+    """
+    for tag in SPACINGS:
+        values = attributes.decimals(tag)
+        if len(values) == 2 and values[0] and values[1]:
+            ratio = values[0] / values[1]
+            if math.isfinite(ratio) and 1 / LARGEST_ASPECT <= ratio <= LARGEST_ASPECT:
+                return None if abs(ratio - 1) < 0.01 else ratio
+    return None

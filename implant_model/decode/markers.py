@@ -12,6 +12,7 @@ from implant_model.errors import MemberError, Reason
 
 # Start-of-frame markers: T.81 table B.1 (C4, C8 and CC are not frames) and T.87's F7.
 FRAME_MARKERS = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
+END = b"\xff\xd9"  # of an image or a codestream
 LONE_MARKERS = frozenset({0x01, *range(0xD0, 0xD8)})  # markers without a length
 
 
@@ -134,6 +135,13 @@ def jpeg_frame(data: bytes) -> JpegFrame:
                 raise MemberError(Reason.CORRUPT, "The JPEG holds a scan before any frame header.")
             return JpegFrame(*frame, adobe, data.rfind(b"\xff\xd9") >= end)
     raise MemberError(Reason.TRUNCATED, "The JPEG ends before its first scan.")
+
+
+def holds_one_scan(data: bytes) -> bool:
+    """Return whether the first scan of a JPEG has all components, and no other follows."""
+    marker, start, end = _jpeg_segments(data)[-1]
+    is_whole = marker == 0xDA and data[start] == jpeg_frame(data).components
+    return is_whole and data.find(b"\xff\xda", end) < 0
 
 
 def has_own_size(data: bytes) -> bool:

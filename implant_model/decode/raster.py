@@ -22,11 +22,21 @@ from PIL.PngImagePlugin import PngImageFile
 
 from implant_model.content import JPEG_MAGIC, PNG_MAGIC
 from implant_model.decode.decoded import Header, Pixels
-from implant_model.decode.markers import JpegFrame, PngFrame, jpeg_frame, png_chunks, png_frame
+from implant_model.decode.markers import (
+    END,
+    JpegFrame,
+    PngFrame,
+    holds_one_scan,
+    jpeg_frame,
+    png_chunks,
+    png_frame,
+)
 from implant_model.errors import MemberError, Reason
 from implant_model.limits import MIB, Limits
 
 EXIF_ORIENTATION = 0x0112
+SEQUENTIAL = frozenset({0xC0, 0xC1})
+_MADE_UP = (b"", b"\x55" * 64, b"\xaa" * 64)
 JPEG_PROCESSES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})  # what libjpeg-turbo decodes, 8 bit
 
 
@@ -54,7 +64,9 @@ class RasterSource:
             frame = self._frame()
         except MemberError:
             return Header()
-        return Header(rows=frame.rows, columns=frame.columns)
+        # A PNG may state sides that no picture and no column of the tables can have.
+        rows, columns = (side if side < 2**31 else None for side in (frame.rows, frame.columns))
+        return Header(rows=rows, columns=columns)
 
     def _frame(self) -> PngFrame | JpegFrame:
         return png_frame(self.data) if self.data.startswith(PNG_MAGIC) else jpeg_frame(self.data)
@@ -105,10 +117,27 @@ def _read_png(data: bytes, frame: PngFrame) -> Pixels:
 def _read_jpeg(data: bytes, frame: JpegFrame, size_px: int | None) -> Pixels:
     if frame.process not in JPEG_PROCESSES or frame.bits != 8:
         raise MemberError(Reason.UNSUPPORTED_ENCODING, "JPEG: 8-bit DCT processes are read.")
-    if not frame.whole:
-        raise MemberError(Reason.TRUNCATED, "The JPEG ends before its end-of-image marker.")
-    image = _load(data, JpegImageFile, size_px)
+    image = _load(data if frame.whole else ended_jpeg(data, frame), JpegImageFile, size_px)
     return _turned(grey_of_image(image), _orientation(image))
+
+
+def ended_jpeg(data: bytes, frame: JpegFrame) -> bytes:
+    """Return a JPEG that lacks nothing but its end marker, with one.
+
+    A decoder makes up what is missing of a scan. So the scan is whole if whatever stands behind it
+    gives the same picture; one of several scans may lack a whole one without a trace.
+
+    Raises:
+        MemberError: truncated.
+    """
+    if data.endswith(bytes(3)):  # a download that reserved its file, and stopped
+        data = data.rstrip(b"\0")
+    data = data.rstrip(b"\xff")  # half of the marker, or filling before it
+    if frame.process in SEQUENTIAL and holds_one_scan(data):
+        pictures = [np.asarray(_load(data + more + END, JpegImageFile)) for more in _MADE_UP]
+        if all(np.array_equal(pictures[0], picture) for picture in pictures[1:]):
+            return data + END
+    raise MemberError(Reason.TRUNCATED, "The JPEG ends before its end-of-image marker.")
 
 
 def _load(data: bytes, reader: type[ImageFile], size_px: int | None = None) -> ImageFile:

@@ -10,7 +10,9 @@ other pixels, and is in the table `archives`, so that one may find what an older
 `tests/decode/test_golden.py` fails on changed pixels until it is raised. Its steps:
 
 1. Everything up to version 0.1.0, which did not record it; pixels changed within it.
-2. The first that is recorded: 12-bit JPEG is decoded.
+2. The first that is recorded. 12-bit JPEG, padded JPEG 2000 and JPEG without an end marker are
+   decoded, pixels that are not square by their spacing stretched; archives are read as
+   docs/inputs.md has it.
 """
 FIRST_DECODE_VERSION: Final = 1
 """Of rows and packages from before it was recorded."""

@@ -78,6 +78,8 @@ def read_archive(
                         units.begin(*find_unit(archive, recipe, units.members))
     except ArchiveError as error:
         reason, message = error.reason, str(error)
+        if reason is ArchiveReason.ENCRYPTED:  # nothing of it was read
+            units = _Units(position, archive, recipe)
     except StorageError as error:
         reason, message = error.reason, str(error)
         units = _Units(position, archive, recipe)

@@ -348,9 +348,13 @@ def test_stored_content_of_unknown_size_ends_the_salvage() -> None:
 
 def test_links_and_devices_get_a_row() -> None:
     kinds = [0o120777, 0o010644, 0o020644, 0o060644, 0o140755]
-    entries = [RawEntry(b"%d" % kind, attributes=kind << 16) for kind in kinds]
+    entries = [RawEntry(b"%d" % kind, b"", attributes=kind << 16) for kind in kinds]
     reading = read(raw_zip(*entries, RawEntry(b"file", attributes=0o100644 << 16)))
     assert [reason for _, reason in reading.rows] == ["not_regular"] * 5 + [None]
+    # What has content was read from a pipe (`... | zip x.zip -`) and is a file; a link never is.
+    entries = [RawEntry(b"%d" % kind, attributes=kind << 16) for kind in kinds]
+    reasons = [reason for _, reason in read(raw_zip(*entries)).rows]
+    assert reasons == ["not_regular", None, None, None, None]
     # The same bits mean nothing in attributes of another system.
     assert read(raw_zip(RawEntry(attributes=0o120777 << 16, system=0))).rows == [("x.dcm", None)]
 

@@ -22,7 +22,7 @@ from jobs.tables.receipts import (
 )
 from jobs.tables.records import PlannedArchive
 from jobs.tables.schema import PREDICTIONS, unit_id
-from tests.support.archive_samples import tar_of
+from tests.support.archive_samples import pkware_encrypted, raw_zip, tar_of
 from tests.support.pictures import noise_png
 
 SIZE_PX = 64
@@ -99,6 +99,24 @@ def test_cut_archive_is_salvaged_with_every_member_it_names(
     assert isinstance(end, End)
     assert (end.status, end.reason, end.members) == ("salvaged", "truncated", 3)
     assert rows["reason"].to_pylist() == [None, None, "truncated"]
+
+
+def test_archive_of_which_nothing_can_be_read_has_failed(
+    tmp_path: Path, decoder: DecodeProcess
+) -> None:
+    """All encrypted, a part of a split archive, or a kind that is not read: no rows, and failed."""
+    contents = {
+        "all.zip": raw_zip(*(pkware_encrypted(b"%d.dcm" % n, b"x", b"key") for n in range(3))),
+        "x.tar.ab": b"\x93 the middle of something" * 100,
+        "a.cpio": b"070701" + b"0" * 200,
+    }
+    for name, reason in zip(contents, ("encrypted", "unsupported", "unsupported"), strict=True):
+        (tmp_path / name).write_bytes(contents[name])
+        archive = PlannedArchive(name, storage.stat(storage.normalise(str(tmp_path / name))))
+        ((pieces, rows, _),) = read([(0, archive)], recipe(tmp_path), decoder)
+        (end,) = pieces
+        assert isinstance(end, End)
+        assert (end.status, end.reason, end.members, rows.num_rows) == ("failed", reason, 0, 0)
 
 
 def test_replaced_archive_leaves_no_rows(tmp_path: Path, decoder: DecodeProcess) -> None:
