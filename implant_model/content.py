@@ -20,6 +20,7 @@ class Content(StrEnum):
     DICOM = "DICOM"
     PNG = "PNG"
     JPEG = "JPEG"
+    PGM = "PGM"
     OTHER_IMAGE = "an image of another kind"
     UNKNOWN = "unknown"
 
@@ -35,7 +36,9 @@ class Content(StrEnum):
 
 
 _ARCHIVES: Final = frozenset({"tar", "zip", "gzip", "zstd", Content.OTHER_ARCHIVE})
-_IMAGES: Final = frozenset({Content.DICOM, Content.PNG, Content.JPEG, Content.OTHER_IMAGE})
+_IMAGES: Final = frozenset(
+    {Content.DICOM, Content.PNG, Content.JPEG, Content.PGM, Content.OTHER_IMAGE}
+)
 
 PNG_MAGIC: Final = b"\x89PNG\r\n\x1a\n"
 JPEG_MAGIC: Final = b"\xff\xd8\xff"
@@ -91,6 +94,10 @@ _FORMATS: Final = (
     (0, b"\x08\x00\x05\x00", Content.DICOM),  # dataset that opens with its character set
     (0, b"\x08\x00\x08\x00", Content.DICOM),  # ... or with its image type
 )
+PGM_START: Final = re.compile(rb"P[25](?=\s)(?:\s+|#[^\n\r]*[\n\r])+(\d{1,10})(?=\s)")
+"""Of a grey map in text or binary, as old film scanners write it, up to its width."""
+_OTHER_MAPS: Final = re.compile(rb"P[13467f]\s+(#|\d{1,10}\s)|P7\nWIDTH ")
+_ICO: Final = re.compile(rb"\0\0[\x01\x02]\0[\x01-\x40]\0", re.DOTALL)
 _LZH: Final = re.compile(rb".{2}-l[hz][0-9dsx]-", re.DOTALL)
 _LZMA: Final = re.compile(rb"\x5d\x00\x00..(\xff{8}|.{5}\x00{3})\x00", re.DOTALL)
 """The usual properties, a dictionary of 64 KiB and more, a size below 2^40 or none; the first byte
@@ -112,7 +119,9 @@ def content_of(head: bytes) -> Content:
         return Content.OTHER_ARCHIVE
     if _ZSTD_SKIPPABLE.match(head):
         return Content.ZSTD
-    if _is_bmp(head):
+    if PGM_START.match(head):
+        return Content.PGM
+    if _is_bmp(head) or _is_tga(head) or _OTHER_MAPS.match(head) or _ICO.match(head):
         return Content.OTHER_IMAGE
     found = (kind for place, magic, kind in _FORMATS if head.startswith(magic, place))
     return next(found, Content.UNKNOWN)
@@ -128,6 +137,16 @@ def _is_old_archive(head: bytes) -> bool:
             name = head[26 : 26 + name_bytes]
             return 1 < name_bytes <= 256 and name.find(b"\0") == min(name_bytes, len(name)) - 1
     return False
+
+
+def _is_tga(head: bytes) -> bool:
+    """Return whether the 18 bytes of a header fit: TGA has no first bytes of its own."""
+    if len(head) < 18 or head[1] > 1 or head[2] not in (1, 2, 3, 9, 10, 11):
+        return False
+    maps = (head[1] == 1) == (head[2] in (1, 9)) and (head[1] == 1 or not any(head[3:8]))
+    sides = int.from_bytes(head[12:14], "little") and int.from_bytes(head[14:16], "little")
+    depths = {1: (8,), 2: (15, 16, 24, 32), 3: (8, 16)}[head[2] & 7]
+    return bool(maps and sides and head[16] in depths and not head[17] & 0xC0)
 
 
 def _is_bmp(head: bytes) -> bool:

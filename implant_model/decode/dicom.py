@@ -14,7 +14,7 @@ import numpy as np
 from implant_model.decode.attributes import Attributes, header_of
 from implant_model.decode.codecs import compressed
 from implant_model.decode.decoded import Header, Pixels
-from implant_model.decode.dicom_display import display_of, palette_grey, pixel_aspect
+from implant_model.decode.dicom_display import display_of, palette_grey, pixel_aspect, shutter_of
 from implant_model.decode.display import shrink_to_16_bits, to_grey
 from implant_model.decode.elements import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, read_file
 from implant_model.decode.frames import (
@@ -97,7 +97,11 @@ class DicomSource:
         fmt = _pixel_format(self._attributes)
         self._check_format(fmt)
         stored = self._stored(fmt, size_px)
-        return _square_pixels(self._grey(stored, fmt), self._attributes)
+        grey = self._grey(stored, fmt)
+        shutter = shutter_of(self._attributes, fmt.rows, fmt.columns)
+        if shutter is not None:
+            grey = shutter.opened(grey, (fmt.rows, fmt.columns))
+        return _square_pixels(grey, self._attributes)
 
     def _check_kind(self) -> None:
         """Refuse what is no radiograph, or ends before its pixel data."""

@@ -4,15 +4,18 @@ Bounded walks over chunk and marker lengths; no pixel is touched. Sources: PNG (
 chunk layout, ITU-T T.81 annex B, ITU-T T.87 annex C, ITU-T T.800 annex A.
 """
 
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from implant_model.content import PGM_START
 from implant_model.errors import MemberError, Reason
 
 # Start-of-frame markers: T.81 table B.1 (C4, C8 and CC are not frames) and T.87's F7.
 FRAME_MARKERS = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
 END = b"\xff\xd9"  # of an image or a codestream
+_PGM = re.compile(PGM_START.pattern + rb"(?:\s+|#[^\n\r]*[\n\r])+(\d{1,10})(?=\s)")
 LONE_MARKERS = frozenset({0x01, *range(0xD0, 0xD8)})  # markers without a length
 
 
@@ -33,6 +36,19 @@ class PngFrame:
     bits: int
     animated: bool
     whole: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PgmFrame:
+    """The header of a PGM.
+
+    Attributes:
+        rows: Height in pixels.
+        columns: Width in pixels.
+    """
+
+    rows: int
+    columns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +129,18 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         length, kind = struct.unpack_from(">I4s", data, position)
         yield kind, position, position + 12 + length
         position += 12 + length
+
+
+def pgm_frame(data: bytes) -> PgmFrame:
+    """Read the sides of a PGM.
+
+    Raises:
+        MemberError: truncated where its header is cut, or is of more than 4 KiB.
+    """
+    found = _PGM.match(data[:4096])
+    if found is None:
+        raise MemberError(Reason.TRUNCATED, "The PGM ends inside its header.")
+    return PgmFrame(rows=int(found[2]), columns=int(found[1]))
 
 
 def jpeg_frame(data: bytes) -> JpegFrame:

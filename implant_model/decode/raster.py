@@ -1,4 +1,4 @@
-"""PNG and JPEG files > display-ready grey.
+"""PNG, JPEG and PGM files > display-ready grey.
 
 Neither format can say that it holds a radiograph, so every picture is accepted. Sizes are read from
 the file's own header and checked before a decoder sees them; a file that ends early is `truncated`
@@ -19,15 +19,18 @@ from PIL import Image
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
+from PIL.PpmImagePlugin import PpmImageFile
 
-from implant_model.content import JPEG_MAGIC, PNG_MAGIC
+from implant_model.content import JPEG_MAGIC, PGM_START, PNG_MAGIC
 from implant_model.decode.decoded import Header, Pixels
 from implant_model.decode.markers import (
     END,
     JpegFrame,
+    PgmFrame,
     PngFrame,
     holds_one_scan,
     jpeg_frame,
+    pgm_frame,
     png_chunks,
     png_frame,
 )
@@ -41,13 +44,13 @@ JPEG_PROCESSES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})  # what libjpeg-turbo
 
 
 def looks_like_raster(data: bytes) -> bool:
-    """Return whether the bytes start as a PNG or a JPEG file does."""
-    return data.startswith((PNG_MAGIC, JPEG_MAGIC))
+    """Return whether the bytes start as a PNG, a JPEG or a PGM file does."""
+    return data.startswith((PNG_MAGIC, JPEG_MAGIC)) or PGM_START.match(data) is not None
 
 
 @dataclass(frozen=True)
 class RasterSource:
-    """A PNG or JPEG file.
+    """A PNG, JPEG or PGM file.
 
     Attributes:
         data: The file, whole.
@@ -68,8 +71,10 @@ class RasterSource:
         rows, columns = (side if side < 2**31 else None for side in (frame.rows, frame.columns))
         return Header(rows=rows, columns=columns)
 
-    def _frame(self) -> PngFrame | JpegFrame:
-        return png_frame(self.data) if self.data.startswith(PNG_MAGIC) else jpeg_frame(self.data)
+    def _frame(self) -> PngFrame | JpegFrame | PgmFrame:
+        if self.data.startswith(PNG_MAGIC):
+            return png_frame(self.data)
+        return jpeg_frame(self.data) if self.data.startswith(JPEG_MAGIC) else pgm_frame(self.data)
 
     def picture(self, size_px: int | None) -> Pixels:
         """Decode the file.
@@ -87,6 +92,8 @@ class RasterSource:
         check_size(frame.rows, frame.columns, self.limits)
         if isinstance(frame, PngFrame):
             return _read_png(self.data, frame)
+        if isinstance(frame, PgmFrame):
+            return _read_pgm(self.data)
         return _read_jpeg(self.data, frame, size_px)
 
 
@@ -112,6 +119,19 @@ def _read_png(data: bytes, frame: PngFrame) -> Pixels:
         # Pillow keeps 8 of 16 bits of colour; it has proven the file whole, so OpenCV may read it.
         return _turned(grey_of(_read_with_opencv(data)), _orientation(image))
     return _turned(grey_of_image(image), _orientation(image))
+
+
+def _read_pgm(data: bytes) -> Pixels:
+    try:
+        return grey_of_image(_load(data, PpmImageFile))
+    except MemberError as error:  # Pillow has several words for a text or a binary one that ends
+        reason = Reason.TRUNCATED if _ends_early(error) else Reason.CORRUPT
+        raise MemberError(reason, "The PGM cannot be decoded to its end.") from error
+
+
+def _ends_early(error: MemberError) -> bool:
+    words = str(error.__cause__).lower()
+    return any(word in words for word in ("truncated", "eof", "not enough", "buffer"))
 
 
 def _read_jpeg(data: bytes, frame: JpegFrame, size_px: int | None) -> Pixels:
