@@ -98,7 +98,7 @@ def _check_archives(tally: Tally, output: str, *, thorough: bool) -> None:
         row = rows.get(case.name, {})
         tally.equal(case.name, (row.get("status"), row.get("reason")), (case.status, case.reason))
         found = [reason for _, reason in sorted(reasons.get(case.name, []))]
-        tally.check(f"{case.name}, members", found == list(case.rows), found[:9])
+        tally.check(f"{case.name}, members", found == list(case.table_rows), found[:9])
     for name, row in rows.items():
         sums = row["members"], len(reasons.get(name, [])), sum(row[str(o)] for o in Outcome)
         tally.check(f"{name}, sums", len(set(sums)) == 1, sums)

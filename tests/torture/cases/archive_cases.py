@@ -1,4 +1,4 @@
-"""Classes 85 to 110: archives, as whole objects of their own."""
+"""Classes 85 to 116: archives, as whole objects of their own."""
 
 import bz2
 import gzip
@@ -53,6 +53,12 @@ def tar_body(count: int = 3) -> bytes:
 
 def picture_entry(seed: int = 0, name: bytes = b"a.png", **given: bytes) -> bytes:
     return entry(png(seed), name, **given)
+
+
+def stale_record() -> bytes:
+    """A tar of one record whose rest is what an older tar left there."""
+    whole = picture_entry() + END
+    return whole + (picture_entry(1) + END + bytes(10_240))[: -len(whole) % 10_240]
 
 
 def stored(seed: int = 0, name: bytes = b"a.png", **lies: Any) -> RawEntry:
@@ -278,6 +284,47 @@ CASES = (
         "archives in archives",
         lambda: tar_of([("a.zip", zip_of([("b.tar", tar())])), ("c.png", png())]),
         (NESTED, None),
+    ),
+    ArchiveCase(
+        113,
+        "zip behind a program",
+        lambda: b"MZ" + bytes(500) + zip_of(pictures(2)),
+        (None,) * 2,
+        CORRUPT,
+    ),
+    ArchiveCase(
+        113,
+        "zip with a damaged first byte and a comment",
+        lambda: b"X" + raw_zip(stored(0), stored(1), comment=b"from a PACS")[1:],
+        (Reason.CORRUPT, None),
+    ),
+    ArchiveCase(
+        113,
+        "zip with bytes behind it",
+        lambda: zip_of(pictures(2)) + b"a signature",
+        (None,) * 2,
+        CORRUPT,
+    ),
+    ArchiveCase(
+        114,
+        "more entries than 16 bits count",
+        lambda: raw_zip(*(RawEntry(b"%d" % n, b"") for n in range(3)), count=3),
+        (EMPTY,) * 3,
+    ),
+    ArchiveCase(115, "stale blocks in the last record", stale_record, (None,)),
+    ArchiveCase(
+        115,
+        "access list of Solaris",
+        lambda: header(b"a.png", 9, b"A") + padded(b"user:rwx,") + picture_entry() + END,
+        (None,),
+    ),
+    ArchiveCase(
+        115, "volume label", lambda: header(b"V", 0, b"V") + picture_entry() + END, (None,)
+    ),
+    ArchiveCase(116, "cpio", lambda: b"070701" + b"0" * 104 + png(), (), UNSUPPORTED),
+    ArchiveCase(116, "cab", lambda: b"MSCF\0\0\0\0" + bytes(60), (), UNSUPPORTED),
+    ArchiveCase(
+        116, "lzma alone", lambda: lzma.compress(png(), lzma.FORMAT_ALONE), (), UNSUPPORTED
     ),
     ArchiveCase(105, "no picture", lambda: tar_of([("a.txt", b"text")]), (NOT_AN_IMAGE,)),
     ArchiveCase(105, "1000 tiny members", lambda: tiny_members(1000), (NOT_AN_IMAGE,) * 1000),

@@ -61,7 +61,12 @@ class ArchiveCase:
         """What is expected of the archive."""
         if self.reason is None:
             return ArchiveStatus.COMPLETE
-        return ArchiveStatus.SALVAGED if self.rows else ArchiveStatus.FAILED
+        return ArchiveStatus.SALVAGED if self.table_rows else ArchiveStatus.FAILED
+
+    @property
+    def table_rows(self) -> tuple[Reason | None, ...]:
+        """What the job's table holds of its members: none of one that is encrypted throughout."""
+        return () if self.reason is ArchiveReason.ENCRYPTED else self.rows
 
     @property
     def name(self) -> str:

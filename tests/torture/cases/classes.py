@@ -1,6 +1,7 @@
-"""The 112 classes of bad input: what public corpora, defect lists and advisories hold.
+"""The 119 classes of bad input: what public corpora, defect lists and advisories hold.
 
-Classes 1 to 107 and 109 are files, see `catalogue`; 108 and 110 to 112 are situations of a store.
+Classes 1 to 107, 109 and 113 to 119 are files, see `catalogue`; 108 and 110 to 112 are situations
+of a store.
 """
 
 _FILES = """
@@ -112,6 +113,13 @@ _FILES = """
 106 very large member
 107 clutter
 109 one picture twice
+113 ends of a zip that are not its own
+114 zip over 4 GiB without zip64
+115 stale blocks and metadata of a tar
+116 part of a split archive, archive of another kind
+117 pad bytes and missing end markers
+118 spacing, shutter
+119 film scanners' maps
 """
 _SITUATIONS = """
 108 archive replaced while it is read

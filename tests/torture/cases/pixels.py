@@ -243,6 +243,36 @@ CASES = (
         lambda: compressed("1.2.840.10008.1.2.4.81", jpeg_ls_frame(2), grey8()),
     ),
     Case(56, "JPEG of 12 bits", twelve_bit_jpeg),
+    Case(
+        117,
+        "JPEG 2000 with a pad byte",
+        lambda: compressed(J2K, stream_of(grey8()) + b"\0", grey8()),
+    ),
+    Case(
+        118, "pixels twice as high as wide", lambda: dicom(picture(), PixelSpacing=["0.2", "0.1"])
+    ),
+    Case(
+        118,
+        "rectangular shutter",
+        lambda: dicom(
+            picture(),
+            ShutterShape="RECTANGULAR",
+            ShutterLeftVerticalEdge="9",
+            ShutterRightVerticalEdge="70",
+            ShutterUpperHorizontalEdge="9",
+            ShutterLowerHorizontalEdge="80",
+        ),
+    ),
+    Case(
+        118,
+        "shutter that leaves nothing",
+        lambda: dicom(
+            picture(),
+            ShutterShape="CIRCULAR",
+            CenterOfCircularShutter=["1", "1"],
+            RadiusOfCircularShutter="1",
+        ),
+    ),
     Case(56, "JPEG XL", jpeg_xl, UNSUPPORTED),
     Case(57, "JPEG 2000 of another size", lying_j2k, CORRUPT),
     Case(57, "JPEG 2000 of absurd tiles", absurd_tiles, TRUNCATED),
