@@ -31,7 +31,7 @@ from jobs.pipeline.publisher import PublishBlock
 from jobs.pipeline.read_ahead import Group
 from jobs.pipeline.recipe import Recipe
 from jobs.pipeline.source import BLOCK_MEMBERS, ArchiveSource, group_archives
-from jobs.tables.receipts import ArchiveReceipt, Fault, load_receipts
+from jobs.tables.receipts import ArchiveReceipt, Fault, Published, load_receipts
 from jobs.tables.records import PlannedArchive
 from jobs.tables.schema import PREDICTION_ROW
 
@@ -310,13 +310,16 @@ def receipts(dataset: Dataset) -> Iterator[ArchiveReceipt]:
     """Run the pipeline and yield its receipts as they come.
 
     Raises:
-        PackageError: The model gives no answers, and has given none.
-        ImplantError: The model does not answer for some picture.
+        PackageError: The model gives no answers, and nothing was published.
+        ImplantError: The model does not answer for some picture, or one node is not set up as the
+            others that have published already.
     """
+    published = False
     for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         for text in cast(pa.Table, batch)["receipts"].to_pylist():
             for receipt in load_receipts(text):
                 if isinstance(receipt, Fault):
-                    kind = PackageError if receipt.at_start else ImplantError
+                    kind = PackageError if receipt.at_start and not published else ImplantError
                     raise kind(receipt.fault)
+                published = published or isinstance(receipt, Published)
                 yield receipt

@@ -2,18 +2,21 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+import pyarrow as pa
 import pytest
 import ray
 import torch
+from ray.data import Dataset
 
-from implant_model.errors import UsageError
+from implant_model.errors import ImplantError, PackageError, UsageError
 from implant_model.package.load import load_package
 from jobs.pipeline import stages
 from jobs.pipeline.blocks import block_table, read_block
 from jobs.pipeline.stages import ClassifyBlock, Resources, choose_resources
-from jobs.tables.receipts import Fault
+from jobs.tables.receipts import Counts, Fault, Published, UnitFile, dump
 from jobs.tables.schema import PREDICTION_ROW
 from tests.support.ray_cluster import run_python
 
@@ -136,3 +139,18 @@ def test_a_gpu_that_cannot_be_used_is_a_sentence(
     assert fault.at_start
     assert fault.fault.startswith("A GPU cannot run the networks: ")
     assert "\n" not in fault.fault
+
+
+@pytest.mark.parametrize(("published_first", "kind"), [(False, PackageError), (True, ImplantError)])
+def test_fault_of_one_node_is_no_mistake_of_the_call_once_rows_are_published(
+    published_first: bool, kind: type[ImplantError]
+) -> None:
+    """Exit code 2 says that nothing was written."""
+    unit = UnitFile("model=m/u.parquet", 0, 1, 10, "0" * 64)
+    published = [Published(0, unit, 10, Counts())] if published_first else []
+    fault = Fault("There is no key on this node.", at_start=True)
+    tables = [pa.table({"receipts": [dump(each)]}) for each in (published, [fault])]
+    dataset = SimpleNamespace(iter_batches=lambda **_: iter(tables))
+    with pytest.raises(ImplantError, match="no key on this node") as caught:
+        list(stages.receipts(cast(Dataset, dataset)))
+    assert type(caught.value) is kind
