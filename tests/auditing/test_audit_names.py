@@ -8,27 +8,18 @@ import pytest
 
 from implant_model.errors import UsageError
 from implant_model.package.catalogue import ORTHONET, Catalogue, Implant
-from jobs.auditing.registry.names import (
-    Names,
+from jobs.auditing.registry.claims import (
     Said,
     counted_by,
     describe,
-    maker,
+    list_unmatched,
     match,
-    plain,
     read_claim,
-    read_synonyms,
 )
-from jobs.auditing.registry.records import Exclusion, Records
-from jobs.auditing.registry.sites import (
-    BOTH,
-    LEFT,
-    NO_SIDE,
-    RIGHT,
-    body_part_joints,
-    joint_names,
-    side_codes,
-)
+from jobs.auditing.registry.names import Names
+from jobs.auditing.registry.records import Exclusion, Parts, Records
+from jobs.auditing.registry.spelling import maker, plain
+from jobs.auditing.registry.synonyms import ANY, Meanings, read_synonyms
 
 COLLARED, COLLARLESS = "depuy-corail-collared", "depuy-corail-collarless"
 CATALOGUE = Catalogue(
@@ -38,7 +29,8 @@ CATALOGUE = Catalogue(
         Implant("acme-y", "knee", "Acme", None),
     )
 )
-NAMES = Names(CATALOGUE, {"JRI Ltd of Sheffield": "JRI Orthopaedics", "Exeter V40": "Exeter"})
+GIVEN = {"JRI Ltd of Sheffield": "JRI Orthopaedics", "My stem": "Exeter"}
+NAMES = Names(CATALOGUE, Meanings({ANY: GIVEN}))
 
 
 def claim(
@@ -47,9 +39,9 @@ def claim(
     product: str | None = None,
     joint: str | None = None,
 ) -> tuple[set[str], list[str]]:
-    said: Said = (implant, manufacturer, product, joint)
-    found, problems = read_claim(said, NAMES)
-    return {CATALOGUE[index].name for index in found}, [field for field, _, _ in problems]
+    found = read_claim(Said(implant, manufacturer, product, joint), NAMES)
+    names = {CATALOGUE[index].name for index in found.claim}
+    return names, [problem.field for problem in found.problems]
 
 
 @pytest.mark.parametrize(
@@ -71,7 +63,7 @@ def test_one_implant_by_any_of_its_names(text: str) -> None:
 
 def test_synonyms_of_the_catalogue_and_of_the_user() -> None:
     assert claim(implant="the x STEM") == ({"acme-x"}, [])
-    assert claim(product="Exeter V40", manufacturer="Stryker GmbH") == ({"stryker-exeter"}, [])
+    assert claim(product="My stem", manufacturer="Stryker GmbH") == ({"stryker-exeter"}, [])
     found, problems = claim(manufacturer="JRI Ltd of Sheffield")
     assert problems == []
     assert found == {n for n in ORTHONET.names if n.startswith("jri")}
@@ -118,6 +110,7 @@ def records_of(products: list[str | None], excluded: dict[int, Exclusion] | None
         {"product": pa.array(products, pa.string()).dictionary_encode()},
         excluded_M,
         np.arange(count),
+        Parts(np.full(count, -1), (), np.full(count, -1), np.zeros(count, bool)),
     )
 
 
@@ -128,11 +121,13 @@ def test_claims_of_many_records() -> None:
     assert found.claim_M[5] == -1
     assert found.sets[found.claim_M[0]] == {CATALOGUE.index("stryker-exeter")}
     assert found.sets[found.claim_M[3]] == frozenset()
-    assert [(item.text, item.records) for item in found.unmatched] == [("?", 1)]
+    assert [(item.text, item.records) for item in list_unmatched(records, found, NAMES)] == [
+        ("?", 1)
+    ]
 
 
 def test_spellings_of_one_name_are_counted_as_one() -> None:
-    products = ["Corail", "DePuy CORAIL", "corail", "Exeter V40", "Exeter", "New stem", None]
+    products = ["Corail", "DePuy CORAIL", "corail", "My stem", "Exeter", "New stem", None]
     records = records_of(products)
     makers = ["DePuy Ltd", "DEPUY", "DePuy", "Stryker", "stryker inc", "Nobody", None]
     implants = ["acme-x", "The X stem", "Acme_X", "Corail", "?", None, None]
@@ -151,8 +146,8 @@ def test_spellings_of_one_name_are_counted_as_one() -> None:
 def test_a_table_of_synonyms(tmp_path: Path) -> None:
     path = tmp_path / "unmatched.csv"
     path.write_text("field,text,records,why,means\nproduct,'=X,3,,Exeter\nproduct,Y,1,,\n")
-    assert read_synonyms(path.as_uri()) == {"=X": "Exeter"}
-    assert read_synonyms(None) == {}
+    assert [*read_synonyms(path.as_uri())] == [("product", "=X", "Exeter")]
+    assert [*read_synonyms(None)] == []
     with pytest.raises(UsageError, match="--synonyms cannot be read"):
         read_synonyms((tmp_path / "none.csv").as_uri())
     refused = "no CSV in UTF-8 or cp1252 with the columns text and means"
@@ -171,14 +166,4 @@ def test_synonyms_as_a_spreadsheet_saves_them(
     quoted = [line.replace("Müller, not known.", '"Müller, not known."') for line in lines]
     path = tmp_path / "unmatched.csv"
     path.write_bytes("\r\n".join(quoted).replace("|", delimiter).encode(encoding))
-    assert read_synonyms(path.as_uri()) == {"Hüftschaft": "Exeter"}
-
-
-def test_sides_and_joints_as_they_are_written() -> None:
-    texts = pa.chunked_array([["L", "left ", "Rechts", "BILATERAL", None, "?"]])
-    assert side_codes(texts).tolist() == [LEFT, LEFT, RIGHT, BOTH, NO_SIDE, NO_SIDE]
-    words = pa.chunked_array([["Hip", "TKR", "Schulter", "Great toe", None]])
-    expected = ["hip", "knee", "shoulder", "great toe", None]
-    assert joint_names(words).to_pylist() == expected
-    parts = pa.array(["PELVIS", "KNEE", "LOWEREXTREMITY", "CHEST", None])
-    assert body_part_joints(parts).to_pylist() == ["hip", "knee", None, "chest", None]
+    assert read_synonyms(path.as_uri()).of("product") == {"Hüftschaft": "Exeter"}
