@@ -23,7 +23,7 @@ from jobs.auditing.registry.spelling import (
     plain,
 )
 from jobs.auditing.registry.synonyms import NOTHING, Meanings
-from jobs.auditing.registry.words import bare, joint_of
+from jobs.auditing.registry.words import MISSING, bare, joint_of
 
 Claim = frozenset[int]
 """Indices of implants; empty where the catalogue has none that fits."""
@@ -42,7 +42,8 @@ class Names:
 
     def __init__(self, catalogue: Catalogue, meanings: Meanings | None = None) -> None:
         self.catalogue = catalogue
-        self.joints = tuple(dict.fromkeys(implant.joint for implant in catalogue))
+        joints = dict.fromkeys(implant.joint for implant in catalogue)
+        self.joints = tuple(joint for joint in joints if bare(joint) not in MISSING)
         self.meanings = meanings or Meanings()
         self._given = {
             field: {_key(text): means for text, means in self.meanings.of(field).items()}

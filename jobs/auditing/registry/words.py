@@ -176,11 +176,13 @@ def joint_of(text: str) -> str | None:
     said = bare(text)
     if said in JOINTS:
         return JOINTS[said]
-    words = [
-        word for word in re.split(r"[\s+&/]+", said) if len(word) > 3 or word in ("hip", "kne")
-    ]
+    words = [word for word in re.split(r"[\s+&/]+", said) if len(word) > 3 or word in _SHORT]
     found = {JOINTS.get(word) or _compound(word) for word in words} - {None}
     return found.pop() if len(found) == 1 else None
+
+
+_SHORT: Final = frozenset(("hip", "tha", "thr", "tka", "tkr", "uka", "ukr", "tsa", "kne"))
+"""Words of three letters that name a joint among other words, too."""
 
 
 def _compound(word: str) -> str | None:
