@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from implant_model.decode.kinds import BODY_PARTS
 from implant_model.errors import UsageError
 from implant_model.package.catalogue import ORTHONET, Catalogue, Implant
 from jobs.auditing.registry.claims import (
@@ -16,10 +17,14 @@ from jobs.auditing.registry.claims import (
     match,
     read_claim,
 )
+from jobs.auditing.registry.dates import read_years, years_of
 from jobs.auditing.registry.names import Names
+from jobs.auditing.registry.proposals import propose
 from jobs.auditing.registry.records import Exclusion, Parts, Records
+from jobs.auditing.registry.sites import may_show
 from jobs.auditing.registry.spelling import maker, plain
 from jobs.auditing.registry.synonyms import ANY, Meanings, read_synonyms
+from jobs.auditing.registry.words import JOINTS
 
 COLLARED, COLLARLESS = "depuy-corail-collared", "depuy-corail-collarless"
 CATALOGUE = Catalogue(
@@ -167,3 +172,110 @@ def test_synonyms_as_a_spreadsheet_saves_them(
     path = tmp_path / "unmatched.csv"
     path.write_bytes("\r\n".join(quoted).replace("|", delimiter).encode(encoding))
     assert read_synonyms(path.as_uri()).of("product") == {"Hüftschaft": "Exeter"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Exeter V40", "EXETER™", "Exeter®", "Exeter(R)", "ExeterTM", "Exeter℠ V40 N° 2 44 mm",
+        "Exeter &reg;", "Stryker Exeter", "Stryker (Howmedica) Exeter V40", "exe ter",
+        "Exeter stem, cemented, high offset", "Exeter Schaft zementiert Gr. 2",
+    ],
+)  # fmt: skip
+def test_a_product_among_words_that_leave_it_what_it_is(text: str) -> None:
+    assert claim(product=text) == ({"stryker-exeter"}, [])
+
+
+@pytest.mark.parametrize(
+    ("text", "proposal"),
+    [
+        ("Exetr", "Exeter"), ("Exeter Trauma", "Exeter"), ("Accolade", "Accolade II"),
+        ("Accolade TMZF", "Accolade II"), ("Legion Revision", "Legion"),
+        ("Corail ohne Kragn", "Corail, without collar"), ("Furlong HAC", "Furlong Evolution"),
+        ("Exeter Contemporary cup", None), ("Corail Kopf", None), ("Pinnacle", None), ("LCS", None),
+    ],
+)  # fmt: skip
+def test_what_is_not_sure_is_proposed(text: str, proposal: str | None) -> None:
+    assert claim(product=text) == (set(), ["product"])
+    found = propose("product", text, NAMES)
+    assert (found and found[0]) == proposal
+    assert found is None or 0.6 <= found[1] < 1
+
+
+def test_a_product_among_words_needs_its_maker() -> None:
+    assert claim(product="Exeter V40", manufacturer="DePuy") == (set(), ["product"])
+    fields = ["manufacturer", "product"]
+    assert claim(product="Exeter V40", manufacturer="Aesculap") == (set(), fields)
+    assert claim(product="Accolade 2", manufacturer="Stryker") == ({"stryker-accolade-ii"}, [])
+
+
+@pytest.mark.parametrize("collar", ["ohne Kragen", "collarless", "sans collerette", "sin collar"])
+def test_collars_in_other_languages(collar: str) -> None:
+    assert claim(product=f"Corail {collar}") == ({COLLARLESS}, [])
+    assert claim(product=f"Corail AMT {collar}") == ({COLLARLESS}, [])
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("DePuy Synthes", "depuy"), ("J&J DePuy", "depuy"), ("DePuy (J&amp;J)", "depuy"),
+        ("De Puy", "depuy"), ("S&N", "smith"), ("S &amp; N", "smith"), ("Biomet", "zimmer"),
+        ("Zimmer", "zimmer"), ("Stryker (Howmedica)", "stryker"), ("JRI", "jri"),
+        ("Smith & Nephew S.p.A.", "smith"), ("Stryker®", "stryker"),
+    ],
+)  # fmt: skip
+def test_makers_by_former_names_and_with_others_beside(text: str, names: str) -> None:
+    found, problems = claim(manufacturer=text)
+    assert (found, problems) == ({n for n in ORTHONET.names if n.startswith(names)}, [])
+
+
+def test_a_maker_that_is_not_sure_is_proposed() -> None:
+    for text, proposal in (("Howmedica", "Stryker"), ("J&J", "DePuy"), ("Strycker", "Stryker")):
+        assert claim(manufacturer=text) == (set(), ["manufacturer"])
+        found = propose("manufacturer", text, NAMES)
+        assert found is not None
+        assert found[0] == proposal
+    assert claim(manufacturer="Stryker / DePuy") == (set(), ["manufacturer"])
+    assert propose("manufacturer", "Stryker / DePuy", NAMES) is None
+
+
+@pytest.mark.parametrize(
+    ("texts", "years"),
+    [
+        (["01192020", "12202015"], [2020, 2015]),
+        (["19012020", "20122015"], [2020, 2015]),
+        (["20200119", "20151220"], [2020, 2015]),
+        (["01192020", "25122019"], [None, None]),
+        (["01022015", "03042016"], [2015, 2016]),
+        (["43831", "43832.5"], [2020, 2020]),
+        (["2015-03-01T10:00:00", "2016-03-01 00:00:00+01:00"], [2015, 2016]),
+        (["13.02.2019", "01.02.2018"], [2019, 2018]),
+        (["02/13/2019", "01/02/2018", "99/99/2018"], [None, None, None]),
+        (["02/13/19", "01/02/98"], [2019, 1998]),
+        (["15-03-02"], [None]),
+        (["150302", "991231"], [2015, 1999]),
+        (["2015", "2016.0", "1789"], [2015, 2016, None]),
+        (["12. März 2015", "Jan 2016", "03/2017", "2018-03"], [2015, 2016, 2017, 2018]),
+        (["30.02.2020"], [None]),
+        (["01.02.2015", "2016-02-01", "n/a"], [2015, 2016, None]),
+    ],
+)
+def test_years_of_a_column_of_dates(texts: list[str], years: list[int | None]) -> None:
+    assert [years_of(texts)[text] for text in texts] == years
+    column = pa.chunked_array([[*texts, None]])
+    expected = [None if year is None else str(year) for year in years]
+    read = read_years(column)
+    assert read.texts.to_pylist() == [*expected, None]
+    assert read.num_unread == years.count(None)
+
+
+def test_body_parts_that_may_show_a_joint() -> None:
+    for part, joints in {
+        "PELVIS": {"hip"}, "HIP": {"hip"}, "PATELLA": {"knee"}, "THIGH": {"hip", "knee"},
+        "GROIN": {"hip"}, "LOWERLEG": {"knee", "ankle"}, "CLAVICLE": {"shoulder"},
+        "HUMERUS": {"shoulder", "elbow"}, "FOREARM": {"elbow", "wrist"}, "SKULL": {"jaw"},
+        "BREAST": set(), "HAND": {"wrist", "finger"},
+    }.items():  # fmt: skip
+        assert part in BODY_PARTS
+        assert {joint for joint in {*JOINTS.values()} if may_show(part, joint)} == joints
+    assert may_show("SESAMOID", "sesamoid"), "a catalogue's own joint"

@@ -358,7 +358,8 @@ def test_a_first_line_of_a_spreadsheet_states_the_separator(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("key", ["patient", "accession"])
 def test_a_number_of_two_issuers_is_left_out(tmp_path: Path, key: str) -> None:
-    images = [sure(EXETER, **{key: name}, **HIP) for name in ("1", "2")]
+    numbers: list[dict[str, Any]] = [{key: "1"}, {key: "2"}]
+    images = [sure(EXETER, **number, **HIP) for number in numbers]
     base: dict[str, object] = {"side": "L", "joint": "hip", "product": "Exeter"}
     rows: Rows = [
         {key: "1", "IssuerOfPatientID": "A", **base},
@@ -424,9 +425,10 @@ def test_what_chance_explains_has_no_cause(tmp_path: Path) -> None:
 
 HEADER = ["Fallnummer", "Patientennummer", "Seite", "Gelenk", "Komponente", "Hersteller"]
 HEADER += ["Produkt", "Klinik", "Operationsdatum"]
-MAKERS = {"DePuy": ("DePuy Synthes", "J&J DePuy", "DePuy Orthopädie GmbH")}
+MAKERS: dict[str, tuple[str, ...]] = {"JRI Orthopaedics": ("JRI",)}
+MAKERS |= {"DePuy": ("DePuy Synthes", "J&J DePuy", "DePuy Orthopädie GmbH")}
 MAKERS |= {"Smith & Nephew": ("S&N", "Smith &amp; Nephew"), "Stryker": ("Stryker (Howmedica)",)}
-MAKERS |= {"JRI Orthopaedics": ("JRI",), "Zimmer Biomet": ("Biomet", "Zimmer Biomet®")}
+MAKERS |= {"Zimmer Biomet": ("Biomet", "Zimmer Biomet®")}
 CUPS, HEADS = ("Pinnacle™", "Trident PSL", "R3"), ("Articul/eze 32 mm", "V40 CoCr 28 mm")
 EXTRA = {"Exeter": "Exeter V40", "Sigma": "P.F.C. Sigma", "Oxford": "Oxford Partial Knee"}
 
@@ -445,7 +447,7 @@ def real_table(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
         is_hip, is_left = implant.joint == "hip", n % 2 == 0
         shown = implant.name if n % 200 else IMPLANTS[(n + 1) % len(IMPLANTS)].name
         part = ("PELVIS", "THIGH", "HIP", None) if is_hip else ("KNEE", "THIGH", "LOWERLEG", None)
-        site = {"laterality": "L" if is_left else "R", "body_part": part[n % 4]}
+        site: dict[str, Any] = {"laterality": "L" if is_left else "R", "body_part": part[n % 4]}
         images.append(sure(shown, patient=f"{200_000 + n}", **site))
         number = (f"{200_000 + n}", f"{200_000 + n}.0", f'="{200_000 + n}"', f"'{200_000 + n}")
         side = ("li.", "Links", "sin") if is_left else ("re.", "RECHTS", "dx")

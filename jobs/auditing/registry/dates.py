@@ -66,7 +66,7 @@ def years_of(texts: Sequence[str]) -> dict[str, int | None]:
     found: dict[str, int | None] = {}
     for shape, same in shapes.items():
         readers = _READERS.get(shape, (_lone_year,))
-        must_agree = len(readers) > 1 or shape.isdigit()
+        must_agree = len(readers) > 1 or shape == "5"
         found |= _decide(same, readers, _MIN_SHARE if must_agree else 0)
     return found
 

@@ -77,7 +77,7 @@ def _maker(text: str, names: Names) -> Proposal | None:
 
 def _product(text: str, names: Names, made: frozenset[int]) -> Proposal | None:
     """Return the product, family or name that is most like; one of `made`, unless it is empty."""
-    if kind_of(text) in _OTHERS:
+    if kind_of(text) in _OTHERS or not plain(text):
         return None
     found: list[tuple[float, int, str]] = []
     makers = {word for name in names.by_maker for word in name.split()}

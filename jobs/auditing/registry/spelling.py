@@ -52,7 +52,7 @@ _HARMLESS_WORDS: Final = """
     offset high hip knee hufte huefte huft knie system prosthesis prothesis prothese implant
     primary primar total tha thr tka tkr uka ukr left right links rechts li re degree titan titanium
     taper ti oxinium cr ps pfc fixed mobile bearing tibial insert tray rp partial uni
-    unicompartmental unicondylar phase microplasty medial the brand
+    unicompartmental unicondylar phase microplasty medial the brand mm cm deg
 """
 # fmt: on
 _LEGAL: Final = frozenset(_LEGAL_FORMS.split())
@@ -81,6 +81,7 @@ _COLLAR_WORDS: Final[Mapping[str, tuple[str, ...]]] = {
 _SIGN: Final = re.compile(r"(?i:\((?:r|tm|sm)\))|(?<=[a-z])(?:TM|SM)\b")
 _ENTITY: Final = re.compile(r"&#?\w+;")
 _DOTTED: Final = re.compile(r"(?<![^\W_])([^\W\d_])\.(?=[^\W\d_](?:\.|\b))")
+_NUMBER: Final = re.compile(r"\bn\s?°", re.IGNORECASE)
 _SIZE: Final = re.compile(r"[#x]?\d+(?:mm|cm|deg)?")
 _ROMAN: Final = {"1": "i", "2": "ii", "3": "iii", "4": "iv"}
 
@@ -90,6 +91,7 @@ def plain(text: str) -> str:
     said = text
     while _ENTITY.search(said) and (once := html.unescape(said)) != said:
         said = once
+    said = _NUMBER.sub("no ", said)
     said = _DOTTED.sub(r"\1", _SIGN.sub(" ", said))
     return " ".join(re.sub(r"[^\w\s]", " ", folded(said).replace("&", " and ")).split())
 
