@@ -23,28 +23,33 @@ out for a fault of the file, or no image spoke for or against any record.
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from implant_model import storage
 from implant_model.storage.local_files import write_whole
 from jobs.auditing import files, last_audit
-from jobs.auditing.assemble import Audited, assemble, worklist_order
+from jobs.auditing.assemble import Audited, Reading, assemble, worklist_order
 from jobs.auditing.audit_options import AuditOptions, parse_audit
 from jobs.auditing.audit_page import render_audit
 from jobs.auditing.evidence import combine, lapse
 from jobs.auditing.findings import Findings, describe_source, to_json
 from jobs.auditing.images import columns_of, holds_pseudonyms, read_images
-from jobs.auditing.joining import distinct_keys, exclude_several, is_seen, join, pair
+from jobs.auditing.joining import Use, distinct_keys, exclude_several, is_seen, join, pair
 from jobs.auditing.output import Output, open_output
 from jobs.auditing.pictures import draw_pictures
 from jobs.auditing.rate import estimate_rate, first_of_joint
-from jobs.auditing.registry.names import Names, counted_by, match, read_synonyms
-from jobs.auditing.registry.records import Exclusion, make_records
+from jobs.auditing.registry.causes import explain, find_cause
+from jobs.auditing.registry.claims import check_meanings, counted_by, list_unmatched, match
+from jobs.auditing.registry.components import set_aside
+from jobs.auditing.registry.identifiers import Known, undo
+from jobs.auditing.registry.names import Names
+from jobs.auditing.registry.records import EXCLUSIONS, Exclusion, make_records
 from jobs.auditing.registry.registry_file import RegistryFile, read_file
+from jobs.auditing.registry.synonyms import Meanings, read_synonyms
 from jobs.auditing.safety import safety_notes
-from jobs.auditing.verdicts import Verdict, is_known, judge
+from jobs.auditing.verdicts import VERDICTS, Verdict, is_known, judge
 from jobs.entry.command import DISCLAIMER, INCOMPLETE, OK, run_command
 
 
@@ -52,16 +57,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, chain, summary; return the exit code."""
     options = parse_audit(arguments, __doc__)
     previous = read_previous(options)
-    synonyms = read_synonyms(options.synonyms)
+    meanings = read_synonyms(options.synonyms)
     file = read_file(options.registry, options.columns, options.key, options.encoding)
     output = open_output(options.predictions, options.model)
-    audited = audit(file, output, options, synonyms)
+    audited = audit(file, output, options, meanings)
     pictures = draw_pictures(audited, output, options.pictures)
     source = describe_source(options.registry, file, output)
     found = assemble(source, audited, previous, pictures)
     write(options.report, audited, found)
     summarise(found, options.report)
-    return INCOMPLETE if found.num_missing or not found.rate.count else OK
+    is_whole = not found.num_missing and found.rate.count and found.cause is None
+    return OK if is_whole else INCOMPLETE
 
 
 def read_previous(options: AuditOptions) -> Mapping[str, Any] | None:
@@ -70,22 +76,25 @@ def read_previous(options: AuditOptions) -> Mapping[str, Any] | None:
     return last_audit.read_previous(uri, is_asked=options.previous is not None)
 
 
-def audit(
-    file: RegistryFile, output: Output, options: AuditOptions, synonyms: Mapping[str, str]
-) -> Audited:
+def audit(file: RegistryFile, output: Output, options: AuditOptions, meanings: Meanings) -> Audited:
     """Record and images joined, combined, judged."""
     model = output.model
-    names, words = model.catalogue.names, Names(model.catalogue, synonyms)
+    names, words = model.catalogue.names, Names(model.catalogue, meanings)
+    check_meanings(words)
     are_pseudonyms = holds_pseudonyms(output.dataset, model.id, file.key)
     if are_pseudonyms and options.protector is not None and options.protector.key_id is not None:
         output.check_key(options.protector.key_id)
-    records = make_records(file, options.protector, are_pseudonyms)
+    known = Known(output.dataset, model.id, file.key, are_pseudonyms, options.protector)
+    undone = undo(file, known)
+    records = make_records(undone.file, options.protector, are_pseudonyms, meanings, words.joints)
     claims = match(records, words)
+    records = set_aside(records, claims)
     keys = distinct_keys(records)
     batches = output.batches(columns_of(file.key))
     images = read_images(batches, file.key, keys, {name: k for k, name in enumerate(names)})
     pairs = pair(records, images, keys, file.key)
     records = exclude_several(records, pairs, claims.claim_M)
+    cause = find_cause(records, pairs.miss_M, undone.file)
     joined = join(records, images, pairs, is_known(claims))
     evidence = combine(images, joined, len(records), model.shares_K, lapse(model.num_measured))
     seen_P = is_seen(images, joined.image_P)
@@ -94,9 +103,15 @@ def audit(
     confusion = estimate_rate(images, joined, evidence, claims, model, first_M)
     safety = safety_notes(model.catalogue, claims, verdicts)
     order = worklist_order(verdicts, confusion)
+    reading = Reading(
+        list_unmatched(records, claims, words),
+        (*undone.notes, *records.notes),
+        explain(cause, known),
+        meanings,
+    )
     counted = counted_by(records, words)
-    judged = (joined, verdicts, confusion, safety, first_M, order)
-    return Audited(names, records, counted, claims, images, *judged)
+    judged = (joined, pairs.miss_M, verdicts, confusion, safety, first_M, order)
+    return Audited(names, records, counted, claims, reading, images, *judged)
 
 
 def write(folder: Path, audited: Audited, found: Findings) -> None:
@@ -119,17 +134,38 @@ def summarise(found: Findings, folder: Path) -> None:
             f"Worklist: {found.verdicts[Verdict.CONTRADICTS]:,} records, {found.likely_wrong:,} of "
             "them more likely wrong than right."
         )
-    else:
-        print("No image spoke for or against any record: is it the key that classify was given?")
-    if found.unmatched:
-        print(f"Names without a match: {len(found.unmatched):,}, see {files.UNMATCHED}.")
-    if several := found.exclusions.get(Exclusion.SEVERAL_RECORDS):
-        print(f"Joints with several records: {several:,} records, see {files.EXCLUDED}.")
-    if found.num_same_joint:
-        print(f"Joints recorded again: {found.num_same_joint:,} records, see {files.SAME_JOINT}.")
-    if found.num_missing:
-        print(f"Left out: {found.num_missing:,} records, see {files.EXCLUDED}.")
+    for line in describe_left_out(found):
+        print(line)
     print(f"Report: {folder / files.PAGE}\n{DISCLAIMER}")
+    if found.cause or not found.rate.count:
+        print(found.cause or why_nothing(found))
+
+
+def describe_left_out(found: Findings) -> Iterator[str]:
+    """Yield a line for each kind of thing that is in no figure, or that was read by a rule."""
+    exclusions, sites = found.exclusions, found.uses[Use.OTHER_SITE]
+    yield from (f"Read: {note}" for note in found.notes)
+    if found.unmatched:
+        yield f"Texts without a match: {len(found.unmatched):,}, see {files.UNMATCHED}."
+    if several := exclusions.get(Exclusion.SEVERAL_RECORDS):
+        yield f"Joints with several records: {several:,} records, see {files.EXCLUDED}."
+    if others := exclusions.get(Exclusion.OTHER_COMPONENT):
+        yield f"Other components: {others:,} records, see {files.EXCLUDED}."
+    if found.num_same_joint:
+        yield f"Joints recorded again: {found.num_same_joint:,} records, see {files.SAME_JOINT}."
+    if sites:
+        parts = [f"{name} {count:,}" for name, count in found.site_parts.most_common(3)]
+        yield f"Images of another side or joint: {sites:,} ({', '.join(parts)})."
+    if found.num_missing:
+        yield f"Left out: {found.num_missing:,} records, see {files.EXCLUDED}."
+
+
+def why_nothing(found: Findings) -> str:
+    """Return why no image spoke for or against any record: what most of the records have."""
+    counts = [(n, VERDICTS[v]) for v, n in found.verdicts.items() if v is not Verdict.EXCLUDED]
+    counts += [(n, EXCLUSIONS[why]) for why, n in found.exclusions.items()]
+    count, meaning = max(counts, key=lambda item: item[0])
+    return f"No image spoke for or against any record; of {count:,} rows: {meaning}"
 
 
 def describe_rate(found: Findings) -> str:

@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     check_networks(call.config)
     if call.config.needs_masks and call.config.segmenter.masks:
         mask_files(Path(call.config.segmenter.masks))
-    labels = read_table(call.labels, "--labels", one_class=True) if call.labels else None
+    labels = read_table(call.labels, "--labels") if call.labels else None
     make_folder(str(call.work), "--output")
     labelled = load_set(call.images, labels, preprocessing, Limits(), call.work / "images")
     division = divide(labelled, call.config.split, calibrate=not call.config.calibration.folds)

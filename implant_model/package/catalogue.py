@@ -185,9 +185,15 @@ class Catalogue:
         )
 
 
+_SIGNS = dict.fromkeys(map(ord, "\u2122\u00ae\u2120\U0001f16a\U0001f16b\U0001f16c"), " ")
+
+
 def folded(text: str) -> str:
-    """Return a name with what registries write differently taken away: case, blanks, - and _."""
-    plain = unicodedata.normalize("NFKC", text).casefold()
+    """Return a name with what registries write differently taken away: case, blanks, - and _.
+
+    So are the signs of trademarks, before NFKC makes letters of them.
+    """
+    plain = unicodedata.normalize("NFKC", text.translate(_SIGNS)).casefold()
     return " ".join(plain.replace("-", " ").replace("_", " ").split())
 
 

@@ -1,8 +1,8 @@
 """Arrays of an audit > the `Findings` that document and page are made of."""
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -13,12 +13,13 @@ import pyarrow.compute as pc
 
 from jobs.auditing import last_audit
 from jobs.auditing.confusion import Confusion
-from jobs.auditing.counting import count_groups
+from jobs.auditing.counting import NOT_SAID, count_groups
 from jobs.auditing.findings import LIKELY, AuditSource, Findings, Pair, Row
 from jobs.auditing.images import Images
 from jobs.auditing.joining import Joined, Use
-from jobs.auditing.registry.names import Claims
+from jobs.auditing.registry.claims import Claims, Unmatched
 from jobs.auditing.registry.records import Records
+from jobs.auditing.registry.synonyms import Meanings
 from jobs.auditing.safety import Gap, Safety
 from jobs.auditing.verdicts import Doubt, Verdict, Verdicts
 from training.metrics import wilson
@@ -28,12 +29,30 @@ MAX_ROWS: Final = 300
 
 
 @dataclass(frozen=True)
+class Reading:
+    """How the registry's file was read.
+
+    Attributes:
+        unmatched: Texts that mean nothing in the catalogue.
+        notes: Sentences on columns that were read by a rule.
+        cause: Why whole groups of records have no image; None where none has lost them.
+        meanings: What the user said that texts mean.
+    """
+
+    unmatched: Sequence[Unmatched] = ()
+    notes: Sequence[str] = ()
+    cause: str | None = None
+    meanings: Meanings = field(default_factory=Meanings)
+
+
+@dataclass(frozen=True)
 class Audited:
     """The arrays of one audit.
 
     Attributes:
         names: Of the catalogue's implants.
         counted: Texts that the records are counted by.
+        miss_M: Why each audited record has no image, see `causes.Miss`.
         first_M: Place of the first record of each one's joint, see `rate.first_of_joint`.
         order: Places of the contradictions, the likeliest to be wrong first.
     """
@@ -42,8 +61,10 @@ class Audited:
     records: Records
     counted: Mapping[str, pa.DictionaryArray]
     claims: Claims
+    reading: Reading
     images: Images
     joined: Joined
+    miss_M: npt.NDArray[np.int8]
     verdicts: Verdicts
     confusion: Confusion
     safety: Safety
@@ -93,9 +114,12 @@ def assemble(
         expected_wrong=float(wrong.sum()),
         groups=count_groups(audited.counted, verdicts.verdict_M, confusion.wrong_M),
         pairs=count_pairs(audited),
-        unmatched=audited.claims.unmatched,
+        unmatched=audited.reading.unmatched,
+        notes=audited.reading.notes,
+        cause=audited.reading.cause,
+        site_parts=count_parts(audited.images, audited.joined.use_N),
         worklist=first_rows(audited, pictures),
-        notes=notes,
+        safety_notes=notes,
         gaps=gaps,
         drift=last_audit.compare(
             previous, counts, confusion.rate, confusion.sampling, source.model
@@ -120,6 +144,13 @@ def count_images(
     listed = pc.value_counts(reasons.cast(pa.string())).to_pylist()
     by_reason = Counter({str(item["values"]): int(item["counts"]) for item in listed})
     return {use: counts[use] for use in Use}, by_reason
+
+
+def count_parts(images: Images, use_N: npt.NDArray[np.int8]) -> Counter[str]:
+    """Return the images of another site by the body part that they state."""
+    parts = images.texts["body_part"].filter(pa.array(use_N == Use.OTHER_SITE))
+    listed = pc.value_counts(parts.cast(pa.string())).to_pylist()
+    return Counter({str(item["values"] or NOT_SAID): int(item["counts"]) for item in listed})
 
 
 def count_pairs(audited: Audited) -> list[Pair]:

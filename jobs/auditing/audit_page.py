@@ -14,7 +14,7 @@ from jobs.auditing.joining import USES, Use
 from jobs.auditing.registry.records import EXCLUSIONS
 from jobs.auditing.safety import GAPS
 from jobs.auditing.verdicts import DOUBTS, VERDICTS, Verdict
-from jobs.entry.command import DISCLAIMER
+from jobs.entry.command import DISCLAIMER, shown
 from jobs.report import wording
 from jobs.report.page import TEMPLATES, csp_hash, data_uri, environment, interval, number, share
 
@@ -48,6 +48,7 @@ def render_audit(found: Findings) -> str:
         "number": number,
         "interval": interval,
         "data_uri": data_uri,
+        "sentence": shown,
     }
     return page.get_template(
         "audit.html.j2"
@@ -68,6 +69,7 @@ def render_audit(found: Findings) -> str:
         exclusions=[(_words(e.name), n, EXCLUSIONS[e]) for e, n in found.exclusions.items()],
         uses=[(_words(u.name), n, USES[u]) for u, n in found.uses.items() if n],
         used=found.uses[Use.USED],
+        site_parts=found.site_parts.most_common(MAX_LINES),
         image_reasons=_image_reasons(found.image_reasons),
         gaps=[(GAPS[gap], n) for gap, n in found.gaps.items() if n],
         groups=[

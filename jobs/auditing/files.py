@@ -9,13 +9,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from implant_model import storage
 from implant_model.storage.local_files import whole_file
 from implant_model.storage.spreadsheets import write_csv
 from jobs.auditing.assemble import Audited
+from jobs.auditing.registry.causes import Miss
 from jobs.auditing.registry.records import Exclusion, Records
 from jobs.auditing.registry.sites import places
 from jobs.auditing.safety import NOT_KNOWN, Gap
-from jobs.auditing.verdicts import Doubt, Verdict, Verdicts
+from jobs.auditing.verdicts import Doubt, Verdict
 
 VERDICTS: Final = "verdicts.parquet"
 WORKLIST: Final = "worklist"
@@ -26,6 +28,17 @@ UNMATCHED: Final = "unmatched.csv"
 SUMMARY: Final = "summary.json"
 PAGE: Final = "audit.html"
 _SAFETY_COLUMNS: Final = ("study", "row", "record", "claimed", "seen")
+_UNMATCHED_ROW: Final = pa.schema(
+    [
+        ("field", pa.string()),
+        ("text", pa.string()),
+        ("records", pa.int64()),
+        ("why", pa.string()),
+        ("proposal", pa.string()),
+        ("score", pa.float64()),
+        ("means", pa.string()),
+    ]
+)
 
 
 def verdict_table(audited: Audited) -> pa.Table:
@@ -39,7 +52,7 @@ def verdict_table(audited: Audited) -> pa.Table:
     columns |= {"key": records.key, **records.texts}
     columns |= {
         "verdict": _words([verdict.word for verdict in Verdict], verdicts.verdict_M),
-        "why": _reasons(records, verdicts),
+        "why": _reasons(audited),
         "claimed": _words(audited.claims.labels, audited.claims.claim_M),
         "seen": _words(audited.names, verdicts.seen_M),
         "seen_probability": _numbers(verdicts.seen_probability_M),
@@ -85,27 +98,19 @@ def _studies(audited: Audited) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.in
 def write_tables(folder: Path, audited: Audited) -> None:
     """Write all tables, each whole or not at all."""
     table = verdict_table(audited)
-    safety, unmatched = safety_table(table, audited), audited.claims.unmatched
+    safety = safety_table(table, audited)
     worklist = table.take(pa.array(audited.order)).drop_columns(["verdict", "why"])
-    excluded = table.filter(pc.equal(table["verdict"].cast(pa.string()), Verdict.EXCLUDED.word))
+    is_excluded = pc.equal(table["verdict"].cast(pa.string()), Verdict.EXCLUDED.word)
+    excluded = table.append_column("text", _unknown_texts(audited.records)).filter(is_excluded)
     same_joint = table.filter(table["same_joint_as"].is_valid())
     numbers = [name for name in ("row", "record") if name in table.column_names]
-    names = pa.table(
-        {
-            "field": pa.array([item.field for item in unmatched], pa.string()),
-            "text": pa.array([item.text for item in unmatched], pa.string()),
-            "records": pa.array([item.records for item in unmatched], pa.int64()),
-            "why": pa.array([item.why for item in unmatched], pa.string()),
-            "means": pa.array([""] * len(unmatched), pa.string()),
-        }
-    )
     _write_parquet(folder / VERDICTS, table)
     for stem, rows in ((WORKLIST, worklist), (SAFETY, safety)):
         _write_parquet(folder / f"{stem}.parquet", rows)
         write_csv(folder / f"{stem}.csv", rows)
-    write_csv(folder / EXCLUDED, excluded.select([*numbers, "why"]))
+    write_csv(folder / EXCLUDED, excluded.select([*numbers, "why", "text"]))
     write_csv(folder / SAME_JOINT, same_joint.select([*numbers, "same_joint_as"]))
-    write_csv(folder / UNMATCHED, names)
+    write_csv(folder / UNMATCHED, _unmatched_table(audited, folder))
 
 
 def _write_parquet(path: Path, table: pa.Table) -> None:
@@ -113,13 +118,38 @@ def _write_parquet(path: Path, table: pa.Table) -> None:
         pq.write_table(table, file, compression="zstd")
 
 
-def _reasons(records: Records, verdicts: Verdicts) -> pa.DictionaryArray:
-    """Return why a record is undecided or excluded, in one word; null for the others."""
-    words = [*(d.name.lower() for d in Doubt if d), *(e.name.lower() for e in Exclusion if e)]
+def _reasons(audited: Audited) -> pa.DictionaryArray:
+    """Return why a record is undecided, excluded or without an image, in one word; else null."""
+    records, verdicts = audited.records, audited.verdicts
+    misses = [miss for miss in Miss if miss > Miss.NO_IDENTIFIER]
+    enums = (*(d for d in Doubt if d), *(e for e in Exclusion if e), *misses)
     code_M = verdicts.doubt_M.astype(np.int32) - 1
     excluded_M = records.excluded_M > 0
     code_M[excluded_M] = records.excluded_M[excluded_M].astype(np.int32) + len(Doubt) - 2
-    return _words(words, code_M)
+    missed_M = (verdicts.verdict_M == Verdict.NO_IMAGE) & (audited.miss_M > Miss.NO_IDENTIFIER)
+    first = len(enums) - len(misses) - Miss.OTHER_SIDE
+    code_M[missed_M] = audited.miss_M[missed_M].astype(np.int32) + first
+    return _words([enum.name.lower() for enum in enums], code_M)
+
+
+def _unknown_texts(records: Records) -> pa.Array:
+    """Return the word that a row is excluded for; null for other rows."""
+    texts = pa.nulls(len(records), pa.string())
+    for why, field in ((Exclusion.UNKNOWN_SIDE, "side"), (Exclusion.UNKNOWN_JOINT, "joint")):
+        if field in records.said:
+            is_meant = pa.array(records.excluded_M == why)
+            texts = pc.if_else(is_meant, records.said[field].combine_chunks(), texts)
+    return texts
+
+
+def _unmatched_table(audited: Audited, folder: Path) -> pa.Table:
+    """Return the texts without a match; and those with one that this very file gave."""
+    reading = audited.reading
+    own = storage.normalise(str(folder / UNMATCHED))
+    given = [*reading.meanings] if reading.meanings.uri == own else []
+    rows = [{**vars(item), "means": ""} for item in reading.unmatched]
+    rows += [{"field": name, "text": text, "means": means} for name, text, means in given]
+    return pa.Table.from_pylist(rows, _UNMATCHED_ROW)
 
 
 def _same_joint(records: Records, first_M: npt.NDArray[np.int64]) -> pa.Array:

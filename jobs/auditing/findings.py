@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,7 +12,7 @@ from implant_model import __version__
 from jobs.auditing.counting import Group
 from jobs.auditing.joining import Use
 from jobs.auditing.output import Output
-from jobs.auditing.registry.names import Unmatched
+from jobs.auditing.registry.claims import Unmatched
 from jobs.auditing.registry.records import Exclusion
 from jobs.auditing.registry.registry_file import RegistryFile
 from jobs.auditing.safety import Gap
@@ -159,7 +160,10 @@ class Findings:
         pairs: Contradictions by claim and image, most first.
         unmatched: Texts that stand for nothing in the catalogue.
         worklist: Its first lines.
-        notes: Records with an image by MR-safety note and source.
+        notes: Sentences on columns that were read by a rule.
+        cause: Why whole groups of records have no image; None where none has lost them.
+        site_parts: Images of another side or joint, by their body part.
+        safety_notes: Records with an image by MR-safety note and source.
         gaps: Those without one, by reason.
         drift: Against the audit before; empty without one.
         previous_at: When that was made; None without one.
@@ -182,7 +186,10 @@ class Findings:
     pairs: Sequence[Pair]
     unmatched: Sequence[Unmatched]
     worklist: Sequence[Row]
-    notes: Sequence[tuple[str, str, int]]
+    notes: Sequence[str]
+    cause: str | None
+    site_parts: Counter[str]
+    safety_notes: Sequence[tuple[str, str, int]]
     gaps: Mapping[Gap, int]
     drift: Sequence[Change]
     previous_at: str | None
@@ -213,9 +220,14 @@ class Findings:
         """Record that are not audited for a fault of the file.
 
         Repeated ones are, under the number of another. A revised joint is none: every registry has
-        some, and no change of the file would tell its images apart.
+        some, and no change of the file would tell its images apart. Neither is another component.
         """
-        no_fault = (Exclusion.DUPLICATE, Exclusion.CONTINUED, Exclusion.SEVERAL_RECORDS)
+        no_fault = (
+            Exclusion.DUPLICATE,
+            Exclusion.CONTINUED,
+            Exclusion.SEVERAL_RECORDS,
+            Exclusion.OTHER_COMPONENT,
+        )
         return sum(count for why, count in self.exclusions.items() if why not in no_fault)
 
 
@@ -269,9 +281,12 @@ def _document(found: Findings) -> dict[str, Any]:
         "contradictions": [
             {**vars(pair), "wrong": round(pair.wrong, 3)} for pair in found.pairs[:MAX_GROUPS]
         ],
+        "readings": list(found.notes),
+        "likeliest_cause": found.cause,
+        "images_of_another_site": dict(found.site_parts),
         "unmatched": [vars(item) for item in found.unmatched[:MAX_GROUPS]],
         "mr_safety": {
-            "notes": [{"note": n, "source": s, "records": c} for n, s, c in found.notes],
+            "notes": [{"note": n, "source": s, "records": c} for n, s, c in found.safety_notes],
             "not_known": {_word(gap): count for gap, count in found.gaps.items()},
         },
         "previous": found.previous_at,

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from implant_model.errors import Outcome, UsageError
 from jobs.auditing.registry.records import PSEUDONYM
-from jobs.auditing.registry.sites import body_part_joints, places, side_codes
+from jobs.auditing.registry.sites import exact_joint, laterality_codes, places
 from jobs.tables.schema import PREDICTION_ROW
 
 TOP: Final = 3
@@ -24,7 +24,7 @@ NO_KEY: Final = -1
 NO_RECORD: Final = -2
 _COLUMNS: Final = ("archive", "member_index", "body_part", "laterality", "outcome", "reason")
 _MORE: Final = ("joint", "top", "candidates", "content", "study")
-_TEXTS: Final = ("archive", "reason", "content", "study")
+_TEXTS: Final = ("archive", "reason", "content", "study", "body_part")
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Images:
     Attributes:
         key_N: Place of each image's identifier among the registry's; `NO_KEY` or `NO_RECORD`.
         side_N: Side by DICOM's laterality, see `sites`.
-        joint_N: Joint by DICOM's body part, an index into `joints`; -1 where that does not say.
+        joint_N: Joint by DICOM's body part, an index into `joints`; -1 where it names none.
         said_joint_N: Joint of the best candidate; -1 without one.
         joints: Names of joints.
         outcome_N: Index into `OUTCOMES`.
@@ -44,7 +44,8 @@ class Images:
         num_beyond_N: Candidates beyond the best three of each image.
         beyond_B: Their indices, image after image.
         member_index_N: Position in its archive.
-        texts: `archive`, `reason`, `content` and `study`, the first two as dictionary arrays.
+        texts: `archive`, `reason`, `content`, `study` and `body_part`; `archive`, `reason` and
+            `body_part` as dictionary arrays.
     """
 
     key_N: npt.NDArray[np.int64]
@@ -126,10 +127,11 @@ def _arrays(
     outcomes = {str(outcome): code for code, outcome in enumerate(OUTCOMES)}
     top_N3, probability_N3 = _top(batch["top"], implants)
     is_candidate_N3, num_beyond_N, beyond_B = _candidates(batch["candidates"], top_N3, implants)
+    body_part = batch["body_part"].dictionary_encode()
     return {
         "key": batch[key],
-        "side_N": side_codes(pa.chunked_array([batch["laterality"]])),
-        "joint_N": _joint_codes(body_part_joints(batch["body_part"]), joints),
+        "side_N": laterality_codes(batch["laterality"]),
+        "joint_N": _joint_codes(_exact_joints(body_part), joints),
         "said_joint_N": _joint_codes(batch["joint"].dictionary_encode(), joints),
         "outcome_N": _coded(batch["outcome"].dictionary_encode(), outcomes).astype(np.int8),
         "top_N3": top_N3,
@@ -142,7 +144,14 @@ def _arrays(
         "reason": batch["reason"].dictionary_encode(),
         "content": batch["content"],
         "study": batch["study"],
+        "body_part": body_part,
     }
+
+
+def _exact_joints(body_part: pa.DictionaryArray) -> pa.DictionaryArray:
+    """Return the joint of each body part that names one; null for the others."""
+    names = [exact_joint(text) for text in body_part.dictionary.to_pylist()]
+    return pa.array(names, pa.string()).take(body_part.indices).dictionary_encode()
 
 
 def _places_of(identifiers: pa.ChunkedArray, keys: pa.Array) -> npt.NDArray[np.int64]:

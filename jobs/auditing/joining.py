@@ -11,8 +11,10 @@ import pyarrow.compute as pc
 
 from implant_model.errors import Outcome
 from jobs.auditing.images import NO_KEY, OUTCOMES, Images
+from jobs.auditing.registry.causes import Miss
 from jobs.auditing.registry.records import Exclusion, Records
-from jobs.auditing.registry.sites import BOTH, LEFT, NO_SIDE, RIGHT, places
+from jobs.auditing.registry.sites import may_show, places
+from jobs.auditing.registry.words import BOTH, LEFT, NO_SIDE, RIGHT
 
 Places = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
@@ -81,10 +83,12 @@ class Pairs:
     Attributes:
         record_P: Place of the record, ascending.
         image_P: Place of the image; of one record in their order.
+        miss_M: `Miss` of each record.
     """
 
     record_P: Places
     image_P: Places
+    miss_M: npt.NDArray[np.int8]
 
 
 def pair(records: Records, images: Images, keys: pa.Array, kind: str) -> Pairs:
@@ -99,14 +103,27 @@ def pair(records: Records, images: Images, keys: pa.Array, kind: str) -> Pairs:
     key_M = np.asarray(pc.fill_null(pc.index_in(records.key, keys), -1), np.int64)
     key_M[~(records.is_in_M | (records.excluded_M == Exclusion.CONTINUED))] = -1
     record_P, image_P = _same_key(key_M, images.key_N)
+    miss_P = np.zeros(len(record_P), np.int8)
     if kind != "instance":
-        fits_P = _same_site(records, images, record_P, image_P, key_M, kind == "patient")
-        record_P, image_P = record_P[fits_P], image_P[fits_P]
+        miss_P = _misses(records, images, record_P, image_P, key_M, kind == "patient")
     record_P = records.owner_M[record_P]
+    miss_M = _miss_of(len(records), record_P, miss_P)
+    miss_M[~records.is_in_M] = Miss.NONE
+    record_P, image_P = record_P[miss_P == Miss.NONE], image_P[miss_P == Miss.NONE]
     order = np.lexsort((image_P, record_P))
     record_P, image_P = record_P[order], image_P[order]
     is_repeated = (np.diff(record_P, prepend=-1) == 0) & (np.diff(image_P, prepend=-1) == 0)
-    return Pairs(record_P[~is_repeated], image_P[~is_repeated])
+    return Pairs(record_P[~is_repeated], image_P[~is_repeated], miss_M)
+
+
+def _miss_of(count: int, record_P: Places, miss_P: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
+    """Return why each record has no image: the commonest reason of those with its identifier."""
+    code_P = record_P * len(Miss) + miss_P
+    counts_MR = np.bincount(code_P, minlength=count * len(Miss)).reshape(count, len(Miss))
+    has_M, any_M = counts_MR[:, Miss.NONE] > 0, counts_MR.any(axis=1)
+    counts_MR[:, Miss.NO_SITE_SAID] *= 1 - counts_MR[:, Miss.OTHER_SIDE : Miss.NO_SITE_SAID].any(1)
+    reason_M = counts_MR.argmax(axis=1)
+    return np.where(has_M, Miss.NONE, np.where(any_M, reason_M, Miss.NO_IDENTIFIER)).astype(np.int8)
 
 
 def exclude_several(records: Records, pairs: Pairs, claim_M: npt.NDArray[np.int32]) -> Records:
@@ -165,19 +182,19 @@ def _same_key(key_M: Places, key_N: Places) -> tuple[Places, Places]:
     return rows[np.repeat(first, count) + within], image_P
 
 
-def _same_site(
+def _misses(
     records: Records,
     images: Images,
     record_P: Places,
     image_P: Places,
     key_M: Places,
     always_strict: bool,
-) -> Flags:
-    """Return whether side and joint fit.
+) -> npt.NDArray[np.int8]:
+    """Return `Miss` of each pair, 0 where side and joint fit.
 
     Where one identifier means several sides or joints, an image must say which it shows, and
-    the joint of its best candidate replaces a body part that is missing. Otherwise what is not
-    said is no obstacle.
+    the joint of its best candidate replaces a body part that is missing or holds several joints.
+    Otherwise what is not said is no obstacle, and neither is a body part that borders on the joint.
     """
     side_M, joint_M = records.side_M, _joints(records, images)
     num_keys = int(key_M.max(initial=-1)) + 1
@@ -195,11 +212,22 @@ def _same_site(
     record_joint, image_joint = joint_M[record_P], images.joint_N[image_P]
     strict = always_strict | several_joints[key_P]
     said = np.where(image_joint < 0, images.said_joint_N[image_P], image_joint)
-    open_joint = (record_joint == -1) | (image_joint == -1)
-    joint_fits = np.where(
-        strict, record_joint == said, (record_joint == image_joint) | open_joint
-    ) & ~(strict & (record_joint == -1))
-    return np.asarray(side_fits & joint_fits, bool)
+    is_shown = _may_show(records, images, record_P, image_P)
+    is_said = (record_joint == said) & (record_joint != -1)
+    joint_fits = is_shown & (is_said | ~strict)
+    miss_P = np.where(image_side == NO_SIDE, Miss.NO_SITE_SAID, Miss.OTHER_SIDE)
+    miss_P = np.where(side_fits, Miss.NONE, miss_P)
+    return np.where(joint_fits, miss_P, Miss.OTHER_JOINT).astype(np.int8)
+
+
+def _may_show(records: Records, images: Images, record_P: Places, image_P: Places) -> Flags:
+    """Return whether the body part of each pair's image may show its record's joint."""
+    parts = images.texts["body_part"].combine_chunks()
+    joints = records.joint.dictionary.to_pylist()
+    table = np.ones((len(parts.dictionary) + 1, len(joints) + 1), bool)
+    for row, part in enumerate(parts.dictionary.to_pylist()):
+        table[row, :-1] = [may_show(part, joint) for joint in joints]
+    return np.asarray(table[places(parts)[image_P], places(records.joint)[record_P]], bool)
 
 
 def _joints(records: Records, images: Images) -> npt.NDArray[np.int64]:

@@ -20,7 +20,7 @@ from jobs.auditing.evidence import Evidence, combine, lapse
 from jobs.auditing.images import Images
 from jobs.auditing.joining import Joined
 from jobs.auditing.package_facts import PackageFacts
-from jobs.auditing.registry.names import Claims
+from jobs.auditing.registry.claims import Claims
 from training.metrics import Figure
 
 Places = npt.NDArray[np.int64]

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from implant_model.package.catalogue import Catalogue, Implant
-from jobs.auditing.registry.names import Claims
+from jobs.auditing.registry.claims import Claims
 from jobs.auditing.verdicts import Verdict, Verdicts
 
 NOT_KNOWN: Final = "not known"

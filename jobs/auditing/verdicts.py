@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from jobs.auditing.evidence import Evidence
 from jobs.auditing.joining import Joined
-from jobs.auditing.registry.names import Claims
+from jobs.auditing.registry.claims import Claims
 from jobs.auditing.registry.records import Records
 
 Codes = npt.NDArray[np.int8]

@@ -13,6 +13,7 @@ from jobs.entry.command import OK
 from jobs.samples.sample_archives import Truth
 from jobs.samples.sample_registry import (
     ASKED,
+    WRONG_SHARE,
     Finding,
     SampleRegistry,
     judge_worklist,
@@ -47,10 +48,15 @@ class DemoAudit:
 
 
 def audit_samples(
-    folder: Path, truths: Sequence[Truth], output: str, key: str, model: str
+    folder: Path,
+    truths: Sequence[Truth],
+    output: str,
+    key: str,
+    model: str,
+    wrong_share: float = WRONG_SHARE,
 ) -> DemoAudit:
     """Write the sample registry, audit it as a user would, and judge the result."""
-    registry = make_registry(folder / "registry.csv", truths)
+    registry = make_registry(folder / "registry.csv", truths, wrong_share)
     report = folder / "audit"
     call = ["--predictions", output, "--registry", str(registry.path), "--report", str(report)]
     call += ["--columns", ASKED, "--key", "patient", "--key-file", key, "--model", model]

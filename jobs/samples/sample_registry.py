@@ -20,6 +20,9 @@ from jobs.samples.sample_archives import SEED, Truth
 from training.metrics import Figure, wilson
 
 WRONG_SHARE: Final = 0.05
+"""Share of wrong records in the demo: enough of them for a worklist to be looked at."""
+REGISTRIES_SHARE: Final = 0.005
+"""Share in an arthroplasty registry: Tyrol's is right in 99.5 % (10.1186/s40634-022-00526-3)."""
 COLUMNS: Final = ("CaseNo", "PatientID", "Side", "Joint", "Maker", "Product", "Hospital", "Date")
 ASKED: Final = "record=CaseNo"
 """What the audit cannot find by the columns' names."""
@@ -64,14 +67,22 @@ class Finding:
     true_rate: float
 
 
-def make_registry(path: Path, truths: Sequence[Truth]) -> SampleRegistry:
-    """Write the registry of the sample archives; the same truths give the same file."""
+def make_registry(
+    path: Path, truths: Sequence[Truth], wrong_share: float = WRONG_SHARE
+) -> SampleRegistry:
+    """Write the registry of the sample archives; the same truths give the same file.
+
+    Args:
+        path: CSV.
+        truths: What is known of every member.
+        wrong_share: Share of the records that name another implant, one of them at least.
+    """
     rng = np.random.default_rng([SEED, 5])
     shown = [truth for truth in truths if truth.label]
     known = [i for i, truth in enumerate(shown) if truth.label in ORTHONET.names]
     visible = [i for i in known if shown[i].is_dicom]
     hidden = [i for i in known if not shown[i].is_dicom]
-    wrong = {i for part in (visible, hidden) for i in _some(part, rng)}
+    wrong = {i for part in (visible, hidden) for i in _some(part, wrong_share, rng)}
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(COLUMNS)
@@ -102,8 +113,8 @@ def judge_worklist(
     )
 
 
-def _some(rows: Sequence[int], rng: np.random.Generator) -> list[int]:
-    count = max(round(WRONG_SHARE * len(rows)), 1) if rows else 0
+def _some(rows: Sequence[int], share: float, rng: np.random.Generator) -> list[int]:
+    count = max(round(share * len(rows)), 1) if rows else 0
     return [rows[i] for i in rng.permutation(len(rows))[:count].tolist()]
 
 

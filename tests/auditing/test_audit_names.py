@@ -6,29 +6,25 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from implant_model.decode.kinds import BODY_PARTS
 from implant_model.errors import UsageError
 from implant_model.package.catalogue import ORTHONET, Catalogue, Implant
-from jobs.auditing.registry.names import (
-    Names,
+from jobs.auditing.registry.claims import (
     Said,
     counted_by,
     describe,
-    maker,
+    list_unmatched,
     match,
-    plain,
     read_claim,
-    read_synonyms,
 )
-from jobs.auditing.registry.records import Exclusion, Records
-from jobs.auditing.registry.sites import (
-    BOTH,
-    LEFT,
-    NO_SIDE,
-    RIGHT,
-    body_part_joints,
-    joint_names,
-    side_codes,
-)
+from jobs.auditing.registry.dates import read_years, years_of
+from jobs.auditing.registry.names import Names
+from jobs.auditing.registry.proposals import propose
+from jobs.auditing.registry.records import Exclusion, Parts, Records
+from jobs.auditing.registry.sites import may_show
+from jobs.auditing.registry.spelling import maker, plain
+from jobs.auditing.registry.synonyms import ANY, Meanings, read_synonyms
+from jobs.auditing.registry.words import JOINTS
 
 COLLARED, COLLARLESS = "depuy-corail-collared", "depuy-corail-collarless"
 CATALOGUE = Catalogue(
@@ -38,7 +34,8 @@ CATALOGUE = Catalogue(
         Implant("acme-y", "knee", "Acme", None),
     )
 )
-NAMES = Names(CATALOGUE, {"JRI Ltd of Sheffield": "JRI Orthopaedics", "Exeter V40": "Exeter"})
+GIVEN = {"JRI Ltd of Sheffield": "JRI Orthopaedics", "My stem": "Exeter"}
+NAMES = Names(CATALOGUE, Meanings({ANY: GIVEN}))
 
 
 def claim(
@@ -47,9 +44,9 @@ def claim(
     product: str | None = None,
     joint: str | None = None,
 ) -> tuple[set[str], list[str]]:
-    said: Said = (implant, manufacturer, product, joint)
-    found, problems = read_claim(said, NAMES)
-    return {CATALOGUE[index].name for index in found}, [field for field, _, _ in problems]
+    found = read_claim(Said(implant, manufacturer, product, joint), NAMES)
+    names = {CATALOGUE[index].name for index in found.claim}
+    return names, [problem.field for problem in found.problems]
 
 
 @pytest.mark.parametrize(
@@ -71,7 +68,7 @@ def test_one_implant_by_any_of_its_names(text: str) -> None:
 
 def test_synonyms_of_the_catalogue_and_of_the_user() -> None:
     assert claim(implant="the x STEM") == ({"acme-x"}, [])
-    assert claim(product="Exeter V40", manufacturer="Stryker GmbH") == ({"stryker-exeter"}, [])
+    assert claim(product="My stem", manufacturer="Stryker GmbH") == ({"stryker-exeter"}, [])
     found, problems = claim(manufacturer="JRI Ltd of Sheffield")
     assert problems == []
     assert found == {n for n in ORTHONET.names if n.startswith("jri")}
@@ -118,6 +115,7 @@ def records_of(products: list[str | None], excluded: dict[int, Exclusion] | None
         {"product": pa.array(products, pa.string()).dictionary_encode()},
         excluded_M,
         np.arange(count),
+        Parts(np.full(count, -1), (), np.full(count, -1), np.zeros(count, bool)),
     )
 
 
@@ -128,11 +126,13 @@ def test_claims_of_many_records() -> None:
     assert found.claim_M[5] == -1
     assert found.sets[found.claim_M[0]] == {CATALOGUE.index("stryker-exeter")}
     assert found.sets[found.claim_M[3]] == frozenset()
-    assert [(item.text, item.records) for item in found.unmatched] == [("?", 1)]
+    assert [(item.text, item.records) for item in list_unmatched(records, found, NAMES)] == [
+        ("?", 1)
+    ]
 
 
 def test_spellings_of_one_name_are_counted_as_one() -> None:
-    products = ["Corail", "DePuy CORAIL", "corail", "Exeter V40", "Exeter", "New stem", None]
+    products = ["Corail", "DePuy CORAIL", "corail", "My stem", "Exeter", "New stem", None]
     records = records_of(products)
     makers = ["DePuy Ltd", "DEPUY", "DePuy", "Stryker", "stryker inc", "Nobody", None]
     implants = ["acme-x", "The X stem", "Acme_X", "Corail", "?", None, None]
@@ -151,8 +151,8 @@ def test_spellings_of_one_name_are_counted_as_one() -> None:
 def test_a_table_of_synonyms(tmp_path: Path) -> None:
     path = tmp_path / "unmatched.csv"
     path.write_text("field,text,records,why,means\nproduct,'=X,3,,Exeter\nproduct,Y,1,,\n")
-    assert read_synonyms(path.as_uri()) == {"=X": "Exeter"}
-    assert read_synonyms(None) == {}
+    assert [*read_synonyms(path.as_uri())] == [("product", "=X", "Exeter")]
+    assert [*read_synonyms(None)] == []
     with pytest.raises(UsageError, match="--synonyms cannot be read"):
         read_synonyms((tmp_path / "none.csv").as_uri())
     refused = "no CSV in UTF-8 or cp1252 with the columns text and means"
@@ -171,14 +171,111 @@ def test_synonyms_as_a_spreadsheet_saves_them(
     quoted = [line.replace("Müller, not known.", '"Müller, not known."') for line in lines]
     path = tmp_path / "unmatched.csv"
     path.write_bytes("\r\n".join(quoted).replace("|", delimiter).encode(encoding))
-    assert read_synonyms(path.as_uri()) == {"Hüftschaft": "Exeter"}
+    assert read_synonyms(path.as_uri()).of("product") == {"Hüftschaft": "Exeter"}
 
 
-def test_sides_and_joints_as_they_are_written() -> None:
-    texts = pa.chunked_array([["L", "left ", "Rechts", "BILATERAL", None, "?"]])
-    assert side_codes(texts).tolist() == [LEFT, LEFT, RIGHT, BOTH, NO_SIDE, NO_SIDE]
-    words = pa.chunked_array([["Hip", "TKR", "Schulter", "Great toe", None]])
-    expected = ["hip", "knee", "shoulder", "great toe", None]
-    assert joint_names(words).to_pylist() == expected
-    parts = pa.array(["PELVIS", "KNEE", "LOWEREXTREMITY", "CHEST", None])
-    assert body_part_joints(parts).to_pylist() == ["hip", "knee", None, "chest", None]
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Exeter V40", "EXETER™", "Exeter®", "Exeter(R)", "ExeterTM", "Exeter℠ V40 N° 2 44 mm",
+        "Exeter &reg;", "Stryker Exeter", "Stryker (Howmedica) Exeter V40", "exe ter",
+        "Exeter stem, cemented, high offset", "Exeter Schaft zementiert Gr. 2",
+    ],
+)  # fmt: skip
+def test_a_product_among_words_that_leave_it_what_it_is(text: str) -> None:
+    assert claim(product=text) == ({"stryker-exeter"}, [])
+
+
+@pytest.mark.parametrize(
+    ("text", "proposal"),
+    [
+        ("Exetr", "Exeter"), ("Exeter Trauma", "Exeter"), ("Accolade", "Accolade II"),
+        ("Accolade TMZF", "Accolade II"), ("Legion Revision", "Legion"),
+        ("Corail ohne Kragn", "Corail, without collar"), ("Furlong HAC", "Furlong Evolution"),
+        ("Exeter Contemporary cup", None), ("Corail Kopf", None), ("Pinnacle", None), ("LCS", None),
+    ],
+)  # fmt: skip
+def test_what_is_not_sure_is_proposed(text: str, proposal: str | None) -> None:
+    assert claim(product=text) == (set(), ["product"])
+    found = propose("product", text, NAMES)
+    assert (found and found[0]) == proposal
+    assert found is None or 0.6 <= found[1] < 1
+
+
+def test_a_product_among_words_needs_its_maker() -> None:
+    assert claim(product="Exeter V40", manufacturer="DePuy") == (set(), ["product"])
+    fields = ["manufacturer", "product"]
+    assert claim(product="Exeter V40", manufacturer="Aesculap") == (set(), fields)
+    assert claim(product="Accolade 2", manufacturer="Stryker") == ({"stryker-accolade-ii"}, [])
+
+
+@pytest.mark.parametrize("collar", ["ohne Kragen", "collarless", "sans collerette", "sin collar"])
+def test_collars_in_other_languages(collar: str) -> None:
+    assert claim(product=f"Corail {collar}") == ({COLLARLESS}, [])
+    assert claim(product=f"Corail AMT {collar}") == ({COLLARLESS}, [])
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("DePuy Synthes", "depuy"), ("J&J DePuy", "depuy"), ("DePuy (J&amp;J)", "depuy"),
+        ("De Puy", "depuy"), ("S&N", "smith"), ("S &amp; N", "smith"), ("Biomet", "zimmer"),
+        ("Zimmer", "zimmer"), ("Stryker (Howmedica)", "stryker"), ("JRI", "jri"),
+        ("Smith & Nephew S.p.A.", "smith"), ("Stryker®", "stryker"),
+    ],
+)  # fmt: skip
+def test_makers_by_former_names_and_with_others_beside(text: str, names: str) -> None:
+    found, problems = claim(manufacturer=text)
+    assert (found, problems) == ({n for n in ORTHONET.names if n.startswith(names)}, [])
+
+
+def test_a_maker_that_is_not_sure_is_proposed() -> None:
+    for text, proposal in (("Howmedica", "Stryker"), ("J&J", "DePuy"), ("Strycker", "Stryker")):
+        assert claim(manufacturer=text) == (set(), ["manufacturer"])
+        found = propose("manufacturer", text, NAMES)
+        assert found is not None
+        assert found[0] == proposal
+    assert claim(manufacturer="Stryker / DePuy") == (set(), ["manufacturer"])
+    assert propose("manufacturer", "Stryker / DePuy", NAMES) is None
+
+
+@pytest.mark.parametrize(
+    ("texts", "years"),
+    [
+        (["01192020", "12202015"], [2020, 2015]),
+        (["19012020", "20122015"], [2020, 2015]),
+        (["20200119", "20151220"], [2020, 2015]),
+        (["01192020", "25122019"], [None, None]),
+        (["01022015", "03042016"], [2015, 2016]),
+        (["43831", "43832.5"], [2020, 2020]),
+        (["2015-03-01T10:00:00", "2016-03-01 00:00:00+01:00"], [2015, 2016]),
+        (["13.02.2019", "01.02.2018"], [2019, 2018]),
+        (["02/13/2019", "01/02/2018", "99/99/2018"], [None, None, None]),
+        (["02/13/19", "01/02/98"], [2019, 1998]),
+        (["15-03-02"], [None]),
+        (["150302", "991231"], [2015, 1999]),
+        (["2015", "2016.0", "1789"], [2015, 2016, None]),
+        (["12. März 2015", "Jan 2016", "03/2017", "2018-03"], [2015, 2016, 2017, 2018]),
+        (["30.02.2020"], [None]),
+        (["01.02.2015", "2016-02-01", "n/a"], [2015, 2016, None]),
+    ],
+)
+def test_years_of_a_column_of_dates(texts: list[str], years: list[int | None]) -> None:
+    assert [years_of(texts)[text] for text in texts] == years
+    column = pa.chunked_array([[*texts, None]])
+    expected = [None if year is None else str(year) for year in years]
+    read = read_years(column)
+    assert read.texts.to_pylist() == [*expected, None]
+    assert read.num_unread == years.count(None)
+
+
+def test_body_parts_that_may_show_a_joint() -> None:
+    for part, joints in {
+        "PELVIS": {"hip"}, "HIP": {"hip"}, "PATELLA": {"knee"}, "THIGH": {"hip", "knee"},
+        "GROIN": {"hip"}, "LOWERLEG": {"knee", "ankle"}, "CLAVICLE": {"shoulder"},
+        "HUMERUS": {"shoulder", "elbow"}, "FOREARM": {"elbow", "wrist"}, "SKULL": {"jaw"},
+        "BREAST": set(), "HAND": {"wrist", "finger"},
+    }.items():  # fmt: skip
+        assert part in BODY_PARTS
+        assert {joint for joint in {*JOINTS.values()} if may_show(part, joint)} == joints
+    assert may_show("SESAMOID", "sesamoid"), "a catalogue's own joint"

@@ -5,6 +5,7 @@ import hashlib
 import math
 import re
 import subprocess
+from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +16,7 @@ from jobs.auditing.audit_page import render_audit
 from jobs.auditing.counting import Group
 from jobs.auditing.findings import AuditSource, Change, Findings, Pair, Row, to_json
 from jobs.auditing.joining import USES, Use
-from jobs.auditing.registry.names import Unmatched
+from jobs.auditing.registry.claims import Unmatched
 from jobs.auditing.registry.records import EXCLUSIONS, Exclusion
 from jobs.auditing.safety import GAPS, Gap
 from jobs.auditing.verdicts import DOUBTS, VERDICTS, Doubt, Verdict
@@ -65,9 +66,14 @@ def some_findings() -> Findings:
         expected_wrong=46_648.0,
         groups={"hospital": [group] * 60, "year": [replace(group, name="2020")]},
         pairs=[Pair("stem-a or stem-b", HOSTILE, 120, 100.5)] * 50,
-        unmatched=[Unmatched("product", HOSTILE, 12, "The catalogue has no such name.")],
+        unmatched=[
+            Unmatched("product", HOSTILE, 12, "The catalogue has no such name.", HOSTILE, 0.875)
+        ],
         worklist=ROWS,
-        notes=[("conditional, 3 T", f"Leaflet {HOSTILE}", 500)],
+        notes=[f"{HOSTILE}: I and D are read as left and right."],
+        cause=f"None of the 9 records has an image; the column {HOSTILE!r} is the cause.",
+        site_parts=Counter({"THIGH": 12, HOSTILE: 3}),
+        safety_notes=[("conditional, 3 T", f"Leaflet {HOSTILE}", 500)],
         gaps={Gap.NO_NOTE: 10, Gap.NO_AGREEMENT: 20},
         drift=[Change("Rate of errors", wilson(10, 1000), wilson(50, 1000), True)],
         previous_at="2026-01-30T12:30:00+00:00",

@@ -13,8 +13,8 @@ from implant_model.privacy import IdentifierPolicy, Protector
 from implant_model.pseudonym_key import Key
 from jobs.demo import MODEL
 from jobs.samples.sample_archives import Truth
-from jobs.samples.sample_audit import audit_samples, describe, find_faults
-from jobs.samples.sample_registry import COLUMNS, make_registry
+from jobs.samples.sample_audit import DemoAudit, audit_samples, describe, find_faults
+from jobs.samples.sample_registry import COLUMNS, REGISTRIES_SHARE, make_registry
 from tests.support.audit_samples import sure, write_output
 
 KEY = hashlib.sha256(b"a test's key").hexdigest().encode()
@@ -51,6 +51,33 @@ def test_a_known_share_is_wrong(tmp_path: Path, truths: list[Truth]) -> None:
 
 def test_the_demos_audit_finds_what_is_wrong(tmp_path: Path, truths: list[Truth]) -> None:
     """The images show what they show, with a probability of 0.98 in every row."""
+    done = audit_of(tmp_path, truths)
+    assert find_faults(done) == []
+    assert done.summary["model"] == load_package(str(MODEL), weights=False).id
+    assert done.summary["verdicts"]["not_in_catalogue"] == 20
+    assert done.summary["verdicts"]["no_image"] == 80
+    assert done.summary["excluded"] == {"duplicate": 1}
+    assert (done.finding.recall.value, done.finding.recall.count) == (1.0, 8)
+    assert done.finding.precision.value == 1.0
+    assert done.finding.true_rate == pytest.approx(8 / 160)
+    said = describe(done)
+    assert "12 were made wrong, 8 of them" in said
+    assert "recall is 8 of 8 (100 %)" in said
+    assert "lies in it" in said
+
+
+def test_a_registry_that_is_nearly_right_is_covered_too(
+    tmp_path: Path, truths: list[Truth]
+) -> None:
+    done = audit_of(tmp_path, truths, REGISTRIES_SHARE)
+    assert find_faults(done) == []
+    assert len(done.registry.wrong) == 2, "one with an image, one without"
+    assert done.finding.true_rate == pytest.approx(1 / 160)
+    assert done.summary["error_rate"]["low"] == 0.0
+    assert done.is_covered
+
+
+def audit_of(tmp_path: Path, truths: list[Truth], *wrong_share: float) -> DemoAudit:
     protector = Protector(IdentifierPolicy.PSEUDONYMISE, Key.of(KEY))
     (tmp_path / "key").write_bytes(KEY)
     (tmp_path / "key").chmod(0o600)
@@ -67,16 +94,4 @@ def test_the_demos_audit_finds_what_is_wrong(tmp_path: Path, truths: list[Truth]
     ]
     model = load_package(str(MODEL), weights=False).id
     output = write_output(tmp_path / "out", rows, model)
-    done = audit_samples(tmp_path, truths, output, str(tmp_path / "key"), str(MODEL))
-    assert find_faults(done) == []
-    assert done.summary["model"] == model
-    assert done.summary["verdicts"]["not_in_catalogue"] == 20
-    assert done.summary["verdicts"]["no_image"] == 80
-    assert done.summary["excluded"] == {"duplicate": 1}
-    assert (done.finding.recall.value, done.finding.recall.count) == (1.0, 8)
-    assert done.finding.precision.value == 1.0
-    assert done.finding.true_rate == pytest.approx(8 / 160)
-    said = describe(done)
-    assert "12 were made wrong, 8 of them" in said
-    assert "recall is 8 of 8 (100 %)" in said
-    assert "lies in it" in said
+    return audit_samples(tmp_path, truths, output, str(tmp_path / "key"), str(MODEL), *wrong_share)

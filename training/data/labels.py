@@ -25,6 +25,9 @@ from implant_model.package.catalogue import ORTHONET
 
 COLUMNS = ("archive", "member", "label", "patient")
 REQUIRED = ("archive", "member", "label")
+_DELIMITERS = (",", ";", "\t")
+_SEPARATOR = re.compile(r'"?sep=[,;\t]"?\r?\n', re.IGNORECASE)
+"""A spreadsheet's first line on what is between values; the header tells it, too."""
 _CODES = [*(f"{code:02d}" for code in range(1, 9)), *(f"{code}" for code in range(21, 25))]
 _ORTHONET = dict(zip(_CODES, ORTHONET.names, strict=True))
 
@@ -70,44 +73,42 @@ class Labels:
         return tuple(sorted({row.label for row in rows}))
 
 
-def read_labels(uri: str, *, one_class: bool = True) -> Labels:
-    """Read and check a labels file.
-
-    Args:
-        uri: Of the file.
-        one_class: Refuse a patient in two classes, which in a training set is more often a slip
-            than a second implant; an evaluation loses nothing by it.
+def read_labels(uri: str) -> Labels:
+    """Read and check a labels file; one patient may have several implants.
 
     Raises:
-        UsageError: Not readable, a column missing, an empty label, an image that is named twice,
-            or a patient in two classes.
+        UsageError: Not readable, a column missing, an empty label, or an image that is named twice.
     """
     uri = storage.normalise(uri)
     data = storage.read_bytes(uri)
     rows = _parquet_rows(data, uri) if data[:4] == b"PAR1" else _csv_rows(data, uri)
-    return check_labels(rows, uri, one_class=one_class)
+    return check_labels(rows, uri)
 
 
-def read_table(uri: str, option: str, *, one_class: bool = False) -> Labels:
-    """Read the labels file that an option names; one patient may have several implants.
+def read_table(uri: str, option: str) -> Labels:
+    """Read the labels file that an option names.
 
     Args:
         uri: Of the file.
         option: It is named in the message.
-        one_class: As of `read_labels`.
 
     Raises:
         UsageError: It cannot be read, or see `read_labels`.
     """
     try:
-        return read_labels(uri, one_class=one_class)
+        return read_labels(uri)
     except StorageError as error:
         raise UsageError(f"{option} cannot be read: {error}") from error
 
 
 def _csv_rows(data: bytes, uri: str) -> list[dict[str, str]]:
     try:
-        reader = csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
+        text = data.decode("utf-8-sig")
+        if stated := _SEPARATOR.match(text):
+            text = text[stated.end() :]
+        delimiter = max(_DELIMITERS, key=text.partition("\n")[0].count)
+        lines = io.StringIO(text, newline="")
+        reader = csv.DictReader(lines, delimiter=delimiter, strict=True)
         rows = [{name: row[name] or "" for name in COLUMNS if name in row} for row in reader]
         _check_columns(reader.fieldnames or (), uri)
     except (UnicodeDecodeError, csv.Error) as error:
@@ -138,37 +139,25 @@ def _check_columns(names: object, uri: str) -> None:
         )
 
 
-def check_labels(rows: list[dict[str, str]], uri: str, *, one_class: bool = True) -> Labels:
+def check_labels(rows: list[dict[str, str]], uri: str) -> Labels:
     """Make labels of raw rows; errors are as of `read_labels`."""
     if not rows:
         raise UsageError(f"The labels file {uri} has no rows; one for each image is needed.")
     by_archive: dict[str, dict[str, Label]] = {}
-    patients: dict[str, Label] = {}
     for number, row in enumerate(rows, start=1):
         patient = row.get("patient", "").strip() or None
         here = Label(row["archive"], row["member"], row["label"].strip(), patient, number)
         if not here.archive or not here.label:
             lacking = "label" if here.archive else "archive"
             raise UsageError(f"Row {number} of the labels file {uri} has no {lacking}.")
-        _check_against(by_archive.get(here.archive, {}).get(here.member), patients, here, uri)
+        same = by_archive.get(here.archive, {}).get(here.member)
+        if same is not None:
+            raise UsageError(
+                f"Rows {same.row} and {here.row} of the labels file {uri} label the same image; "
+                "leave one."
+            )
         by_archive.setdefault(here.archive, {})[here.member] = here
-        if patient is not None and one_class:
-            patients.setdefault(patient, here)
     return Labels(uri, by_archive)
-
-
-def _check_against(same: Label | None, patients: dict[str, Label], here: Label, uri: str) -> None:
-    if same is not None:
-        raise UsageError(
-            f"Rows {same.row} and {here.row} of the labels file {uri} label the same image; leave "
-            "one."
-        )
-    first = patients.get(here.patient) if here.patient is not None else None
-    if first is not None and first.label != here.label:
-        raise UsageError(
-            f"Rows {first.row} and {here.row} of the labels file {uri} put one patient in two "
-            f"classes, {first.label!r} and {here.label!r}; correct the label, or leave one out."
-        )
 
 
 def match_archives(labels: Labels, names: Mapping[str, str]) -> dict[str, Mapping[str, Label]]:

@@ -7,20 +7,49 @@ from implant_model.errors import UsageError
 
 KEYS: Final = ("instance", "study", "accession", "patient")
 """What records and images can be joined by, the finest first."""
+# fmt: off
 NAMES: Final[Mapping[str, Sequence[str]]] = {
-    "record": ("record", "recordid", "recordnumber", "registryid", "caseid", "operationid", "id"),
+    "record": (
+        "record", "recordid", "recordnumber", "registryid", "caseid", "operationid", "id",
+        "fallnummer", "fallnr", "casenumber", "caseno",
+    ),
     "instance": ("instance", "instanceuid", "sopinstanceuid", "imageuid"),
     "study": ("study", "studyuid", "studyinstanceuid", "studyid"),
     "accession": ("accession", "accessionnumber"),
-    "patient": ("patient", "patientid", "patientnumber", "mrn", "nhsnumber"),
-    "side": ("side", "laterality"),
-    "joint": ("joint", "jointname", "bodypart", "region"),
+    "patient": (
+        "patient", "patientid", "patientnumber", "mrn", "nhsnumber", "patientennummer",
+        "patientennr", "patientnr", "patientenid",
+    ),
+    "issuer": ("issuer", "issuerofpatientid", "assigningauthority", "patientidissuer"),
+    "side": ("side", "laterality", "seite", "coté", "côté", "lado", "lato", "zijde", "sida"),
+    "joint": (
+        "joint", "jointname", "bodypart", "region", "gelenk", "articulation", "articulación",
+        "gewricht", "articolazione",
+    ),
+    "component": (
+        "component", "componenttype", "componentname", "komponente", "komponententyp",
+        "implantcomponent", "implantatkomponente", "composant", "componente", "componententype",
+        "komponent", "komponentti",
+    ),
     "implant": ("implant", "implantname", "label"),
-    "manufacturer": ("manufacturer", "maker", "manufacturername", "company", "vendor"),
-    "product": ("product", "productname", "tradename", "brand", "device", "model"),
-    "hospital": ("hospital", "site", "centre", "center", "clinic", "unit", "institution"),
-    "year": ("year", "operationyear", "date", "operationdate", "surgerydate", "dateofoperation"),
+    "manufacturer": (
+        "manufacturer", "maker", "manufacturername", "company", "vendor", "hersteller", "fabricant",
+        "fabricante", "produttore", "fabrikant", "tillverkare",
+    ),
+    "product": (
+        "product", "productname", "tradename", "brand", "device", "model", "produkt", "produktname",
+        "produit", "producto", "prodotto", "implantat",
+    ),
+    "hospital": (
+        "hospital", "site", "centre", "center", "clinic", "unit", "institution", "klinik",
+        "krankenhaus", "hôpital", "ziekenhuis", "ospedale", "sjukhus",
+    ),
+    "year": (
+        "year", "operationyear", "date", "operationdate", "surgerydate", "dateofoperation",
+        "opdatum", "operationsdatum", "datum", "jahr", "fecha", "dato",
+    ),
 }
+# fmt: on
 """Names by which a column is found; case, blanks and punctuation make no difference."""
 FIELDS: Final = tuple(NAMES)
 CLAIMS: Final = ("implant", "manufacturer", "product")

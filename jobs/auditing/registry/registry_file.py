@@ -3,6 +3,7 @@
 import codecs
 import csv
 import io
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -19,6 +20,7 @@ from jobs.auditing.registry.columns import choose_key, find_columns
 MAX_BYTES: Final = 16 << 30
 _HEADER: Final = 1 << 20
 _DELIMITERS: Final = (",", ";", "\t", "|")
+_SEPARATOR: Final = re.compile(r'"?sep=([,;|\t])"?', re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -31,23 +33,30 @@ class RegistryFile:
         malformed: Numbers of these rows, from 1, the header not counted.
         key: The field that records are joined by.
         columns: The file's column of each field.
+        asked: Those of them that the user named.
     """
 
     table: pa.Table
     malformed: tuple[int, ...]
     key: str
     columns: Mapping[str, str]
+    asked: Mapping[str, str] = field(default_factory=dict)
+
+    def is_asked(self, name: str) -> bool:
+        """Return whether the user named the column of a field, and the heading did not."""
+        return name in self.asked
 
 
 @dataclass
 class _Malformed:
     """Takes rows with too many or too few values while Arrow reads."""
 
+    skipped: int
     rows: list[int] = field(default_factory=list)
     unclosed: int | None = None
 
     def __call__(self, row: Any) -> str:
-        number = int(row.number) - 1
+        number = int(row.number) - 1 - self.skipped
         if row.text and "\n" in row.text.strip():
             self.unclosed = number  # an exception would not get through Arrow
             return "error"
@@ -94,22 +103,24 @@ def _read_parquet(data: bytes, asked: Mapping[str, str], key: str | None) -> Reg
     chosen = choose_key(columns, key, header)
     table = file.read(columns=sorted(set(columns.values())))
     fields = {name: _as_text(table[column], column) for name, column in columns.items()}
-    return RegistryFile(pa.table(fields), (), chosen, columns)
+    return RegistryFile(pa.table(fields), (), chosen, columns, asked)
 
 
 def _read_csv(
     data: bytes, asked: Mapping[str, str], key: str | None, encoding: str
 ) -> RegistryFile:
-    header, delimiter = _header(data, encoding)
+    header, delimiter, skipped = _header(data, encoding)
     columns = find_columns(header, asked)
     chosen = choose_key(columns, key, header)
     wanted = sorted(set(columns.values()))
-    malformed = _Malformed()
+    malformed = _Malformed(skipped)
     try:
         table = pa_csv.read_csv(
             pa.BufferReader(data),
             # One thread: only then does Arrow say which row is malformed.
-            pa_csv.ReadOptions(use_threads=False, encoding=encoding, block_size=8 << 20),
+            pa_csv.ReadOptions(
+                use_threads=False, encoding=encoding, block_size=8 << 20, skip_rows=skipped
+            ),
             pa_csv.ParseOptions(
                 delimiter=delimiter, newlines_in_values=True, invalid_row_handler=malformed
             ),
@@ -130,20 +141,26 @@ def _read_csv(
         raise
     rows = sorted(malformed.rows)
     fields = {name: _trimmed(_with_gaps(table[c], rows)) for name, c in columns.items()}
-    return RegistryFile(pa.table(fields), tuple(rows), chosen, columns)
+    return RegistryFile(pa.table(fields), tuple(rows), chosen, columns, asked)
 
 
-def _header(data: bytes, encoding: str) -> tuple[list[str], str]:
-    """Return the names of the columns, and what is between values."""
+def _header(data: bytes, encoding: str) -> tuple[list[str], str, int]:
+    """Return the names of the columns, what is between values, and lines before the names.
+
+    A first line `sep=;` is a spreadsheet's, and states what is between values.
+    """
     try:
         # Incremental: the piece may end in the middle of a character.
         text = codecs.getincrementaldecoder(encoding)().decode(data[:_HEADER])
     except UnicodeError as error:
         raise UsageError(_not_in(encoding)) from error
-    line = (text.lstrip("\ufeff\r\n").splitlines() or [""])[0]
-    delimiter = max(_DELIMITERS, key=line.count)
+    lines = text.lstrip("\ufeff\r\n").splitlines() or [""]
+    stated = _SEPARATOR.fullmatch(lines[0])
+    skipped = 1 if stated and len(lines) > 1 else 0
+    delimiter = stated[1] if stated and skipped else max(_DELIMITERS, key=lines[0].count)
     try:
-        return next(csv.reader(io.StringIO(line), delimiter=delimiter), []), delimiter
+        names = csv.reader(io.StringIO(lines[skipped]), delimiter=delimiter)
+        return next(names, []), delimiter, skipped
     except csv.Error as error:
         raise UsageError(
             f"The registry's file has a column's name of more than {csv.field_size_limit()} "
@@ -172,6 +189,8 @@ def _as_text(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
     """A column of Parquet as trimmed text; whole numbers that were stored as floats as such."""
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
+    if pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
     if pa.types.is_floating(column.type) and pc.all(pc.equal(column, pc.round(column))).as_py():
         column = column.cast(pa.int64())
     try:
