@@ -23,7 +23,7 @@ out for a fault of the file, or no image spoke for or against any record.
 """
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ from jobs.auditing.audit_page import render_audit
 from jobs.auditing.evidence import combine, lapse
 from jobs.auditing.findings import Findings, describe_source, to_json
 from jobs.auditing.images import columns_of, holds_pseudonyms, read_images
-from jobs.auditing.joining import Use, distinct_keys, exclude_several, is_seen, join, pair
+from jobs.auditing.joining import distinct_keys, exclude_several, is_seen, join, pair
 from jobs.auditing.output import Output, open_output
 from jobs.auditing.pictures import draw_pictures
 from jobs.auditing.rate import estimate_rate, first_of_joint
@@ -45,11 +45,11 @@ from jobs.auditing.registry.claims import check_meanings, counted_by, list_unmat
 from jobs.auditing.registry.components import set_aside
 from jobs.auditing.registry.identifiers import Known, undo
 from jobs.auditing.registry.names import Names
-from jobs.auditing.registry.records import EXCLUSIONS, Exclusion, make_records
+from jobs.auditing.registry.records import make_records
 from jobs.auditing.registry.registry_file import RegistryFile, read_file
 from jobs.auditing.registry.synonyms import Meanings, read_synonyms
 from jobs.auditing.safety import safety_notes
-from jobs.auditing.verdicts import VERDICTS, Verdict, is_known, judge
+from jobs.auditing.verdicts import Verdict, is_known, judge
 from jobs.entry.command import DISCLAIMER, INCOMPLETE, OK, run_command
 
 
@@ -134,38 +134,11 @@ def summarise(found: Findings, folder: Path) -> None:
             f"Worklist: {found.verdicts[Verdict.CONTRADICTS]:,} records, {found.likely_wrong:,} of "
             "them more likely wrong than right."
         )
-    for line in describe_left_out(found):
+    for line in files.describe_left_out(found):
         print(line)
     print(f"Report: {folder / files.PAGE}\n{DISCLAIMER}")
     if found.cause or not found.rate.count:
-        print(found.cause or why_nothing(found))
-
-
-def describe_left_out(found: Findings) -> Iterator[str]:
-    """Yield a line for each kind of thing that is in no figure, or that was read by a rule."""
-    exclusions, sites = found.exclusions, found.uses[Use.OTHER_SITE]
-    yield from (f"Read: {note}" for note in found.notes)
-    if found.unmatched:
-        yield f"Texts without a match: {len(found.unmatched):,}, see {files.UNMATCHED}."
-    if several := exclusions.get(Exclusion.SEVERAL_RECORDS):
-        yield f"Joints with several records: {several:,} records, see {files.EXCLUDED}."
-    if others := exclusions.get(Exclusion.OTHER_COMPONENT):
-        yield f"Other components: {others:,} records, see {files.EXCLUDED}."
-    if found.num_same_joint:
-        yield f"Joints recorded again: {found.num_same_joint:,} records, see {files.SAME_JOINT}."
-    if sites:
-        parts = [f"{name} {count:,}" for name, count in found.site_parts.most_common(3)]
-        yield f"Images of another side or joint: {sites:,} ({', '.join(parts)})."
-    if found.num_missing:
-        yield f"Left out: {found.num_missing:,} records, see {files.EXCLUDED}."
-
-
-def why_nothing(found: Findings) -> str:
-    """Return why no image spoke for or against any record: what most of the records have."""
-    counts = [(n, VERDICTS[v]) for v, n in found.verdicts.items() if v is not Verdict.EXCLUDED]
-    counts += [(n, EXCLUSIONS[why]) for why, n in found.exclusions.items()]
-    count, meaning = max(counts, key=lambda item: item[0])
-    return f"No image spoke for or against any record; of {count:,} rows: {meaning}"
+        print(found.cause or files.describe_nothing(found))
 
 
 def describe_rate(found: Findings) -> str:

@@ -1,5 +1,9 @@
-"""What an audit leaves in its folder: Parquet, CSV that is safe in a spreadsheet, JSON, a page."""
+"""What an audit leaves in its folder: Parquet, CSV that is safe in a spreadsheet, JSON, a page.
 
+And the lines that it prints on what is in them alone.
+"""
+
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,10 +17,13 @@ from implant_model import storage
 from implant_model.storage.local_files import whole_file
 from implant_model.storage.spreadsheets import write_csv
 from jobs.auditing.assemble import Audited
+from jobs.auditing.findings import Findings
+from jobs.auditing.joining import Use
 from jobs.auditing.registry.causes import Miss
-from jobs.auditing.registry.records import Exclusion, Records
+from jobs.auditing.registry.records import EXCLUSIONS, Exclusion, Records
 from jobs.auditing.registry.sites import places
 from jobs.auditing.safety import NOT_KNOWN, Gap
+from jobs.auditing.verdicts import VERDICTS as MEANINGS
 from jobs.auditing.verdicts import Doubt, Verdict
 
 VERDICTS: Final = "verdicts.parquet"
@@ -166,3 +173,30 @@ def _words(words: Any, code_M: npt.NDArray[Any]) -> pa.DictionaryArray:
 
 def _numbers(values_M: npt.NDArray[np.float64]) -> pa.Array:
     return pa.array(values_M.astype(np.float32), mask=np.isnan(values_M))
+
+
+def describe_left_out(found: Findings) -> Iterator[str]:
+    """Yield a line for each kind of thing that is in no figure, or that was read by a rule."""
+    exclusions, sites = found.exclusions, found.uses[Use.OTHER_SITE]
+    yield from (f"Read: {note}" for note in found.notes)
+    if found.unmatched:
+        yield f"Texts without a match: {len(found.unmatched):,}, see {UNMATCHED}."
+    if several := exclusions.get(Exclusion.SEVERAL_RECORDS):
+        yield f"Joints with several records: {several:,} records, see {EXCLUDED}."
+    if others := exclusions.get(Exclusion.OTHER_COMPONENT):
+        yield f"Other components: {others:,} records, see {EXCLUDED}."
+    if found.num_same_joint:
+        yield f"Joints recorded again: {found.num_same_joint:,} records, see {SAME_JOINT}."
+    if sites:
+        parts = [f"{name} {count:,}" for name, count in found.site_parts.most_common(3)]
+        yield f"Images of another side or joint, or of none: {sites:,} ({', '.join(parts)})."
+    if found.num_missing:
+        yield f"Left out: {found.num_missing:,} records, see {EXCLUDED}."
+
+
+def describe_nothing(found: Findings) -> str:
+    """Return why no image spoke for or against any record: what most of the records have."""
+    counts = [(n, MEANINGS[v]) for v, n in found.verdicts.items() if v is not Verdict.EXCLUDED]
+    counts += [(n, EXCLUSIONS[why]) for why, n in found.exclusions.items()]
+    count, meaning = max(counts, key=lambda item: item[0])
+    return f"No image spoke for or against any record; of {count:,} rows: {meaning}"

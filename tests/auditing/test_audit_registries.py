@@ -103,6 +103,23 @@ def test_a_revised_stem_is_no_companion(tmp_path: Path) -> None:
     assert code == 3, "no image spoke for or against any record"
 
 
+def test_components_by_the_words_of_their_names(tmp_path: Path) -> None:
+    """Each row has a number of its own, and neither date nor column tells a component."""
+    rows, names = operation(), ("Exeter", "Trident cup", "V40 Kopf")
+    for number, (row, name) in enumerate(zip(rows, names, strict=True)):
+        row |= {"record": str(number), "product": name, "Komponente": ""}
+    _, _, found = audit(tmp_path / "1", [sure(EXETER, patient="P1", **HIP)], rows)
+    assert found == [AGREES, OTHER, OTHER]
+
+
+def test_one_number_of_both_hips_is_no_conflict(tmp_path: Path) -> None:
+    other = {**HIP, "laterality": "R"}
+    images = [sure(EXETER, patient="P1", **HIP), sure(EXETER, patient="P1", **other)]
+    rows = [*operation(record="1"), *operation(record="1", side="R")]
+    code, _, found = audit(tmp_path / "1", images, rows)
+    assert (code, found) == (0, [AGREES, OTHER, OTHER] * 2)
+
+
 def test_most_joints_with_several_records_are_no_revisions(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -142,7 +159,7 @@ def test_images_of_another_site_are_counted(
     assert (code, found) == (3, [("no_image", "other_joint")])
     assert summary["images_of_another_site"] == {"SKULL": 2, "HAND": 1}
     out = capsys.readouterr().out
-    assert "Images of another side or joint: 3 (SKULL 2, HAND 1)." in out
+    assert "Images of another side or joint, or of none: 3 (SKULL 2, HAND 1)." in out
     assert "the likeliest cause is the column 'joint'" in out.splitlines()[-1]
     page = (tmp_path / "1" / "report" / "audit.html").read_text()
     assert "Body parts of images of another side or joint" in page
@@ -258,6 +275,18 @@ def test_sides_of_which_nothing_is_known_are_refused_until_they_are_mapped(
     filled.write_text("field,text,means\n" + "".join(f"side,{s},left\n" for s in {*sides}))
     code, _, found = audit(tmp_path / "2", images, rows, "--synonyms", str(filled))
     assert (code, found) == (0, [AGREES, AGREES])
+
+
+def test_a_side_that_is_known_to_be_nothing_is_listed_no_more(tmp_path: Path) -> None:
+    rows: Rows = [
+        {"study": "S", "side": side, "product": "Exeter"} for side in ("left", "mid", "unknown", "")
+    ]
+    filled = tmp_path / "filled.csv"
+    filled.write_text("field,text,means\nside,mid,none\n")
+    image = sure(EXETER, study="S")
+    code, summary, found = audit(tmp_path / "1", [image], rows, "--synonyms", str(filled))
+    assert (code, [verdict for verdict, _ in found]) == (0, ["agrees"] * 4)
+    assert summary["unmatched"] == []
 
 
 def test_a_letter_is_read_by_the_others_of_its_column(tmp_path: Path) -> None:

@@ -52,14 +52,21 @@ def set_aside(records: Records, claims: Claims) -> Records:
 
 
 def _kinds(records: Records) -> tuple[Places, Flags]:
-    """Return the code of each record's kind of component, -1 without; and which are known words."""
-    texts = records.parts.components
-    kinds = [kind_of(text) for text in texts]
-    distinct = sorted(set(kinds))
-    codes = np.array([*map(distinct.index, kinds), -1], np.int64)
-    return codes[records.parts.component_M], np.array(
-        [kind in COMPONENTS for kind in distinct], bool
-    )
+    """Return the code of each record's kind of component, -1 without; and which are known words.
+
+    Where no column names it, a word in the product's name does (`Trident cup`).
+    """
+    kinds: dict[str, int] = {}
+    parts = records.parts
+    of_text = [kinds.setdefault(kind_of(text), len(kinds)) for text in parts.components]
+    kind_M = np.array([*of_text, -1], np.int64)[parts.component_M]
+    for name in ("product", "implant"):
+        if name in records.texts:
+            named = [kind_of(text) for text in records.texts[name].dictionary.to_pylist()]
+            codes = [kinds.setdefault(k, len(kinds)) if k in COMPONENTS else -1 for k in named]
+            by_name_M = np.array([*codes, -1], np.int64)[places(records.texts[name])]
+            kind_M = np.where(kind_M < 0, by_name_M, kind_M)
+    return kind_M, np.array([kind in COMPONENTS for kind in kinds], bool)
 
 
 def _operations(records: Records) -> Places:
@@ -97,16 +104,17 @@ def _is_other_kind(
     if not len(is_word_K):
         return np.zeros(len(kind_M), bool)
     joint_M = places(records.joint) + 1
-    count, joints = len(is_word_K), int(joint_M.max(initial=0)) + 1
-    at = considered_M & (kind_M >= 0)
-    code_M = joint_M * count + kind_M
+    count, joints = len(is_word_K) + 1, int(joint_M.max(initial=0)) + 1
+    code_M = joint_M * count + kind_M + 1
+    at = considered_M
     total_JK = np.bincount(code_M[at], minlength=joints * count).reshape(joints, count)
     named_JK = np.bincount(code_M[at & named_M], minlength=joints * count).reshape(joints, count)
     share_JK = named_JK / np.maximum(total_JK, 1)
     best_J = share_JK.max(axis=1, initial=0)
     is_other_JK = (share_JK <= MAX_NAMED_SHARE) & (share_JK < best_J[:, None] / 10)
-    is_other_JK &= is_word_K[None] | (total_JK >= MIN_ROWS)
-    return np.asarray(at & is_other_JK[joint_M, kind_M], bool)
+    is_other_JK[:, 1:] &= is_word_K[None] | (total_JK[:, 1:] >= MIN_ROWS)
+    is_other_JK[:, 0] = False  # rows without a component are never known to be another
+    return np.asarray(at & is_other_JK[joint_M, kind_M + 1], bool)
 
 
 def _is_companion(operation_M: Places, kind_M: Places, named_M: Flags) -> Flags:

@@ -21,6 +21,8 @@ from jobs.auditing.registry.registry_file import RegistryFile
 _FORMULA: Final = re.compile(r'="?([^"]*)"?')
 _WHOLE: Final = re.compile(r"(\d+)[.,]0+")
 _SCIENTIFIC: Final = re.compile(r"(\d)(?:[.,](\d+))?[eE]\+?(\d{1,2})")
+_MARKED: Final = r"""^['"=]|['"]$|^\d+[.,]\d+(?:[eE]\+?\d+)?$"""
+"""Cheap to find among a million: what may be written by a program."""
 MAX_ZEROS: Final = 12
 """Digits up to which zeros are tried at the front of a key."""
 MAX_TRIED: Final = 200
@@ -84,7 +86,9 @@ def undo(file: RegistryFile, known: Known) -> Undone:
         known: The predictions' identifiers; read only where a key bears such a mark.
     """
     column = file.table[file.key]
-    marked = {key: [*plainer(key)] for key in pc.unique(column.drop_null()).to_pylist()}
+    keys = pc.unique(column.drop_null())
+    keys = keys.filter(pc.match_substring_regex(keys, _MARKED))
+    marked = {key: [*plainer(key)] for key in keys.to_pylist()}
     marked = {key: forms for key, forms in marked.items() if forms}
     if not marked:
         return Undone(file)

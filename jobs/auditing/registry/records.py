@@ -345,7 +345,7 @@ class _Told:
 
 
 def _repeated(file: RegistryFile, excluded_M: Codes) -> Iterable[list[_Told]]:
-    """Rows that share a number, or where there are no numbers, a key with all that they say."""
+    """Rows that share number, side and joint, or without numbers a key with all that they say."""
     names = file.table.column_names
     codes_M = _codes(file.table["record" if "record" in names else file.key])
     considered_M = (excluded_M == Exclusion.NONE) & (codes_M >= 0)
@@ -353,17 +353,19 @@ def _repeated(file: RegistryFile, excluded_M: Codes) -> Iterable[list[_Told]]:
     rows = np.flatnonzero(considered_M & (counts[codes_M] > 1))
     some = file.table.take(rows)
     of_implant = [name for name in (*CLAIMS, "component") if name in names]
+    sites = [name for name in ("side", "joint") if name in names]
     others = [name for name in names if name not in (file.key, *of_implant)]
     groups: dict[object, list[_Told]] = {}
-    for row, code, key, implant, other in zip(
+    for row, code, key, site, implant, other in zip(
         rows.tolist(),
         codes_M[rows].tolist(),
         some[file.key].to_pylist(),
+        _tuples(some, sites),
         _tuples(some, of_implant),
         _tuples(some, others),
         strict=True,
     ):
-        group = code if "record" in names else (code, implant, other)
+        group = (code, site) if "record" in names else (code, implant, other)
         groups.setdefault(group, []).append(_Told(row, key, implant, other))
     return groups.values()
 

@@ -86,14 +86,18 @@ def read_sides(column: pa.ChunkedArray, meanings: Mapping[str, str] | None = Non
         meanings: Texts and the words that the user gave for them.
     """
     counts = _counts(column)
-    given = {bare(text): side_of_word(means) for text, means in (meanings or {}).items()}
+    given = {
+        bare(text): side_of_word(means)
+        for text, means in (meanings or {}).items()
+        if side_of_word(means) != NO_SIDE or bare(means) in MISSING
+    }
     letters = {bare(text) for text in counts if len(bare(text)) == 1} - given.keys() - MISSING
     decided, notes = _letters(letters, {bare(text) for text in counts})
     meaning: dict[str, int | str | None] = {}
     for text in counts:
         said = bare(text)
-        side = given.get(said) or decided.get(said) or side_of(text)
-        if side != NO_SIDE or said in MISSING:
+        side = given.get(said, decided.get(said, side_of(text)))
+        if side != NO_SIDE or said in MISSING or said in given:
             meaning[text] = side
     return SiteColumn(meaning, _left_over(counts, meaning), notes)
 
