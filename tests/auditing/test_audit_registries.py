@@ -299,6 +299,8 @@ def test_a_letter_is_read_by_the_others_of_its_column(tmp_path: Path) -> None:
     ]
     _, _, found = audit(tmp_path / "2", images, [{**base, "side": s} for s in "LRS"])
     assert found[2] == ("excluded", "unknown_side"), "S is sinister only beside D"
+    _, _, found = audit(tmp_path / "3", images, [{**base, "side": s} for s in "LE"])
+    assert found == [AGREES, ("excluded", "unknown_side")]
 
 
 JOINTS = ["Total hip", "Huefte", "Hüfte", "heup", "cadera", "höfte", "hofte", "anca", "lonkka"]

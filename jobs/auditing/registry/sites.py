@@ -200,6 +200,8 @@ def _letters(letters: set[str], texts: set[str]) -> tuple[dict[str, int], tuple[
         return {}, ()
     decided = {letter: found.pop() for letter, found in sides.items() if letter in letters}
     decided["r"] = RIGHT
+    if "l" in letters and "k" not in letters:
+        decided.setdefault("l", LEFT)
     if "b" in letters and "b" not in decided and {LEFT, RIGHT} <= _sides_of(decided, texts):
         decided["b"] = BOTH
     notes = [
