@@ -209,6 +209,7 @@ def test_marks_leave_no_submitted_job_nor_one_whose_decoders_die(
     assert found == set()
 
 
+@pytest.mark.slow  # make privacy
 @pytest.mark.cluster
 def test_marks_leave_train_evaluate_audit_and_explain_in_lists_alone(
     small_package: Path, ray_cluster: RayCluster, tmp_path: Path, tell: Tell
