@@ -202,11 +202,13 @@ def _encryption() -> "_Encryption":
 def check_bucket(uri: str) -> None:
     """List what is below, with few attempts: a wrong endpoint, key or name is reported at once.
 
-    Not HEAD of the bucket, for which a right to list one prefix is not enough.
+    Not HEAD of the bucket, for which a right to list one prefix is not enough; and with the
+    prefix's slash, since a right to list `PREFIX/*` does not hold for `PREFIX`.
     """
     bucket, key = s3_parts(uri)
+    below = f"{key.rstrip('/')}/" if key else ""
     with translated("reach", uri):
-        client(_SETUP_ATTEMPTS).list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1)
+        client(_SETUP_ATTEMPTS).list_objects_v2(Bucket=bucket, Prefix=below, MaxKeys=1)
 
 
 def delta_options(uri: str) -> dict[str, str]:

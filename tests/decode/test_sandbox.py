@@ -176,9 +176,7 @@ def test_a_timeout_costs_one_member(slow_member: bytes) -> None:
     with DecodeProcess(SPEC, Limits(decode_seconds=1)) as process:
         process.start()
         first = pid_of(process)
-        start = time.monotonic()
         assert process.prepare(slow_member).reason is Reason.DECODER_TIMEOUT
-        assert time.monotonic() - start < 5
         assert is_gone(first)
         assert process.prepare(GOOD).reason is None
 

@@ -171,7 +171,7 @@ def test_each_broken_archive_gets_its_status_and_its_sentence(
         "whole.tar": ("complete", None),
         "loose.png": ("complete", None),
         "cut.tar": ("salvaged", "truncated"),
-        "encrypted.zip": ("salvaged", "encrypted"),
+        "encrypted.zip": ("failed", "encrypted"),
         "missing.tar": ("failed", "not_found"),
     }
     rows = Counter(pl.read_delta(str(tmp_path / "out" / "predictions"))["archive"])
@@ -190,7 +190,7 @@ def test_each_broken_archive_gets_its_status_and_its_sentence(
         "loose.png": "complete",
         "cut.tar": "complete",
         "missing.tar": "complete",
-        "encrypted.zip": "salvaged",
+        "encrypted.zip": "failed",
     }
 
 

@@ -89,7 +89,7 @@ def test_masks_by_hand_go_before_automatic_ones(
     assert (mixed.masks_NSS[others_N] == alone.masks_NSS[others_N]).all()
 
     (tmp_path / "hand" / "a.tar" / "4.dcm.png").write_bytes(b"no picture")
-    with pytest.raises(UsageError, match=r"4\.dcm\.png is no PNG"):
+    with pytest.raises(UsageError, match=r"^Mask 2 of 2 in .*, by path, is no PNG"):
         gather_masks(labelled, str(tmp_path / "hand"), tmp_path / "cache")
 
 
