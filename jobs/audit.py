@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     file = read_file(options.registry, options.columns, options.key, options.encoding)
     output = open_output(options.predictions, options.model)
     audited = audit(file, output, options, meanings)
-    pictures = draw_pictures(audited, output, options.pictures)
+    pictures = draw_pictures(audited, output, options.pictures, options.images)
     source = describe_source(options.registry, file, output)
     found = assemble(source, audited, previous, pictures)
     write(options.report, audited, found)

@@ -35,6 +35,7 @@ from jobs.pipeline.recipe import OWNER_ALONE, Recipe
 from jobs.pipeline.run import settle
 from jobs.pipeline.summary import describe_plan, exit_code, summarise
 from jobs.tables.lease import Lease
+from jobs.tables.loose_names import LooseNames
 from jobs.tables.publish import RunIdentity, Tables
 from jobs.tables.records import ArchiveResult
 from jobs.tables.trail import RunFacts, Trail
@@ -54,8 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         package.id, recipe.configuration_hash, __version__, run, options.protector.key_id
     )
     tables = Tables(options.output, identity)
+    records, names = tables.records(), LooseNames(options.output, options.protector.policy)
     plan = make_plan(
-        options.inputs, tables.records(), options.retry, options.limit, options.redo_older
+        options.inputs, records, options.retry, options.limit, options.redo_older, names
     )
     print(describe_plan(plan, recipe, package.manifest.decode_version), flush=True)
     check_sandbox(options.require_sandbox)
@@ -63,9 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return OK
     if not plan.todo:
         tables.write_checksums()  # what a run left that died at its very end
-    trail = Trail(options.output, run_facts(options, identity, plan))
+    trail = Trail(options.output, run_facts(options, identity, plan, names))
+    begin = partial(classify, plan, options, recipe, package, tables, trail, names)
     try:
-        results = classify(plan, options, recipe, package, tables, trail) if plan.todo else []
+        results = begin() if plan.todo else []
         health = take_health(
             results, identity, options.output, options.max_rejected, options.max_drift
         )
@@ -81,7 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def run_facts(options: ClassifyOptions, identity: RunIdentity, plan: Plan) -> RunFacts:
+def run_facts(
+    options: ClassifyOptions, identity: RunIdentity, plan: Plan, names: LooseNames
+) -> RunFacts:
     """Return what the audit trail records of this run."""
     return RunFacts(
         run=identity.run,
@@ -90,7 +95,7 @@ def run_facts(options: ClassifyOptions, identity: RunIdentity, plan: Plan) -> Ru
         software_version=identity.software_version,
         identifiers=str(options.protector.policy),
         key_id=identity.key_id,
-        inputs=options.inputs,
+        inputs=tuple(map(names.shown_input, options.inputs)),
         planned=len(plan.todo),
     )
 
@@ -115,6 +120,7 @@ def classify(
     package: ModelPackage,
     tables: Tables,
     trail: Trail,
+    names: LooseNames,
 ) -> list[ArchiveResult]:
     """Read, decode, classify and publish the planned archives.
 
@@ -134,6 +140,7 @@ def classify(
         from jobs.pipeline.stages import choose_resources, run_stages
 
         resources = choose_resources(options.actors, options.gpus_per_actor, options.batch_size)
+        names.keep_key()
         tables.create()
         trail.begin()
         run_all = partial(run_stages, plan.todo, recipe, package, resources)

@@ -1,15 +1,19 @@
-r"""Makes the key of the pseudonyms, and shows the id of one.
+r"""Makes the key of the pseudonyms, shows the id of one, and finds files by their keyed names.
 
     python -m jobs.keys new pseudonyms.key
     python -m jobs.keys id pseudonyms.key
     ray job submit --address http://HEAD:8265 --working-dir . -- \
         python -m jobs.keys id aws-secretsmanager:implant-key
+    python -m jobs.keys names predictions/ radiographs/ --csv names.csv
 
 `new` writes 32 random bytes in base64 to a file that its owner alone may read, and never over one
 that is there. Who has the key can find out whose pseudonym is whose; who loses it can join no later
 output to an older one: keep it where passwords are kept. The id is no secret: the table `archives`
 has it, so that an audit with another key finds out. `id` takes what --key-file takes.
-Exit codes: 0 done; 2 the call is wrong, or there is no such key.
+
+`names OUTPUT INPUT [INPUT ...]` writes which file each `loose-...` of the tables is: classify keys
+the names of loose radiographs unless identifiers are kept. It needs OUTPUT/_private/key.
+Exit codes: 0 done; 2 the call is wrong, or there is no such key; 3 an INPUT cannot be listed.
 """
 
 import base64
@@ -21,19 +25,56 @@ from pathlib import Path
 
 from implant_model.errors import UsageError
 from implant_model.pseudonym_key import MIN_KEY, check_key, fingerprint, read_key
+from implant_model.storage.uri import normalise
 from jobs.entry.command import OK, Parser, run_command
+
+_ACTIONS = "make a key, show a key's id, or list the files of loose radiographs"
+_PLACES = "new: a file that is not there; id: a key's source; names: OUTPUT INPUT [INPUT ...]"
+_CSV = "names: the table to write; default names.csv"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, chain, summary; return the exit code."""
     parser = Parser("keys", __doc__)
-    parser.add_argument("action", choices=("new", "id"), help="make a key, or show a key's id")
-    parser.add_argument("key", metavar="KEY", help="new: a file that is not there; id: its source")
+    parser.add_argument("action", choices=("new", "id", "names"), help=_ACTIONS)
+    parser.add_argument("place", nargs="+", metavar="PLACE", help=_PLACES)
+    parser.add_argument("--csv", default="names.csv", metavar="FILE", help=_CSV)
     call = parser.parse_args(arguments)
+    if call.action == "names":
+        if len(call.place) < 2:
+            raise UsageError("names needs an OUTPUT and at least one INPUT; see --help.")
+        write_names(*map(normalise, call.place), path=Path(call.csv))
+        return OK
+    if len(call.place) > 1:
+        raise UsageError(f"{call.action} takes one key; {len(call.place)} are given.")
     if call.action == "new":
-        print(f"The key is in {make_key(Path(call.key))}; its owner alone may read it.")
-    print(f"Key id: {fingerprint(read_key(call.key))}")
+        print(f"The key is in {make_key(Path(call.place[0]))}; its owner alone may read it.")
+    print(f"Key id: {fingerprint(read_key(call.place[0]))}")
     return OK
+
+
+def write_names(output: str, *inputs: str, path: Path) -> None:
+    """Write which file each loose radiograph of an output is, as CSV for its owner alone.
+
+    Raises:
+        UsageError: The output has no keyed names, or the file cannot be written.
+        StorageError: A store does not answer.
+    """
+    import pyarrow as pa
+
+    from implant_model.storage.spreadsheets import write_csv
+    from jobs.tables.loose_names import find_files
+
+    found = [
+        {"archive": name, "archive_version": planned.known.version, "file": planned.info.uri}
+        for name, planned in find_files(output, inputs)
+    ]
+    schema = pa.schema({name: pa.string() for name in ("archive", "archive_version", "file")})
+    try:
+        write_csv(path, pa.Table.from_pylist(found, schema=schema))
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}.") from None
+    print(f"{len(found):,} loose radiographs: {path}")
 
 
 def make_key(path: Path) -> Path:

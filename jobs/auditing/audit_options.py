@@ -20,6 +20,8 @@ _COLUMNS = (
     "pair with a comma in it is in double quotes: '\"product=Brand, full\"'"
 )
 
+_IMAGES = "the INPUTs of classify: finds loose radiographs, whose names are keyed, for --pictures"
+
 
 @dataclass(frozen=True)
 class AuditOptions:
@@ -37,6 +39,7 @@ class AuditOptions:
         previous: Normalised URI of an earlier summary; None for the one in the folder.
         encoding: Of a CSV file.
         pictures: Radiographs with saliency to show in the page.
+        images: Normalised URIs that loose radiographs are found below, for the pictures.
     """
 
     predictions: str
@@ -50,6 +53,7 @@ class AuditOptions:
     previous: str | None
     encoding: str
     pictures: int
+    images: tuple[str, ...]
 
     def __post_init__(self) -> None:
         if self.pictures < 0:
@@ -82,6 +86,7 @@ def parse_audit(arguments: Sequence[str] | None, description: str | None) -> Aud
     add("--previous", metavar="FILE", help="summary.json to compare with; default: DIR's own")
     add("--encoding", default="utf-8", metavar="NAME", help="of a CSV file; default utf-8")
     add("--pictures", type=int, default=0, metavar="N", help="show so many radiographs; default 0")
+    add("--images", nargs="+", default=[], metavar="INPUT", help=_IMAGES)
     call = parser.parse_args(arguments)
     columns = parse_columns(call.columns)
     path = call.key_file or os.environ.get(KEY_VARIABLE)
@@ -100,6 +105,7 @@ def parse_audit(arguments: Sequence[str] | None, description: str | None) -> Aud
         previous,
         call.encoding,
         call.pictures,
+        tuple(map(storage.normalise, call.images)),
     )
 
 

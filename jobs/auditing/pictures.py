@@ -3,7 +3,7 @@
 Only where pictures were asked for: torch is imported and archives are opened here alone.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -17,6 +17,8 @@ from implant_model.errors import ImplantError, UsageError
 from implant_model.limits import Limits
 from jobs.auditing.assemble import MAX_ROWS, Audited
 from jobs.auditing.output import Output
+from jobs.tables.loose_names import find_files, is_loose
+from jobs.tables.records import PlannedArchive
 
 if TYPE_CHECKING:
     from implant_model.classifier import Classifier
@@ -26,7 +28,9 @@ Wanted = Mapping[str, dict[int, list[int]]]
 SIZE_PX: Final = 160
 
 
-def draw_pictures(audited: Audited, output: Output, most: int) -> dict[int, bytes]:
+def draw_pictures(
+    audited: Audited, output: Output, most: int, inputs: Sequence[str] = ()
+) -> dict[int, bytes]:
     """PNGs of radiograph and what speaks for the implant that was seen, by place of the record.
 
     An image whose archive has changed or gone gets none: the page states how many it shows.
@@ -35,6 +39,8 @@ def draw_pictures(audited: Audited, output: Output, most: int) -> dict[int, byte
         audited: What was found.
         output: Says where the archives are, and holds the package.
         most: How many lines of the worklist to illustrate.
+        inputs: Normalised URIs that loose radiographs are found below; those whose names are keyed
+            get no picture without.
 
     Raises:
         UsageError: There is no package to explain with.
@@ -48,7 +54,8 @@ def draw_pictures(audited: Audited, output: Output, most: int) -> dict[int, byte
     classifier = Classifier(output.model.package)
     wanted = _wanted(audited, min(most, MAX_ROWS))
     pictures: dict[int, bytes] = {}
-    for place, image_HW in _images(wanted, output, classifier.package.preprocessing):
+    files = dict(find_files(output.uri, inputs)) if inputs else {}
+    for place, image_HW in _images(wanted, output, files, classifier.package.preprocessing):
         seen = int(audited.verdicts.seen_M[place])
         pictures[place] = _picture(classifier, image_HW, seen)
     return pictures
@@ -66,18 +73,22 @@ def _wanted(audited: Audited, most: int) -> Wanted:
 
 
 def _images(
-    wanted: Wanted, output: Output, spec: Preprocessing
+    wanted: Wanted, output: Output, files: Mapping[str, PlannedArchive], spec: Preprocessing
 ) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
     """Read and prepare the wanted members; what cannot be read any more is passed over."""
     rows = {row["archive"]: row for row in output.archives}
     limits = Limits()
     with DecodeProcess(spec, limits) as decoder:
         for archive, members in wanted.items():
+            if is_loose(archive) and archive not in files:
+                continue
             try:
-                info = storage.stat(rows[archive]["source"])
-                if info.version != rows[archive]["archive_version"]:
+                found = files.get(archive)
+                if found is None:
+                    found = PlannedArchive(archive, storage.stat(rows[archive]["source"]))
+                if found.known.version != rows[archive]["archive_version"]:
                     continue
-                with storage.open_object(info) as reader:
+                with storage.open_object(found.info) as reader:
                     for member in read_members(reader, archive.rsplit("/", 1)[-1], limits):
                         if member.index in members and member.data is not None:
                             image_HW = decoder.prepare(member.data).image

@@ -17,6 +17,7 @@ from implant_model.errors import (
     UsageError,
 )
 from implant_model.storage import ObjectInfo
+from jobs.tables.loose_names import LooseNames
 from jobs.tables.records import ArchiveRecord, PlannedArchive, Records
 
 
@@ -39,6 +40,7 @@ def make_plan(
     retry: frozenset[str] = frozenset(),
     limit: int | None = None,
     redo_older: bool = False,
+    names: LooseNames | None = None,
 ) -> Plan:
     """List the inputs and subtracts what `records` states is done.
 
@@ -48,6 +50,7 @@ def make_plan(
         retry: Reasons of members or archives for which an archive is read once more.
         limit: Most archives to read; those that are done do not count.
         redo_older: Read once more what an older version of the decode has read.
+        names: What the tables call what is listed; None: as it is.
 
     Returns:
         The plan, in the order of the inputs and of names within them.
@@ -57,8 +60,8 @@ def make_plan(
     """
     todo: list[PlannedArchive] = []
     done: list[ArchiveRecord] = []
-    for archive in _without_clashes(_list_inputs(inputs), records):
-        record = records.get(archive.name, {}).get(archive.info.version)
+    for archive in _without_clashes(_list_inputs(inputs, names, records), records):
+        record = records.get(archive.name, {}).get(archive.known.version)
         if record is None:
             todo.append(archive)
         elif not record.has_rows:  # its units are still in the store
@@ -70,14 +73,21 @@ def make_plan(
     return Plan(tuple(todo if limit is None else todo[:limit]), tuple(done))
 
 
-def _list_inputs(inputs: Iterable[str]) -> Iterator[PlannedArchive]:
+def _list_inputs(
+    inputs: Iterable[str], names: LooseNames | None, records: Records
+) -> Iterator[PlannedArchive]:
+    def planned(info: ObjectInfo, root: str) -> PlannedArchive:
+        if names is None:
+            return PlannedArchive(storage.relative(info.uri, root), info)
+        return names.planned(info, root, records)
+
     for root in inputs:
         try:
             for info in storage.list_objects(root):
-                yield PlannedArchive(storage.relative(info.uri, root), info)
+                yield planned(info, root)
         except StorageError as error:
-            lost = ObjectInfo(root, 0, "")
-            yield PlannedArchive(storage.relative(root, root), lost, unreachable=error.reason)
+            lost = planned(ObjectInfo(root, 0, ""), root)
+            yield replace(lost, unreachable=error.reason)
 
 
 def _without_clashes(
@@ -92,22 +102,24 @@ def _without_clashes(
             _refuse_takeover(archive, records.get(archive.name, {}))
             yield archive
         elif seen[archive.name] != uri:
+            named = "one archive name"
+            if archive.pseudonym is None:
+                named = f"the archive name {archive.name!r}: {seen[archive.name]} and {uri}"
             raise UsageError(
-                f"Two inputs have the archive name {archive.name!r}: {seen[archive.name]} and "
-                f"{uri}. Names are relative to the INPUT: name a folder or prefix that holds both "
-                "as the one INPUT, or write them to separate outputs."
+                f"Two inputs have {named}. Names are relative to the INPUT: name a folder or "
+                "prefix that holds both as the one INPUT, or write them to separate outputs."
             )
 
 
 def _refuse_takeover(archive: PlannedArchive, versions: Mapping[str, ArchiveRecord]) -> None:
     """Rows of one archive must not make way for those of another that has the same name."""
-    if archive.info.version in versions:
+    if archive.known.version in versions:
         return
     for record in versions.values():
-        if record.source != archive.info.uri and record.members:
+        if record.source != archive.known.uri and record.members:
             raise UsageError(
                 f"The output holds the archive {archive.name!r} as read from {record.source}; "
-                f"{archive.info.uri} has the same name and other content, and would replace it. "
+                f"{archive.known.uri} has the same name and other content, and would replace it. "
                 "Name a folder or prefix that holds both as the INPUT, or use another output."
             )
 

@@ -61,7 +61,7 @@ def open_archive(archive: PlannedArchive, recipe: Recipe, whole: bool = False) -
 
 def find_unit(archive: PlannedArchive, recipe: Recipe, first: int) -> tuple[str, bool]:
     """Return the path of the unit that begins at a member, and whether its file is there."""
-    version, model = archive.info.version, recipe.model
+    version, model = archive.known.version, recipe.model
     unit = unit_id(archive.name, version, model, recipe.configuration_hash, archive.attempt, first)
     path = unit_path(model, unit)
     return path, storage.exists(storage.join(recipe.output, PREDICTIONS, path)) is not None

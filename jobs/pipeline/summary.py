@@ -50,6 +50,10 @@ def describe_plan(plan: Plan, recipe: Recipe, calibrated_on: int = DECODE_VERSIO
         f"Already done: {len(plan.done):,} archives, {members:,} members.",
         *_older(plan),
     ]
+    if loose := sum(archive.pseudonym is not None for archive in plan.todo):
+        lines.append(
+            f"{loose:,} of them lie loose: the tables key their names; jobs.keys names lists them."
+        )
     if FIRST_DECODE_VERSION < calibrated_on != DECODE_VERSION:
         lines.append(
             "Warning: the model was calibrated on pictures of decode version "

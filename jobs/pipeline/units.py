@@ -4,6 +4,7 @@ Here every member gets its row: a picture's row waits for the classifier, any ot
 there is none. Identifiers are dropped or replaced at this place; none goes further.
 """
 
+import posixpath
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -67,7 +68,7 @@ def read_archive(
             units.begin(opening.unit_path, opening.adopted)
             with opening.reader as reader:
                 for radiograph in read_radiographs(
-                    *(reader, archive.name, recipe.limits, prepare, recipe.protector.content),
+                    *(reader, _name_of(archive), recipe.limits, prepare, recipe.protector.content),
                     allocate=allocate,
                     is_wanted=units.has_no_row_of,
                 ):
@@ -86,8 +87,15 @@ def read_archive(
     if units.draft.members:
         yield units.draft.close()
     status = _status(reason, units.members)
+    if archive.pseudonym is not None:
+        message = ""  # it may name the file
     end = End(position, units.members, status, reason, message, started_at)
     yield end, PREDICTION_ROW.empty_table(), []
+
+
+def _name_of(archive: PlannedArchive) -> str:
+    """Return what to call a single radiograph; its row has it by the identifiers policy."""
+    return archive.name if archive.pseudonym is None else posixpath.basename(archive.info.uri)
 
 
 def _status(reason: ArchiveReason | None, members: int) -> ArchiveStatus:
@@ -133,7 +141,7 @@ class _Units:
 
     def __init__(self, position: int, archive: PlannedArchive, recipe: Recipe) -> None:
         self.members = 0
-        self._start = partial(Unit, position, archive.name, archive.info.version)
+        self._start = partial(Unit, position, archive.name, archive.known.version)
         self._recipe = recipe
         self.begin("", adopted=False)
 

@@ -132,7 +132,7 @@ class Tables:
         """The actions that leave exactly the result's units of what is held of its archive."""
         constants = {
             "archive": result.archive.name,
-            "archive_version": result.archive.info.version,
+            "archive_version": result.archive.known.version,
         }
         units = {unit.path: unit for unit in result.units}
         added = [
@@ -193,11 +193,11 @@ def _by_archive(
 
 def _is_overtaken(result: ArchiveResult, held: Iterable[Mapping[str, Any]]) -> bool:
     """Whether the table has another version of the archive and the store no longer has ours."""
-    version = result.archive.info.version
-    if all(file["min.archive_version"] == version for file in held):
+    archive = result.archive
+    if all(file["min.archive_version"] == archive.known.version for file in held):
         return False
     try:
-        return storage.stat(result.archive.info.uri).version != version
+        return storage.stat(archive.info.uri).version != archive.info.version
     except StorageError:
         return True
 
@@ -207,7 +207,7 @@ def _overtaken(result: ArchiveResult) -> ArchiveResult:
         result,
         status=ArchiveStatus.CHANGED,
         reason=ArchiveReason.CHANGED,
-        message=f"{result.archive.info.uri} was replaced while it was read.",
+        message=f"{result.archive.name} was replaced while it was read.",
         units=(),
         counts=Counts(),
     )
@@ -217,7 +217,7 @@ def _has_better(result: ArchiveResult, held: Iterable[Mapping[str, Any]]) -> boo
     """Return whether the table has rows of this very version, and this reading of it gave none."""
     return not result.is_readable and any(
         row["archive"] == result.archive.name
-        and row["archive_version"] == result.archive.info.version
+        and row["archive_version"] == result.archive.known.version
         and row["members"]
         for row in held
     )
@@ -238,9 +238,9 @@ def _row(result: ArchiveResult, identity: RunIdentity) -> dict[str, Any]:
     archive = result.archive
     return {
         "archive": archive.name,
-        "archive_version": archive.info.version,
-        "source": archive.info.uri,
-        "bytes": archive.info.size,
+        "archive_version": archive.known.version,
+        "source": archive.known.uri,
+        "bytes": archive.known.size,
         "members": result.members,
         **{str(outcome): result.counts.outcomes[outcome] for outcome in Outcome},
         "reasons": [{"reason": r, "members": n} for r, n in sorted(result.counts.reasons.items())],

@@ -12,12 +12,27 @@ from jobs.tables.receipts import Counts, UnitFile
 
 @dataclass(frozen=True, slots=True)
 class PlannedArchive:
-    """One archive version to read; `unreachable` where listing it failed already."""
+    """One archive version to read.
+
+    Attributes:
+        name: As the tables know it.
+        info: The object to read.
+        attempt: Counts the readings of this version.
+        unreachable: Why listing it failed, if it did.
+        pseudonym: Place, size and version as the tables have them where those of `info` would tell
+            whose radiograph it is, see `loose_names`.
+    """
 
     name: str
     info: ObjectInfo
     attempt: int = 0
     unreachable: ArchiveReason | None = None
+    pseudonym: ObjectInfo | None = None
+
+    @property
+    def known(self) -> ObjectInfo:
+        """Return place, size and version as the tables have them."""
+        return self.pseudonym or self.info
 
 
 @dataclass(frozen=True, slots=True)

@@ -231,7 +231,7 @@ def _settled_file(results: Sequence[ArchiveResult]) -> bytes:
     rows = [
         {
             "archive": result.archive.name,
-            "archive_version": result.archive.info.version,
+            "archive_version": result.archive.known.version,
             "status": str(result.status),
             "members": result.members,
         }

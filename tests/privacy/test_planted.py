@@ -5,6 +5,7 @@ Parquet's values decoded, its pages and lists, what it prints, and the files of 
 it ran on.
 """
 
+import hashlib
 import io
 import re
 from collections.abc import Callable, Iterator
@@ -51,6 +52,11 @@ class Marks:
 
     def __call__(self) -> str:
         self.count += 1
+        return self.last
+
+    @property
+    def last(self) -> str:
+        """The one that was given last."""
         return f"QZX{self.count:04}XZQ"
 
 
@@ -128,6 +134,9 @@ def planted(tmp_path: Path) -> tuple[Path, Marks]:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.tar").write_bytes(tar_of(members(marks)))
     (tmp_path / "in" / "b.zip").write_bytes(zip_of(members(marks)))
+    (tmp_path / "in" / marks()).mkdir()
+    (tmp_path / "in" / marks.last / f"{marks()}.dcm").write_bytes(to_bytes(marked(marks)))
+    (tmp_path / "in" / f"{marks()}.broken").write_bytes(marks().encode())
     assert marks.count >= 150
     return tmp_path / "in", marks
 
@@ -154,11 +163,11 @@ def test_marks_leave_in_no_mode_but_where_they_are_kept(
     done = ray_cluster.run(*command)
     assert done.returncode == 0, done.stderr
     rows = pl.read_delta(str(tmp_path / "out" / "predictions"))
-    assert rows.height == 2 * len(members(Marks()))
+    assert rows.height == 2 * len(members(Marks())) + 2
     printed = found_in(done.stdout, done.stderr, *texts_below(ray_cluster.folder))
     written = found_in(*texts_below(tmp_path / "out"))
     if identifiers == "keep":
-        kept = ("patient", "study", "series", "instance", "accession", "member")
+        kept = ("patient", "study", "series", "instance", "accession", "member", "archive")
         texts = [str(value) for name in kept for value in rows[name].drop_nulls()]
         assert written == found_in(*texts)
         assert len(written) > 10
@@ -183,6 +192,8 @@ def test_marks_leave_no_submitted_job_nor_one_whose_decoders_die(
     deadly = {**held, f"{marks()}.deadly.dcm": to_bytes(marked(marks)) + KILLS_READER}
     s3 = object_store.client()
     s3.put_object(Bucket=bucket, Key="in/a.tar", Body=tar_of(held))
+    loose = to_bytes(marked(marks))
+    etag = s3.put_object(Bucket=bucket, Key=f"in/{marks()}.dcm", Body=loose)["ETag"].strip('"')
     command = ["jobs.classify", f"s3://{bucket}/in/", "--model", str(small_package)]
     done = ray_cluster.submit(*command, "--output", f"s3://{bucket}/out")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -207,6 +218,8 @@ def test_marks_leave_no_submitted_job_nor_one_whose_decoders_die(
     )
     tell("planted marks that leave a submitted job, or deaths", marks.count, len(found))
     assert found == set()
+    assert etag == hashlib.md5(loose, usedforsecurity=False).hexdigest()
+    assert not any(etag.encode() in text for text in texts_below(tmp_path / "copy"))
 
 
 @pytest.mark.slow  # make privacy
