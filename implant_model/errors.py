@@ -35,6 +35,13 @@ class Outcome(StrEnum):
     IGNORED = "ignored"
 
 
+class Doubt(StrEnum):
+    """Why a picture may not look as radiographs do; column `doubts` of the predictions. Closed."""
+
+    FOR_PROCESSING = "for_processing"
+    POLARITY = "polarity"
+
+
 class Reason(StrEnum):
     """Why a member was rejected or ignored; column `reason` of the predictions. Closed."""
 

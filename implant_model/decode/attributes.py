@@ -6,6 +6,7 @@ where that fails. These accessors take what can be had of the bytes and return N
 
 import struct
 import unicodedata
+from collections.abc import Iterator
 
 from implant_model.decode.decoded import Header
 from implant_model.decode.elements import Elements
@@ -15,8 +16,14 @@ from implant_model.decode.kinds import (
     defined_modality,
     defined_view,
 )
+from implant_model.errors import Doubt
 
 CHARACTER_SET = 0x00080005
+PRESENTATION_INTENT = 0x00080068
+INTENSITY_SIGN = 0x00281041
+_USUAL_SHAPE = {"MONOCHROME1": "INVERSE", "MONOCHROME2": "IDENTITY"}
+_LOW_IS_BONE = {1: True, 0xFFFF: False, -1: False}
+"""By the Pixel Intensity Relationship Sign, a signed short: 1 where high values are much beam."""
 LARGEST_IDENTIFIER = 256  # characters; LO holds 64, broken files more
 
 
@@ -123,13 +130,35 @@ def header_of(attributes: Attributes) -> Header:
         body_part=defined_body_part(attributes.text(0x00180015).upper()),
         view=defined_view(attributes.text(0x00185101).upper()),
         laterality=defined_laterality(laterality.upper()),
+        doubts=tuple(_doubts(attributes)),
     )
+
+
+def _doubts(attributes: Attributes) -> Iterator[Doubt]:
+    """Yield what the header leaves in doubt of the picture's looks (PS3.3 C.8.11.3, C.11.6).
+
+    MONOCHROME1 goes with a presentation LUT of INVERSE and MONOCHROME2 with IDENTITY; and bone,
+    which little of the beam gets through, is to be bright: the sign of the relation between values
+    and the beam's intensity tells which values are bone.
+    """
+    if attributes.text(PRESENTATION_INTENT).upper() == "FOR PROCESSING":
+        yield Doubt.FOR_PROCESSING
+    photometric, shape = attributes.text(0x00280004).upper(), attributes.text(0x20500020).upper()
+    if photometric not in _USUAL_SHAPE:
+        return
+    sign, slope = attributes.integer(INTENSITY_SIGN), attributes.decimal(0x00281053)
+    is_inverted = photometric == "MONOCHROME1" or shape == "INVERSE"
+    low_is_bright = is_inverted != (slope is not None and slope < 0)
+    contradicts = shape in _USUAL_SHAPE.values() and shape != _USUAL_SHAPE[photometric]
+    if contradicts or (sign in _LOW_IS_BONE and _LOW_IS_BONE[sign] != low_is_bright):
+        yield Doubt.POLARITY
 
 
 WANTED = frozenset(
     {
         CHARACTER_SET,
         *(0x00080016, 0x00080018, 0x00080050, 0x00080060, 0x00080064, 0x00100020),
+        *(PRESENTATION_INTENT, INTENSITY_SIGN),
         *(0x00181600, 0x00181602, 0x00181604, 0x00181606, 0x00181608, 0x00181610, 0x00181612),
         *(
             0x00181620,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from implant_model.archives.members import Member
-from implant_model.errors import Outcome, Reason
+from implant_model.errors import Doubt, Outcome, Reason
 
 Pixels = np.ndarray[tuple[int, ...], np.dtype[np.uint8 | np.uint16]]
 
@@ -34,6 +34,7 @@ class Header:
         body_part: Body Part Examined (0018,0015), a defined term of PS3.16 Annex L.
         view: View Position (0018,5101), a defined term.
         laterality: `R`, `L`, `B` or `U`, of (0020,0062) or else (0020,0060).
+        doubts: Why the picture may not look as radiographs do, see `Doubt`.
     """
 
     rows: int | None = None
@@ -48,6 +49,7 @@ class Header:
     body_part: str | None = None
     view: str | None = None
     laterality: str | None = None
+    doubts: tuple[Doubt, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from implant_model.decode.confine import Confinement
 from implant_model.decode.decoded import Header, Prepared
 from implant_model.decode.preprocess import Preprocessing
 from implant_model.decode.sandbox_child import LARGEST_MESSAGE
-from implant_model.errors import LINUX_ONLY, Reason, UsageError
+from implant_model.errors import LINUX_ONLY, Doubt, Reason, UsageError
 from implant_model.limits import MIB, Limits
 
 START_SECONDS = 60.0  # a cold start from a network disk; 1 s is usual
@@ -276,10 +276,10 @@ def _kept_waiting_s(pid: int) -> float:
 
 
 def _checked_header(values: dict[str, Any]) -> Header:
-    header = Header(**values)
+    header = Header(**{**values, "doubts": tuple(map(Doubt, values["doubts"]))})
     for field in fields(Header):
         value = getattr(header, field.name)
-        if value is None and field.name != "frame":
+        if field.name == "doubts" or (value is None and field.name != "frame"):
             continue
         if field.name in ("rows", "columns", "frame"):
             possible = type(value) is int and 0 <= value < 2**31

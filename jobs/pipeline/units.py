@@ -172,6 +172,7 @@ def _member_row(
         "outcome": None if prepared.outcome is None else str(prepared.outcome),
         "reason": None if prepared.reason is None else str(prepared.reason),
         "content": radiograph.content,
+        "doubts": list(map(str, header.doubts)) or None,
         **identifiers,
         **terms,
     }

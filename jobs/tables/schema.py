@@ -59,11 +59,12 @@ PREDICTION_ROW: Final = pa.schema(
         ),
         pa.field("novelty", pa.float32()),
         pa.field("content", pa.string()),
+        pa.field("doubts", pa.list_(pa.string())),
     ]
 )
 """One row of a unit's file. The Delta table adds the partition column `model`."""
 
-_ADDED: Final[dict[str, int]] = {}
+_ADDED: Final[dict[str, int]] = {"doubts": 2}
 """Columns of `PREDICTION_ROW` that the first version lacks, with the version that added them."""
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from implant_model.decode.prepare import Decoded, decode
 from implant_model.decode.preprocess import Preprocessing
 from implant_model.decode.sandbox import DecodeProcess
-from implant_model.errors import Reason
+from implant_model.errors import Doubt, Reason
 from implant_model.limits import Limits
 from tests.support.dicom_edits import dicom, picture
 from tests.torture.cases.files import compressed, grey8
@@ -238,3 +238,44 @@ def test_png_of_an_absurd_side_is_too_large_and_costs_no_child(side: int) -> Non
         child = decoder.pid
         assert decoder.prepare(data).reason is Reason.TOO_LARGE
         assert decoder.pid == child
+
+
+@pytest.mark.parametrize(
+    ("attributes", "doubts"),
+    [
+        ({}, ()),
+        ({"PresentationIntentType": "FOR PRESENTATION"}, ()),
+        ({"PresentationIntentType": "FOR PROCESSING"}, (Doubt.FOR_PROCESSING,)),
+        ({"PresentationLUTShape": "IDENTITY"}, ()),
+        ({"PresentationLUTShape": "INVERSE"}, (Doubt.POLARITY,)),
+        ({"PresentationLUTShape": "LIN OD"}, ()),
+        ({"PhotometricInterpretation": "MONOCHROME1"}, ()),
+        (
+            {"PhotometricInterpretation": "MONOCHROME1", "PresentationLUTShape": "INVERSE"},
+            (),
+        ),
+        (
+            {"PhotometricInterpretation": "MONOCHROME1", "PresentationLUTShape": "IDENTITY"},
+            (Doubt.POLARITY,),
+        ),
+        ({"PixelIntensityRelationshipSign": -1}, ()),
+        ({"PixelIntensityRelationshipSign": 1}, (Doubt.POLARITY,)),
+        ({"PixelIntensityRelationshipSign": 0}, ()),
+        ({"PixelIntensityRelationshipSign": 1, "RescaleSlope": "-1"}, ()),
+        (
+            {"PixelIntensityRelationshipSign": 1, "PhotometricInterpretation": "MONOCHROME1"},
+            (),
+        ),
+        (
+            {"PixelIntensityRelationshipSign": 1, "PresentationIntentType": "FOR PROCESSING"},
+            (Doubt.FOR_PROCESSING, Doubt.POLARITY),
+        ),
+    ],
+)
+def test_doubts_of_polarity_and_presentation_are_told(
+    attributes: dict[str, Any], doubts: tuple[Doubt, ...]
+) -> None:
+    data = dicom(picture(), **attributes)
+    assert decode(data, Limits()).header.doubts == doubts
+    with DecodeProcess(Preprocessing(size_px=64), Limits()) as decoder:
+        assert decoder.prepare(data).header.doubts == doubts

@@ -1,6 +1,7 @@
 """The rules of the layout: who imports whom, what has its place, and that imports do nothing."""
 
 import ast
+import importlib.util
 import re
 import subprocess
 import sys
@@ -144,3 +145,8 @@ def test_nothing_happens_at_import() -> None:
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
+def test_no_grammar_is_built_when_ray_is_imported() -> None:
+    """jsonschema does with its extra `format-nongpl`: 1.2 s of a core in each process of Ray."""
+    assert importlib.util.find_spec("rfc3987_syntax") is None

@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import re
-import sys
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -103,9 +102,13 @@ def test_expression(expression: str, accepted: bool, sbom: ModuleType) -> None:
 
 
 def test_command_writes_the_file(
-    tmp_path: Path, sbom: ModuleType, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    sbom: ModuleType,
+    bill: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert sys.executable
+    monkeypatch.setattr(sbom, "make_bill", lambda: bill)
     assert sbom.main(str(tmp_path / "sbom.json")) == 0
     assert json.loads((tmp_path / "sbom.json").read_text())["specVersion"] == "1.6"
     assert re.match(r"\d+ packages, [\d,]+ parts within them", capsys.readouterr().out)

@@ -23,6 +23,7 @@ from jobs.tables.receipts import (
 from jobs.tables.records import PlannedArchive
 from jobs.tables.schema import PREDICTIONS, unit_id
 from tests.support.archive_samples import pkware_encrypted, raw_zip, tar_of
+from tests.support.dicom_edits import dicom, picture
 from tests.support.pictures import noise_png
 
 SIZE_PX = 64
@@ -204,3 +205,10 @@ def test_configuration_hash_follows_what_decides_the_rows(tmp_path: Path) -> Non
         {"protector": Protector(IdentifierPolicy.PSEUDONYMISE, Key.of(bytes(range(32))))},
     ):
         assert recipe(tmp_path, **changes).configuration_hash != base
+
+
+def test_doubts_of_a_picture_are_in_its_row(tmp_path: Path, decoder: DecodeProcess) -> None:
+    raw = dicom(picture(), PresentationIntentType="FOR PROCESSING")
+    archive = planned_tar(tmp_path / "a.tar", {"1.dcm": raw, "2.dcm": dicom(picture())})
+    ((_, rows, _),) = read([(0, archive)], recipe(tmp_path), decoder)
+    assert rows["doubts"].to_pylist() == [["for_processing"], None]

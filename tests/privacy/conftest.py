@@ -1,6 +1,8 @@
 """One table at the end of `make privacy`: what was planted or tried, and what was found."""
 
+import stat
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +18,15 @@ def tell(record_property: Callable[[str, object], None]) -> Tell:
         record_property(_COUNT, [what, tried, found])
 
     return record
+
+
+def modes(folder: Path) -> set[tuple[str, int]]:
+    """Kind and rights of a folder and of all below it."""
+    found = {("folder", stat.S_IMODE(folder.stat().st_mode))}
+    for path in folder.rglob("*"):
+        kind = "folder" if path.is_dir() else "file"
+        found.add((kind, stat.S_IMODE(path.stat().st_mode)))
+    return found
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

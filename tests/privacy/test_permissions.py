@@ -10,19 +10,10 @@ import pytest
 
 from implant_model.storage.local_files import write_whole
 from jobs.entry.folder import make_folder
+from tests.privacy.conftest import modes
 from tests.support.archive_samples import tar_of
 from tests.support.paths import ROOT
 from tests.support.pictures import noise_png
-from tests.support.ray_cluster import RayCluster
-
-
-def modes(folder: Path) -> set[tuple[str, int]]:
-    """Kind and rights of a folder and of all below it."""
-    found = {("folder", stat.S_IMODE(folder.stat().st_mode))}
-    for path in folder.rglob("*"):
-        kind = "folder" if path.is_dir() else "file"
-        found.add((kind, stat.S_IMODE(path.stat().st_mode)))
-    return found
 
 
 @pytest.fixture
@@ -31,34 +22,6 @@ def archives(tmp_path: Path) -> Path:
     folder.mkdir()
     (folder / "a.tar").write_bytes(tar_of({"1.png": noise_png(1), "2.png": noise_png(2)}))
     return folder
-
-
-@pytest.mark.cluster
-@pytest.mark.parametrize(
-    ("identifiers", "expected"),
-    [
-        ("keep", {("folder", 0o700), ("file", 0o600)}),
-        ("drop", {("folder", 0o755), ("file", 0o644)}),
-    ],
-)
-def test_output_that_keeps_identifiers_is_private(
-    identifiers: str,
-    expected: set[tuple[str, int]],
-    archives: Path,
-    small_package: Path,
-    ray_cluster: RayCluster,
-    tmp_path: Path,
-) -> None:
-    """Also what the workers of a cluster write, which was started without a word of it."""
-    command = ["jobs.classify", str(archives), "--output", str(tmp_path / "out")]
-    command += ["--model", str(small_package), "--identifiers", identifiers]
-    before = os.umask(0o022)
-    try:
-        done = ray_cluster.run(*command)
-    finally:
-        os.umask(before)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert modes(tmp_path / "out") == expected
 
 
 def test_pages_and_lists_are_private_and_so_are_their_folders(tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ it ran on.
 
 import hashlib
 import io
+import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from pydicom._dicom_dict import DicomDictionary
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as Items
 
-from tests.privacy.conftest import Tell
+from tests.privacy.conftest import Tell, modes
 from tests.support.archive_samples import tar_of, zip_of
 from tests.support.deadly_members import KILLS_READER
 from tests.support.dicom_edits import dataset, dicom, picture, to_bytes
@@ -125,7 +126,15 @@ def texts_below(folder: Path) -> Iterator[bytes]:
                 yield repr(pq.read_table(path, partitioning=None).to_pylist()).encode()
 
 
-Run = Callable[..., object]
+def check_rights(output: Path, identifiers: str) -> None:
+    """Identifiers are for the owner alone, also what workers of a cluster wrote that was there."""
+    alone = {("folder", 0o700), ("file", 0o600)}
+    found = modes(output)
+    if identifiers == "keep":
+        assert found == alone
+    else:
+        assert modes(output / "_private") == alone
+        assert found - alone == {("folder", 0o755), ("file", 0o644)}
 
 
 @pytest.fixture
@@ -160,8 +169,13 @@ def test_marks_leave_in_no_mode_but_where_they_are_kept(
     command += ["--model", str(small_package), "--identifiers", identifiers]
     command += ["--metrics-file", str(tmp_path / "out" / "metrics.prom")]
     command += ["--key-file", str(tmp_path / "key")] if identifiers == "pseudonymise" else []
-    done = ray_cluster.run(*command)
+    before = os.umask(0o022)
+    try:
+        done = ray_cluster.run(*command)
+    finally:
+        os.umask(before)
     assert done.returncode == 0, done.stderr
+    check_rights(tmp_path / "out", identifiers)
     rows = pl.read_delta(str(tmp_path / "out" / "predictions"))
     assert rows.height == 2 * len(members(Marks())) + 2
     printed = found_in(done.stdout, done.stderr, *texts_below(ray_cluster.folder))
@@ -177,6 +191,7 @@ def test_marks_leave_in_no_mode_but_where_they_are_kept(
     assert (written, printed) == (set(), set())
 
 
+@pytest.mark.slow  # make privacy
 @pytest.mark.cluster
 def test_marks_leave_no_submitted_job_nor_one_whose_decoders_die(
     object_store: ObjectStore,

@@ -22,6 +22,9 @@ from tests.support.pictures import noise_png
 POLICY = json.loads((ROOT / "deploy" / "policy-data.json").read_text())["Statement"]
 KMS_KEY = "arn:aws:kms:eu-central-1:123456789012:key/11111111-2222-3333-4444-555555555555"
 OUTPUT = "s3://registry/implants"
+# Ray hands the store's requests on and adds none.
+DIRECT = ["-c", "import sys; from tests.torture.attacks import direct; "
+          "direct.run(sys.argv[1:], lease=True)"]  # fmt: skip
 
 
 def listed(value: Any) -> list[Any]:
@@ -89,9 +92,9 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[FaultPr
         s3.put_object(Bucket="pacs", Key="2026/a.tar", Body=tar_of({"1.png": noise_png(1)}))
         s3.put_object(Bucket="pacs", Key="2026/b/1.png", Body=noise_png(2))
         variables = {**store.environment, "AWS_ENDPOINT_URL": proxy.endpoint}
-        classify = ["jobs.classify", "s3://pacs/2026/", "--output", OUTPUT]
+        classify = ["s3://pacs/2026/", "--output", OUTPUT]
         classify += ["--model", str(ROOT / "models/phantom"), "--sse-kms-key-id", KMS_KEY]
-        run(classify, variables)
+        run(DIRECT, classify, variables)
         s3.put_object(Bucket="pacs", Key="2026/a.tar", Body=tar_of({"1.png": noise_png(3)}))
         for table in ("predictions", "archives"):
             often = {"delta.checkpointInterval": "1"}
@@ -99,17 +102,16 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[FaultPr
             DeltaTable(f"{OUTPUT}/{table}", storage_options=options).alter.set_table_properties(
                 often
             )
-        run(classify, variables)
-        run(["jobs.verify", OUTPUT], variables)
+        run(DIRECT, classify, variables)
+        run(["-m", "jobs.verify"], [OUTPUT], variables)
         yield proxy, store
 
 
-def run(command: list[str], variables: dict[str, str]) -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+def run(program: list[str], call: list[str], variables: dict[str, str]) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", *command],
+        [sys.executable, *program, *call],
         cwd=ROOT,
-        env={**environment, **variables},
+        env={**os.environ, **variables},
         capture_output=True,
         text=True,
         check=False,

@@ -5,6 +5,7 @@ left out, nothing else. Runs are children of a server that has the libraries loa
 be killed as a job is killed.
 """
 
+import os
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -22,6 +23,8 @@ from implant_model.errors import MemberError
 from implant_model.limits import Limits
 from implant_model.package.load import load_package
 from implant_model.storage import s3
+from implant_model.storage.endpoint import KMS_KEY
+from jobs.classify import run_facts
 from jobs.entry.command import run_command
 from jobs.pipeline.blocks import block_table, read_block
 from jobs.pipeline.classify_options import parse_classify
@@ -33,8 +36,10 @@ from jobs.pipeline.run import settle
 from jobs.pipeline.source import group_archives, read_group
 from jobs.pipeline.summary import exit_code
 from jobs.tables.lease import Lease
+from jobs.tables.loose_names import LooseNames
 from jobs.tables.publish import RunIdentity, Tables
 from jobs.tables.receipts import ArchiveReceipt, Fault, load_receipts
+from jobs.tables.trail import Trail
 
 UNIT_MEMBERS: Final = 3
 READ_TIMEOUT_S: Final = 10
@@ -51,6 +56,8 @@ def run(arguments: Sequence[str], *, lease: bool) -> None:
 def classify(arguments: Sequence[str], *, lease: bool = True) -> int:
     """What `jobs.classify.main` does, without Ray between the stages."""
     options = parse_classify(arguments, None)
+    if options.sse_kms_key_id is not None:
+        os.environ[KMS_KEY] = options.sse_kms_key_id
     package = load_package(options.model)
     recipe = replace(options.recipe(package), unit_members=UNIT_MEMBERS)
     run = uuid.uuid4().hex
@@ -58,9 +65,11 @@ def classify(arguments: Sequence[str], *, lease: bool = True) -> int:
         package.id, recipe.configuration_hash, __version__, run, options.protector.key_id
     )
     tables = Tables(options.output, identity)
+    names = LooseNames(options.output, options.protector.policy)
     plan = make_plan(
-        options.inputs, tables.records(), options.retry, options.limit, options.redo_older
+        options.inputs, tables.records(), options.retry, options.limit, options.redo_older, names
     )
+    trail = Trail(options.output, run_facts(options, identity, plan, names))
     if not plan.todo:
         tables.write_checksums()
         return exit_code(plan, [], options.max_rejected)
@@ -77,9 +86,13 @@ def classify(arguments: Sequence[str], *, lease: bool = True) -> int:
                     yield receipt
 
     def work() -> int:
+        names.keep_key()
         tables.create()
+        trail.begin()
         results = settle(plan.todo, receipts(), tables)
-        return exit_code(plan, results, options.max_rejected)
+        code = exit_code(plan, results, options.max_rejected)
+        trail.end(results, code)
+        return code
 
     if not lease:
         return work()
