@@ -247,6 +247,31 @@ def test_a_missing_column_is_named(tmp_path: Path) -> None:
         read_labels(path)
 
 
+@pytest.mark.parametrize("first", ["sep=;\n", "SEP=;\r\n", '"sep=;"\n', "\ufeffsep=;\n", ""])
+def test_a_labels_file_of_a_spreadsheet_says_its_separator_first(
+    tmp_path: Path, first: str
+) -> None:
+    """As Excel writes and reads it; a patient may have a hip and a knee, two classes."""
+    path = tmp_path / "labels.csv"
+    rows = "archive;member;label;patient\na.tar;1.dcm;stem, cemented;p1\na.tar;2.dcm;knee;p1\n"
+    path.write_text(first + rows, encoding="utf-8")
+    labels = read_labels(str(path))
+    assert labels.names == ("knee", "stem, cemented")
+    (members,) = labels.by_archive.values()
+    assert [(row.label, row.patient) for row in members.values()] == [
+        ("stem, cemented", "p1"),
+        ("knee", "p1"),
+    ]
+
+
+def test_a_patient_may_have_implants_of_two_classes(archives: Path, tmp_path: Path) -> None:
+    rows = ("first.tar,a.png,stem,p1", "first.tar,b.png,cup,p1", "deep/second.zip,a.png,stem,p2")
+    labelled = load(archives, labels_file(tmp_path, *rows), tmp_path)
+    of = dict(zip(labelled.places_N, labelled.patients_N.tolist(), strict=True))
+    assert labelled.names == ("cup", "stem")
+    assert of["first.tar", "a.png"] == of["first.tar", "b.png"] != of["deep/second.zip", "a.png"]
+
+
 def test_a_binary_labels_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     path.write_bytes(b"\xff\xfe\x00")
