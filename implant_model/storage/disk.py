@@ -12,6 +12,7 @@ import os
 import stat as modes
 import uuid
 from collections.abc import Iterator
+from difflib import get_close_matches
 from types import TracebackType
 from typing import Self
 
@@ -171,6 +172,17 @@ class DiskReader:
                 f"{self._uri!r} changed: it was version {self.version} when the run was planned "
                 f"and is {version}; run again to read the new version."
             )
+
+
+def nearest(uri: str) -> str:
+    """Return the URI of the folder that a mistyped name may mean, or else of the one above it."""
+    path = local_path(uri)
+    while not os.path.isdir(folder := os.path.dirname(path)):
+        path = folder
+    with _translated("list", uri), os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if entry.is_dir()]
+    found = get_close_matches(os.path.basename(path), names, 1)
+    return file_uri(os.path.join(folder, *found))
 
 
 def put_if_absent(uri: str, data: bytes) -> bool:

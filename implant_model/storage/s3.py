@@ -18,6 +18,7 @@ import os
 import random
 import time
 from collections.abc import Iterator
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Literal, TypedDict
 from urllib.parse import urlsplit
 
@@ -153,6 +154,27 @@ def _list(bucket: str, prefix: str, root: str, most: int | None = None) -> Itera
             for entry in page.get("Contents", []):
                 uri = f"s3://{bucket}/{entry['Key']}"
                 yield ObjectInfo(uri, entry["Size"], entry["ETag"].strip('"'))
+
+
+def nearest(uri: str) -> str:
+    """Return the URI of the prefix that a mistyped name may mean, or else of the one above it.
+
+    Raises:
+        NotFoundError: There is no such bucket.
+    """
+    bucket, key = s3_parts(uri)
+    parts = key.rstrip("/").split("/")
+    for depth in range(len(parts) - 1, -1, -1):
+        above = "".join(f"{part}/" for part in parts[:depth])
+        with translated("list", uri):
+            page = client(_SETUP_ATTEMPTS).list_objects_v2(
+                Bucket=bucket, Prefix=above, Delimiter="/"
+            )
+        names = [entry["Prefix"] for entry in page.get("CommonPrefixes", [])]
+        if names or page.get("Contents"):
+            found = get_close_matches(f"{above}{parts[depth]}/", names, 1)
+            return f"s3://{bucket}/{found[0] if found else above}"
+    return f"s3://{bucket}/"
 
 
 def put_if_absent(uri: str, data: bytes) -> bool:

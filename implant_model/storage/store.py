@@ -110,6 +110,24 @@ def overwrite(uri: str, data: bytes) -> None:
         disk.overwrite(uri, data)
 
 
+def nothing_there(uri: str, what: str) -> UsageError:
+    """Return the error of a name at which there is nothing, with the nearest folder that is there.
+
+    A folder, never a file: files may be named after patients.
+
+    Args:
+        uri: Normalised.
+        what: The option or argument that named it.
+    """
+    try:
+        near = (s3.nearest if is_s3(uri) else disk.nearest)(uri)
+    except NotFoundError:
+        return UsageError(f"The bucket of {what} {uri} is not there; check its name.")
+    except StorageError as error:
+        return UsageError(f"There is nothing at {what} {uri}. {error}")
+    return UsageError(f"There is nothing at {what} {uri}; nearest is {near}.")
+
+
 def check_output(output: str) -> None:
     """Find, without writing, what keeps an output from being written.
 

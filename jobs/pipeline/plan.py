@@ -12,6 +12,7 @@ from implant_model.errors import (
     TRANSIENT,
     ArchiveReason,
     ArchiveStatus,
+    NotFoundError,
     Reason,
     StorageError,
     UsageError,
@@ -56,7 +57,8 @@ def make_plan(
         The plan, in the order of the inputs and of names within them.
 
     Raises:
-        UsageError: Two different objects would be known by one archive name.
+        UsageError: An input is not there, or two different objects would be known by one archive
+            name.
     """
     todo: list[PlannedArchive] = []
     done: list[ArchiveRecord] = []
@@ -82,10 +84,14 @@ def _list_inputs(
         return names.planned(info, root, records)
 
     for root in inputs:
+        is_there = False
         try:
             for info in storage.list_objects(root):
+                is_there = True
                 yield planned(info, root)
         except StorageError as error:
+            if isinstance(error, NotFoundError) and not is_there:
+                raise storage.nothing_there(root, "INPUT") from error
             lost = planned(ObjectInfo(root, 0, ""), root)
             yield replace(lost, unreachable=error.reason)
 

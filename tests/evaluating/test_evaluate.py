@@ -240,7 +240,7 @@ def test_mistakes_are_sentences(archives: Path, small_package: Path, tmp_path: P
     fails("cannot be written", report=str(archives / "labels.csv"))
     fails("--labels cannot be read", labels=str(tmp_path / "none.csv"))
     fails("--against cannot be read", against=str(tmp_path / "none.csv"))
-    fails("The images cannot be read", images=str(tmp_path / "none"))
+    fails("There is nothing at --images", images=str(tmp_path / "none"))
     fails("0 or more images", robustness="-1")
     fails("'cud' \\(choose from", device="cud")
     with pytest.raises(PackageError, match="package.json"):

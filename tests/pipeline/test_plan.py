@@ -1,11 +1,14 @@
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from implant_model import storage
-from implant_model.errors import ArchiveReason, ArchiveStatus, UsageError
+from implant_model.errors import AccessDeniedError, ArchiveReason, ArchiveStatus, UsageError
 from jobs.pipeline.plan import check_reasons, make_plan
 from jobs.tables.records import ArchiveRecord
+from tests.support.object_store import ObjectStore
 
 
 @pytest.fixture
@@ -80,12 +83,43 @@ def test_limit_counts_what_is_to_do(folder: Path) -> None:
     assert [a.name for a in plan.todo] == ["b.tar"]
 
 
-def test_missing_input_is_planned_as_unreachable(folder: Path) -> None:
-    plan = make_plan([uri(folder / "a.tar"), uri(folder / "none.tar")], {})
-    assert [(a.name, a.unreachable) for a in plan.todo] == [
-        ("a.tar", None),
-        ("none.tar", ArchiveReason.NOT_FOUND),
-    ]
+def test_input_that_is_not_there_is_refused_with_what_lies_nearest(folder: Path) -> None:
+    for missing, nearest in (("none.tar", ""), ("deeep", "/deep"), ("deep/err/c.zip", "/deep/er")):
+        with pytest.raises(UsageError) as error:
+            make_plan([uri(folder / "a.tar"), uri(folder / missing)], {})
+        assert str(error.value) == (
+            f"There is nothing at INPUT {uri(folder / missing)}; nearest is {uri(folder)}{nearest}."
+        )
+    (folder / "empty").mkdir()
+    assert make_plan([uri(folder / "empty")], {}).todo == ()
+
+
+def test_bucket_or_prefix_that_is_not_there_is_refused(
+    object_store: ObjectStore, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in object_store.environment.items():
+        monkeypatch.setenv(name, value)
+    object_store.client().put_object(Bucket=bucket, Key="pacs/2026/a.tar", Body=b"a")
+    for missing, words in (
+        (f"s3://{bucket}-no/pacs", "The bucket of INPUT"),
+        (f"s3://{bucket}/pacs/2025", f"nearest is s3://{bucket}/pacs/2026/."),
+        (f"s3://{bucket}/pcas/2026/01", f"nearest is s3://{bucket}/pacs/."),
+        (f"s3://{bucket}/pacs/2026/b.tar", f"nearest is s3://{bucket}/pacs/2026/."),
+        (f"s3://{bucket}/zzz", f"nearest is s3://{bucket}/."),
+    ):
+        with pytest.raises(UsageError, match=re.escape(words)):
+            make_plan([missing], {})
+
+
+def test_folder_that_cannot_be_listed_is_planned_as_unreachable(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(root: str) -> Iterator[storage.ObjectInfo]:
+        raise AccessDeniedError(root)
+
+    monkeypatch.setattr(storage, "list_objects", refused)
+    (lost,) = make_plan([uri(folder / "closed.tar")], {}).todo
+    assert (lost.name, lost.unreachable) == ("closed.tar", ArchiveReason.ACCESS_DENIED)
 
 
 def test_one_object_listed_twice_is_read_once(folder: Path) -> None:

@@ -80,14 +80,11 @@ def list_images(
         UsageError: There is nothing.
         StorageError: What is there cannot be listed.
     """
-    try:
-        objects = [
-            (info, storage.relative(info.uri, root))
-            for root, info in _listed(roots)
-            if info.uri not in besides
-        ]
-    except NotFoundError as error:
-        raise UsageError(f"The images cannot be read: {error}") from error
+    objects = [
+        (info, storage.relative(info.uri, root))
+        for root, info in _listed(roots)
+        if info.uri not in besides
+    ]
     if not objects:
         raise UsageError(f"There is nothing at {', '.join(roots)} that may hold images.")
     return objects
@@ -120,10 +117,17 @@ def gather(
 def _listed(roots: Sequence[str]) -> Iterator[tuple[str, ObjectInfo]]:
     seen: set[str] = set()
     for root in map(storage.normalise, roots):
-        for info in storage.list_objects(root):
-            if info.uri not in seen:
-                seen.add(info.uri)
-                yield root, info
+        is_there = False
+        try:
+            for info in storage.list_objects(root):
+                is_there = True
+                if info.uri not in seen:
+                    seen.add(info.uri)
+                    yield root, info
+        except NotFoundError as error:
+            if is_there:
+                raise
+            raise storage.nothing_there(root, "--images") from error
 
 
 def _gather(
