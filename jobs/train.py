@@ -15,234 +15,39 @@ Exit codes: 0 done; 2 the call or its set-up is wrong; 3 the training broke off,
 or it is done, without labelled images that could not be read.
 """
 
-import json
-import os
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
-from hashlib import sha256
-from pathlib import Path
 
-import numpy as np
-
-from implant_model.decode.preprocess import Preprocessing
-from implant_model.errors import UsageError
-from implant_model.limits import Limits
-from implant_model.storage.local_files import write_whole
-from jobs.entry.cluster import place_workers, start_ray
-from jobs.entry.command import INCOMPLETE, OK, Parser, run_command, shown
-from jobs.entry.folder import local_folder, make_folder
-from training.config import TrainConfig, load_config
-from training.data.divide import Division, divide
-from training.data.gather import load_set
-from training.data.labelled import LabelledSet, num_missing, unread_archives, write_excluded
-from training.data.labels import read_table
-from training.data.set_report import describe_classes, describe_links, describe_shortcuts
-from training.data.shortcuts import ShortcutReport, probe_shortcuts
-from training.data.trained_on import learned_before
-from training.fit.fitting import Fitted, Workplace, check_networks, fit_split
-from training.masks.mask_files import mask_files
-from training.masks.mask_set import MaskSet, gather_masks, write_poor
-from training.packaging import Figures, Training, make_package
-
-CLASSES_SAID = 12
-"""Lines of classes before the training; the file has all."""
-
-
-@dataclass(frozen=True)
-class Call:
-    """The command line, checked."""
-
-    images: tuple[str, ...]
-    labels: str | None
-    output: Path
-    config: TrainConfig
-    workers: int
-    resume: bool
-
-    @property
-    def work(self) -> Path:
-        """Return what a resumed training needs."""
-        return self.output.with_name(f"{self.output.name}.work")
+from jobs.entry.command import Parser, run_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, chain, summary; return the exit code."""
-    call = parse(arguments)
-    preprocessing = Preprocessing.from_json(
-        {**Preprocessing().to_json(), **call.config.preprocessing}
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    options = parse(words)
+    from jobs.fitting.training_run import (
+        train,  # torch takes seconds, which --help and mistakes do without
     )
-    check_networks(call.config)
-    if call.config.needs_masks and call.config.segmenter.masks:
-        mask_files(Path(call.config.segmenter.masks))
-    labels = read_table(call.labels, "--labels") if call.labels else None
-    make_folder(str(call.work), "--output")
-    labelled = load_set(call.images, labels, preprocessing, Limits(), call.work / "images")
-    division = divide(labelled, call.config.split, calibrate=not call.config.calibration.folds)
-    before = learned_before(call.config.network.start_from, labelled, division)
-    call.config.catalogue(labelled.names)  # a fault in it is found before hours of training
-    write_excluded(labelled, call.work / "excluded.csv")
-    cues = report_set(labelled, division, call.work / "set.txt")
-    # The default of 60 s is over before torch is imported on a busy machine, and the start is
-    # begun again without end.
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
-    start_ray()
-    place = workplace(call)
-    masks = find_masks(labelled, call)
-    shipped, folds = fit(labelled, division, call, place, masks)
-    words = sys.argv[1:] if arguments is None else arguments
-    command = ["python", "-m", "jobs.train", *(word for word in words if word != "--resume")]
-    package, figures = make_package(
-        call.output,
-        Training(
-            call.config,
-            preprocessing,
-            labelled,
-            division,
-            shipped,
-            folds,
-            place,
-            command,
-            masks,
-            before,
-            cues,
-        ),
-    )
-    summarise(call, labelled, division, package.id, figures)
-    return say_missing(labelled)
+
+    return train(options, words)
 
 
-def parse(arguments: Sequence[str] | None) -> Call:
-    """Read the command line and the settings file."""
+def parse(arguments: Sequence[str]) -> Namespace:
+    """Read the command line."""
     parser = Parser("train", __doc__)
-    parser.add_argument("--images", nargs="+", required=True, metavar="URI")
-    parser.add_argument("--labels", metavar="FILE")
-    parser.add_argument("--output", required=True, metavar="DIR")
-    parser.add_argument("--config", metavar="FILE")
-    parser.add_argument("--workers", type=int, default=1, metavar="N")
-    parser.add_argument("--resume", action="store_true")
-    options = parser.parse_args(arguments)
-    config = load_config(options.config)
-    if not 1 <= options.workers <= config.fit.batch_size:
-        raise UsageError(
-            f"--workers is {options.workers}; 1 to fit.batch_size ({config.fit.batch_size}) are "
-            "accepted, since every worker takes its share of each batch."
-        )
-    output = local_folder(options.output, "--output")
-    call = Call(
-        tuple(options.images), options.labels, output, config, options.workers, options.resume
-    )
-    check_folders(call)
-    return call
+    add = parser.add_argument
+    add("--images", nargs="+", required=True, metavar="URI", help=_IMAGES)
+    add("--labels", metavar="FILE", help="table of labels; default: each image's folder")
+    add("--output", required=True, metavar="DIR", help="the package; a folder that is not there")
+    add("--config", metavar="FILE", help="settings, TOML or JSON, see docs/models.md; default none")
+    add("--workers", type=int, default=1, metavar="N", help=_WORKERS)
+    add("--resume", action="store_true", help="go on with the training in OUTPUT.work")
+    return parser.parse_args(arguments)
 
 
-def check_folders(call: Call) -> None:
-    """Refuse to write over a package or, without --resume, over a training that was begun."""
-    if call.output.exists() and (not call.output.is_dir() or any(call.output.iterdir())):
-        raise UsageError(f"--output {call.output} is there already; choose another folder.")
-    begun = (call.work / "checkpoints").exists() or any(call.work.glob("*.jsonl"))
-    if begun and not call.resume:
-        raise UsageError(
-            f"{call.work} holds a training that was begun; go on with --resume, or remove it."
-        )
-
-
-def workplace(call: Call) -> Workplace:
-    """Return where the trainings run, see `place_workers`."""
-    use_gpu = place_workers(call.workers, say)
-    checkpoints = call.config.fit.checkpoints or str(call.work / "checkpoints")
-    return Workplace(call.work, checkpoints, call.workers, use_gpu, say)
-
-
-def say(line: str) -> None:
-    """Print a line of progress at once."""
-    print(line, flush=True)
-
-
-def report_set(labelled: LabelledSet, division: Division, file: Path) -> ShortcutReport:
-    """State and keep what is odd about the set, of many classes those of the fewest groups."""
-    cues = probe_shortcuts(
-        labelled.images_NSS, labelled.sizes_N2, labelled.labels_N, division.groups_N
-    )
-    classes = describe_classes(labelled, division)
-    cue_lines = [*describe_shortcuts(cues)]
-    kept = [*describe_links(labelled, division, named=True), *cue_lines, *classes]
-    write_whole(file, ("\n".join(kept) + "\n").encode())
-    more = len(classes) - CLASSES_SAID
-    rest = [f"  and {more:,} classes more, in {file}"] if more > 0 else []
-    links = describe_links(labelled, division, named=False)
-    for line in (*links, *cue_lines, *classes[:CLASSES_SAID], *rest):
-        say(line)
-    return cues
-
-
-def find_masks(labelled: LabelledSet, call: Call) -> MaskSet | None:
-    """Return the masks that the settings want; None where they want none."""
-    settings = call.config.segmenter
-    if not call.config.needs_masks:
-        return None
-    masks = gather_masks(labelled, settings.masks, call.work / "images")
-    poor, good, by_hand = masks.counts(np.arange(len(labelled)))
-    folder = call.work / "poor-masks"
-    written = write_poor(labelled, masks, folder)
-    print(f"Masks: {by_hand} given, {good} automatic, {poor} poor", end="")
-    print(f"; {written} of these to correct in {folder}" if written else "", flush=True)
-    if masks.unused:
-        say(f"Masks in {settings.masks} that belong to no image: {masks.unused}")
-    return masks
-
-
-def fit(
-    labelled: LabelledSet,
-    division: Division,
-    call: Call,
-    place: Workplace,
-    masks: MaskSet | None,
-) -> tuple[Fitted, list[Fitted]]:
-    """Fit the folds' networks, if there are folds, and the one that is shipped.
-
-    A training is named by all that decides it, so that --resume never mixes two.
-    """
-    fingerprint = labelled.fingerprint if masks is None else masks.digest
-    facts = [fingerprint, call.config.to_json(), call.workers]
-    name = sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
-    fit_one = partial(fit_split, labelled, division.groups_N, place=place, masks=masks)
-    folds = []
-    for number, split in enumerate(division.folds):
-        say(f"Fold {number + 1} of {len(division.folds)}: {len(split.train_N)} images")
-        folds.append(fit_one(split, call.config, f"{name}-fold-{number}"))
-    say(f"The network to ship: {len(division.shipped.train_N)} images")
-    return fit_one(division.shipped, call.config, f"{name}-shipped"), folds
-
-
-def summarise(
-    call: Call, labelled: LabelledSet, division: Division, package: str, figures: Figures
-) -> None:
-    """Print what was made, from what, and how well it did."""
-    print(f"{len(labelled):,} images of {len(labelled.names)} classes", end="; ")
-    print(f"{len(labelled.excluded):,} left out, listed in {call.work / 'excluded.csv'}")
-    parts = f"Test parts of {len(division.folds)} folds" if division.folds else "Test part"
-    count = sum(len(split.test_N) for split in division.folds or (division.shipped,))
-    print(f"{parts} of {', '.join(call.images)}, {count:,} images; 95 % intervals:")
-    for name, figure in figures.items():
-        print(f"  {name:<40} {figure}, {figure.count:,} images")
-    synthetic = " Its figures are of phantoms: no evidence about patients." * (
-        call.config.card.synthetic
-    )
-    print(f"Package {package} in {call.output}, with its MODEL_CARD.md.{synthetic}")
-
-
-def say_missing(labelled: LabelledSet) -> int:
-    """State what the training went without; return the exit code."""
-    missing, unread = num_missing(labelled), unread_archives(labelled)
-    if missing:
-        print(f"Labelled, but not to be read: {missing:,} images, see excluded.csv")
-    if unread:
-        print(
-            f"Of the archives {len(unread):,} could not be read now, {shown(unread[0])} the first."
-        )
-    return INCOMPLETE if missing else OK
+_IMAGES = "archives, radiographs, folders or s3:// prefixes"
+_WORKERS = "processes that fit, each with a GPU or a CPU core; default 1"
 
 
 if __name__ == "__main__":

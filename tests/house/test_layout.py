@@ -40,7 +40,7 @@ MAX_MODULES = 17
 """Of one folder, so that its list is read at a glance."""
 MAY_HOLD_MORE = {"benchmarks": 18}
 FOLDERS_IN_A_CIRCLE: dict[str, set[frozenset[str]]] = {}
-MAY_DRAW_PHANTOMS = ("jobs/samples/", "jobs/demo.py", "implant_model/phantoms/")
+MAY_DRAW_PHANTOMS = ("jobs/samples/", "implant_model/phantoms/")
 SAME_NAME = {
     "files": "a sample's files, and the files of an audit's folder",
     "records": "of a registry, and of the table of archives",

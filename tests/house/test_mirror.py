@@ -115,9 +115,12 @@ COVERED_BY = {
         f"jobs.evaluating.{name}": "evaluating/test_evaluate.py"
         for name in (
             *("assessment", "evaluation", "evaluation_page", "examination"),
-            *("opponent", "outcomes", "paired"),
+            *("opponent", "outcomes", "paired", "evaluation_run"),
         )
     },
+    "jobs.explaining.explanations": "report/test_explain.py",
+    "jobs.explaining.targets": "report/test_explain.py",
+    "jobs.fitting.training_run": "training/test_train.py",
     "jobs.pipeline.blocks": "pipeline/test_units.py",
     "jobs.pipeline.classify_options": "pipeline/test_classify.py",
     "jobs.pipeline.publisher": "pipeline/test_stages.py",
@@ -129,6 +132,7 @@ COVERED_BY = {
         for name in ("comparison", "figures", "page", "run_facts", "wording")
     },
     "jobs.report.saliency_picture": "report/test_explain.py",
+    "jobs.samples.demonstration": "samples/test_demo.py",
     "jobs.samples.sample_archives": "samples/test_samples.py",
     "jobs.samples.sample_audit": "samples/test_sample_registry.py",
     "jobs.samples.sample_check": "samples/test_demo.py",

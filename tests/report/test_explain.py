@@ -4,9 +4,12 @@ import io
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from implant_model import storage
 from implant_model.classifier import Classifier
 from implant_model.decode.preprocess import preprocess
 from implant_model.errors import ArchiveError, MemberError, Reason, UsageError
@@ -14,10 +17,13 @@ from implant_model.package.catalogue import ORTHONET
 from implant_model.package.load import load_package
 from implant_model.phantoms.files import draw_patient, write_dicom, write_png
 from implant_model.phantoms.render import Phantom, render
+from implant_model.privacy import IdentifierPolicy
 from implant_model.saliency import explain
 from jobs import explain as job
 from jobs.entry.command import DISCLAIMER
+from jobs.pipeline.plan import make_plan
 from jobs.report.saliency_picture import MARK, PANEL_PX, explanation_picture, overlay
+from jobs.tables.loose_names import LooseNames
 from tests.support.archive_samples import tar_of
 from tests.support.object_store import ObjectStore
 from tests.support.package_samples import save_sample
@@ -194,3 +200,89 @@ def test_a_radiograph_and_a_model_from_a_bucket(
         printed.append(capsys.readouterr().out)
     assert printed[0].replace("bucket.png", "local.png") == printed[1]
     assert (tmp_path / "bucket.png").read_bytes() == (tmp_path / "local.png").read_bytes()
+
+
+@pytest.fixture
+def archives(phantom: Phantom, tmp_path: Path) -> Path:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    other = render(ORTHONET[1], np.random.default_rng(1), 256)
+    members = {"a.png": write_png(phantom), "b.txt": b"no picture", "c.png": write_png(other)}
+    (folder / "two.tar").write_bytes(tar_of(members))
+    (folder / "DOE^JANE.png").write_bytes(write_png(other))
+    return folder
+
+
+def test_members_of_archives_by_their_index_and_several_at_once(
+    archives: Path, small_package: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = ["--model", str(small_package), "--output"]
+    one = tmp_path / "one.png"
+    assert job.main([*call, str(one), str(archives / "DOE^JANE.png")]) == 0
+    alone = capsys.readouterr().out
+    tar = str(archives / "two.tar")
+    words = [tar, "2", str(archives / "DOE^JANE.png"), tar, "1", tar, "0"]
+    assert job.main([*call, str(tmp_path / "why"), *words]) == 3, "a member is no picture"
+    said = capsys.readouterr().out
+    # An archive is read once, in its order.
+    assert said.index("4. Outcome") < said.index("1. Outcome") < said.index("2. Outcome")
+    assert "3. The image is rejected as not_an_image: " in said
+    assert sorted(path.name for path in (tmp_path / "why").iterdir()) == ["1.png", "2.png", "4.png"]
+    assert (tmp_path / "why" / "1.png").read_bytes() == one.read_bytes()
+    assert (tmp_path / "why" / "2.png").read_bytes() == one.read_bytes()
+    assert (tmp_path / "why" / "4.png").read_bytes() != one.read_bytes()
+    assert said.count(alone.splitlines()[2]) >= 2
+    assert said.count(DISCLAIMER) == 1
+    assert "DOE" not in said
+    assert job.main([*call, str(one), tar, "2"]) == 0
+    assert (tmp_path / "why" / "1.png").read_bytes() == one.read_bytes()
+
+
+def test_a_table_names_radiographs_as_the_predictions_do(
+    archives: Path, small_package: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = storage.normalise(str(tmp_path / "out"))
+    names = LooseNames(output, IdentifierPolicy.DROP)
+    inputs = storage.normalise(str(archives))
+    loose, tar = make_plan([inputs], {}, names=names).todo
+    names.keep_key()
+    rows = {"record": ["x", "y"], "archive": [tar.name, loose.name], "member_index": [2, 0]}
+    pq.write_table(pa.table(rows), tmp_path / "worklist.parquet")
+    (tmp_path / "worklist.csv").write_text(
+        f"archive,member_index\n{tar.name},2\n{loose.name},0\n", encoding="utf-8-sig"
+    )
+    for table in ("worklist.parquet", "worklist.csv"):
+        call = ["--model", str(small_package), "--table", str(tmp_path / table), "--output"]
+        call += [str(tmp_path / f"why-{table}"), "--images", str(archives)]
+        with pytest.raises(UsageError, match="keyed names of loose radiographs"):
+            job.main(call)
+        assert job.main([*call, "--predictions", output]) == 0
+        one, two = (tmp_path / f"why-{table}" / f"{n}.png" for n in (1, 2))
+        assert one.read_bytes() == two.read_bytes()
+    assert "DOE" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        (["7"], "The number 7 follows no archive"),
+        (["{in}/two.tar", "1", "2"], "The number 2 follows no archive"),
+        (["{in}/two.tar", "3"], "has 3 members, from 0; 3 is none of them"),
+        (["{in}/none.tar", "3"], "The archive of No. 1 cannot be read"),
+        ([], "either radiographs or a --table"),
+        (["a.png", "--table", "b.csv"], "either radiographs or a --table"),
+        (["--table", "{in}/none.csv"], "is not there"),
+        (["--table", "{in}/two.tar"], "no CSV or Parquet with the columns"),
+        (["--table", "{in}/short.csv"], "has no row, or one without"),
+        (["--table", "{in}/far.csv", "--images", "{in}"], "Row 2 of --table names an archive"),
+    ],
+)
+def test_what_cannot_be_found_is_a_sentence(
+    words: list[str], match: str, archives: Path, small_package: Path, tmp_path: Path
+) -> None:
+    (archives / "short.csv").write_text("archive,member_index\ntwo.tar,\n")
+    (archives / "far.csv").write_text("archive,member_index\ntwo.tar,0\nDOE.tar,0\n")
+    call = ["--model", str(small_package), "--output", str(tmp_path / "o.png")]
+    with pytest.raises(UsageError, match=match) as error:
+        job.main([*call, *(word.replace("{in}", str(archives)) for word in words)])
+    assert "DOE" not in str(error.value)

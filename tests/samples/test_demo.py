@@ -8,14 +8,15 @@ import polars as pl
 import pytest
 
 from implant_model.errors import UsageError
-from jobs.demo import MODEL, NO_EVIDENCE, main, make_key
+from jobs.demo import main
 from jobs.entry.command import DISCLAIMER
+from jobs.samples.demonstration import MODEL, NO_EVIDENCE, make_key
 from tests.support.paths import ROOT
 
 PROGRAM = """
 import sys
 from pathlib import Path
-from jobs.demo import run
+from jobs.samples.demonstration import run
 from jobs.entry.command import run_command
 run_command("demo", lambda: run(Path(sys.argv[1]), num_each=1))
 """

@@ -11,7 +11,7 @@ from implant_model.package.catalogue import ORTHONET
 from implant_model.package.load import load_package
 from implant_model.privacy import IdentifierPolicy, Protector
 from implant_model.pseudonym_key import Key
-from jobs.demo import MODEL
+from jobs.samples.demonstration import MODEL
 from jobs.samples.sample_archives import Truth
 from jobs.samples.sample_audit import DemoAudit, audit_samples, describe, find_faults
 from jobs.samples.sample_registry import COLUMNS, REGISTRIES_SHARE, make_registry

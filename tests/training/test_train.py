@@ -17,7 +17,8 @@ from implant_model.networks.spec import NetworkSpec
 from implant_model.package.catalogue import ORTHONET
 from implant_model.package.load import ModelPackage, load_package
 from implant_model.phantoms.files import Sample, sample_archives
-from jobs.train import Call, main, report_set, say_missing, summarise
+from jobs.fitting.training_run import Call, report_set, say_missing, summarise
+from jobs.train import main
 from tests.support.paths import ROOT
 from tests.support.ray_cluster import RayCluster
 from training.config import FitSettings, SplitSettings, from_document, load_config
