@@ -276,7 +276,7 @@ def _kept_waiting_s(pid: int) -> float:
 
 
 def _checked_header(values: dict[str, Any]) -> Header:
-    header = Header(**{**values, "doubts": tuple(map(Doubt, values["doubts"]))})
+    header = Header(**{**values, "doubts": tuple(map(Doubt, values.get("doubts", ())))})
     for field in fields(Header):
         value = getattr(header, field.name)
         if field.name == "doubts" or (value is None and field.name != "frame"):

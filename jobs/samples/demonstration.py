@@ -39,7 +39,7 @@ def run(folder: Path, model: Path = MODEL, num_each: int = NUM_EACH) -> int:
     call = [str(samples.archives), "--output", output, "--model", str(model), "--key-file", key]
     code = classify.main(call)
     findings = verify.main([output])
-    rows = read_predictions(output, package.id)
+    rows = read_predictions(output, package.id, storage.normalise(str(samples.archives)))
     facts = read_facts(output, package.id)
     comparison = compare(judge(rows, samples.truths), package.catalogue.names)
     page = write_report(folder / "report.html", facts, comparison, package, findings == OK)

@@ -10,17 +10,29 @@ from jobs.report.comparison import Judged
 from jobs.report.run_facts import RunFacts
 from jobs.samples.sample_archives import CUT, Truth
 from jobs.tables import delta
+from jobs.tables.loose_names import find_files
 from jobs.tables.schema import PREDICTIONS
 
 Rows = Mapping[tuple[str, int], Mapping[str, Any]]
 """Rows of the table `predictions` by archive and member."""
 
 
-def read_predictions(output: str, model: str) -> Rows:
-    """Return all rows of one model: those of the samples, some hundred."""
+def read_predictions(output: str, model: str, archives: str) -> Rows:
+    """Return all rows of one model: those of the samples, some hundred.
+
+    Args:
+        output: Normalised URI of the tables.
+        model: The package's id.
+        archives: Normalised URI of the samples, which are named as they are there: the tables key
+            the names of those that lie loose.
+    """
     table = delta.open_table(storage.join(output, PREDICTIONS))
     rows = [] if table is None else delta.read_rows(table, model)
-    return {(row["archive"], row["member_index"]): row for row in rows}
+    names = {
+        name: storage.relative(planned.info.uri, archives)
+        for name, planned in find_files(output, [archives])
+    }
+    return {(names.get(row["archive"], row["archive"]), row["member_index"]): row for row in rows}
 
 
 def judge(rows: Rows, truths: Sequence[Truth]) -> list[Judged]:

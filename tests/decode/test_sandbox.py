@@ -295,3 +295,5 @@ def test_what_a_fooled_child_says_is_checked(values: dict[str, Any]) -> None:
         _checked_header(values)
     with pytest.raises(TypeError):
         _checked_header({"surname": "x"})
+    with pytest.raises(ValueError, match="DOE"):
+        _checked_header({"doubts": ["DOE^JANE"]})

@@ -41,6 +41,7 @@ def test_answers_are_those_of_the_job(
 ) -> None:
     output = tmp_path / "out"
     call = [str(radiographs), "--output", str(output), "--model", str(small_package)]
+    call += ["--identifiers", "keep"]
     assert direct.classify(call) == OK
     rows = pl.read_delta(str(output / "predictions")).to_dicts()
     assert len(rows) == 5
