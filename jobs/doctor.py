@@ -28,7 +28,10 @@ from jobs.checks.machine import (
 )
 from jobs.checks.nodes import check_nodes
 from jobs.checks.ray_access import NOTHING, check_access, check_gpu, parse_address
+from jobs.entry.cluster import check_sockets, temporary_folder
 from jobs.entry.command import INCOMPLETE, OK, Parser, run_command, shown
+
+_SPILL = "Ray's temporary folder; default ray/ in RAY_TMPDIR, TMPDIR or /tmp"
 
 
 @dataclass(frozen=True)
@@ -68,13 +71,13 @@ def parse_doctor(arguments: Sequence[str] | None) -> DoctorOptions:
     add = parser.add_argument
     add("--address", type=parse_address, help="http://HEAD:8265 or HEAD:6379 of a Ray cluster")
     add("--output", type=storage.normalise, metavar="URI", help="the --output of classify")
-    add("--spill", metavar="FOLDER", help="Ray's temporary folder; default RAY_TMPDIR or /tmp/ray")
+    add("--spill", metavar="FOLDER", help=_SPILL)
     add("--gpu", action="store_true", help="a GPU is expected: here, or on the cluster HEAD:6379")
     values = vars(parser.parse_args(arguments))
     if values["address"] is None and os.environ.get("RAY_ADDRESS"):
         values["address"] = parse_address(os.environ["RAY_ADDRESS"])
     if values["spill"] is None:
-        values["spill"] = os.path.join(os.environ.get("RAY_TMPDIR", "/tmp"), "ray")  # noqa: S108
+        values["spill"] = os.path.join(temporary_folder(), "ray")
     return DoctorOptions(**values)
 
 
@@ -84,6 +87,8 @@ def examine(options: DoctorOptions) -> Iterator[str]:
     yield from check_codecs()
     yield from check_bundled()
     yield from check_sandbox()
+    if options.address is None and (fault := check_sockets()):
+        yield fault
     yield from check_spill_folder(options.spill)
     if options.output is not None:
         yield from check_store(options.output)

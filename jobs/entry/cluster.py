@@ -5,21 +5,29 @@ before that, and this module does not import Ray at its top; a job that has impo
 calls `start_ray` goes without them.
 """
 
+import contextlib
 import logging
 import os
+import re
 import signal
 import socket
-import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Final
 
 from implant_model.errors import UsageError
 from implant_model.limits import MIB
 from implant_model.storage.endpoint import ALLOW_HTTP, KMS_KEY
+from jobs.entry.ray_lines import divert, visible
 
-START_ATTEMPTS: Final = 3
-"""A machine that is busy may need longer for a node than Ray waits (30 seconds, fixed in Ray); the
-next time, its programs are in the page cache."""
+START_ATTEMPTS: Final = 2
+"""The second time, Ray's programs are in the page cache."""
+START_S: Final = 150.0
+LONGEST_SOCKET: Final = 107
+"""Bytes of a socket's path, at most."""
+_PROCESSES: Final = ("gcs_server", "raylet", "runtime_env_agent", "dashboard_agent")
+_FAULT: Final = re.compile(r" [EF] \d|Check failed|Traceback|Error:")
 REACH_S: Final = 10.0
 OOM_RETRIES: Final = 3
 """How often a task is repeated that was killed for want of memory; Ray's default is for ever."""
@@ -47,6 +55,9 @@ def start_ray() -> None:
         UsageError: The cluster does not answer or does not let this driver in, or no local one
             could be started.
     """
+    if not os.environ.get("RAY_ADDRESS") and (fault := check_sockets()):
+        raise UsageError(fault)
+    divert()
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("RAY_task_oom_retries", str(OOM_RETRIES))
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -114,21 +125,85 @@ def _start_local() -> None:
 
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
-            ray.init(address="local", **_cores(), **_LOCAL)
+            with _patience():
+                ray.init(address="local", **_cores(), **_LOCAL)
             return
         except Exception as error:  # Ray raises just this if a node takes too long
             ray.shutdown()
             if isinstance(error, OSError) and error.strerror:
                 raise UsageError(
-                    f"Ray cannot keep its files in {os.environ.get('RAY_TMPDIR') or '/tmp'} "
-                    f"({error.strerror}); set RAY_TMPDIR to a folder with room that can be written."
+                    f"Ray cannot keep its files in {temporary_folder()} ({error.strerror}); set "
+                    "RAY_TMPDIR to a folder with room that can be written."
                 ) from error
             if attempt == START_ATTEMPTS:
                 raise UsageError(
                     f"Ray did not start on this machine in {attempt} attempts: "
-                    f"{_first_line(error)} End what else keeps it busy, and try again."
+                    f"{_first_line(error)}{_culprit()} End what else keeps it busy, and try again."
                 ) from error
-            sys.stderr.write("Ray did not start; once more.\n")
+            visible().write("Ray did not start; once more.\n")
+
+
+def temporary_folder() -> str:
+    """Return the folder below which Ray keeps sessions, sockets and spilled objects."""
+    return os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"  # noqa: S108
+
+
+def check_sockets() -> str | None:
+    """Return why Ray's sockets cannot be made in its folder, whose path is too long; or None."""
+    folder = temporary_folder()
+    session = f"/ray/session_2026-11-29_08-37-04_437064_{os.getpid()}"
+    room = LONGEST_SOCKET - len(f"{session}/sockets/plasma_store")
+    if len(os.fsencode(folder)) <= room:
+        return None
+    name = "RAY_TMPDIR" if os.environ.get("RAY_TMPDIR") else "TMPDIR"
+    return (
+        f"{name} is {folder}, {len(os.fsencode(folder))} bytes long; Ray's sockets leave room for "
+        f"{room}. Set RAY_TMPDIR to a short path, such as /tmp."
+    )
+
+
+@contextlib.contextmanager
+def _patience() -> Iterator[None]:
+    """Have Ray wait START_S for its node: 30 s, fixed in Ray, are too few for a busy machine."""
+    from ray._private import services
+
+    get_node: Callable[..., Any] = services.get_node
+    deadline = time.monotonic() + START_S
+
+    def patient(*where: Any) -> Any:
+        while True:
+            try:
+                return get_node(*where)
+            except RuntimeError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
+
+    services.get_node = patient
+    try:
+        yield
+    finally:
+        services.get_node = get_node
+
+
+def _culprit() -> str:
+    """Return which of Ray's processes left a fault in its log, and the log's last line."""
+    logs = Path(temporary_folder()) / "ray" / "session_latest" / "logs"
+    for name in _PROCESSES:
+        faults = [line for file in (f"{name}.err", f"{name}.out") for line in _faults(logs / file)]
+        if faults or not any(logs.glob(f"{name}.*")):
+            said = f"ends with: {faults[-1]!r}" if faults else "is not there"
+            return f" Its process {name} did not come up: its log in {logs} {said}."
+    return f" Its logs are in {logs}."
+
+
+def _faults(log: Path) -> list[str]:
+    try:
+        lines = log.read_text(errors="replace").splitlines()
+    except OSError:
+        return []
+    is_errors = log.suffix == ".err"
+    return [line.strip()[:300] for line in lines if line and (is_errors or _FAULT.search(line))]
 
 
 def _cores() -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Final, NoReturn
 
 from implant_model.errors import LINUX_ONLY, BusyError, ImplantError, UsageError
 from implant_model.storage.endpoint import ALLOW_HTTP
+from jobs.entry.ray_lines import restore, visible
 
 OK: Final = 0
 USAGE: Final = 2
@@ -88,11 +89,14 @@ def run_command(
     except KeyboardInterrupt:
         stopped = True
         code = _complain(name, f"Stopped before the end; {resume}.", INCOMPLETE)
+    except BaseException:
+        restore()
+        raise
     _end_ray(stopped=stopped)
-    sys.stderr.write(f"{name}: exit code {code}\n")
+    visible().write(f"{name}: exit code {code}\n")
     logging.shutdown()
     sys.stdout.flush()
-    sys.stderr.flush()
+    visible().flush()
     # Not sys.exit: a native library's thread that outlives the interpreter aborts the process, and
     # with it the code ("terminate called without an active exception", seen on a busy machine).
     os._exit(code)
@@ -149,7 +153,7 @@ def shown(text: str) -> str:
 
 
 def _complain(name: str, error: object, code: int) -> int:
-    sys.stderr.write(f"{name}: {shown(str(error))}\n")
+    visible().write(f"{name}: {shown(str(error))}\n")
     return code
 
 

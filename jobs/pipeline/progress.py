@@ -4,13 +4,13 @@ How many images an archive holds is known only when it has been read, so the pla
 estimated from the share of the planned bytes that has been read, and said with a tilde.
 """
 
-import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
 from typing import Final, TextIO
 
 from implant_model.errors import Outcome
+from jobs.entry.ray_lines import visible
 from jobs.tables.receipts import ArchiveReceipt, End, Published
 
 LINE_EVERY_S: Final = 10.0
@@ -28,7 +28,7 @@ class Progress:
 
     def __init__(self, sizes: Mapping[int, int], stream: TextIO | None = None) -> None:
         self._sizes = dict(sizes)
-        self._stream = sys.stderr if stream is None else stream
+        self._stream = visible() if stream is None else stream
         self._is_terminal = self._stream.isatty()
         self._started = self._spoken = time.monotonic()
         self._outcomes: Counter[str] = Counter()
@@ -74,14 +74,16 @@ class Progress:
         """Return images in all archives, if the unread bytes hold as many as the read ones.
 
         Of an archive that is still being read, its members' bytes stand for its own: exact for a
-        plain tar, too many for a compressed one, and put right when it ends.
+        plain tar, too many for a compressed one, and put right when it ends. Each archive of
+        which nothing has come holds one image, at least.
         """
         total = sum(self._sizes.values())
         read = sum(
             size if position in self._ended else min(self._bytes_of[position], size)
             for position, size in self._sizes.items()
         )
-        return round(self.num_images * total / read) if read else self.num_images
+        least = self.num_images + len(self._sizes.keys() - self._ended - self._bytes_of.keys())
+        return max(round(self.num_images * total / read), least) if read else least
 
     def _write(self, text: str) -> None:
         if self._is_terminal:

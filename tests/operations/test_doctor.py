@@ -247,6 +247,18 @@ def test_address_and_folder_are_those_of_ray(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("RAY_TMPDIR", "/scratch")
     options = parse_doctor([])
     assert (options.address, options.spill) == ("10.0.0.1:6379", "/scratch/ray")
+    monkeypatch.delenv("RAY_TMPDIR")
+    monkeypatch.setenv("TMPDIR", "/fast")
+    assert parse_doctor([]).spill == "/fast/ray"
+
+
+def test_folder_whose_path_is_too_long_for_sockets_is_found(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp/" + "long" * 20)
+    assert main([]) == 3
+    assert "Set RAY_TMPDIR to a short path" in capsys.readouterr().out
 
 
 HERE = {"ray": "2.60.0", "torch": "2.10.0", SOFTWARE: "0.1.0"}
