@@ -184,12 +184,16 @@ def build(spec: NetworkSpec, num_classes: int, *, pretrained: bool = False) -> n
 def _backbone(architecture: str, pretrained: bool) -> nn.Module:
     backbone: nn.Module = models.get_model(architecture)
     if pretrained:
-        backbone.load_state_dict(_pretrained(architecture))
+        backbone.load_state_dict(pretrained_weights(architecture))
     return backbone
 
 
-def _pretrained(architecture: str) -> dict[str, torch.Tensor]:
-    """Return torchvision's weights; read by torch without unpickling anything but tensors."""
+def pretrained_weights(architecture: str) -> dict[str, torch.Tensor]:
+    """Return torchvision's weights; read by torch without unpickling anything but tensors.
+
+    Raises:
+        UsageError: They are neither at hand nor to be had.
+    """
     weights = models.get_model_weights(architecture).DEFAULT
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     try:

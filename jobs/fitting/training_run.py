@@ -73,6 +73,8 @@ def train(options: Namespace, words: Sequence[str]) -> int:
     if call.config.needs_masks and call.config.segmenter.masks:
         mask_files(Path(call.config.segmenter.masks))
     labels = read_table(call.labels, "--labels") if call.labels else None
+    if labels is not None and len(labels.names) < 2:
+        raise UsageError(f"--labels {call.labels} has one label only; two classes are needed.")
     make_folder(str(call.work), "--output")
     labelled = load_set(call.images, labels, preprocessing, Limits(), call.work / "images")
     division = divide(labelled, call.config.split, calibrate=not call.config.calibration.folds)

@@ -39,10 +39,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
                 counts = lines.setdefault(value[0], [0, 0])
                 counts[0] += value[1]
                 counts[1] += value[2]
-        if "test_confine.py" in report.nodeid and "[" not in report.nodeid:
-            counts = lines.setdefault("tests of what the decoding child may do", [0, 0])
-            counts[0] += 1
-            counts[1] += report.failed
     if not lines:
         return
     terminalreporter.write_line(f"{'tried':<58} {'cases':>7} {'found':>7}")

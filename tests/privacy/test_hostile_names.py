@@ -15,6 +15,7 @@ from jobs.pipeline.plan import Plan
 from jobs.pipeline.summary import summarise
 from jobs.tables.receipts import Counts
 from jobs.tables.records import ArchiveResult, PlannedArchive
+from tests.privacy.conftest import Tell
 from tests.support.paths import ROOT
 from training.data.labelled import Excluded, write_excluded
 
@@ -32,11 +33,21 @@ NAMES = (
 )
 
 
-@pytest.mark.parametrize("name", NAMES, ids=ascii)
-def test_name_is_one_printable_line(name: str) -> None:
-    line = shown(f"{name}: failed (corrupt), 0 members.")
-    assert line.isprintable()
-    assert line.endswith(": failed (corrupt), 0 members.")
+CONTROLS = [
+    *map(chr, [*range(0x20), *range(0x7F, 0xA0)]),  # C0, DEL and C1
+    *map(chr, [0x61C, 0x200B, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A)]),
+    *map(chr, [0xAD, 0xFEFF, 0xFFF9, 0xFFFA, 0xFFFB, 0xE0001, 0xE0041, 0xD800, 0xDFFF, 0xFFFF]),
+]
+
+
+def test_names_are_one_printable_line_each(tell: Tell) -> None:
+    hostile = [*NAMES, *(f"a{control}b.tar\nclassify: exit code 0" for control in CONTROLS)]
+    assert len(hostile) > 90
+    lines = {name: shown(f"{name}: failed (corrupt), 0 members.") for name in hostile}
+    wrong = [name for name, line in lines.items() if not line.isprintable() or "\n" in line]
+    tell("hostile names that reach a terminal or forge a line", len(hostile), len(wrong))
+    assert wrong == []
+    assert all(line.endswith(": failed (corrupt), 0 members.") for line in lines.values())
 
 
 @pytest.mark.parametrize("name", NAMES, ids=ascii)

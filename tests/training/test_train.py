@@ -113,6 +113,7 @@ def test_a_folder_that_cannot_be_written_is_found_before_images_are_read(tmp_pat
         ('[network]\nstart_from = "{package}"', "holds no resnet18 to start from"),
         ('[segmenter]\nwidth = 4\nmasks = "{none}"', "segmenter.masks is .*none; a folder"),
         ("", "--labels cannot be read: .*labels.csv"),
+        ("[network]\npretrained = true", "pretrained weights of resnet18 are not in"),
     ],
 )
 def test_what_the_call_names_is_looked_at_before_images_are_read(
@@ -125,6 +126,14 @@ def test_what_the_call_names_is_looked_at_before_images_are_read(
     with pytest.raises(UsageError, match=message):
         main([*call, *paths])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["train.toml"]
+
+
+def test_labels_of_one_class_are_refused_before_images_are_read(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("archive,member,label\na.tar,1.png,stem\n")
+    call = ["--images", str(tmp_path / "no images"), "--labels", str(tmp_path / "labels.csv")]
+    with pytest.raises(UsageError, match="one label only; two classes are needed"):
+        main([*call, "--output", str(tmp_path / "model")])
+    assert not (tmp_path / "model.work").exists()
 
 
 def test_a_training_that_was_begun_needs_resume(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from implant_model.errors import UsageError
-from implant_model.networks.build import build
+from implant_model.networks.build import build, pretrained_weights
 from implant_model.networks.spec import FISHER, NetworkSpec
 from implant_model.networks.weights import load_network, weights_bytes
 from implant_model.novelty import fit_novelty
@@ -282,14 +282,17 @@ def fit_split(
 
 
 def check_networks(config: TrainConfig) -> None:
-    """Find before any image is read that a network cannot be built, or started from a package.
+    """Find before any image is read that a network cannot be built or started as it is asked to.
 
     Raises:
-        UsageError: The architecture is not known, or see `first_weights`.
+        UsageError: The architecture is not known, its pretrained weights are not to be had, or see
+            `first_weights`.
     """
     for spec in specs_of(config):
         if spec.role == "classifier":
             first_weights(config.network.start_from, spec)
+            if config.network.pretrained:
+                pretrained_weights(spec.architecture)
 
 
 def first_weights(package_uri: str, spec: NetworkSpec) -> State | None:
