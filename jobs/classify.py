@@ -60,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.inputs, records, options.retry, options.limit, options.redo_older, names
     )
     print(describe_plan(plan, recipe, package.manifest.decode_version), flush=True)
+    for weakness in package.weaknesses:
+        print(f"Warning: the model is weak. {weakness}", flush=True)
     check_sandbox(options.require_sandbox)
     if options.dry_run:
         return OK

@@ -1,10 +1,11 @@
 """MODEL_CARD.md: what a package is, where it comes from, how well it did and on what."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from implant_model.networks.spec import FISHER
 from implant_model.package.catalogue import Catalogue
+from implant_model.package.weakness import weaknesses
 from training.config import TrainConfig
 from training.data.labelled import Excluded
 from training.data.shortcuts import ShortcutReport
@@ -72,12 +73,18 @@ class CardFacts:
     environment: str
     start_known: bool = True
 
+    @property
+    def weaknesses(self) -> tuple[str, ...]:
+        """Return what the figures say against the model, a sentence each."""
+        return tuple(weaknesses({name: asdict(figure) for name, figure in self.figures.items()}))
+
 
 def write_card(config: TrainConfig, catalogue: Catalogue, facts: CardFacts) -> str:
     """Write the whole card as Markdown."""
     parts = [
         [f"# {config.name}", WARNING],
         [PHANTOM_WARNING] if config.card.synthetic else [],
+        [f"**Warning: the model is weak.** {weakness}" for weakness in facts.weaknesses],
         ["## What it tells apart", _catalogue_table(catalogue, facts)],
         ["## Data", *_data(config, facts)],
         ["## Figures", facts.measured_on, _figure_table(facts.figures)],

@@ -21,6 +21,7 @@ from implant_model.package.manifest import (
     Manifest,
     Novelty,
 )
+from implant_model.package.weakness import weaknesses
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,12 @@ class ModelPackage:
     def name(self) -> str:
         """Of the model, such as `orthonet-phantom`."""
         return self.manifest.name
+
+    @property
+    def weaknesses(self) -> tuple[str, ...]:
+        """Return what its own figures say against it, a sentence each."""
+        figures = self.manifest.metrics.get("figures")
+        return tuple(weaknesses(figures if isinstance(figures, Mapping) else {}))
 
     @property
     def catalogue(self) -> Catalogue:

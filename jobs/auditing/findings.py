@@ -46,6 +46,7 @@ class AuditSource:
         num_measured: On how many images.
         has_package: Whether thresholds, synonyms and notes were at hand.
         incomplete_archives: Archives that were not read to their ends.
+        weaknesses: What the package's own figures say against the model, a sentence each.
     """
 
     predictions: str
@@ -58,6 +59,7 @@ class AuditSource:
     num_measured: int
     has_package: bool
     incomplete_archives: int
+    weaknesses: tuple[str, ...] = ()
 
 
 def describe_source(registry: str, file: RegistryFile, output: Output) -> AuditSource:
@@ -74,6 +76,7 @@ def describe_source(registry: str, file: RegistryFile, output: Output) -> AuditS
         num_measured=model.num_measured,
         has_package=model.package is not None,
         incomplete_archives=output.num_incomplete,
+        weaknesses=() if model.package is None else model.package.weaknesses,
     )
 
 

@@ -5,11 +5,12 @@ The page is made of the same object, so that both say the same.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Final
 
 from implant_model import __version__
 from implant_model.errors import Outcome
+from implant_model.package.weakness import weaknesses
 from jobs.entry.command import DISCLAIMER
 from jobs.evaluating.assessment import Bin, ClassFigures, UnderDistortion
 from jobs.evaluating.paired import Paired
@@ -97,6 +98,18 @@ class Evaluation:
     paired: Paired | None
     mistakes: Sequence[Mistake]
     num_mistakes: int
+
+    @property
+    def weaknesses(self) -> tuple[str, ...]:
+        """Return what the figures say against the model, a sentence each."""
+        sensitivities = {f"sensitivity: {each.name}": each.sensitivity for each in self.classes}
+        measured = {name: asdict(f) for name, f in {**self.figures, **sensitivities}.items()}
+        return tuple(weaknesses(measured))
+
+    @property
+    def trivial(self) -> frozenset[str]:
+        """Return figures that tell nothing: the best three of three classes hold the right one."""
+        return frozenset({"top_3"} if len(self.classes) <= 3 else ())
 
 
 def to_json(found: Evaluation) -> bytes:

@@ -94,7 +94,7 @@ def render_evaluation(found: Evaluation) -> str:
         style=Markup(style),  # noqa: S704  this project's own files, no data
         style_hash=csp_hash(style),
         has_pictures=any(mistake.picture for mistake in found.mistakes),
-        tiles=_tiles(found.figures, _TILES),
+        tiles=_tiles(found.figures, [tile for tile in _TILES if tile[0] not in found.trivial]),
         calibration=_tiles(found.figures, _CALIBRATION),
         novelty=_tiles(found.figures, _NOVELTY),
         shades=[[_shade(n, sum(row)) for n in row] for row in found.comparison.counts],

@@ -92,8 +92,10 @@ def summarise(found: Evaluation, folder: Path) -> None:
     data = found.data
     print(f"{found.model} on {data.name}: {data.num_images:,} images, {data.num_groups:,} groups")
     for name in (*SHOWN, *NOVELTY):
-        if not math.isnan(found.figures[name].value):
+        if name not in found.trivial and not math.isnan(found.figures[name].value):
             print(f"  {name:<20} {found.figures[name]}, {found.figures[name].count:,} images")
+    for weakness in found.weaknesses:
+        print(f"Warning: the model is weak on these images. {weakness}")
     if found.paired is not None:
         print(f"  against {found.opponent}: McNemar's exact p = {found.paired.p_value:.2g}")
     for label, count in data.outside.items():

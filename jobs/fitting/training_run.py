@@ -14,6 +14,7 @@ import numpy as np
 from implant_model.decode.preprocess import Preprocessing
 from implant_model.errors import UsageError
 from implant_model.limits import Limits
+from implant_model.package.weakness import weaknesses
 from implant_model.storage.local_files import write_whole
 from jobs.entry.cluster import place_workers, start_ray
 from jobs.entry.command import INCOMPLETE, OK, shown
@@ -216,6 +217,8 @@ def summarise(
     print(f"{parts} of {', '.join(call.images)}, {count:,} images; 95 % intervals:")
     for name, figure in figures.items():
         print(f"  {name:<40} {figure}, {figure.count:,} images")
+    for weakness in weaknesses({name: figure.to_json() for name, figure in figures.items()}):
+        print(f"Warning: the model is weak. {weakness}")
     synthetic = " Its figures are of phantoms: no evidence about patients." * (
         call.config.card.synthetic
     )

@@ -46,6 +46,7 @@ class Health:
         reasons: Rejected and ignored members by reason.
         implants: Classified members by their best candidate.
         novelty: Classified members by `receipts.novelty_bin`, as text.
+        identified: Members whose outcome is `identified`, by implant.
         compared_runs: Runs of the last weeks that this one was compared with.
         shifts: What moved and how far, see `drift`; empty where there is too little to say.
         warnings: What is past a threshold, a sentence each.
@@ -61,6 +62,7 @@ class Health:
     reasons: Mapping[str, int]
     implants: Mapping[str, int]
     novelty: Mapping[str, int]
+    identified: Mapping[str, int] = field(default_factory=dict)
     compared_runs: int = 0
     shifts: Mapping[str, Shift] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
@@ -135,6 +137,7 @@ def _count(results: Sequence[ArchiveResult], identity: RunIdentity) -> Health:
         reasons=dict(counts.reasons),
         implants=dict(counts.implants),
         novelty=dict(counts.novelty),
+        identified=dict(counts.identified),
     )
 
 

@@ -43,7 +43,7 @@ def render_metrics(health: Health | None, model: str, code: int, now_s: float) -
         gauges += [
             ("reasons", "Members rejected or ignored by reason.", "reason", health.reasons),
             ("archives", "Archives by status.", "status", health.archives),
-            ("implants", "Classified members by best candidate.", "implant", health.implants),
+            ("implants", "Members identified, by implant.", "implant", health.identified),
             ("drift", "Population stability index to the last weeks.", "of", psi),
             ("warnings", "Figures past a threshold.", "", {"": len(health.warnings)}),
         ]

@@ -13,8 +13,9 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from implant_model.errors import ArchiveReason, ArchiveStatus
+from implant_model.errors import ArchiveReason, ArchiveStatus, Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,21 +105,25 @@ class Counts:
         reasons: By reason, of those that have one.
         implants: By best candidate, of those that were classified.
         novelty: By `novelty_bin`, as text.
+        identified: Those whose outcome is `identified`, by implant.
     """
 
     outcomes: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     implants: Counter[str] = field(default_factory=Counter)
     novelty: Counter[str] = field(default_factory=Counter)
+    identified: Counter[str] = field(default_factory=Counter)
 
     @classmethod
     def of_rows(cls, rows: pa.Table) -> "Counts":
         """Count prediction rows."""
+        is_identified = pc.equal(rows["outcome"], str(Outcome.IDENTIFIED))
         return cls(
             Counter(rows["outcome"].to_pylist()),
             Counter(rows["reason"].drop_null().to_pylist()),
             Counter(rows["implant"].drop_null().to_pylist()),
             Counter(str(novelty_bin(n)) for n in rows["novelty"].drop_null().to_pylist()),
+            Counter(rows["implant"].filter(is_identified).to_pylist()),
         )
 
     @classmethod
@@ -144,6 +149,7 @@ class Counts:
         self.reasons.update(other.reasons)
         self.implants.update(other.implants)
         self.novelty.update(other.novelty)
+        self.identified.update(other.identified)
 
 
 @dataclass(frozen=True, slots=True)
