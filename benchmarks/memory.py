@@ -34,7 +34,7 @@ from implant_model.phantoms.files import write_dicom
 from implant_model.phantoms.picture_files import write_jpeg
 from implant_model.phantoms.render import render
 from jobs.entry.command import INCOMPLETE, OK, run_command
-from jobs.report.run_facts import read_facts
+from jobs.pages.run_facts import read_facts
 
 ROOT = Path(__file__).parents[1]
 FACTORS = (1, 4, 16)

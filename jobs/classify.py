@@ -81,6 +81,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         trail.break_off(error)
         raise
     print(summarise(plan, results, options.output, health), flush=True)
+    if options.report is not None and tables.exist():
+        from jobs.pages.run_page import write_page
+
+        print(f"Report: {write_page(options.output, package.id, options.report)}", flush=True)
     if options.metrics_file is not None:
         write_metrics(options.metrics_file, health, package.id, code)
     return code

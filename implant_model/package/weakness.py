@@ -25,9 +25,10 @@ def weaknesses(figures: Mapping[str, Any]) -> Iterator[str]:
     if top_1 is not None and images:
         commonest = max(count for _, _, count in classes.values()) / images
         if top_1[1] <= commonest:
+            value, low = 100 * top_1[0], 100 * top_1[1]
             yield (
-                f"The best candidate is right in {100 * top_1[0]:.1f} % of the test images (95 % interval "
-                f"from {100 * top_1[1]:.1f} %): that is not shown to be better than always naming the "
+                f"The best candidate is right in {value:.1f} % of the test images (95 % interval "
+                f"from {low:.1f} %): that is not shown to be better than always naming the "
                 f"commonest implant, {100 * commonest:.1f} %."
             )
     never = [name for name, (value, _, _) in classes.items() if value == 0]

@@ -15,8 +15,8 @@ from jobs.auditing.registry.records import EXCLUSIONS
 from jobs.auditing.safety import GAPS
 from jobs.auditing.verdicts import DOUBTS, VERDICTS, Verdict
 from jobs.entry.command import DISCLAIMER, shown
-from jobs.report import wording
-from jobs.report.page import TEMPLATES, csp_hash, data_uri, environment, interval, number, share
+from jobs.pages import wording
+from jobs.pages.page import TEMPLATES, csp_hash, data_uri, environment, interval, number, share
 
 MAX_LINES: Final = 40
 """Lines of each table of counts; summary.json has more."""

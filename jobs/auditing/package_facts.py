@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -11,14 +10,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from implant_model import storage
 from implant_model.calibration import MIN_QUANTILE
 from implant_model.errors import UsageError
 from implant_model.package.catalogue import Catalogue, Implant
 from implant_model.package.load import ModelPackage, load_package
-from implant_model.package.manifest import MANIFEST
+from jobs.pages.run_page import shipped
 
-SHIPPED: Final = Path(__file__).parents[2] / "models"
 _UNKNOWN: Final = "unknown"
 
 
@@ -85,11 +82,8 @@ def choose_model(models: Sequence[str], uri: str | None, dataset: Any) -> Packag
             f"The predictions are of {len(models)} models ({', '.join(models) or 'none'}); name "
             "the package of one of them by --model."
         )
-    for manifest in sorted(SHIPPED.glob(f"*/{MANIFEST}")):
-        package = load_package(storage.normalise(str(manifest.parent)), weights=False)
-        if package.id == models[0]:
-            return facts_of(package)
-    return _named_alone(models[0], dataset)
+    at_hand = shipped(models[0])
+    return _named_alone(models[0], dataset) if at_hand is None else facts_of(at_hand)
 
 
 def facts_of(package: ModelPackage) -> PackageFacts:

@@ -100,6 +100,6 @@ def _images(
 
 def _picture(classifier: "Classifier", image_HW: npt.NDArray[np.uint8], label: int) -> bytes:
     from implant_model.saliency import explain
-    from jobs.report.saliency_picture import saliency_picture
+    from jobs.pages.saliency_picture import saliency_picture
 
     return saliency_picture(explain(classifier, image_HW, label), SIZE_PX)

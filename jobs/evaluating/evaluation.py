@@ -14,7 +14,7 @@ from implant_model.package.weakness import weaknesses
 from jobs.entry.command import DISCLAIMER
 from jobs.evaluating.assessment import Bin, ClassFigures, UnderDistortion
 from jobs.evaluating.paired import Paired
-from jobs.report.comparison import Comparison
+from jobs.pages.comparison import Comparison
 from training.metrics import Figure
 
 FORMAT: Final = 1

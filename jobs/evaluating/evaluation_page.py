@@ -13,9 +13,9 @@ from implant_model.storage.local_files import write_whole
 from jobs.entry.command import DISCLAIMER
 from jobs.evaluating.assessment import Bin
 from jobs.evaluating.evaluation import INTERVALS, Evaluation, to_json
-from jobs.report import wording
-from jobs.report.figures import Tick
-from jobs.report.page import (
+from jobs.pages import wording
+from jobs.pages.figures import Tick
+from jobs.pages.page import (
     MAX_LISTED,
     TEMPLATES,
     csp_hash,

@@ -10,8 +10,8 @@ from implant_model.saliency import explain
 from jobs.evaluating.assessment import Examined, UnderDistortion, assess_robustness, worst_mistakes
 from jobs.evaluating.evaluation import DataFacts, Mistake
 from jobs.evaluating.examination import outside
-from jobs.report.comparison import Comparison, Judged, compare
-from jobs.report.saliency_picture import saliency_picture
+from jobs.pages.comparison import Comparison, Judged, compare
+from jobs.pages.saliency_picture import saliency_picture
 from training.data.gather import Gathered
 from training.data.labelled import num_missing
 from training.data.labels import Labels

@@ -21,9 +21,9 @@ from implant_model.saliency import explain
 from jobs.entry.command import DISCLAIMER, INCOMPLETE, OK
 from jobs.entry.folder import make_folder
 from jobs.explaining.targets import Target, by_file, listed_targets, named_targets
-from jobs.report import wording
-from jobs.report.page import plain
-from jobs.report.saliency_picture import checked_path, explanation_picture, write_picture
+from jobs.pages import wording
+from jobs.pages.page import plain
+from jobs.pages.saliency_picture import checked_path, explanation_picture, write_picture
 
 SHOWN = 3
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import get_args
 
 from implant_model import storage
@@ -13,6 +14,7 @@ from implant_model.package.load import ModelPackage
 from implant_model.privacy import IdentifierPolicy, Protector
 from implant_model.pseudonym_key import KEY_VARIABLE, Key
 from jobs.entry.command import Parser
+from jobs.entry.folder import make_folder
 from jobs.pipeline.plan import check_reasons
 from jobs.pipeline.recipe import Recipe
 
@@ -56,6 +58,7 @@ class ClassifyOptions:
         max_rejected: Largest share of rejected members that still ends with exit code 0.
         max_drift: Largest population stability index that still ends with exit code 0.
         metrics_file: Normalised URI of a Prometheus text file, or None.
+        report: Folder for a page about the output, or None.
         retry: Reasons for which an archive is read once more.
         redo_older: Read once more what an older version of the decode has read.
         require_sandbox: Read nothing where a part of the decoder's sandbox is missing.
@@ -75,6 +78,7 @@ class ClassifyOptions:
     max_rejected: float
     max_drift: float
     metrics_file: str | None
+    report: Path | None
     retry: frozenset[str]
     redo_older: bool
     require_sandbox: bool
@@ -131,6 +135,7 @@ def parse_classify(arguments: Sequence[str] | None, description: str | None) -> 
     add("--max-rejected", type=float, default=1.0, metavar="RATE", help=_MAX_REJECTED)
     add("--max-drift", type=float, default=0.25, metavar="PSI", help=_MAX_DRIFT)
     add("--metrics-file", type=storage.normalise, metavar="PATH", help=_METRICS)
+    add("--report", type=make_folder, metavar="DIR", help="write a page about the output there")
     add("--retry", type=_reasons, default=frozenset(), metavar="REASON[,REASON]", help=_RETRY)
     add("--redo-older", action="store_true", help=_REDO_OLDER)
     add("--require-sandbox", action="store_true", help=_REQUIRE_SANDBOX)

@@ -11,9 +11,9 @@ from implant_model.package.load import ModelPackage, load_package
 from implant_model.storage.local_files import write_whole
 from jobs import classify, keys, verify
 from jobs.entry.command import DISCLAIMER, INCOMPLETE, OK
-from jobs.report.comparison import Comparison, compare
-from jobs.report.page import render_run
-from jobs.report.run_facts import RunFacts, read_facts
+from jobs.pages.comparison import Comparison, compare
+from jobs.pages.page import render_run
+from jobs.pages.run_facts import RunFacts, read_facts
 from jobs.samples import sample_audit
 from jobs.samples.sample_archives import CUT, Samples, make_samples
 from jobs.samples.sample_check import find_faults, judge, read_predictions

@@ -6,8 +6,8 @@ from typing import Any
 from implant_model import storage
 from implant_model.errors import ArchiveStatus, Outcome
 from jobs.entry.command import INCOMPLETE, OK
-from jobs.report.comparison import Judged
-from jobs.report.run_facts import RunFacts
+from jobs.pages.comparison import Judged
+from jobs.pages.run_facts import RunFacts
 from jobs.samples.sample_archives import CUT, Truth
 from jobs.tables import delta
 from jobs.tables.loose_names import find_files

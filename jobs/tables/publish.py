@@ -68,6 +68,10 @@ class Tables:
         delta.evolve_table(self._archives, ARCHIVE_ROW, SCHEMA_VERSION)
         self.write_checksums()
 
+    def exist(self) -> bool:
+        """Return whether there are tables: of an empty input's first night there are none."""
+        return delta.open_table(self._predictions) is not None
+
     def records(self) -> Records:
         """Return the rows of `archives` under this model, by archive and version."""
         table, predictions = map(delta.open_table, (self._archives, self._predictions))

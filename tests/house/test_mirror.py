@@ -128,10 +128,10 @@ COVERED_BY = {
     "jobs.pipeline.source": "pipeline/test_units.py",
     "jobs.pipeline.summary": "pipeline/test_health.py",
     **{
-        f"jobs.report.{name}": "report/test_report.py"
-        for name in ("comparison", "figures", "page", "run_facts", "wording")
+        f"jobs.pages.{name}": "report/test_report.py"
+        for name in ("comparison", "figures", "page", "run_facts", "run_page", "wording")
     },
-    "jobs.report.saliency_picture": "report/test_explain.py",
+    "jobs.pages.saliency_picture": "report/test_explain.py",
     "jobs.samples.demonstration": "samples/test_demo.py",
     "jobs.samples.sample_archives": "samples/test_samples.py",
     "jobs.samples.sample_audit": "samples/test_sample_registry.py",

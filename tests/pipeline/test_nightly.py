@@ -59,10 +59,12 @@ def test_night_with_nothing_new_ends_in_seconds_and_needs_no_ray(
     before = sorted((tmp_path / "out").rglob("*"))
     metrics = tmp_path / "implant.prom"
     started = time.monotonic()
-    done = without_cluster(*call, "--metrics-file", str(metrics))  # no cluster would be found
+    more = ["--metrics-file", str(metrics), "--report", str(tmp_path / "report")]
+    done = without_cluster(*call, *more)  # no cluster would be found
     seconds = time.monotonic() - started
     assert done.returncode == 0, done.stderr
     assert "Nothing to do." in done.stdout
+    assert f"Report: {tmp_path / 'report' / 'report.html'}" in done.stdout
     assert sorted((tmp_path / "out").rglob("*")) == before
     assert re.search(r"^implant_run_exit_code\{.*\} 0$", metrics.read_text(), re.MULTILINE)
     assert seconds < 30, "a night with nothing new took long"  # 2 s on an idle machine

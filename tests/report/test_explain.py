@@ -21,8 +21,8 @@ from implant_model.privacy import IdentifierPolicy
 from implant_model.saliency import explain
 from jobs import explain as job
 from jobs.entry.command import DISCLAIMER
+from jobs.pages.saliency_picture import MARK, PANEL_PX, explanation_picture, overlay
 from jobs.pipeline.plan import make_plan
-from jobs.report.saliency_picture import MARK, PANEL_PX, explanation_picture, overlay
 from jobs.tables.loose_names import LooseNames
 from tests.support.archive_samples import tar_of
 from tests.support.object_store import ObjectStore

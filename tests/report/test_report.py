@@ -15,13 +15,24 @@ import numpy as np
 import pytest
 
 from implant_model import storage
-from implant_model.errors import ArchiveReason, ArchiveStatus, Outcome, Reason, UsageError
+from implant_model.errors import (
+    ArchiveReason,
+    ArchiveStatus,
+    ImplantError,
+    Outcome,
+    Reason,
+    UsageError,
+)
+from jobs import report as job
 from jobs.entry.command import DISCLAIMER
-from jobs.report import wording
-from jobs.report.comparison import NOT_IN_CATALOGUE, Comparison, Judged, compare
-from jobs.report.figures import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, histogram
-from jobs.report.page import MAX_LISTED, percent, plain, render_run
-from jobs.report.run_facts import IncompleteArchive, RunFacts, read_facts
+from jobs.pages import wording
+from jobs.pages.comparison import NOT_IN_CATALOGUE, Comparison, Judged, compare
+from jobs.pages.figures import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, histogram
+from jobs.pages.page import MAX_LISTED, called, percent, plain, render_run
+from jobs.pages.run_facts import IncompleteArchive, RunFacts, read_facts
+from jobs.pages.run_page import write_page
+from jobs.pipeline.drift import Shift
+from jobs.pipeline.health import Health
 from tests.support.browser import lay_out
 from tests.support.sample_output import BEGUN, ENDED, MODEL, OTHER_MODEL, publish_sample
 
@@ -322,3 +333,54 @@ def test_page_fits_its_window_in_chromium(tmp_path: Path, width: int) -> None:
     assert layout.needed <= width
     assert layout.rules > 50  # the policy lets the page's own style in
     assert layout.scripts == 0
+
+
+def test_own_page_of_an_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = publish_sample(tmp_path)
+    assert job.main([output, "--report", str(tmp_path / "report")]) == 0
+    page = tmp_path / "report" / "report.html"
+    assert f"Report: {page}" in capsys.readouterr().out
+    text = page.read_text()
+    assert page.stat().st_mode & 0o777 == 0o600
+    assert "A maker Stem-A" in text
+    assert "Copy the archive again from its source." in text, "a rejection has its remedy"
+    poor = text[text.index("Archives with the most rejected members") :]
+    assert poor.index("01.tar") < poor.index("cut.tar")
+    assert "too few runs or images" in text
+
+
+def test_page_names_what_moved_in_the_last_run(tmp_path: Path) -> None:
+    shift = Shift(psi=0.4321, chance=0.01)
+    last = Health(
+        *("run", MODEL, "0.1.0", "2026-01-31T06:00:00Z", 9.0, {}, {}, {}, {}, {}, {}, 30),
+        {"novelty": shift},
+        ("The novelty of this run moved.",),
+    )
+    page = render_run(replace(some_facts(), last_run=last), title="A run")
+    assert "0.432" in page
+    assert "the 30 runs of the weeks before it" in page
+    assert "The novelty of this run moved." in page
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (None, f"are of {MODEL}, {OTHER_MODEL}; name one by --model"),
+        ("none@000000000000", "name one by --model, which is none@000000000000"),
+        ("models/none", "models/none"),
+    ],
+)
+def test_model_of_the_page_is_chosen(tmp_path: Path, model: str | None, words: str) -> None:
+    output = publish_sample(tmp_path)
+    publish_sample(tmp_path, OTHER_MODEL)
+    with pytest.raises(ImplantError, match=re.escape(words)):
+        write_page(output, model, tmp_path)
+    assert write_page(output, OTHER_MODEL, tmp_path).exists()
+    with pytest.raises(UsageError, match="holds no tables"):
+        write_page(storage.normalise(str(tmp_path / "none")), None, tmp_path)
+
+
+def test_implants_are_called_by_maker_and_product() -> None:
+    assert called("depuy-corail", "DePuy", "Corail") == "DePuy Corail"
+    assert called("cofield", "Cofield", None) == "Cofield"
+    assert called("x", None, None) == "x"

@@ -16,7 +16,7 @@ def files_of(package: str) -> list[Path]:
 
 
 def name_of(path: Path) -> str:
-    """`jobs.report.page` of `jobs/report/page.py`; `jobs.report` of its `__init__.py`."""
+    """`jobs.pages.page` of `jobs/pages/page.py`; `jobs.pages` of its `__init__.py`."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 

@@ -7,7 +7,7 @@ each of probability and novelty, so that ten million images take some hundred me
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -17,13 +17,15 @@ import pyarrow.compute as pc
 
 from implant_model import storage
 from implant_model.errors import ArchiveReason, ArchiveStatus, Outcome, Reason, UsageError
+from jobs.pipeline.health import Health, read_history
 from jobs.tables import delta
 from jobs.tables.schema import ARCHIVES, PREDICTIONS
 
 Floats = npt.NDArray[np.float32]
 CLASSIFIED = (Outcome.IDENTIFIED, Outcome.AMBIGUOUS, Outcome.UNKNOWN)
 """Outcomes of members that the networks have seen, in the order of the figures."""
-_COLUMNS = ["outcome", "reason", "implant", "probability", "novelty"]
+_COLUMNS = ["outcome", "reason", "implant", "manufacturer", "product", "probability", "novelty"]
+MOST_POOR = 20
 _NO_FLOATS = np.empty(0, np.float32)
 
 
@@ -35,6 +37,16 @@ class IncompleteArchive:
     status: ArchiveStatus
     reason: ArchiveReason | None
     members: int
+
+
+@dataclass(frozen=True)
+class PoorArchive:
+    """A readable archive of which members were rejected, and why most of them were."""
+
+    name: str
+    rejected: int
+    members: int
+    reason: Reason
 
 
 @dataclass(frozen=True)
@@ -56,6 +68,9 @@ class RunFacts:
         finished_at: End of the last one's.
         software: Versions that wrote the rows.
         configurations: Their configuration hashes.
+        products: Manufacturer and product of each implant that was seen, as the rows have them.
+        poor: The archives with the most rejected members, most first.
+        last_run: Counts and shifts of the last run that wrote; None where there is no record.
     """
 
     output: str
@@ -72,6 +87,9 @@ class RunFacts:
     finished_at: datetime | None
     software: Sequence[str]
     configurations: Sequence[str]
+    products: Mapping[str, tuple[str | None, str | None]] = field(default_factory=dict)
+    poor: Sequence[PoorArchive] = ()
+    last_run: Health | None = None
 
     @property
     def members(self) -> int:
@@ -119,6 +137,9 @@ def read_facts(output: str, model: str) -> RunFacts:
         finished_at=max((row["finished_at"] for row in rows), default=None),
         software=sorted({row["software_version"] for row in rows}),
         configurations=sorted({row["configuration_hash"] for row in rows}),
+        products=tally.products,
+        poor=_poor(rows),
+        last_run=_last_run(output, model, rows),
     )
 
 
@@ -137,12 +158,16 @@ class Tally:
     novelty: dict[Outcome, list[Floats]] = field(
         default_factory=lambda: {outcome: [] for outcome in CLASSIFIED}
     )
+    products: dict[str, tuple[str | None, str | None]] = field(default_factory=dict)
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Count one batch of predictions."""
         table = pa.Table.from_batches([batch])
         outcome_N = np.array(table["outcome"].to_pylist(), dtype=object)
         reason_N, implant_N = table["reason"].to_pylist(), table["implant"].to_pylist()
+        named = table.select(["implant", "manufacturer", "product"]).drop_null()
+        for row in named.group_by(named.column_names).aggregate([]).to_pylist():
+            self.products[row["implant"]] = row["manufacturer"], row["product"]
         for outcome, reason, implant in zip(outcome_N, reason_N, implant_N, strict=True):
             self.outcomes[Outcome(outcome)] += 1
             if outcome == Outcome.REJECTED:
@@ -167,6 +192,23 @@ def _incomplete(rows: Iterable[Mapping[str, Any]]) -> list[IncompleteArchive]:
         if row["status"] != ArchiveStatus.COMPLETE
     ]
     return sorted(incomplete, key=lambda archive: archive.name)
+
+
+def _poor(rows: Iterable[Mapping[str, Any]]) -> list[PoorArchive]:
+    poor = []
+    for row in rows:
+        reasons = {Reason(pair["reason"]): pair["members"] for pair in row["reasons"]}
+        reasons.pop(Reason.CLUTTER, None)
+        if row[Outcome.REJECTED] and reasons:
+            most = max(reasons, key=lambda reason: reasons[reason])
+            poor.append(PoorArchive(row["archive"], row[Outcome.REJECTED], row["members"], most))
+    return sorted(poor, key=lambda archive: (-archive.rejected, archive.name))[:MOST_POOR]
+
+
+def _last_run(output: str, model: str, rows: Iterable[Mapping[str, Any]]) -> Health | None:
+    ends = [row["finished_at"] for row in rows]
+    since = max(ends, default=datetime.now(UTC)) - timedelta(weeks=1)
+    return next(reversed(read_history(output, model, since)), None)
 
 
 def _joined(pieces: Mapping[Outcome, list[Floats]]) -> dict[Outcome, Floats]:

@@ -4,7 +4,7 @@ import base64
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, TypeVar
@@ -14,9 +14,9 @@ from markupsafe import Markup
 
 from implant_model.errors import Outcome
 from jobs.entry.command import DISCLAIMER, shown
-from jobs.report import figures, wording
-from jobs.report.comparison import Comparison
-from jobs.report.run_facts import RunFacts
+from jobs.pages import figures, wording
+from jobs.pages.comparison import Comparison
+from jobs.pages.run_facts import RunFacts
 from training.metrics import Figure
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
@@ -102,13 +102,33 @@ def _tables(facts: RunFacts) -> dict[str, object]:
         "archive_reasons": wording.ARCHIVE_REASONS,
         "outcomes": _lines([(o, facts.outcomes.get(o, 0)) for o in Outcome], None, _OUTCOMES),
         "reasons": _lines(reasons, Outcome.REJECTED, _REASONS),
-        "identified": _lines(by_count[Outcome.IDENTIFIED], Outcome.IDENTIFIED),
-        "ambiguous": _lines(by_count[Outcome.AMBIGUOUS], Outcome.AMBIGUOUS),
+        "identified": _named(by_count[Outcome.IDENTIFIED], Outcome.IDENTIFIED, facts),
+        "ambiguous": _named(by_count[Outcome.AMBIGUOUS], Outcome.AMBIGUOUS, facts),
+        "poor": facts.poor,
+        "shifts": [] if facts.last_run is None else [*facts.last_run.shifts.items()],
+        "warnings": () if facts.last_run is None else facts.last_run.warnings,
     }
 
 
+def _named(counts: Sequence[tuple[str, int]], kind: Outcome, facts: RunFacts) -> list[Line]:
+    """Return lines that are called by maker and product, with the catalogue's own name beside."""
+    return [
+        replace(line, name=called(line.name, *facts.products.get(line.name, (None, None))),
+                meaning=line.name)
+        for line in _lines(counts, kind)
+    ]  # fmt: skip
+
+
+def called(name: str, manufacturer: str | None, product: str | None) -> str:
+    """Return what people call an implant: its maker and product, as far as they are known."""
+    return " ".join(part for part in (manufacturer, product) if part) or name
+
+
 _OUTCOMES: Final = {str(outcome): text for outcome, text in wording.OUTCOMES.items()}
-_REASONS: Final = {str(reason): text for reason, text in wording.REASONS.items()}
+_REASONS: Final = {
+    str(reason): f"{text} {wording.REMEDIES.get(reason, '')}".rstrip()
+    for reason, text in wording.REASONS.items()
+}
 
 
 def _most_first(counts: Mapping[_Name, int]) -> list[tuple[_Name, int]]:

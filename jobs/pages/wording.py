@@ -32,6 +32,22 @@ REASONS: Final[Mapping[Reason, str]] = {
     Reason.CLUTTER: "A file that archives carry by habit.",
 }
 
+REMEDIES: Final[Mapping[Reason, str]] = {
+    Reason.EMPTY: "Export the picture again.",
+    Reason.NON_IMAGE_OBJECT: "Leave reports and the like out of the export, or pass them over.",
+    Reason.NOT_A_RADIOGRAPH: "Choose CR, DX and RG in the export.",
+    Reason.UNSUPPORTED_ENCODING: "Export as uncompressed DICOM, JPEG 2000, JPEG-LS or RLE.",
+    Reason.TRUNCATED: "Copy the archive again from its source.",
+    Reason.CORRUPT: "Copy the archive again from its source; if that is damaged, export it anew.",
+    Reason.MULTI_FRAME: "Export the frames one by one.",
+    Reason.DECODER_CRASHED: "Report the file's maker and transfer syntax.",
+    Reason.DECODER_TIMEOUT: "Run again with --retry decoder_timeout when the machine is less busy.",
+    Reason.NESTED_ARCHIVE: "Unpack it and send its members.",
+    Reason.NOT_REGULAR: "Pack the file that the link leads to.",
+    Reason.ENCRYPTED: "Pack it without a password.",
+}
+"""What mends a rejection; nothing does where there is no line."""
+
 STATUSES: Final[Mapping[ArchiveStatus, str]] = {
     ArchiveStatus.COMPLETE: "Read to its proven end.",
     ArchiveStatus.SALVAGED: "Not whole; the members that could be read have rows.",
