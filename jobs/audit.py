@@ -64,6 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     audited = audit(file, output, options, meanings)
     pictures = draw_pictures(audited, output, options.pictures, options.images)
     source = describe_source(options.registry, file, output)
+    if options.previous is None:
+        previous = last_audit.before(previous, source.data)
     found = assemble(source, audited, previous, pictures)
     write(options.report, audited, found)
     summarise(found, options.report)

@@ -125,6 +125,7 @@ def assemble(
             previous, counts, confusion.rate, confusion.sampling, source.model
         ),
         previous_at=None if previous is None else str(previous["made_at"]),
+        compared_with=last_audit.kept(previous),
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -49,6 +50,7 @@ def render_audit(found: Findings) -> str:
         "interval": interval,
         "data_uri": data_uri,
         "sentence": shown,
+        "called": partial(called_implants, found.source.titles),
     }
     return page.get_template(
         "audit.html.j2"
@@ -85,6 +87,16 @@ def render_audit(found: Findings) -> str:
         software=__version__,
         contradicts=Verdict.CONTRADICTS,
     )
+
+
+def called_implants(titles: Mapping[str, str], label: str) -> str:
+    """Return what people call the implants of a claim: makers and products.
+
+    Args:
+        titles: By the catalogue's name.
+        label: One name or several, as `claims.describe` has them.
+    """
+    return " or ".join(titles.get(name, name) for name in label.split(" or "))
 
 
 def expected(number: float) -> str:

@@ -4,8 +4,9 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from hashlib import sha256
 from typing import Any, Final
 
 from implant_model import __version__
@@ -18,6 +19,7 @@ from jobs.auditing.registry.registry_file import RegistryFile
 from jobs.auditing.safety import Gap
 from jobs.auditing.verdicts import Doubt, Verdict
 from jobs.entry.command import DISCLAIMER
+from jobs.pages.page import called
 from training.metrics import Figure
 
 FORMAT: Final = 1
@@ -46,7 +48,9 @@ class AuditSource:
         num_measured: On how many images.
         has_package: Whether thresholds, synonyms and notes were at hand.
         incomplete_archives: Archives that were not read to their ends.
+        data: Hash of what was audited: the registry's file, and the state of the predictions.
         weaknesses: What the package's own figures say against the model, a sentence each.
+        titles: Maker and product of each implant of the catalogue, by its name.
     """
 
     predictions: str
@@ -59,7 +63,9 @@ class AuditSource:
     num_measured: int
     has_package: bool
     incomplete_archives: int
+    data: str = ""
     weaknesses: tuple[str, ...] = ()
+    titles: Mapping[str, str] = field(default_factory=dict)
 
 
 def describe_source(registry: str, file: RegistryFile, output: Output) -> AuditSource:
@@ -76,7 +82,9 @@ def describe_source(registry: str, file: RegistryFile, output: Output) -> AuditS
         num_measured=model.num_measured,
         has_package=model.package is not None,
         incomplete_archives=output.num_incomplete,
+        data=sha256(f"{file.sha256} {output.uri} {output.version} {model.id}".encode()).hexdigest(),
         weaknesses=() if model.package is None else model.package.weaknesses,
+        titles={i.name: called(i.name, i.manufacturer, i.product) for i in model.catalogue},
     )
 
 
@@ -170,6 +178,7 @@ class Findings:
         gaps: Those without one, by reason.
         drift: Against the audit before; empty without one.
         previous_at: When that was made; None without one.
+        compared_with: What a later audit needs of it.
     """
 
     source: AuditSource
@@ -196,6 +205,7 @@ class Findings:
     gaps: Mapping[Gap, int]
     drift: Sequence[Change]
     previous_at: str | None
+    compared_with: Mapping[str, Any] | None = None
 
     @property
     def num_records(self) -> int:
@@ -248,6 +258,7 @@ def _document(found: Findings) -> dict[str, Any]:
         "made_at": found.made_at.isoformat(timespec="seconds"),
         "predictions": source.predictions,
         "registry": source.registry,
+        "data": source.data,
         "model": source.model,
         "model_accuracy": {
             "value": None if math.isnan(source.accuracy) else source.accuracy,
@@ -293,6 +304,7 @@ def _document(found: Findings) -> dict[str, Any]:
             "not_known": {_word(gap): count for gap, count in found.gaps.items()},
         },
         "previous": found.previous_at,
+        "compared_with": found.compared_with,
         "drift": [
             {
                 "name": change.name,

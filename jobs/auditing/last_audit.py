@@ -43,6 +43,31 @@ def read_previous(uri: str, *, is_asked: bool) -> Mapping[str, Any] | None:
     return found
 
 
+def before(previous: Mapping[str, Any] | None, data: str) -> Mapping[str, Any] | None:
+    """Return the audit to compare with: an older one, where the last was of the very same data.
+
+    An audit that is run again, for a mistake in its call, is no new one.
+
+    Args:
+        previous: The summary that the folder holds.
+        data: Hash of what is audited now.
+    """
+    if previous is None or previous.get("data", "") != data:
+        return previous
+    older: dict[str, Any] = previous.get("compared_with") or {}
+    try:
+        _check(older)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return older
+
+
+def kept(previous: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return what a later summary needs of an earlier one to be compared with it."""
+    names = ("format", "made_at", "model", "error_rate", EXACT, "records", "verdicts", "data")
+    return None if previous is None else {name: previous.get(name) for name in names}
+
+
 def compare(
     previous: Mapping[str, Any] | None,
     verdicts: Mapping[Verdict, int],

@@ -23,12 +23,14 @@ class Output:
         model: Whose predictions are audited.
         dataset: The table `predictions`.
         archives: Rows of the table `archives` under that model.
+        version: Of the table `predictions`.
     """
 
     uri: str
     model: PackageFacts
     dataset: Any
     archives: list[dict[str, Any]]
+    version: int = 0
 
     def batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
         """Yield the model's predictions, some thousand at a time."""
@@ -73,4 +75,5 @@ def open_output(uri: str, model: str | None) -> Output:
     models = sorted({file["partition.model"] for file in delta.active_files(predictions)})
     dataset = predictions.to_pyarrow_dataset()
     facts = choose_model(models, model, dataset)
-    return Output(uri, facts, dataset, delta.read_rows(archives, facts.id))
+    rows = delta.read_rows(archives, facts.id)
+    return Output(uri, facts, dataset, rows, predictions.version())

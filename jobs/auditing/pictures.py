@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Wanted = Mapping[str, dict[int, list[int]]]
 """Places of records by archive and position in it."""
-SIZE_PX: Final = 160
+SIZE_PX: Final = 256
 
 
 def draw_pictures(

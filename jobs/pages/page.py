@@ -120,8 +120,8 @@ def _named(counts: Sequence[tuple[str, int]], kind: Outcome, facts: RunFacts) ->
 
 
 def called(name: str, manufacturer: str | None, product: str | None) -> str:
-    """Return what people call an implant: its maker and product, as far as they are known."""
-    return " ".join(part for part in (manufacturer, product) if part) or name
+    """Return what people call an implant: its maker and product, where both are known."""
+    return f"{manufacturer} {product}" if manufacturer and product else name
 
 
 _OUTCOMES: Final = {str(outcome): text for outcome, text in wording.OUTCOMES.items()}

@@ -497,6 +497,13 @@ def test_drift_since_the_audit_before(tmp_path: Path) -> None:
     (rate,) = (change for change in summary["drift"] if change["name"] == "Rate of errors")
     assert (rate["before"]["value"], rate["now"]["value"]) == (None, None), "nobody measured it"
     assert "Since the last audit" in (tmp_path / "report" / "audit.html").read_text()
+    for _ in range(2):
+        _, again = run(tmp_path / "report", output, second)
+        assert again["drift"] == summary["drift"], "the same data once more are no new audit"
+        assert again["compared_with"] == summary["compared_with"]
+    _, back = run(tmp_path / "report", output, first)
+    assert back["compared_with"]["verdicts"] == again["verdicts"]
+    assert {change["name"] for change in back["drift"] if change["apart"]} == changed
 
 
 def test_mr_safety_has_a_row_for_each_study_of_a_record(tmp_path: Path) -> None:

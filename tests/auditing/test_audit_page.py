@@ -245,12 +245,12 @@ def test_the_worklist_sorts_and_filters_in_chromium(tmp_path: Path) -> None:
     found = re.search(r"<title>(.*?)</title>", done.stdout)
     assert found is not None
     assert found[1].split("; ") == [
-        "7/1,200,345/12",
-        "7/12/1,200,345",
-        "1,200,345/12/7",
-        "12/7/1,200,345",
-        "1,200,345",
-        "7/1,200,345",
+        "8/1,200,346/13",
+        "8/13/1,200,346",
+        "1,200,346/13/8",
+        "13/8/1,200,346",
+        "1,200,346",
+        "8/1,200,346",
         "2 of 3 shown",
         "Hospital",
         "true",

@@ -382,5 +382,5 @@ def test_model_of_the_page_is_chosen(tmp_path: Path, model: str | None, words: s
 
 def test_implants_are_called_by_maker_and_product() -> None:
     assert called("depuy-corail", "DePuy", "Corail") == "DePuy Corail"
-    assert called("cofield", "Cofield", None) == "Cofield"
+    assert called("Cofield", "Cofield", None) == "Cofield"
     assert called("x", None, None) == "x"

@@ -2,10 +2,11 @@
 
 import codecs
 import csv
+import hashlib
 import io
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import pyarrow as pa
@@ -34,6 +35,7 @@ class RegistryFile:
         key: The field that records are joined by.
         columns: The file's column of each field.
         asked: Those of them that the user named.
+        sha256: Of the file's bytes, hexadecimal.
     """
 
     table: pa.Table
@@ -41,6 +43,7 @@ class RegistryFile:
     key: str
     columns: Mapping[str, str]
     asked: Mapping[str, str] = field(default_factory=dict)
+    sha256: str = ""
 
     def is_asked(self, name: str) -> bool:
         """Return whether the user named the column of a field, and the heading did not."""
@@ -93,7 +96,7 @@ def read_file(
         raise UsageError(f"The registry's file {uri} cannot be read: {_why(error)}") from error
     if not found.table.num_rows:
         raise UsageError(f"The registry's file {uri} has a header and no rows.")
-    return found
+    return replace(found, sha256=hashlib.sha256(data).hexdigest())
 
 
 def _read_parquet(data: bytes, asked: Mapping[str, str], key: str | None) -> RegistryFile:
