@@ -8,7 +8,7 @@ Shapes: S side of the preprocessed image.
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -56,7 +56,10 @@ class Place:
 
 @dataclass
 class Gathered:
-    """Rows as they come: what was read, and what could not be used. Patients are as written."""
+    """Rows as they come: what was read, and what could not be used. Patients are as written.
+
+    `tick` is called with the number of images after each one.
+    """
 
     images: list[NDArray[np.uint8]] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
@@ -65,6 +68,7 @@ class Gathered:
     places: list[Place] = field(default_factory=list)
     digests: list[str] = field(default_factory=list)
     excluded: list[Excluded] = field(default_factory=list)
+    tick: Callable[[int], None] = field(default=lambda _: None, repr=False, compare=False)
 
 
 def list_images(
@@ -95,15 +99,23 @@ def gather(
     labels: Labels | None,
     spec: Preprocessing,
     limits: Limits,
+    tick: Callable[[int], None] = lambda _: None,
 ) -> Gathered:
     """Read, decode and preprocess what `list_images` found, see `load_set`.
+
+    Args:
+        objects: What may hold images.
+        labels: Rows of a labels file; None: the folders are the classes.
+        spec: How pixels are prepared.
+        limits: Bounds on what is read.
+        tick: Called with the number of images that are read, as they are.
 
     Raises:
         UsageError: The labels speak of an archive that is not there.
     """
     by_uri = {info.uri: name for info, name in objects}
     wanted = match_archives(labels, by_uri) if labels is not None else None
-    gathered = Gathered()
+    gathered = Gathered(tick=tick)
     with DecodeProcess(spec, limits) as decoder:
         for info, name in objects:
             rows = None if wanted is None else wanted.get(info.uri, {})
@@ -200,6 +212,7 @@ def _add(
     gathered.patients.append(patient or header.patient)
     gathered.sizes.append((header.rows or 0, header.columns or 0))
     gathered.places.append(place)
+    gathered.tick(len(gathered.images))
 
 
 CACHE_FORMAT = 4
@@ -211,6 +224,7 @@ def load_set(
     spec: Preprocessing,
     limits: Limits,
     cache: Path,
+    tick: Callable[[int], None] = lambda _: None,
 ) -> LabelledSet:
     """Read a labelled set, or take it from the cache where nothing has changed.
 
@@ -220,6 +234,7 @@ def load_set(
         spec: How pixels are prepared; the package's own.
         limits: Bounds on what is read.
         cache: Folder for the prepared set; made if it is not there.
+        tick: Called with the number of images that are read, as they are.
 
     Raises:
         UsageError: No image, an archive that is not there, or a class without a readable image.
@@ -230,7 +245,7 @@ def load_set(
     file = cache / f"{fingerprint[:32]}.npz"
     if file.is_file():
         return from_file(file, fingerprint)
-    gathered = gather(objects, labels, spec, limits)
+    gathered = gather(objects, labels, spec, limits, tick)
     known = labels.names if labels is not None else tuple(sorted(set(gathered.labels)))
     unread = unread_archives(gathered)
     if unread:
