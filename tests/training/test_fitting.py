@@ -1,6 +1,7 @@
 """What a training fits, the masks that its segmenter learns from, and how its progress is told."""
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from implant_model.phantoms.render import render
 from tests.support.ray_cluster import RayCluster
 from training.config import TrainConfig
 from training.data.labelled import LabelledSet
+from training.fit import fitting
 from training.fit.fitting import specs_of, watched
 from training.fit.segmenter import SegmenterSettings
 from training.masks.mask_files import write_masks
@@ -103,3 +105,20 @@ def test_progress_is_said_once_an_epoch_and_not_for_what_was_done_before(tmp_pat
     with watched(curve, "radiograph", 6, lines.append, every_s=60), curve.open("a") as file:
         file.write(json.dumps({"epoch": 5, "loss": 0.5}) + '\n{"epoch": 6, "lo')
     assert lines == ["  radiograph: epoch 6 of 6, loss 0.5000"]
+
+
+def test_each_epoch_has_its_line_and_so_has_a_long_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    curve = tmp_path / "curve.jsonl"
+    lines: list[str] = []
+    monkeypatch.setattr(fitting, "SILENCE_S", 0.05)
+    with watched(curve, "radiograph", 3, lines.append, every_s=0.02):
+        time.sleep(0.3)
+        waiting = len(lines)
+        curve.write_text("".join(f'{{"epoch": {n}, "loss": {n}.5}}\n' for n in range(3)))
+        time.sleep(0.2)
+    assert waiting >= 1
+    assert "radiograph: no epoch has ended in 0 s; Ray starts the workers" in lines[0]
+    said = [line for line in lines if "no epoch" not in line]
+    assert said == [f"  radiograph: epoch {n + 1} of 3, loss {n}.5000" for n in range(3)]

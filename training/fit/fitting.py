@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -372,13 +373,14 @@ def class_counts(labelled: LabelledSet, split: Split) -> dict[str, tuple[int, in
 
 
 EVERY_S = 5.0
+SILENCE_S = 60.0
 
 
 @contextmanager
 def watched(
     curve: Path, name: str, epochs: int, say: Callable[[str], None], every_s: float = EVERY_S
 ) -> Iterator[None]:
-    """State a line whenever an epoch has ended, at most one each `every_s`, and the last.
+    """State a line for each epoch that ends, and now and then that none has ended yet.
 
     Args:
         curve: Gets a line of JSON for each epoch, with `epoch` and `loss`.
@@ -387,20 +389,30 @@ def watched(
         say: Gets each line.
         every_s: Seconds between two looks at the file.
     """
-    seen = _last(curve)
+    seen = max((epoch for epoch, _ in _losses(curve)), default=-1)
     ended = threading.Event()
 
     def look(before: int) -> int:
-        line = _last(curve)
-        if line > before:
-            say(f"  {name}: epoch {line + 1} of {epochs}, loss {_loss(curve):.4f}")
-        return line
+        last = before
+        for epoch, loss in _losses(curve):
+            if epoch > last:
+                say(f"  {name}: epoch {epoch + 1} of {epochs}, loss {loss:.4f}")
+                last = epoch
+        return last
 
     def watch() -> None:
-        epoch = seen
+        begun = spoken = time.monotonic()
+        last = seen
         while not ended.wait(every_s):
-            epoch = look(epoch)
-        look(epoch)
+            last = look(last)
+            now = time.monotonic()
+            if last == seen and now - spoken >= SILENCE_S:
+                spoken = now
+                say(
+                    f"  {name}: no epoch has ended in {now - begun:.0f} s; Ray starts the workers, "
+                    "or waits for cores that others hold, or an epoch takes long."
+                )
+        look(last)
 
     thread = threading.Thread(target=watch, name=f"watch {name}", daemon=True)
     thread.start()
@@ -411,16 +423,8 @@ def watched(
         thread.join()
 
 
-def _facts(curve: Path) -> dict[str, float]:
-    """Return the last whole line; one that is being written has no end yet."""
+def _losses(curve: Path) -> list[tuple[int, float]]:
+    """Return epoch and loss of each whole line; one that is being written has no end yet."""
     lines = curve.read_text().split("\n")[:-1] if curve.is_file() else []
-    facts: dict[str, float] = json.loads(lines[-1]) if lines else {}
-    return facts
-
-
-def _last(curve: Path) -> int:
-    return int(_facts(curve).get("epoch", -1))
-
-
-def _loss(curve: Path) -> float:
-    return float(_facts(curve).get("loss", float("nan")))
+    facts = [json.loads(line) for line in lines]
+    return [(int(fact["epoch"]), float(fact.get("loss", "nan"))) for fact in facts]
