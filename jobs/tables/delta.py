@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
+from urllib.parse import unquote
 
 import pyarrow as pa
 from deltalake import DeltaTable, Field, write_deltalake
@@ -147,14 +148,28 @@ def active_files(table: DeltaTable, model: str | None = None) -> list[dict[str, 
 
 
 def add_action(
-    path: str, size: int, num_rows: int, model: str, constants: Mapping[str, str]
+    path: str,
+    size: int,
+    num_rows: int,
+    model: str,
+    least: Mapping[str, str],
+    greatest: Mapping[str, str] | None = None,
 ) -> AddAction:
-    """Add one data file, in which each column of `constants` has the same value in every row."""
+    """Add one data file.
+
+    Args:
+        path: Below the table.
+        size: Bytes.
+        num_rows: How many it has.
+        model: Its partition.
+        least: The least value of columns that have no nulls.
+        greatest: The greatest; None where each of them has one value in all rows.
+    """
     stats = {
         "numRecords": num_rows,
-        "minValues": dict(constants),
-        "maxValues": dict(constants),
-        "nullCount": dict.fromkeys(constants, 0),
+        "minValues": dict(least),
+        "maxValues": dict(least if greatest is None else greatest),
+        "nullCount": dict.fromkeys(least, 0),
     }
     return AddAction(
         path=path,
@@ -169,7 +184,7 @@ def add_action(
 def remove_action(active: Mapping[str, Any], model: str) -> RemoveAction:
     """Take one of `active_files` out of the table; the file itself stays."""
     return RemoveAction(
-        path=active["path"],
+        path=unquote(active["path"]),  # as the log has it; deltalake encodes it again
         data_change=True,
         deletion_timestamp=int(time.time() * 1000),
         size=active["size_bytes"],

@@ -6,6 +6,7 @@ archive has no row yet: the next run finds their units, adopts them and adds the
 publish the same archive commit the same files, and the later commit changes nothing.
 """
 
+from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -32,6 +33,7 @@ from jobs.tables.schema import (
     SCHEMA_VERSION,
     with_model,
 )
+from jobs.tables.shared_files import Held, SharedFiles, bounds, is_of_one_archive
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Tables:
         self._archives = storage.join(output, ARCHIVES)
         self._identity = identity
         self._model = identity.model
+        self._shared = SharedFiles(self._predictions)
 
     def create(self) -> None:
         """Create the tables where they are missing, and add the columns that older ones lack."""
@@ -77,10 +80,15 @@ class Tables:
         table, predictions = map(delta.open_table, (self._archives, self._predictions))
         if table is None or predictions is None:
             return {}
-        active = {file["path"] for file in delta.active_files(predictions, self._model)}
+        rows = delta.read_rows(table, self._model)
+        named = {unit["path"] for row in rows for unit in row["units"]}
+        active = {file["path"]: file for file in delta.active_files(predictions, self._model)}
+        elsewhere: Held = Counter()
+        for path in active.keys() - named:  # another tool has put units together
+            elsewhere.update(self._shared.held(active[path]))
         records: dict[str, dict[str, ArchiveRecord]] = {}
-        for row in delta.read_rows(table, self._model):
-            record = _record(row, active)
+        for row in rows:
+            record = _record(row, active, elsewhere)
             records.setdefault(record.archive, {})[record.version] = record
         return records
 
@@ -117,20 +125,45 @@ class Tables:
     def _enter_units(
         self, table: DeltaTable, results: Iterable[ArchiveResult]
     ) -> list[ArchiveResult]:
-        active = _by_archive(delta.active_files(table, self._model))
-        standing = []
-        actions = []
+        files = delta.active_files(table, self._model)
+        active = _by_archive(filter(is_of_one_archive, files))
+        shared = [file for file in files if not is_of_one_archive(file)]
+        standing: list[ArchiveResult] = []
+        actions: list[Any] = []
         for result in results:
             held = active.get(result.archive.name, {})
-            if result.is_readable and _is_overtaken(result, held.values()):
+            versions = {file["min.archive_version"] for file in held.values()}
+            versions |= self._versions(shared, result.archive.name)
+            if result.is_readable and _is_overtaken(result, versions):
                 standing.append(_overtaken(result))
                 continue
             standing.append(result)
             if result.is_readable:
                 actions += self._exchange(result, held)
+        replaced = {result.archive.name for result in standing if result.is_readable}
+        actions += self._take_out(shared, replaced)
         if actions:
             delta.replace_files(table, actions)
         return standing
+
+    def _versions(self, shared: Iterable[Mapping[str, Any]], archive: str) -> set[str]:
+        """Return the versions of an archive whose rows lie in shared files."""
+        return {
+            version for file in shared for name, version in self._shared.held(file)
+            if name == archive
+        }  # fmt: skip
+
+    def _take_out(self, shared: Iterable[Mapping[str, Any]], archives: set[str]) -> list[Any]:
+        """The actions that take archives' rows out of shared files: copies without them."""
+        actions: list[Any] = []
+        for file in self._shared.with_any_of(shared, archives):
+            actions.append(delta.remove_action(file, self._model))
+            copy = self._shared.without(file, archives)
+            if copy is not None:
+                path, size, rows = copy
+                stats = bounds(rows)
+                actions.append(delta.add_action(path, size, rows.num_rows, self._model, *stats))
+        return actions
 
     def _exchange(self, result: ArchiveResult, held: Mapping[str, Mapping[str, Any]]) -> list[Any]:
         """The actions that leave exactly the result's units of what is held of its archive."""
@@ -195,10 +228,10 @@ def _by_archive(
     return by_archive
 
 
-def _is_overtaken(result: ArchiveResult, held: Iterable[Mapping[str, Any]]) -> bool:
+def _is_overtaken(result: ArchiveResult, versions: Iterable[str]) -> bool:
     """Whether the table has another version of the archive and the store no longer has ours."""
     archive = result.archive
-    if all(file["min.archive_version"] == archive.known.version for file in held):
+    if all(version == archive.known.version for version in versions):
         return False
     try:
         return storage.stat(archive.info.uri).version != archive.info.version
@@ -263,7 +296,9 @@ def _row(result: ArchiveResult, identity: RunIdentity) -> dict[str, Any]:
     }
 
 
-def _record(row: Mapping[str, Any], active: Container[str]) -> ArchiveRecord:
+def _record(row: Mapping[str, Any], active: Container[str], elsewhere: Held) -> ArchiveRecord:
+    found = sum(unit["members"] for unit in row["units"] if unit["path"] in active)
+    found += elsewhere[row["archive"], row["archive_version"]]
     return ArchiveRecord(
         archive=row["archive"],
         version=row["archive_version"],
@@ -274,6 +309,6 @@ def _record(row: Mapping[str, Any], active: Container[str]) -> ArchiveRecord:
         members=row["members"],
         outcomes={str(outcome): row[str(outcome)] for outcome in Outcome},
         member_reasons={pair["reason"]: pair["members"] for pair in row["reasons"]},
-        has_rows=all(unit["path"] in active for unit in row["units"]),
+        has_rows=found == row["members"],
         decode_version=row.get("decode_version") or FIRST_DECODE_VERSION,
     )

@@ -8,7 +8,7 @@ the chain of the audit trail.
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -20,6 +20,7 @@ from jobs.tables import delta
 from jobs.tables.checksums import check_checksums
 from jobs.tables.receipts import Unit
 from jobs.tables.schema import ARCHIVES, PREDICTIONS, version_of
+from jobs.tables.shared_files import SharedFiles
 from jobs.tables.trail import check_trail
 from jobs.tables.unit_files import check_unit
 
@@ -48,8 +49,10 @@ def verify_output(output: str) -> VerifyReport:
     if checksums.damaged:  # then no row can be trusted, nor its columns
         return VerifyReport(0, 0, 0, (*checksums.damaged, *checksums.unrecorded))
     rows, files = _read_tables(output)
-    findings = [*_check_archives(rows), *_check_accounts(rows, files)]
-    num_rows = 0
+    named = {unit["path"] for row in rows for unit in row["units"]}
+    elsewhere = _read_elsewhere(output, {path: files[path] for path in files.keys() - named})
+    findings = [*_check_archives(rows), *_check_accounts(rows, files, elsewhere)]
+    num_rows = sum(part.members.total() for part in elsewhere.values())
     for row in rows:
         for unit in row["units"]:
             if unit["path"] in files:
@@ -85,19 +88,62 @@ def _check_archives(rows: list[dict[str, Any]]) -> Iterator[str]:
             )
 
 
-def _check_accounts(rows: list[dict[str, Any]], files: Mapping[str, Any]) -> Iterator[str]:
-    """Yield that each file belongs to one archive, and each unit has its file."""
+@dataclass
+class _Elsewhere:
+    """Rows of one archive version in files that no row of `archives` names."""
+
+    members: Counter[int] = field(default_factory=Counter)
+    paths: set[str] = field(default_factory=set)
+
+
+Elsewhere = Mapping[tuple[str, str, str], _Elsewhere]
+"""By model, archive and version."""
+
+
+def _read_elsewhere(output: str, files: Mapping[str, Any]) -> Elsewhere:
+    """Read which rows lie in files that no row of `archives` names, as other tools make them."""
+    shared = SharedFiles(storage.join(output, PREDICTIONS))
+    found: dict[tuple[str, str, str], _Elsewhere] = {}
+    for path, file in files.items():
+        table = shared.read(path, ["archive", "archive_version", "member_index"])
+        for row in table.to_pylist():
+            key = file["partition.model"], row["archive"], row["archive_version"]
+            part = found.setdefault(key, _Elsewhere())
+            part.members[row["member_index"]] += 1
+            part.paths.add(path)
+    return found
+
+
+def _check_accounts(
+    rows: list[dict[str, Any]], files: Mapping[str, Any], elsewhere: Elsewhere
+) -> Iterator[str]:
+    """Yield that each file belongs to one archive, and each unit has its file.
+
+    Units that another tool has put together have their rows elsewhere, each once.
+    """
     named = Counter(unit["path"] for row in rows for unit in row["units"])
     for path, count in named.items():
         if count > 1:
             yield f"{PREDICTIONS}/{path}: {count} rows of the table archives name it."
-        if path not in files:
-            yield f"{PREDICTIONS}/{path}: the table archives names it, the table predictions not."
-    for path in files.keys() - named.keys():
+    left = {key: Counter(part.members) for key, part in elsewhere.items()}
+    for row in rows:
+        there = left.get((row["model"], row["archive"], row["archive_version"]), Counter())
+        for unit in row["units"]:
+            if unit["path"] not in files and not _take(there, unit):
+                path = f"{PREDICTIONS}/{unit['path']}"
+                yield f"{path}: the table archives names it, the table predictions not."
+    unaccounted = {path for key, rest in left.items() if rest for path in elsewhere[key].paths}
+    for path in sorted(unaccounted):
         yield (
             f"{PREDICTIONS}/{path}: no row of the table archives names it; running classify again "
             "adds the row of an archive that was cut off between the two tables."
         )
+
+
+def _take(members: Counter[int], unit: Mapping[str, Any]) -> bool:
+    """Take a unit's members out of those found elsewhere; return whether each was there once."""
+    wanted = range(unit["first_member"], unit["first_member"] + unit["members"])
+    return all([members.pop(index, 0) == 1 for index in wanted])
 
 
 def _check_files(output: str, row: Mapping[str, Any], files: Mapping[str, Any]) -> Iterator[str]:
