@@ -94,7 +94,7 @@ class SharedFiles:
         sink = pa.BufferOutputStream()
         pq.write_table(kept, sink, compression="zstd", write_page_checksum=True)
         data = bytes(sink.getvalue())
-        path = unit_path(file["partition.model"], uuid.uuid4().hex)
+        path = unit_path(file["partition.model"], f"copy-{uuid.uuid4().hex}")
         storage.put_if_absent(storage.join(self._table, path), data)
         return path, len(data), kept
 

@@ -108,6 +108,7 @@ COVERED_BY = {
     "jobs.auditing.registry.words": "auditing/test_audit_names.py",
     "jobs.auditing.safety": "auditing/test_audit_page.py",
     "jobs.auditing.verdicts": "auditing/test_audit_page.py",
+    "jobs.compact": "tables/test_compaction.py",
     "jobs.checks.machine": "operations/test_doctor.py",
     "jobs.checks.nodes": "operations/test_doctor.py",
     "jobs.checks.ray_access": "operations/test_doctor.py",

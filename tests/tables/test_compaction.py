@@ -1,0 +1,157 @@
+"""Our own compaction: fewer files, the same rows, and runs and verification go on as before."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+from deltalake import DeltaTable
+
+from implant_model import storage
+from implant_model.errors import UsageError
+from jobs import compact as job
+from jobs.entry.command import OK
+from jobs.tables import delta
+from jobs.tables.compaction import compact
+from jobs.tables.verification import verify_output
+from tests.support.archive_samples import tar_of
+from tests.support.pictures import noise_png
+from tests.torture.attacks import direct
+
+
+@pytest.fixture
+def call(tmp_path: Path, small_package: Path) -> list[str]:
+    (tmp_path / "in").mkdir()
+    for night in range(5):
+        write(tmp_path, f"{night}.tar", night)
+    call = [str(tmp_path / "in"), "--output", str(tmp_path / "out"), "--model", str(small_package)]
+    for _ in range(5):  # five nights of one archive each
+        assert direct.classify([*call, "--limit", "1"]) == OK
+    return call
+
+
+def write(folder: Path, name: str, seed: int) -> None:
+    (folder / "in" / name).write_bytes(tar_of({"1.png": noise_png(seed), "2.txt": b"no"}))
+
+
+def tables(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+    predictions = pl.read_delta(str(folder / "out" / "predictions"))
+    archives = pl.read_delta(str(folder / "out" / "archives")).sort("archive")
+    return predictions.sort("archive", "member_index"), archives.drop("units")
+
+
+def test_small_files_become_one_and_nothing_else_changes(
+    call: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = storage.normalise(str(tmp_path / "out"))
+    before = tables(tmp_path)
+    files = sorted(path for path in (tmp_path / "out").rglob("*.parquet"))
+    capsys.readouterr()
+    assert job.main([output]) == OK
+    assert capsys.readouterr().out.splitlines() == [
+        "predictions: 5 files before, 1 now.",
+        "archives: 5 files before, 1 now.",
+    ]
+    for old, new in zip(before, tables(tmp_path), strict=True):
+        assert new.equals(old)
+    assert all(path.exists() for path in files), "nothing is deleted"
+    log = sorted((tmp_path / "out" / "predictions" / "_delta_log").glob("*.json"))
+    actions = [json.loads(line) for line in log[-1].read_text().splitlines()]
+    assert {a[kind]["dataChange"] for a in actions for kind in a if kind in ("add", "remove")} == {
+        False
+    }
+    assert verify_output(output).findings == ()
+    assert job.main([output]) == OK, "there is nothing left to do"
+    write(tmp_path, "2.tar", 99)
+    write(tmp_path, "9.tar", 98)
+    assert direct.classify(call) == OK
+    rows, archives = tables(tmp_path)
+    assert rows.height == 12
+    assert archives["members"].sum() == 12
+    assert verify_output(output).findings == ()
+
+
+def test_a_changed_byte_of_a_compacted_file_is_found(call: list[str], tmp_path: Path) -> None:
+    output = storage.normalise(str(tmp_path / "out"))
+    compact(output)
+    (uri,) = DeltaTable(str(tmp_path / "out" / "predictions")).file_uris()
+    path = Path(uri)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+    (finding,) = verify_output(output).findings
+    assert path.name in finding
+    assert "SHA-256 differs" in finding
+
+
+def test_vacuum_deletes_what_left_long_ago_and_no_unit_of_a_run_under_way(
+    call: list[str], tmp_path: Path
+) -> None:
+    output = storage.normalise(str(tmp_path / "out"))
+    before = tables(tmp_path)
+    compact(output)
+    long_ago = time.time() - 40 * 86400
+    for path in (tmp_path / "out").rglob("*.parquet"):
+        os.utime(path, (long_ago, long_ago))
+    log = tmp_path / "out" / "predictions" / "_delta_log"
+    (model,) = (tmp_path / "out" / "predictions").glob("model=*@*")
+    unit = model / f"{'0' * 32}.parquet"
+    unit.write_bytes(b"a unit that is in no log yet")
+    num_entries = len(list(log.iterdir()))
+    with pytest.raises(UsageError, match="7 days or more"):
+        compact(output, 6)
+    deleted = compact(output, 30)
+    assert unit.exists()
+    assert len(list(log.iterdir())) >= num_entries
+    assert verify_output(output).findings == ()
+    for old, new in zip(before, tables(tmp_path), strict=True):
+        assert new.equals(old)
+    assert [table.after for table in deleted] == [1, 1]
+    assert direct.classify(call) == OK
+    assert verify_output(output).findings == ()
+
+
+def test_what_was_vacuumed_is_not_missed(call: list[str], tmp_path: Path) -> None:
+    """As thirty days later: all that has left the tables is gone."""
+    output = storage.normalise(str(tmp_path / "out"))
+    before = tables(tmp_path)
+    compact(output)
+    for name in ("predictions", "archives"):
+        table = DeltaTable(str(tmp_path / "out" / name))
+        gone = table.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
+        assert len(gone) == 5
+    assert direct.classify(call) == OK  # the next night, with nothing new, sets the checksums
+    assert verify_output(output).findings == ()
+    for old, new in zip(before, tables(tmp_path), strict=True):
+        assert new.equals(old)
+    write(tmp_path, "3.tar", 97)
+    assert direct.classify(call) == OK
+    assert tables(tmp_path)[0].height == 10
+    assert verify_output(output).findings == ()
+
+
+def test_commit_that_came_between_is_tried_again(
+    call: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run replaces an archive after the compaction has read the table."""
+    output = storage.normalise(str(tmp_path / "out"))
+    opened, calls = delta.open_table, []
+
+    def late(uri: str) -> DeltaTable | None:
+        table = opened(uri)
+        calls.append(uri)
+        if len(calls) == 2:  # the table that the compaction works on
+            monkeypatch.setattr(delta, "open_table", opened)
+            write(tmp_path, "0.tar", 50)
+            assert direct.classify(call) == OK
+        return table
+
+    monkeypatch.setattr(delta, "open_table", late)
+    compact(output)
+    rows, archives = tables(tmp_path)
+    assert rows.height == archives["members"].sum() == 10
+    assert verify_output(output).findings == ()
+    with pytest.raises(UsageError, match="holds no tables"):
+        compact(storage.normalise(str(tmp_path / "none")))
