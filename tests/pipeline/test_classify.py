@@ -45,6 +45,7 @@ def put(store: ObjectStore, bucket: str, objects: dict[str, bytes]) -> None:
 
 
 @pytest.mark.cluster
+@pytest.mark.long
 @pytest.mark.real_data
 def test_real_radiographs_in_a_bucket(
     object_store: ObjectStore,
@@ -107,6 +108,7 @@ def flip_a_byte(store: ObjectStore, bucket: str, path: str) -> None:
 
 
 @pytest.mark.cluster
+@pytest.mark.long
 def test_submitted_job_ends_as_on_a_laptop(
     object_store: ObjectStore, bucket: str, ray_cluster: RayCluster, small_package: Path
 ) -> None:

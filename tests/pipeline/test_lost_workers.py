@@ -56,7 +56,7 @@ def wait_for_a_unit(output: Path, job: "subprocess.Popen[str]") -> None:
 
 
 @pytest.mark.cluster
-@pytest.mark.long
+@pytest.mark.slow
 def test_lost_node_changes_nothing(nodes: Cluster, tmp_path: Path, small_package: Path) -> None:
     (tmp_path / "in").mkdir()
     picture = noise_png(1)

@@ -131,6 +131,7 @@ def read_until(driver: "subprocess.Popen[bytes]", pattern: bytes) -> tuple[bytes
 
 
 @pytest.mark.cluster
+@pytest.mark.long
 def test_key_is_in_no_store_and_no_file_of_ray(
     tmp_path: Path, ray_cluster: RayCluster, small_package: Path, tell: Tell
 ) -> None:
