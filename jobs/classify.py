@@ -25,13 +25,14 @@ from implant_model import __version__, storage
 from implant_model.decode.confine import available, require_whole
 from implant_model.package.load import ModelPackage, check_weights, load_package
 from implant_model.storage.endpoint import KMS_KEY
+from implant_model.storage.local_files import OWNER_ALONE
 from jobs.entry.cluster import start_ray
 from jobs.entry.command import OK, run_command
 from jobs.pipeline.classify_options import ClassifyOptions, parse_classify
-from jobs.pipeline.health import take_health
+from jobs.pipeline.health import Health, take_health
 from jobs.pipeline.plan import Plan, make_plan
 from jobs.pipeline.prometheus import write_metrics
-from jobs.pipeline.recipe import OWNER_ALONE, Recipe
+from jobs.pipeline.recipe import Recipe
 from jobs.pipeline.run import settle
 from jobs.pipeline.summary import describe_plan, exit_code, summarise
 from jobs.tables.lease import Lease
@@ -68,9 +69,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not plan.todo:
         tables.write_checksums()  # what a run left that died at its very end
     trail = Trail(options.output, run_facts(options, identity, plan, names))
-    begin = partial(classify, plan, options, recipe, package, tables, trail, names)
+    results: list[ArchiveResult] = []
     try:
-        results = begin() if plan.todo else []
+        if plan.todo:
+            results = classify(plan, options, recipe, package, tables, trail, names)
         health = take_health(
             results, identity, options.output, options.max_rejected, options.max_drift
         )
@@ -81,13 +83,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         trail.break_off(error)
         raise
     print(summarise(plan, results, options.output, health), flush=True)
+    write_reports(options, tables, package.id, health, code)
+    return code
+
+
+def write_reports(
+    options: ClassifyOptions, tables: Tables, model: str, health: Health | None, code: int
+) -> None:
+    """Write the page and the metrics, where they are asked for."""
     if options.report is not None and tables.exist():
         from jobs.pages.run_page import write_page
 
-        print(f"Report: {write_page(options.output, package.id, options.report)}", flush=True)
+        print(f"Report: {write_page(options.output, model, options.report)}", flush=True)
     if options.metrics_file is not None:
-        write_metrics(options.metrics_file, health, package.id, code)
-    return code
+        write_metrics(options.metrics_file, health, model, code)
 
 
 def run_facts(

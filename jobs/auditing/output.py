@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from implant_model import storage
 from implant_model.errors import ArchiveStatus, UsageError
 from jobs.auditing.package_facts import PackageFacts, choose_model
-from jobs.entry.ticker import Ticker
+from jobs.entry.ticker import ticking
 from jobs.tables import delta
 from jobs.tables.schema import ARCHIVES, PREDICTIONS
 
@@ -37,7 +37,7 @@ class Output:
         """Yield the model's predictions, some thousand at a time."""
         of_model = pc.field("model") == self.model.id  # the partition: other files stay closed
         count = 0
-        with Ticker("Predictions read") as tick:
+        with ticking("Predictions read") as tick:
             for batch in self.dataset.to_batches(columns=columns, filter=of_model):
                 yield batch
                 tick(count := count + batch.num_rows)

@@ -17,7 +17,7 @@ from implant_model.errors import ImplantError, UsageError
 from implant_model.limits import Limits
 from jobs.auditing.assemble import MAX_ROWS, Audited
 from jobs.auditing.output import Output
-from jobs.entry.ticker import Ticker
+from jobs.entry.ticker import ticking
 from jobs.tables.loose_names import find_files, is_loose
 from jobs.tables.records import PlannedArchive
 
@@ -56,7 +56,7 @@ def draw_pictures(
     wanted = _wanted(audited, min(most, MAX_ROWS))
     pictures: dict[int, bytes] = {}
     files = dict(find_files(output.uri, inputs)) if inputs else {}
-    with Ticker("Pictures", sum(map(len, wanted.values()))) as tick:
+    with ticking("Pictures", sum(map(len, wanted.values()))) as tick:
         for place, image_HW in _images(wanted, output, files, classifier.package.preprocessing):
             seen = int(audited.verdicts.seen_M[place])
             pictures[place] = _picture(classifier, image_HW, seen)

@@ -1,8 +1,9 @@
 """How far something is that takes more than a few seconds: a rewritten line, or lines of a log."""
 
+import contextlib
 import time
-from types import TracebackType
-from typing import Final, Self, TextIO
+from collections.abc import Callable, Iterator
+from typing import Final, TextIO
 
 from jobs.entry.ray_lines import visible
 
@@ -11,43 +12,60 @@ LINE_EVERY_S: Final = 10.0
 REDRAW_EVERY_S: Final = 0.5
 
 
-class Ticker:
-    """Says `WHAT: DONE of TOTAL` from the fifth second on, not too often; a context manager.
+class StatusLine:
+    """A line that is rewritten on a terminal, else a line of a log, and not too often.
+
+    Args:
+        stream: Where to write; None for what a person reads.
+        first_s: Seconds before the first one; None for the usual time between two.
+    """
+
+    def __init__(self, stream: TextIO | None = None, first_s: float | None = None) -> None:
+        self._stream = visible() if stream is None else stream
+        self._is_terminal = self._stream.isatty()
+        self._every_s = REDRAW_EVERY_S if self._is_terminal else LINE_EVERY_S
+        self._next = time.monotonic() + (self._every_s if first_s is None else first_s)
+        self._is_open = False
+
+    def is_due(self) -> bool:
+        """Return whether it is time for one; then the next is due a while later."""
+        now = time.monotonic()
+        if now < self._next:
+            return False
+        self._next = now + self._every_s
+        return True
+
+    def write(self, text: str) -> None:
+        """Write one, in the place of the last where that can be."""
+        self._stream.write(f"\r\x1b[2K{text}" if self._is_terminal else f"{text}\n")
+        self._stream.flush()
+        self._is_open = self._is_terminal
+
+    def close(self) -> None:
+        """End the line of a terminal."""
+        if self._is_open:
+            self._stream.write("\n")
+
+
+@contextlib.contextmanager
+def ticking(
+    what: str, total: int | None = None, stream: TextIO | None = None
+) -> Iterator[Callable[[int], None]]:
+    """Say `WHAT: DONE of TOTAL` from the fifth second on, by calls with how many are done.
 
     Args:
         what: Is counted, such as `Images read`.
         total: How many there will be; None where nobody knows.
-        stream: Where to write; a terminal gets one line that is rewritten.
+        stream: Where to write; None for what a person reads.
     """
+    line = StatusLine(stream, FIRST_S)
+    of = "" if total is None else f" of {total:,}"
 
-    def __init__(self, what: str, total: int | None = None, stream: TextIO | None = None) -> None:
-        self._what = what
-        self._total = total
-        self._stream = visible() if stream is None else stream
-        self._is_terminal = self._stream.isatty()
-        self._next = time.monotonic() + FIRST_S
-        self._has_spoken = False
+    def tick(done: int) -> None:
+        if line.is_due():
+            line.write(f"{what}: {done:,}{of}")
 
-    def __call__(self, done: int) -> None:
-        """Say how many are done, if it is time to."""
-        now = time.monotonic()
-        if now < self._next:
-            return
-        self._next = now + (REDRAW_EVERY_S if self._is_terminal else LINE_EVERY_S)
-        self._has_spoken = True
-        of = "" if self._total is None else f" of {self._total:,}"
-        start, end = ("\r\x1b[2K", "") if self._is_terminal else ("", "\n")
-        self._stream.write(f"{start}{self._what}: {done:,}{of}{end}")
-        self._stream.flush()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._has_spoken and self._is_terminal:
-            self._stream.write("\n")
+    try:
+        yield tick
+    finally:
+        line.close()

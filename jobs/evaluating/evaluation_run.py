@@ -11,7 +11,7 @@ from implant_model.limits import Limits
 from implant_model.package.load import load_package
 from jobs.entry.command import DISCLAIMER, INCOMPLETE, OK
 from jobs.entry.folder import make_folder
-from jobs.entry.ticker import Ticker
+from jobs.entry.ticker import ticking
 from jobs.evaluating.assessment import assess, assess_classes, reliability
 from jobs.evaluating.evaluation import Evaluation
 from jobs.evaluating.evaluation_page import EXCLUDED, write_evaluation
@@ -46,7 +46,7 @@ def evaluate(call: Namespace) -> int:
     tables = [table.uri for table in (labels, answers) if table is not None]
     objects = list_images(call.images, tables)
     read = partial(gather, objects, labels, limits=Limits())
-    with Ticker("Images read") as tick:
+    with ticking("Images read") as tick:
         held = read(classifier.package.preprocessing, tick=tick)
     check_images(held)
     print(f"{len(held.images):,} images read, {len(held.excluded):,} left out", flush=True)

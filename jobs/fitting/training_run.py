@@ -19,7 +19,7 @@ from implant_model.storage.local_files import write_whole
 from jobs.entry.cluster import place_workers, start_ray
 from jobs.entry.command import INCOMPLETE, OK, shown
 from jobs.entry.folder import local_folder, make_folder
-from jobs.entry.ticker import Ticker
+from jobs.entry.ticker import ticking
 from training.config import TrainConfig, load_config
 from training.data.divide import Division, divide
 from training.data.gather import load_set
@@ -78,7 +78,7 @@ def train(options: Namespace, words: Sequence[str]) -> int:
     if labels is not None and len(labels.names) < 2:
         raise UsageError(f"--labels {call.labels} has one label only; two classes are needed.")
     make_folder(str(call.work), "--output")
-    with Ticker("Images read") as tick:
+    with ticking("Images read") as tick:
         labelled = load_set(
             call.images, labels, preprocessing, Limits(), call.work / "images", tick
         )

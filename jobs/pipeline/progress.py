@@ -7,14 +7,11 @@ estimated from the share of the planned bytes that has been read, and said with 
 import time
 from collections import Counter
 from collections.abc import Mapping
-from typing import Final, TextIO
+from typing import TextIO
 
 from implant_model.errors import Outcome
-from jobs.entry.ray_lines import visible
+from jobs.entry.ticker import StatusLine
 from jobs.tables.receipts import ArchiveReceipt, End, Published
-
-LINE_EVERY_S: Final = 10.0
-REDRAW_EVERY_S: Final = 0.5
 
 
 class Progress:
@@ -28,9 +25,8 @@ class Progress:
 
     def __init__(self, sizes: Mapping[int, int], stream: TextIO | None = None) -> None:
         self._sizes = dict(sizes)
-        self._stream = visible() if stream is None else stream
-        self._is_terminal = self._stream.isatty()
-        self._started = self._spoken = time.monotonic()
+        self._line = StatusLine(stream)
+        self._started = time.monotonic()
         self._outcomes: Counter[str] = Counter()
         self._bytes_of: Counter[int] = Counter()
         self._ended: set[int] = set()
@@ -47,16 +43,13 @@ class Progress:
             self._bytes_of[receipt.position] += receipt.read_bytes
         elif isinstance(receipt, End):
             self._ended.add(receipt.position)
-        now = time.monotonic()
-        if now - self._spoken >= (REDRAW_EVERY_S if self._is_terminal else LINE_EVERY_S):
-            self._spoken = now
-            self._write(self.line(now - self._started))
+        if self._line.is_due():
+            self._line.write(self.line(time.monotonic() - self._started))
 
     def close(self) -> None:
         """State the last state, and end the line."""
-        self._write(self.line(time.monotonic() - self._started))
-        if self._is_terminal:
-            self._stream.write("\n")
+        self._line.write(self.line(time.monotonic() - self._started))
+        self._line.close()
 
     def line(self, elapsed_s: float) -> str:
         """Return the state as one line."""
@@ -84,13 +77,6 @@ class Progress:
         )
         least = self.num_images + len(self._sizes.keys() - self._ended - self._bytes_of.keys())
         return max(round(self.num_images * total / read), least) if read else least
-
-    def _write(self, text: str) -> None:
-        if self._is_terminal:
-            self._stream.write(f"\r\x1b[2K{text}")
-        else:
-            self._stream.write(f"{text}\n")
-        self._stream.flush()
 
 
 def _duration(seconds: float) -> str:

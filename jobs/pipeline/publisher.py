@@ -7,8 +7,8 @@ from typing import Final
 
 import pyarrow as pa
 
+from implant_model.storage.local_files import OWNER_ALONE
 from jobs.pipeline.blocks import read_block
-from jobs.pipeline.recipe import OWNER_ALONE
 from jobs.tables.receipts import Piece, Receipt, Unit, dump
 from jobs.tables.unit_files import publish_unit
 

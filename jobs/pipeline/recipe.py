@@ -16,10 +16,6 @@ UNIT_BYTES = 512 << 20
 that progress is seen and little is done again after a crash."""
 
 
-OWNER_ALONE = 0o077
-"""Mask of the files of an output on disk that keeps identifiers: no rights for others."""
-
-
 @dataclass(frozen=True)
 class Recipe:
     """How members become rows.

@@ -6,14 +6,8 @@ once more, and a compaction that is killed leaves files that no log names. What 
 held stays in the store until it is vacuumed, which alone deletes.
 """
 
-import random
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
-
-from deltalake import DeltaTable, PostCommitHookProperties
-from deltalake.exceptions import DeltaError
+from typing import Final
 
 from implant_model import storage
 from implant_model.errors import StorageError, UsageError
@@ -23,10 +17,8 @@ from jobs.tables.checksums import write_checksums
 from jobs.tables.schema import ARCHIVES, PREDICTIONS
 
 TARGET_BYTES: Final = 128 * MIB
-ATTEMPTS: Final = 10
 LEAST_DAYS: Final = 7
 """Units of a run that is under way are in no log yet, and would be vacuumed with the rest."""
-_HOOKS: Final = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
 
 
 @dataclass(frozen=True)
@@ -68,16 +60,21 @@ def compact(output: str, vacuum_after_days: int | None = None) -> list[Compacted
 def _compact(output: str, name: str, days: int | None) -> Compacted:
     uri = storage.join(output, name)
     before = _count(uri, output)
-    _try(
-        uri,
-        lambda table: table.optimize.compact(
-            target_size=TARGET_BYTES, post_commithook_properties=_HOOKS
-        ),
-    )
     deleted: list[str] = []
-    if days is not None:
-        hours = 24 * days
-        deleted = _try(uri, lambda table: table.vacuum(retention_hours=hours, dry_run=False))
+    try:
+        delta.commit(
+            uri,
+            lambda table: table.optimize.compact(
+                target_size=TARGET_BYTES, post_commithook_properties=delta.HOOKS
+            ),
+        )
+        if days is not None:
+            hours = 24 * days
+            deleted = delta.commit(
+                uri, lambda table: table.vacuum(retention_hours=hours, dry_run=False)
+            )
+    except OSError as error:
+        raise StorageError(f"The table {uri} could not be changed: {error}.") from error
     write_checksums(output)
     return Compacted(name, before, _count(uri, output), len(deleted))
 
@@ -87,20 +84,3 @@ def _count(uri: str, output: str) -> int:
     if table is None:
         raise UsageError(f"{output} holds no tables; name the --output of classify.")
     return len(delta.active_files(table))
-
-
-def _try(uri: str, work: Callable[[DeltaTable], Any]) -> Any:
-    """Do something with the newest state of a table, again if a run's commit came between."""
-    for attempt in range(ATTEMPTS):
-        table = delta.open_table(uri)
-        if table is None:
-            raise StorageError(f"The table {uri} is not there any more.")
-        try:
-            return work(table)
-        except (DeltaError, OSError) as error:
-            if attempt == ATTEMPTS - 1:
-                raise StorageError(
-                    f"The table {uri} could not be changed in {ATTEMPTS} attempts: {error}."
-                ) from error
-            time.sleep(random.uniform(0, min(0.1 * 2**attempt, 5.0)))
-    raise AssertionError("unreachable")

@@ -10,7 +10,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -28,9 +28,10 @@ from implant_model import storage
 from implant_model.errors import StorageError, UsageError
 from jobs.tables.schema import FIRST_SCHEMA_VERSION, SCHEMA_PROPERTY
 
+Answer = TypeVar("Answer")
 APPLICATION: Final = "implant-inference"
 COMMIT_ATTEMPTS: Final = 20
-_HOOKS: Final = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
+HOOKS: Final = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
 _CONFIGURATION: Final = {"delta.enableExpiredLogCleanup": "false"}
 
 
@@ -85,7 +86,7 @@ def evolve_table(uri: str, schema: pa.Schema, version: int) -> None:
         there = {field.name for field in table.schema().fields}
         missing = [Field.from_arrow(field) for field in schema if field.name not in there]
         if missing:
-            table.alter.add_columns(missing, post_commithook_properties=_HOOKS)
+            table.alter.add_columns(missing, post_commithook_properties=HOOKS)
 
     def record(table: DeltaTable) -> None:
         if _schema_version(table) < version:
@@ -109,13 +110,16 @@ def _schema_version(table: DeltaTable) -> int:
     return int(table.metadata().configuration.get(SCHEMA_PROPERTY, FIRST_SCHEMA_VERSION))
 
 
-def commit(uri: str, work: Callable[[DeltaTable], None]) -> None:
+def commit(uri: str, work: Callable[[DeltaTable], Answer]) -> Answer:
     """Run `work` on the table's newest state until its one commit is not overtaken.
 
     Args:
         uri: The table.
         work: Makes at most one commit by `replace_files` or `write_rows`; is called again with a
             newer state if that commit came too late.
+
+    Returns:
+        What `work` returned.
 
     Raises:
         StorageError: The table is gone, or cannot be written.
@@ -132,7 +136,7 @@ def commit(uri: str, work: Callable[[DeltaTable], None]) -> None:
                     f"The table {uri} could not be written in {COMMIT_ATTEMPTS} attempts: {error}."
                 ) from error
             time.sleep(random.uniform(0, min(0.1 * 2**attempt, 5.0)))
-    return None
+    raise AssertionError("unreachable")
 
 
 def active_files(table: DeltaTable, model: str | None = None) -> list[dict[str, Any]]:
@@ -200,7 +204,7 @@ def replace_files(table: DeltaTable, actions: list[AddAction | RemoveAction]) ->
         table.schema(),
         ["model"],
         commit_properties=_next_transaction(table),
-        post_commithook_properties=_HOOKS,
+        post_commithook_properties=HOOKS,
     )
 
 
@@ -213,7 +217,7 @@ def write_rows(table: DeltaTable, rows: pa.Table, predicate: str | None = None) 
         table,
         rows,
         commit_properties=_next_transaction(table),
-        post_commithook_properties=_HOOKS,
+        post_commithook_properties=HOOKS,
         schema_mode="merge",  # a column that another tool has added stays, and is null
         **replacing,
     )

@@ -23,13 +23,13 @@ from implant_model import storage
 from implant_model.errors import BusyError, NotFoundError, UsageError
 from implant_model.privacy import IdentifierPolicy
 from implant_model.storage import ObjectInfo
+from implant_model.storage.local_files import OWNER_ALONE
 from jobs.tables.records import PlannedArchive
 
 PRIVATE: Final = "_private"
 PREFIX: Final = "loose-"
 _KEY_BYTES: Final = 32
 _PSEUDONYM: Final = 16
-_OWNER_ALONE: Final = 0o077
 _ARCHIVE: Final = re.compile(
     r"\.(tar|tar\.(gz|zst|bz2|xz|lz4|lzma|z|[a-z]{2}|\d{2,3})|tgz|tzst|tbz2?|txz|zip|zipx|z\d\d|7z"
     r"|7z\.\d{3}|rar|r\d\d|cpio|cab|ar|iso)$",
@@ -110,7 +110,7 @@ class LooseNames:
         """
         if self._stored is not None or not self._is_needed:
             return
-        mask = os.umask(_OWNER_ALONE)
+        mask = os.umask(OWNER_ALONE)
         try:
             storage.put_if_absent(self._uri, self._key.hex().encode() + b"\n")
         finally:

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from jobs.entry.ticker import Ticker
+from jobs.entry.ticker import ticking
 
 
 class Terminal(io.StringIO):
@@ -21,7 +21,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def run(stream: io.StringIO, clock: list[float], total: int | None, seconds: int) -> str:
-    with Ticker("Images read", total, stream) as tick:
+    with ticking("Images read", total, stream) as tick:
         for done in range(seconds):
             clock[0] += 1
             tick(1000 * done)

@@ -31,7 +31,7 @@ ONLY_IN = {
     "boto3": ("implant_model/storage/",),
     "botocore": ("implant_model/storage/",),
     "pydicom": ("implant_model/decode/", "implant_model/phantoms/"),
-    "deltalake": ("jobs/tables/compaction", "jobs/tables/delta", "jobs/tables/publish"),
+    "deltalake": ("jobs/tables/publish", "jobs/tables/delta"),
     "ray": ("jobs/", "training/"),
     "torch": ("implant_model/", "training/"),
     "pickle": (),
