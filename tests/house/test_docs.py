@@ -61,7 +61,7 @@ from training.config import from_document
 TOPS = "implant_model|training|jobs|models|deploy|benchmarks|docs|tests|\\.ci"
 NOT_OF_THE_TREE = {"models/mine", "jobs/NAME.py", "train.toml", "MODEL_CARD.md"}
 """Paths in the pages that are the reader's own, a pattern, or files of every package."""
-LANGUAGES = {"bash", "python", "toml", "mermaid"}
+LANGUAGES = {"bash", "console", "python", "toml", "mermaid"}
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,11 @@ from tests.support.audit_samples import sure, write_output, write_registry
 from tests.support.paths import ROOT
 
 EXETER, OXFORD = "stryker-exeter", "zimmer-biomet-oxford"
+QUICK = 'ARCHITECTURE, EPOCHS, SIZE_PX, EACH = "mobilenet_v3_small", 1, 64, 6'
+SHOWN_AT_THE_END = """
+shown = {"codes": [code, evaluated], "implants": len(by_implant), "outcome": answer.outcome}
+print(json.dumps({**shown, "elsewhere": elsewhere["top_1"]["count"]}))
+"""
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
 
 
@@ -66,3 +73,26 @@ def test_the_analysts_notebook_answers_its_questions(tmp_path: Path) -> None:
     assert names["uncertain"]["outcome"].to_list() == ["unknown"]
     assert names["drift"].row(0, named=True)["members"] == 40
     assert (names["check"]["members"] == names["check"]["rows"]).all()
+
+
+@pytest.mark.long
+@pytest.mark.cluster
+def test_the_researchers_notebook_makes_a_model(tmp_path: Path) -> None:
+    first, *others = cells_of(ROOT / "docs" / "notebooks" / "researcher.ipynb")
+    program = "\n".join([first, QUICK, *others, SHOWN_AT_THE_END])
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    shown = json.loads(done.stdout.splitlines()[-1])
+    assert shown["codes"] == [0, 0]
+    assert shown["implants"] == 4
+    assert shown["elsewhere"] == 12
+    assert shown["outcome"] in {"identified", "ambiguous", "unknown"}
+    assert (tmp_path / "why.png").exists()

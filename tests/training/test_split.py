@@ -81,7 +81,7 @@ def test_a_class_in_one_group_is_refused() -> None:
     labels_N = np.array([0] * 20 + [1] * 5)
     groups_N = np.array([*range(20), 20, 20, 20, 20, 20])
     split = split_fractions(labels_N, groups_N, 0.25, 0.25, seed=0)
-    with pytest.raises(UsageError, match=r"Class 'rare' has no image .* form 1 groups"):
+    with pytest.raises(UsageError, match=r"No image .* part of 'rare' \(groups: 1\)"):
         check_split(split, labels_N, groups_N, ("common", "rare"))
 
 

@@ -185,10 +185,13 @@ def check_split(split: Split, labels_N: Indices, groups_N: Indices, names: Seque
                 raise ValueError(f"Group {group} is in {owners[group]} and in {part}.")
         missing = sorted(set(range(len(names))) - set(labels_N[indices_N].tolist()))
         if len(indices_N) and missing:
-            name = names[missing[0]]
-            groups = len(np.unique(groups_N[labels_N == missing[0]]))
+            counts = (len(np.unique(groups_N[labels_N == label])) for label in missing)
+            classes = ", ".join(
+                f"{names[label]!r} (groups: {count})"
+                for label, count in zip(missing, counts, strict=True)
+            )
             raise UsageError(
-                f"Class {name!r} has no image in the {part} part: its images form {groups} groups "
-                "of patients or near duplicates, which may not be divided. Add images of other "
-                "patients, leave the class out, or use fewer folds."
+                f"No image is left for the {part} part of {classes}. A group is a patient with all "
+                "near duplicates, and may not be divided. Add images of other patients, leave "
+                "these classes out, or use fewer folds."
             )
