@@ -165,7 +165,7 @@ def _plain(rows: pa.Table) -> pa.Table:
     """Return rows in the types of `PREDICTION_ROW`; delta-rs writes texts as views, see Arrow."""
     known = {field.name: field.type for field in PREDICTION_ROW}
     fields = [f.with_type(known.get(f.name, f.type)) for f in rows.schema]
-    return rows.cast(pa.schema(fields))
+    return rows.cast(pa.schema(fields, metadata=rows.schema.metadata))
 
 
 class _Seekable(io.RawIOBase):
