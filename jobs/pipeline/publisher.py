@@ -1,16 +1,22 @@
-"""The publishing stage: blocks of classified rows into unit files, and their receipts."""
+"""The publishing stage: blocks of classified rows into files of units, and their receipts.
+
+Archives that a block holds whole share one file: a radiograph that lies alone is one row, and a
+file for each would be slow to write, to list and to read.
+"""
 
 import os
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import accumulate
+from functools import partial
+from itertools import accumulate, chain
 from typing import Final
 
 import pyarrow as pa
 
 from implant_model.storage.local_files import OWNER_ALONE
 from jobs.pipeline.blocks import read_block
-from jobs.tables.receipts import Piece, Receipt, Unit, dump
-from jobs.tables.unit_files import publish_unit
+from jobs.tables.receipts import End, Piece, Receipt, Unit, dump
+from jobs.tables.unit_files import publish_bundle, publish_unit
 
 UNITS_AT_ONCE: Final = 8
 """Of one block that a publisher puts at a time: a unit waits for the store, and small archives are
@@ -41,18 +47,53 @@ class PublishBlock:
     def __call__(self, table: pa.Table) -> pa.Table:
         """Publish one block, its rows classified; return one row of schema `RECEIPT`."""
         pieces, rows, _ = read_block(table, 1)
-        starts = accumulate((_rows_of(piece) for piece in pieces), initial=0)
-        receipts = self._pool.map(
-            lambda piece, start: _receipt(piece, rows, start, self._output), pieces, starts
-        )
+        receipts = chain.from_iterable(self._pool.map(_call, _files(pieces, rows, self._output)))
         return pa.table({"receipts": [dump(receipts)]}, schema=RECEIPT)
+
+
+Publish = Callable[[], Sequence[Receipt]]
+"""Puts a file, and answers with the receipts of what it holds."""
+
+
+def _call(publish: Publish) -> Sequence[Receipt]:
+    return publish()
+
+
+def _files(pieces: Sequence[Piece], rows: pa.Table, output: str) -> list[Publish]:
+    """Deal the units of a block to files: one for all archives that it holds whole."""
+    ends = {piece.position: piece for piece in pieces if isinstance(piece, End)}
+    starts = accumulate((_rows_of(piece) for piece in pieces), initial=0)
+    whole: list[tuple[Unit, pa.Table]] = []
+    files: list[Publish] = []
+    for piece, start in zip(pieces, starts, strict=False):
+        part = rows.slice(start, _rows_of(piece))
+        if not isinstance(piece, Unit):
+            files.append(partial(_hand_on, piece))
+        elif _is_whole(piece, ends.get(piece.position)):
+            whole.append((piece, part))
+        else:
+            files.append(partial(_publish_one, piece, part, output))
+    if len(whole) == 1:
+        files.insert(0, partial(_publish_one, *whole[0], output))
+    elif whole:
+        units, parts = zip(*whole, strict=True)
+        files.insert(0, partial(publish_bundle, units, pa.concat_tables(parts), output))
+    return files
+
+
+def _is_whole(unit: Unit, end: End | None) -> bool:
+    """Whether a unit is all that its archive has."""
+    is_all = end is not None and end.status.is_readable and end.members == unit.members
+    return is_all and not unit.adopted
 
 
 def _rows_of(piece: Piece) -> int:
     return piece.members if isinstance(piece, Unit) and not piece.adopted else 0
 
 
-def _receipt(piece: Piece, rows: pa.Table, start: int, output: str) -> Receipt:
-    if isinstance(piece, Unit):
-        return publish_unit(piece, rows.slice(start, _rows_of(piece)), output)
-    return piece
+def _hand_on(piece: Receipt) -> Sequence[Receipt]:
+    return [piece]
+
+
+def _publish_one(unit: Unit, rows: pa.Table, output: str) -> Sequence[Receipt]:
+    return [publish_unit(unit, rows, output)]

@@ -1,8 +1,8 @@
 """Small archives, fetched while those before them are decoded.
 
-A radiograph that lies alone in a bucket keeps a core busy for 10 ms and a store for 100, and is
-asked for twice: whether its unit is published, and for its bytes. Both are under way here for the
-next few, in threads; what is large is read by ranges ahead of use anyway, see `storage`.
+A radiograph that lies alone in a bucket keeps a core busy for 10 ms and a store for 100. It is
+under way here with the next few, in threads; what is large is read by ranges ahead of use anyway,
+see `storage`. Whether its unit is published is not asked: it goes into a file with others.
 """
 
 from collections import deque
@@ -15,10 +15,13 @@ from typing import Final
 from implant_model import storage
 from implant_model.limits import MIB
 from jobs.pipeline.recipe import Recipe
+from jobs.tables.loose_names import is_archive_name
 from jobs.tables.records import PlannedArchive
 from jobs.tables.schema import PREDICTIONS, unit_id, unit_path
 
 AHEAD: Final = 4
+UNASKED_BYTES: Final = MIB
+"""Archives so small, and radiographs that lie alone, are read without asking for their units."""
 MAX_AHEAD_BYTES: Final = 16 * MIB
 """Of one archive, so that a reader holds 64 MiB ahead at the most."""
 Group = Sequence[tuple[int, PlannedArchive]]
@@ -55,16 +58,28 @@ def open_archive(archive: PlannedArchive, recipe: Recipe, whole: bool = False) -
     Raises:
         StorageError: It cannot be read, is another version, or the output cannot be asked.
     """
-    path, adopted = find_unit(archive, recipe, 0)
+    path, adopted = unit_of(archive, recipe, 0), False
+    if is_archive_name(archive.info.uri) and archive.info.size > UNASKED_BYTES:
+        adopted = is_published(path, recipe)
     return Opening(storage.open_object(archive.info, whole=whole), path, adopted)
 
 
 def find_unit(archive: PlannedArchive, recipe: Recipe, first: int) -> tuple[str, bool]:
     """Return the path of the unit that begins at a member, and whether its file is there."""
+    path = unit_of(archive, recipe, first)
+    return path, is_published(path, recipe)
+
+
+def unit_of(archive: PlannedArchive, recipe: Recipe, first: int) -> str:
+    """Return the path of the unit that begins at a member, below the predictions."""
     version, model = archive.known.version, recipe.model
     unit = unit_id(archive.name, version, model, recipe.configuration_hash, archive.attempt, first)
-    path = unit_path(model, unit)
-    return path, storage.exists(storage.join(recipe.output, PREDICTIONS, path)) is not None
+    return unit_path(model, unit)
+
+
+def is_published(path: str, recipe: Recipe) -> bool:
+    """Return whether the file of a unit is there."""
+    return storage.exists(storage.join(recipe.output, PREDICTIONS, path)) is not None
 
 
 def read_ahead(

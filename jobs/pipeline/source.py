@@ -20,7 +20,7 @@ from implant_model.decode.confine import require_whole
 from implant_model.decode.preprocess import Preprocessing
 from implant_model.decode.sandbox import DecodeProcess
 from implant_model.errors import UsageError
-from implant_model.limits import Limits
+from implant_model.limits import MIB, Limits
 from implant_model.radiographs import Prepare
 from jobs.pipeline.blocks import BLOCK, Block, block_table
 from jobs.pipeline.read_ahead import AHEAD, Group, read_ahead
@@ -32,6 +32,10 @@ from jobs.tables.schema import PREDICTION_ROW
 
 BLOCK_MEMBERS = 256
 """Small archives share a block until it holds this many members: below 100 a block is overhead."""
+
+
+LEAST_GROUP_BYTES = 4 * MIB
+"""Of a read task, so that small archives come together in blocks, and thus in files."""
 
 
 class BlockSource(Datasource):
@@ -89,7 +93,7 @@ def group_archives(archives: Sequence[PlannedArchive], most_groups: int) -> list
         Groups of (position in the plan, archive); each archive is in exactly one.
     """
     total = left = sum(archive.info.size for archive in archives)
-    least = max(total / (4 * max(most_groups, 1)), 1)
+    least = max(total / (4 * max(most_groups, 1)), LEAST_GROUP_BYTES)
     most_archives = max(-(-len(archives) // max(most_groups, 1)), 1)
     groups: list[list[tuple[int, PlannedArchive]]] = [[]]
     size = 0

@@ -19,13 +19,13 @@ from urllib.parse import unquote
 from implant_model import storage
 from implant_model.errors import NotFoundError, StorageError
 from jobs.tables import delta
-from jobs.tables.schema import ARCHIVES, PREDICTIONS
+from jobs.tables.schema import ARCHIVES, BUNDLE, PREDICTIONS
 
 TABLES: Final = (PREDICTIONS, ARCHIVES)
 READINGS: Final = 4
 _FOLDER: Final = "_seals"  # kept for the outputs that there are
 _LOG: Final = "_delta_log"
-_UNIT: Final = re.compile(r"/[0-9a-f]{32}\.parquet$")
+_UNIT: Final = re.compile(rf"/(?:{BUNDLE})?[0-9a-f]{{32}}\.parquet$")
 _LAST_CHECKPOINT: Final = "_delta_log/_last_checkpoint"
 
 

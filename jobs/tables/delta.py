@@ -9,11 +9,12 @@ clean-up of the log is off.
 import json
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, TypeVar
 from urllib.parse import unquote
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import DeltaTable, Field, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import (
@@ -32,6 +33,10 @@ Answer = TypeVar("Answer")
 APPLICATION: Final = "implant-inference"
 COMMIT_ATTEMPTS: Final = 20
 HOOKS: Final = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
+_OF_A_FILE: Final = (
+    *("path", "size_bytes", "num_records", "partition.model", "min.archive", "max.archive"),
+    *("min.archive_version", "max.archive_version"),
+)
 _CONFIGURATION: Final = {"delta.enableExpiredLogCleanup": "false"}
 
 
@@ -139,16 +144,35 @@ def commit(uri: str, work: Callable[[DeltaTable], Answer]) -> Answer:
     raise AssertionError("unreachable")
 
 
-def active_files(table: DeltaTable, model: str | None = None) -> list[dict[str, Any]]:
+def active_files(
+    table: DeltaTable, model: str | None = None, archives: Collection[str] | None = None
+) -> list[dict[str, Any]]:
     """Return the data files of one model's partition, or of all.
 
+    Args:
+        table: Of predictions or of archives.
+        model: Name of a partition; None for all.
+        archives: Names; files that hold rows of one other archive alone are left out. None for all.
+
     Returns:
-        Dicts with `path`, `size_bytes`, `num_records` and the statistics `min.COLUMN`.
+        Dicts with `path`, `size_bytes`, `num_records`, `partition.model` and those statistics
+        `min.COLUMN` and `max.COLUMN` of archive and version that there are.
     """
     actions = pa.table(table.get_add_actions(flatten=True))
     if not actions.num_rows:
         return []
-    return [row for row in actions.to_pylist() if model in (None, row["partition.model"])]
+    files = actions.select([name for name in _OF_A_FILE if name in actions.column_names])
+    if model is not None:
+        files = files.filter(pc.equal(files["partition.model"], model))
+    if archives is not None and {"min.archive", "max.archive"} <= set(files.column_names):
+        least, greatest = files["min.archive"], files["max.archive"]
+        is_other = pc.and_(
+            pc.equal(least, greatest),
+            pc.invert(pc.is_in(least, pa.array(list(archives), least.type))),
+        )
+        files = files.filter(pc.invert(pc.fill_null(is_other, False)))
+    rows: list[dict[str, Any]] = files.to_pylist()
+    return rows
 
 
 def add_action(
@@ -223,15 +247,25 @@ def write_rows(table: DeltaTable, rows: pa.Table, predicate: str | None = None) 
     )
 
 
-def read_rows(table: DeltaTable, model: str | None = None) -> list[dict[str, Any]]:
+def read_rows(
+    table: DeltaTable, model: str | None = None, archives: Collection[str] | None = None
+) -> list[dict[str, Any]]:
     """Return all rows of one model's partition, or of the table.
+
+    Args:
+        table: Of archives.
+        model: Name of a partition; None for all.
+        archives: Names; the rows of others are left out. None for all.
 
     Raises:
         StorageError: A data file is damaged or gone, or the store does not answer.
     """
     filters = None if model is None else [("model", "=", model)]
     try:
-        rows: list[dict[str, Any]] = table.to_pyarrow_table(filters=filters).to_pylist()
+        found = table.to_pyarrow_table(filters=filters)
+        if archives is not None:  # not by the reader: it trusts statistics that others cut short
+            found = found.filter(pc.is_in(found["archive"], pa.array(list(archives), pa.string())))
+        rows: list[dict[str, Any]] = found.to_pylist()
     except (DeltaError, pa.ArrowException, OSError, ValueError) as error:
         raise StorageError(
             f"The rows of the table {table.table_uri} cannot be read ({type(error).__name__}); "

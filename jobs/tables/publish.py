@@ -4,6 +4,11 @@ An archive's rows enter `predictions` in one commit, which also takes out those 
 or attempt; then its row enters `archives`. A run that dies between the two leaves predictions whose
 archive has no row yet: the next run finds their units, adopts them and adds the row. Two runs that
 publish the same archive commit the same files, and the later commit changes nothing.
+
+Small archives lie in common files, bundles. Where a bundle holds an archive that this commit does
+not publish, or no longer may, a copy without it enters in its place. What a run had not committed
+when it died is read again: at most what it read since its last commit. Two runs that put the same
+small archives into different bundles replace each other's rows, in one commit each time.
 """
 
 from collections import Counter
@@ -31,9 +36,10 @@ from jobs.tables.schema import (
     PREDICTION_ROW,
     PREDICTIONS,
     SCHEMA_VERSION,
+    is_bundle,
     with_model,
 )
-from jobs.tables.shared_files import Held, SharedFiles, bounds, is_of_one_archive
+from jobs.tables.shared_files import Copy, Held, SharedFiles, bounds, is_of_one_archive
 
 
 @dataclass(frozen=True)
@@ -83,14 +89,26 @@ class Tables:
         rows = delta.read_rows(table, self._model)
         named = {unit["path"] for row in rows for unit in row["units"]}
         active = {file["path"]: file for file in delta.active_files(predictions, self._model)}
-        elsewhere: Held = Counter()
-        for path in active.keys() - named:  # another tool has put units together
-            elsewhere.update(self._shared.held(active[path]))
+        self._shared.learn(rows, active)
+        elsewhere = self._elsewhere(rows, active, active.keys() - named)
+        if not _all_found(rows, active, elsewhere):
+            others = (p for p in active.keys() & named if not is_of_one_archive(active[p]))
+            elsewhere += self._elsewhere(rows, active, others)
         records: dict[str, dict[str, ArchiveRecord]] = {}
         for row in rows:
             record = _record(row, active, elsewhere)
             records.setdefault(record.archive, {})[record.version] = record
         return records
+
+    def _elsewhere(
+        self, rows: Iterable[Mapping[str, Any]], active: Mapping[str, Any], paths: Iterable[str]
+    ) -> Held:
+        """Count the rows in some of the active files, if any row of `archives` misses its own."""
+        found: Held = Counter()
+        if not _all_found(rows, active, found):
+            for path in paths:
+                found.update(self._shared.held(active[path]))
+        return found
 
     def commit(self, results: Sequence[ArchiveResult]) -> list[ArchiveResult]:
         """Publish the results of archives.
@@ -114,6 +132,7 @@ class Tables:
             standing[:] = self._enter_rows(table, standing)
 
         delta.commit(self._predictions, enter_units)
+        self._shared.forget(unit.path for result in standing for unit in result.units)
         delta.commit(self._archives, enter_rows)
         self.write_checksums()
         return standing
@@ -123,46 +142,90 @@ class Tables:
         checksums.write_checksums(self._output)
 
     def _enter_units(
-        self, table: DeltaTable, results: Iterable[ArchiveResult]
+        self, table: DeltaTable, results: Sequence[ArchiveResult]
     ) -> list[ArchiveResult]:
-        files = delta.active_files(table, self._model)
+        names = {result.archive.name for result in results}
+        files = delta.active_files(table, self._model, names)
         active = _by_archive(filter(is_of_one_archive, files))
         shared = [file for file in files if not is_of_one_archive(file)]
-        standing: list[ArchiveResult] = []
-        actions: list[Any] = []
-        for result in results:
-            held = active.get(result.archive.name, {})
-            versions = {file["min.archive_version"] for file in held.values()}
-            versions |= self._versions(shared, result.archive.name)
-            if result.is_readable and _is_overtaken(result, versions):
-                standing.append(_overtaken(result))
-                continue
-            standing.append(result)
-            if result.is_readable:
-                actions += self._exchange(result, held)
-        replaced = {result.archive.name for result in standing if result.is_readable}
-        actions += self._take_out(shared, replaced)
+        touched = self._shared.with_any_of(shared, names)
+        versions = self._versions(touched, active, names)
+        standing = [
+            _overtaken(result)
+            if result.is_readable and _is_overtaken(result, versions[result.archive.name])
+            else result
+            for result in results
+        ]
+        entering = [result for result in standing if result.is_readable]
+        moves, actions = self._enter_bundles(entering, {file["path"] for file in files})
+        for result in entering:
+            actions += self._exchange(result, active.get(result.archive.name, {}))
+        kept = {unit.path for result in entering for unit in result.units}
+        leaving = [file for file in touched if file["path"] not in kept]
+        actions += self._take_out(leaving, {result.archive.name for result in entering})
         if actions:
             delta.replace_files(table, actions)
-        return standing
+        return [_moved(result, moves) for result in standing]
 
-    def _versions(self, shared: Iterable[Mapping[str, Any]], archive: str) -> set[str]:
-        """Return the versions of an archive whose rows lie in shared files."""
-        return {
-            version for file in shared for name, version in self._shared.held(file)
-            if name == archive
-        }  # fmt: skip
+    def _versions(
+        self,
+        touched: Iterable[Mapping[str, Any]],
+        active: Mapping[str, Mapping[str, Mapping[str, Any]]],
+        names: Iterable[str],
+    ) -> dict[str, set[str]]:
+        """Return the versions of archives that the table has."""
+        versions = {
+            name: {file["min.archive_version"] for file in active.get(name, {}).values()}
+            for name in names
+        }
+        for file in touched:
+            for name, version in self._shared.held(file):
+                if name in versions:
+                    versions[name].add(version)
+        return versions
+
+    def _enter_bundles(
+        self, entering: Iterable[ArchiveResult], active: Container[str]
+    ) -> tuple[dict[str, Copy], list[Any]]:
+        """The actions that add the bundles of results, each with just the archives of these.
+
+        Returns:
+            The copies that enter in the place of bundles, by the paths of these, and the actions.
+        """
+        wanted: dict[str, set[tuple[str, str]]] = {}
+        for result in entering:
+            for unit in filter(lambda unit: is_bundle(unit.path), result.units):
+                key = result.archive.name, result.archive.known.version
+                wanted.setdefault(unit.path, set()).add(key)
+        sizes = {unit.path: unit.bytes for result in entering for unit in result.units}
+        moves: dict[str, Copy] = {}
+        actions = []
+        for path, keys in wanted.items():
+            if path in active:
+                continue
+            held, size, place = self._shared.held({"path": path}), sizes[path], path
+            if not keys <= held.keys():
+                raise StorageError(f"The file {path} lacks rows that it was published with.")
+            others = {name for name, _ in held.keys() - keys}
+            copy = self._shared.without({"path": path}, others, self._model) if others else None
+            if copy is not None:
+                moves[path] = copy
+                held, size, place = copy.held, copy.bytes, copy.path
+            added = delta.add_action(place, size, held.total(), self._model, *bounds(held))
+            actions.append(added)
+        return moves, actions
 
     def _take_out(self, shared: Iterable[Mapping[str, Any]], archives: set[str]) -> list[Any]:
         """The actions that take archives' rows out of shared files: copies without them."""
         actions: list[Any] = []
         for file in self._shared.with_any_of(shared, archives):
             actions.append(delta.remove_action(file, self._model))
-            copy = self._shared.without(file, archives)
+            copy = self._shared.without(file, archives, self._model)
             if copy is not None:
-                path, size, rows = copy
-                stats = bounds(rows)
-                actions.append(delta.add_action(path, size, rows.num_rows, self._model, *stats))
+                least, greatest = bounds(copy.held)
+                rows = copy.held.total()
+                added = delta.add_action(copy.path, copy.bytes, rows, self._model, least, greatest)
+                actions.append(added)
         return actions
 
     def _exchange(self, result: ArchiveResult, held: Mapping[str, Mapping[str, Any]]) -> list[Any]:
@@ -175,7 +238,7 @@ class Tables:
         added = [
             delta.add_action(path, unit.bytes, unit.members, self._model, constants)
             for path, unit in units.items()
-            if path not in held
+            if path not in held and not is_bundle(path)
         ]
         removed = [
             delta.remove_action(file, self._model)
@@ -194,8 +257,7 @@ class Tables:
         """
         standing = self._still_active(results)
         names = {result.archive.name for result in standing}
-        rows = delta.read_rows(table, self._model)
-        held = [row for row in rows if row["archive"] in names]
+        held = delta.read_rows(table, self._model, names)
         new = [_row(r, self._identity) for r in standing if not _has_better(r, held)]
         if not new:
             return standing
@@ -209,14 +271,50 @@ class Tables:
         return standing
 
     def _still_active(self, results: Sequence[ArchiveResult]) -> list[ArchiveResult]:
+        """Return the results, those as overtaken whose rows have left the table since."""
         table = delta.open_table(self._predictions)
         if table is None:
             raise StorageError(f"The table {self._predictions} is not there any more.")
-        active = {file["path"] for file in delta.active_files(table, self._model)}
+        names = {result.archive.name for result in results}
+        files = delta.active_files(table, self._model, names)
+        active = {file["path"] for file in files}
+        missing = {
+            result.archive.name
+            for result in results
+            if not active.issuperset(unit.path for unit in result.units)
+        }
+        shared = [file for file in files if not is_of_one_archive(file)] if missing else []
+        elsewhere: Held = Counter()
+        for file in self._shared.with_any_of(shared, missing):
+            elsewhere.update(self._shared.held(file))
         return [
-            result if active.issuperset(unit.path for unit in result.units) else _overtaken(result)
+            _overtaken(result)
+            if result.archive.name in missing
+            and elsewhere[result.archive.name, result.archive.known.version] != result.members
+            else result
             for result in results
         ]
+
+
+def _all_found(rows: Iterable[Mapping[str, Any]], active: Container[str], elsewhere: Held) -> bool:
+    """Whether all rows that `archives` states are in active files or those counted."""
+    return all(row["members"] == _num_found(row, active, elsewhere) for row in rows)
+
+
+def _num_found(row: Mapping[str, Any], active: Container[str], elsewhere: Held) -> int:
+    found = sum(unit["members"] for unit in row["units"] if unit["path"] in active)
+    return int(found + elsewhere[row["archive"], row["archive_version"]])
+
+
+def _moved(result: ArchiveResult, moves: Mapping[str, Copy]) -> ArchiveResult:
+    """Return the result with copies in the place of bundles."""
+    units = tuple(
+        replace(unit, path=copy.path, bytes=copy.bytes, sha256=copy.sha256)
+        if (copy := moves.get(unit.path))
+        else unit
+        for unit in result.units
+    )
+    return replace(result, units=units)
 
 
 def _by_archive(
@@ -297,8 +395,6 @@ def _row(result: ArchiveResult, identity: RunIdentity) -> dict[str, Any]:
 
 
 def _record(row: Mapping[str, Any], active: Container[str], elsewhere: Held) -> ArchiveRecord:
-    found = sum(unit["members"] for unit in row["units"] if unit["path"] in active)
-    found += elsewhere[row["archive"], row["archive_version"]]
     return ArchiveRecord(
         archive=row["archive"],
         version=row["archive_version"],
@@ -309,6 +405,6 @@ def _record(row: Mapping[str, Any], active: Container[str], elsewhere: Held) -> 
         members=row["members"],
         outcomes={str(outcome): row[str(outcome)] for outcome in Outcome},
         member_reasons={pair["reason"]: pair["members"] for pair in row["reasons"]},
-        has_rows=found == row["members"],
+        has_rows=_num_found(row, active, elsewhere) == row["members"],
         decode_version=row.get("decode_version") or FIRST_DECODE_VERSION,
     )

@@ -11,6 +11,7 @@ unit's file names the version that it was written under, and is checked against 
 
 import hashlib
 import json
+from collections.abc import Iterable
 from typing import Final
 
 import pyarrow as pa
@@ -24,6 +25,10 @@ FIRST_SCHEMA_VERSION: Final = 1
 """Of tables and unit files from before the version was recorded."""
 SCHEMA_PROPERTY: Final = "implant.schemaVersion"
 """Property of both tables, and key of the metadata of a unit's Parquet file."""
+BUNDLE: Final = "bundle-"
+"""Begins the name of a file that small archives share; others are of one unit."""
+COPY: Final = "copy-"
+"""Begins the name of a copy of a shared file, without the rows of some archives."""
 UNIT_MEMBERS: Final = 1000
 """Most members of a unit; the contract with those who read the tables."""
 
@@ -127,6 +132,21 @@ def unit_id(
     """Name of the unit that starts at `first_member`: the same in every run, 32 hex digits."""
     identity = [archive, version, model, configuration, attempt, first_member]
     return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
+
+
+def bundle_id(units: Iterable[str]) -> str:
+    """Name of the file that units share: the same for the same units."""
+    return BUNDLE + hashlib.sha256("".join(units).encode()).hexdigest()[:32]
+
+
+def is_bundle(path: str) -> bool:
+    """Whether a file below the predictions table was written for several archives."""
+    return path.rpartition("/")[2].startswith(BUNDLE)
+
+
+def is_shared(path: str) -> bool:
+    """Whether a file below the predictions table may hold rows of several archives."""
+    return path.rpartition("/")[2].startswith((BUNDLE, COPY))
 
 
 def unit_path(model: str, unit: str) -> str:

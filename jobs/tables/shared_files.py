@@ -1,24 +1,26 @@
-"""Rows of several archives in one file: what another tool's maintenance leaves.
+"""Rows of several archives in one file: bundles, and what a table's maintenance leaves.
 
-Delta's own `optimize.compact` and `optimize.z_order` put the rows of many units into common files.
-The rows are those that were published, so an archive whose rows lie there is done; and a new
-version of it takes just its own rows out, by a copy of the file without them.
+Small archives are published in common files, and Delta's own `optimize.compact` and
+`optimize.z_order` put the rows of many units together. The rows are those that were published, so
+an archive whose rows lie there is done; and a new version of it takes just its own rows out, by a
+copy of the file without them.
 """
 
+import hashlib
 import io
 import uuid
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping, Set
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from implant_model import storage
 from implant_model.errors import StorageError
-from jobs.tables.schema import PREDICTION_ROW, unit_path
+from jobs.tables.schema import COPY, PREDICTION_ROW, is_bundle, unit_path
 
 File = Mapping[str, Any]
 """One of `delta.active_files`."""
@@ -41,6 +43,26 @@ class SharedFiles:
     def __init__(self, table: str) -> None:
         self._table = table
         self._held: dict[str, Held] = {}
+        self._named: dict[str, set[str]] = {}
+
+    def learn(self, rows: Iterable[Mapping[str, Any]], files: Mapping[str, File]) -> None:
+        """Take from rows of `archives` which files hold what, so that these need not be read.
+
+        Args:
+            rows: All rows of the model.
+            files: The active files by path; one of which the rows name less than it has is read.
+        """
+        archives: dict[str, set[str]] = {}
+        members: Counter[str] = Counter()
+        for row in rows:
+            for unit in row["units"]:
+                if is_bundle(unit["path"]) and unit["path"] in files:
+                    archives.setdefault(unit["path"], set()).add(row["archive"])
+                    members[unit["path"]] += unit["members"]
+        self._named = {
+            path: names for path, names in archives.items()
+            if members[path] == files[path]["num_records"]
+        }  # fmt: skip
 
     def held(self, file: File) -> Held:
         """Return the rows of a file by archive and version.
@@ -58,9 +80,19 @@ class SharedFiles:
             )  # fmt: skip
         return self._held[path]
 
-    def with_any_of(self, files: Iterable[File], archives: Container[str]) -> list[File]:
+    def forget(self, paths: Iterable[str]) -> None:
+        """Drop what is known of files of this run: it publishes none of their archives again."""
+        for path in paths:
+            if self._held.pop(path, None) is not None:
+                self._named[path] = set()
+
+    def with_any_of(self, files: Iterable[File], archives: Collection[str]) -> list[File]:
         """Return the files that hold rows of any of some archives."""
-        return [file for file in files if any(name in archives for name, _ in self.held(file))]
+        return [file for file in files if not self._names(file).isdisjoint(archives)]
+
+    def _names(self, file: File) -> Set[str]:
+        named = self._named.get(file["path"])
+        return {name for name, _ in self.held(file)} if named is None else named
 
     def read(self, path: str, columns: list[str] | None = None) -> pa.Table:
         """Read columns of a file, or all.
@@ -77,11 +109,16 @@ class SharedFiles:
         except (pa.ArrowException, OSError) as error:
             raise StorageError(f"{uri} cannot be read ({type(error).__name__}).") from error
 
-    def without(self, file: File, archives: Container[str]) -> tuple[str, int, pa.Table] | None:
+    def without(self, file: File, archives: Container[str], model: str) -> "Copy | None":
         """Put a copy of a file without the rows of some archives.
 
+        Args:
+            file: Of which its path is needed.
+            archives: Names.
+            model: The partition.
+
         Returns:
-            Its path below the table, size and rows; None where no row is left.
+            The copy; None where no row is left.
 
         Raises:
             StorageError: It cannot be read or written.
@@ -94,23 +131,41 @@ class SharedFiles:
         sink = pa.BufferOutputStream()
         pq.write_table(kept, sink, compression="zstd", write_page_checksum=True)
         data = bytes(sink.getvalue())
-        path = unit_path(file["partition.model"], f"copy-{uuid.uuid4().hex}")
+        path = unit_path(model, f"{COPY}{uuid.uuid4().hex}")
         storage.put_if_absent(storage.join(self._table, path), data)
-        return path, len(data), kept
+        columns = zip(kept["archive"].to_pylist(), kept["archive_version"].to_pylist(), strict=True)
+        self._held[path] = Counter(columns)
+        return Copy(path, len(data), hashlib.sha256(data).hexdigest(), self._held[path])
 
 
-def bounds(rows: pa.Table) -> tuple[dict[str, str], dict[str, str]]:
+@dataclass(frozen=True)
+class Copy:
+    """A copy of a shared file without the rows of some archives.
+
+    Attributes:
+        path: Below the table.
+        bytes: Its size.
+        sha256: Of its bytes, hexadecimal.
+        held: Its rows.
+    """
+
+    path: str
+    bytes: int
+    sha256: str
+    held: Held
+
+
+def bounds(held: Held) -> tuple[dict[str, str], dict[str, str]]:
     """Return the least and greatest archive and version of rows, for Delta's statistics."""
-    names = ("archive", "archive_version")
-    found = {name: pc.min_max(rows[name]).as_py() for name in names}
-    return {n: found[n]["min"] for n in names}, {n: found[n]["max"] for n in names}
+    columns = dict(zip(("archive", "archive_version"), zip(*held, strict=True), strict=True))
+    return {n: min(v) for n, v in columns.items()}, {n: max(v) for n, v in columns.items()}
 
 
 def _plain(rows: pa.Table) -> pa.Table:
     """Return rows in the types of `PREDICTION_ROW`; delta-rs writes texts as views, see Arrow."""
     known = {field.name: field.type for field in PREDICTION_ROW}
     fields = [f.with_type(known.get(f.name, f.type)) for f in rows.schema]
-    return rows.cast(pa.schema(fields))
+    return rows.cast(pa.schema(fields, metadata=rows.schema.metadata))
 
 
 class _Seekable(io.RawIOBase):

@@ -1,10 +1,13 @@
-"""A unit's file: made whole, checked against the members that were read, put once.
+"""Files of units: made whole, checked against the members that were read, put once.
 
 The name of a unit's file is the same in every run, so 'already there' means that another attempt
-has published it: it is read, checked and adopted, never overwritten.
+has published it: it is read, checked and adopted, never overwritten. Archives that were read whole
+within one block share a file, a *bundle*, whose name follows from the units in it.
 """
 
 import hashlib
+import posixpath
+from collections.abc import Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,6 +19,7 @@ from jobs.tables.schema import (
     PREDICTIONS,
     SCHEMA_PROPERTY,
     SCHEMA_VERSION,
+    bundle_id,
     prediction_row,
     version_of,
 )
@@ -45,12 +49,60 @@ def publish_unit(unit: Unit, rows: pa.Table, output: str) -> Published | Failure
                 rows = _check_published(data, unit)
     except ImplantError as error:
         return Failure(unit.position, str(error))
-    return _receipt(unit, rows, data)
+    return _receipt(unit, rows, unit.path, len(data), hashlib.sha256(data).hexdigest())
 
 
-def _receipt(unit: Unit, rows: pa.Table, data: bytes) -> Published:
+def publish_bundle(
+    units: Sequence[Unit], rows: pa.Table, output: str
+) -> Sequence[Published | Failure]:
+    """Put one file for the units of several archives, or adopt the one that is there.
+
+    Args:
+        units: Each the only one of its archive, none adopted, all of one model.
+        rows: Schema `PREDICTION_ROW`, theirs in their order.
+        output: Normalised URI of the output.
+
+    Returns:
+        A receipt for each unit; all name the same file.
+    """
+    name = bundle_id(posixpath.basename(unit.path) for unit in units)
+    path = posixpath.join(posixpath.dirname(units[0].path), f"{name}.parquet")
+    uri = storage.join(output, PREDICTIONS, path)
+    try:
+        parts = _parts(units, rows, SCHEMA_VERSION)
+        data = encode(rows)
+        if not storage.put_if_absent(uri, data):
+            data = storage.read_bytes(uri)
+            rows = _open_published(data, path)
+            parts = _parts(units, rows, version_of(rows.schema))
+    except ImplantError as error:
+        return [Failure(unit.position, str(error)) for unit in units]
     digest = hashlib.sha256(data).hexdigest()
-    file = UnitFile(unit.path, unit.first_member, unit.members, len(data), digest)
+    return [
+        _receipt(unit, part, path, len(data), digest)
+        for unit, part in zip(units, parts, strict=True)
+    ]
+
+
+def _parts(units: Sequence[Unit], rows: pa.Table, schema_version: int) -> list[pa.Table]:
+    """Return the rows of each unit.
+
+    Raises:
+        StorageError: They are not those that it has to have.
+    """
+    parts, start = [], 0
+    for unit in units:
+        part = rows.slice(start, unit.members)
+        check_unit(part, unit, schema_version)
+        parts.append(part)
+        start += unit.members
+    if start != rows.num_rows:
+        raise StorageError(f"A bundle has {rows.num_rows} rows; its units have {start} members.")
+    return parts
+
+
+def _receipt(unit: Unit, rows: pa.Table, path: str, size: int, digest: str) -> Published:
+    file = UnitFile(path, unit.first_member, unit.members, size, digest)
     return Published(unit.position, file, unit.num_bytes, Counts.of_rows(rows))
 
 
@@ -64,15 +116,19 @@ def encode(rows: pa.Table) -> bytes:
 
 def _check_published(data: bytes, unit: Unit) -> pa.Table:
     """Open a file that another attempt published, and check that it is this unit's."""
-    try:
-        rows = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as error:
-        raise StorageError(
-            f"The published file {unit.path} cannot be read ({type(error).__name__}); it is left "
-            "as it is. Move it away and run again."
-        ) from error
+    rows = _open_published(data, unit.path)
     check_unit(rows, unit, version_of(rows.schema))
     return rows
+
+
+def _open_published(data: bytes, path: str) -> pa.Table:
+    try:
+        return pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as error:
+        raise StorageError(
+            f"The published file {path} cannot be read ({type(error).__name__}); it is left as it "
+            "is. Move it away and run again."
+        ) from error
 
 
 def check_unit(rows: pa.Table, unit: Unit, schema_version: int) -> None:

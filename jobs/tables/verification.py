@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from implant_model import storage
@@ -19,7 +20,7 @@ from implant_model.errors import Outcome, StorageError, UsageError
 from jobs.tables import delta
 from jobs.tables.checksums import check_checksums
 from jobs.tables.receipts import Unit
-from jobs.tables.schema import ARCHIVES, PREDICTIONS, version_of
+from jobs.tables.schema import ARCHIVES, PREDICTIONS, is_shared, version_of
 from jobs.tables.shared_files import SharedFiles
 from jobs.tables.trail import check_trail
 from jobs.tables.unit_files import check_unit
@@ -53,13 +54,15 @@ def verify_output(output: str) -> VerifyReport:
     elsewhere = _read_elsewhere(output, {path: files[path] for path in files.keys() - named})
     findings = [*_check_archives(rows), *_check_accounts(rows, files, elsewhere)]
     num_rows = sum(part.members.total() for part in elsewhere.values())
-    for row in rows:
+    opened = _Opened(output)
+    for row in sorted(rows, key=lambda row: row["units"][0]["path"] if row["units"] else ""):
         for unit in row["units"]:
             if unit["path"] in files:
                 num_rows += unit["members"]
-        findings += _check_files(output, row, files)
+        findings += _check_files(row, files, opened)
     findings += check_trail(output, rows)
-    return VerifyReport(len(rows), len(files), num_rows, (*findings, *checksums.unrecorded))
+    once = dict.fromkeys([*findings, *checksums.unrecorded])  # archives share files
+    return VerifyReport(len(rows), len(files), num_rows, tuple(once))
 
 
 def _read_tables(output: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -123,7 +126,7 @@ def _check_accounts(
     """
     named = Counter(unit["path"] for row in rows for unit in row["units"])
     for path, count in named.items():
-        if count > 1:
+        if count > 1 and not is_shared(path):
             yield f"{PREDICTIONS}/{path}: {count} rows of the table archives name it."
     left = {key: Counter(part.members) for key, part in elsewhere.items()}
     for row in rows:
@@ -146,10 +149,12 @@ def _take(members: Counter[int], unit: Mapping[str, Any]) -> bool:
     return all([members.pop(index, 0) == 1 for index in wanted])
 
 
-def _check_files(output: str, row: Mapping[str, Any], files: Mapping[str, Any]) -> Iterator[str]:
+def _check_files(
+    row: Mapping[str, Any], files: Mapping[str, Any], opened: "_Opened"
+) -> Iterator[str]:
     """Yield the bytes and the rows of one archive's files."""
     reasons: Counter[str] = Counter()
-    first = 0
+    first, is_read = 0, True
     for unit in row["units"]:
         where = f"{PREDICTIONS}/{unit['path']}"
         if unit["path"] not in files:
@@ -158,21 +163,48 @@ def _check_files(output: str, row: Mapping[str, Any], files: Mapping[str, Any]) 
             yield f"{where}: begins at member {unit['first_member']}; {first} is expected."
         first = unit["first_member"] + unit["members"]
         try:
-            table = _read_unit(storage.join(output, where), unit, row)
+            table = _read_unit(opened, unit, row)
         except (StorageError, pa.ArrowException, OSError) as error:
             yield f"{where}: {error}"
+            is_read = False
             continue
         reasons.update(reason for reason in table["reason"].to_pylist() if reason is not None)
     counted = {pair["reason"]: pair["members"] for pair in row["reasons"]}
-    if first == row["members"] and counted != dict(reasons):
+    if is_read and first == row["members"] and counted != dict(reasons):
         yield f"archives: the reasons of {row['archive']!r} are not those of its rows."
 
 
-def _read_unit(uri: str, unit: Mapping[str, Any], row: Mapping[str, Any]) -> pa.Table:
-    data = storage.read_bytes(uri)
-    if hashlib.sha256(data).hexdigest() != unit["sha256"]:
-        raise StorageError("its bytes are not those that were published (SHA-256 differs).")
-    table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+class _Opened:
+    """The files of predictions, the last one kept: archives that share a file come in turn."""
+
+    def __init__(self, output: str) -> None:
+        self._output = output
+        self._last: tuple[str, str, pa.Table] | None = None
+
+    def read(self, path: str, sha256: str) -> pa.Table:
+        """Return the rows of a file.
+
+        Raises:
+            StorageError: It is not there, or is not the one that was published.
+            ArrowException: It is no Parquet file.
+        """
+        if self._last is None or self._last[:2] != (path, sha256):
+            data = storage.read_bytes(storage.join(self._output, PREDICTIONS, path))
+            if hashlib.sha256(data).hexdigest() != sha256:
+                raise StorageError("its bytes are not those that were published (SHA-256 differs).")
+            table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+            self._last = path, sha256, table
+        return self._last[2]
+
+
+def _read_unit(opened: _Opened, unit: Mapping[str, Any], row: Mapping[str, Any]) -> pa.Table:
+    table = opened.read(unit["path"], unit["sha256"])
+    if is_shared(unit["path"]):
+        is_own = pc.and_(
+            pc.equal(table["archive"], row["archive"]),
+            pc.equal(table["archive_version"], row["archive_version"]),
+        )
+        table = table.filter(is_own)
     wanted = Unit(
         position=0,
         archive=row["archive"],

@@ -7,7 +7,7 @@ from implant_model import storage
 from implant_model.decode.preprocess import Preprocessing
 from implant_model.decode.sandbox import DecodeProcess
 from implant_model.errors import ArchiveReason
-from implant_model.limits import Limits
+from implant_model.limits import MIB, Limits
 from implant_model.privacy import IdentifierPolicy, Protector
 from implant_model.pseudonym_key import Key
 from jobs.pipeline.blocks import BLOCK, read_block
@@ -172,7 +172,7 @@ def test_small_archives_share_a_block(tmp_path: Path, decoder: DecodeProcess) ->
 
 def test_groups_hold_each_archive_once_and_become_smaller() -> None:
     archives = [
-        PlannedArchive(f"{n}.tar", storage.ObjectInfo(f"file:///{n}.tar", 10 + n, "v"))
+        PlannedArchive(f"{n}.tar", storage.ObjectInfo(f"file:///{n}.tar", (10 + n) * MIB, "v"))
         for n in range(100)
     ]
     groups = group_archives(archives, 32)

@@ -25,6 +25,7 @@ from tests.support.object_store import running_object_store
 from tests.support.small_package import save_small_package
 from tests.torture.attacks import damage, decoding, flips, kills, store_faults, system, whole_job
 from tests.torture.attacks.stage import Stage
+from tests.torture.protocol import bundles as protocol_bundles
 from tests.torture.protocol import play as protocol_play
 from tests.torture.tally import Tally, table
 
@@ -78,6 +79,8 @@ def attacks(folder: Path, output: str | None, *, thorough: bool) -> Iterator[tup
     yield "archives changed", partial(damage.change_bytes, thorough=thorough)
     yield "protocol", partial(protocol_play.play_protocol, thorough=thorough)
     yield "protocol's wrong variants", partial(protocol_play.play_mutants, thorough=thorough)
+    yield "bundles", partial(protocol_bundles.play_bundles, thorough=thorough)
+    yield "bundles' wrong variants", partial(protocol_bundles.play_wrong_bundles, thorough=thorough)
     yield "bits", partial(flips.flip_bits, folder / "flips", thorough=thorough)
     for name, attack in STAGED.items():
         yield name, partial(_staged, folder, package, partial(attack, thorough=thorough))

@@ -20,6 +20,7 @@ from tests.torture.attacks.decoding import (
 from tests.torture.attacks.flips import flip_bits
 from tests.torture.cases import catalogue, classes
 from tests.torture.cases.case import number_of, reason_in
+from tests.torture.protocol.bundles import WRONG, play_bundles, play_wrong_bundles
 from tests.torture.protocol.model import MUTANTS
 from tests.torture.protocol.play import play_mutants, play_protocol
 from tests.torture.tally import Tally, table
@@ -67,6 +68,18 @@ def test_model_of_publication_holds_under_random_schedules() -> None:
 def test_model_catches_every_wrong_variant_of_the_protocol() -> None:
     tally = play_mutants()
     assert tally.tried == len(MUTANTS) >= 12
+    assert tally.failures == []
+
+
+def test_model_of_bundles_holds_under_random_schedules() -> None:
+    tally = play_bundles()
+    assert tally.tried >= 1_500
+    assert tally.failures == []
+
+
+def test_model_catches_every_wrong_variant_of_bundling() -> None:
+    tally = play_wrong_bundles()
+    assert tally.tried == len(WRONG) >= 8
     assert tally.failures == []
 
 

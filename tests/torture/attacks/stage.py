@@ -1,4 +1,7 @@
-"""Where publication is attacked: archives in a bucket, a proxy that fails, runs, tables."""
+"""Where publication is attacked: archives in a bucket, a proxy that fails, runs, tables.
+
+`a.tar` has two units, so that its files are its own; the small ones share a file, see `publisher`.
+"""
 
 import functools
 import itertools
@@ -32,7 +35,7 @@ Tables = tuple[list[dict[str, Any]], list[dict[str, Any]]]
 
 @dataclass
 class Stage:
-    """A bucket with two archives, and outputs beside them, one for each attack.
+    """A bucket with archives and a radiograph, and outputs beside them, one for each attack.
 
     Attributes:
         store: Holds the bucket.
@@ -52,6 +55,7 @@ class Stage:
     def __post_init__(self) -> None:
         self.put("in/a.tar", first_archive())
         self.put("in/b.zip", zip_of([("z.png", png(9)), ("note.txt", b"no picture")]))
+        self.put("in/c.png", png(12))
 
     def put(self, key: str, data: bytes) -> None:
         """Writes an object past the proxy."""

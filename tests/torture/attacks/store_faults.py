@@ -2,7 +2,7 @@
 
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
@@ -23,6 +23,7 @@ from tests.support.fault_proxy import (
 )
 from tests.torture.attacks.runs import Run
 from tests.torture.attacks.stage import Stage, Tables, first_archive, read_tables
+from tests.torture.cases.files import png
 from tests.torture.tally import Tally
 
 FAULTS: Final[dict[str, Action]] = {
@@ -137,37 +138,49 @@ def second_run_is_refused(stage: Stage, *, thorough: bool = False) -> Tally:
 
 
 def archive_changes(stage: Stage, *, thorough: bool = False) -> Tally:
-    """An archive is replaced, deleted or put back at requests of plan, reading and publication."""
+    """An archive is replaced, deleted or put back at requests of plan, reading and publication.
+
+    Once one with files of its own, once one of those that share a file.
+    """
     tally = Tally("archive replaced, deleted or put back during a run")
     older, requests = stage.alone
-    stage.put("in/a.tar", first_archive(50))
-    output = stage.new_output()
-    stage.run(output)
-    newer = read_tables(output)
     count = len(requests)
-    for number in range(1, count, 3) if thorough else (count // 2,):
-        for what, change, expected in _changes(stage, older, newer):
-            stage.put("in/a.tar", first_archive())
-            output = stage.new_output()
-            stage.proxy.reset()
-            for place, call in enumerate(change):
-                stage.proxy.add(Fault("*", "", First(call), skip=number + 4 * place))
-            ended = stage.start(output).end()
-            case = f"{what} at request {number}"
-            tally.check(f"{case}, exit code", ended.code in (OK, INCOMPLETE), ended.said[-300:])
-            for call in change:
-                call()  # where the run ended before
-            stage.put("in/a.tar", first_archive(50 if expected is newer else 0))
-            stage.check_after(tally, case, output, expected)
+    for key, content in _CHANGING.items():
+        stage.put(key, content(50))
+        output = stage.new_output()
+        stage.run(output)
+        newer = read_tables(output)
+        for number in range(1, count, 3) if thorough else (count // 2,):
+            for what, change, expected in _changes(stage, key, older, newer):
+                stage.put(key, content(0))
+                output = stage.new_output()
+                stage.proxy.reset()
+                for place, call in enumerate(change):
+                    stage.proxy.add(Fault("*", "", First(call), skip=number + 4 * place))
+                ended = stage.start(output).end()
+                case = f"{key} {what} at request {number}"
+                tally.check(f"{case}, exit code", ended.code in (OK, INCOMPLETE), ended.said[-300:])
+                for call in change:
+                    call()  # where the run ended before
+                stage.put(key, content(50 if expected is newer else 0))
+                stage.check_after(tally, case, output, expected)
+        stage.put(key, content(0))
     return tally
 
 
+_CHANGING: Final[Mapping[str, Callable[[int], bytes]]] = {
+    "in/a.tar": first_archive,
+    "in/c.png": lambda seed: png(12 + seed),
+}
+
+
 def _changes(
-    stage: Stage, older: Tables, newer: Tables
+    stage: Stage, key: str, older: Tables, newer: Tables
 ) -> list[tuple[str, list[Callable[[], None]], Tables]]:
-    replace = partial(stage.put, "in/a.tar", first_archive(50))
-    back = partial(stage.put, "in/a.tar", first_archive())
-    delete = partial(stage.delete, "in/a.tar")
+    content = _CHANGING[key]
+    replace = partial(stage.put, key, content(50))
+    back = partial(stage.put, key, content(0))
+    delete = partial(stage.delete, key)
     return [
         ("replaced", [replace], newer),
         ("deleted, later replaced", [delete], newer),
