@@ -64,6 +64,9 @@ def has_gpu() -> bool:
 class Classifier:
     """Names the implant on preprocessed radiographs.
 
+    On a CPU OpenVINO runs the convolutions, see `implant_model.networks.engine`; torch runs them on
+    a GPU, and Fisher vectors everywhere. `networks` are torch's in any case.
+
     On a CPU a program of your own takes up to twice as long as the job, whose C library keeps a
     batch's memory for the next one: start it with MALLOC_MMAP_THRESHOLD_=33554432 and
     MALLOC_TRIM_THRESHOLD_=268435456 in its environment.
@@ -76,6 +79,7 @@ class Classifier:
             processor. Calibration and thresholds are those of float32.
         threads: Batches that a CPU works on at a time, each with torch's own number of threads.
             A GPU works on the next batch of any caller.
+        by_torch: Run all networks by torch on a CPU, too: what OpenVINO is held against.
 
     Raises:
         PackageError: The weights do not fit the package.
@@ -87,17 +91,21 @@ class Classifier:
         device: str = "cpu",
         precision: Precision = "float32",
         threads: int = 1,
+        *,
+        by_torch: bool = False,
     ) -> None:
         self.package = package
         self.device = torch.device(device)
         self.precision: Precision = precision
         # Kept: new threads for each call would each bring an allocator's arena of their own.
+        self._threads = threads
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
         self._reduced = precision == "bfloat16"
         self.networks = load_networks(package.networks, len(package.catalogue), package.files)
         fold_batch_norms(self.networks)
-        self._engine = self._convert(threads) if self.device.type == "cpu" else None
-        if self._engine is None:
+        self._engine: Engine | None = None
+        self._by_torch = by_torch or self.device.type != "cpu" or not is_convertible(self.networks)
+        if self._by_torch:
             self._lay_out()
         self._reference = package.novelty_reference()
         self._on_device: dict[int | None, DeviceBatches] = {}
@@ -161,27 +169,27 @@ class Classifier:
         return logs_NC, self._reference.score(features_NF)
 
     def _run_batch(self, images_BHW: Images, batch_size: int) -> tuple[Array, Array]:
-        engine = self._engine
-        if engine is not None:
+        if not self._by_torch:
             try:
-                return engine.run(images_BHW, batch_size)
+                return self._converted().run(images_BHW, batch_size)
             except EngineError as error:
                 self._keep_to_torch(error)
         return _run(self.networks, images_BHW, device=self.device, precision=self.precision)
 
-    def _convert(self, streams: int) -> Engine | None:
-        if not is_convertible(self.networks):
-            return None
-        size_px = self.package.preprocessing.size_px
-        try:
-            return Engine(self.networks, size_px, self.precision, streams)
-        except EngineError as error:
-            self._keep_to_torch(error)
-            return None
+    def _converted(self) -> Engine:
+        """Return the networks as OpenVINO has them, converted when they are first asked for."""
+        with self._preparing:
+            if self._engine is None:
+                size_px = self.package.preprocessing.size_px
+                self._engine = Engine(self.networks, size_px, self.precision, self._threads)
+            return self._engine
 
     def _keep_to_torch(self, error: EngineError) -> None:
-        self._engine = None
-        self._lay_out()
+        with self._preparing:
+            if self._by_torch:
+                return
+            self._lay_out()
+            self._engine, self._by_torch = None, True
         _LOG.warning(
             "The networks of %s run on torch, which is slower: OpenVINO cannot be used (%s).",
             self.package.id,

@@ -140,8 +140,8 @@ class Engine:
             requests: SimpleQueue[Any] = SimpleQueue()
             for _ in range(self._streams):
                 requests.put(compiled.create_infer_request())
-        except RuntimeError as error:
-            raise EngineError(_first_words(error)) from error
+        except Exception as error:  # any: torch is there instead
+            raise EngineError(_last_words(error)) from error
         return requests
 
     def _check(self, requests: "SimpleQueue[Any]", batch_size: int) -> None:
@@ -172,8 +172,8 @@ class Engine:
                 model = _model(self._openvino, traced, samples_BHW)
                 expected = [embedding_BF.numpy() for embedding_BF in module(samples_BHW)]
             _enlarge_by_products(self._openvino, model)
-        except RuntimeError as error:
-            raise EngineError(_first_words(error)) from error
+        except Exception as error:  # of many kinds, some of which OpenVINO derives from none other
+            raise EngineError(_last_words(error)) from error
         return model, expected
 
 
@@ -209,8 +209,8 @@ def _samples(size_px: int) -> Bytes:
     return np.stack((noise_HW, (greys + greys[:, None]).astype(np.uint8)))
 
 
-def _first_words(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+def _last_words(error: Exception) -> str:
+    return " ".join(str(error).split())[-200:]  # OpenVINO's messages end with a summary
 
 
 def openvino_module() -> Any:
@@ -226,7 +226,7 @@ def openvino_module() -> Any:
             import openvino
             import openvino.frontend.pytorch.ts_decoder
     except (ImportError, OSError, RuntimeError) as error:
-        raise EngineError(_first_words(error)) from error
+        raise EngineError(_last_words(error)) from error
     return openvino
 
 
