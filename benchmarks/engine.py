@@ -5,9 +5,9 @@
 
 In one process with the job's settings: batches of 16, two threads, one core each. Torch and
 OpenVINO take turns, in float32 and in bfloat16, each from pictures to decisions, and CPU time is
-counted. Answers of phantoms, and of the radiographs of a folder, are held against torch's in float32. The
-result goes to benchmarks/engine.md. Exit codes: 0 in float32 all labels, sets and outcomes are
-torch's; 3 some are not.
+counted. Answers of phantoms, and of the radiographs of a folder, are held against torch's in
+float32. The result goes to benchmarks/engine.md. Exit codes: 0 in float32 all labels, sets and
+outcomes are torch's; 3 some are not.
 """
 
 import argparse

@@ -34,6 +34,7 @@ ONLY_IN = {
     "deltalake": ("jobs/tables/publish", "jobs/tables/delta"),
     "ray": ("jobs/", "training/"),
     "torch": ("implant_model/", "training/"),
+    "openvino": ("implant_model/networks/engine",),
     "pickle": (),
 }
 MAX_MODULES = 17
