@@ -67,9 +67,9 @@ class Classifier:
     On a CPU OpenVINO runs the convolutions, see `implant_model.networks.engine`; torch runs them on
     a GPU, and Fisher vectors everywhere. `networks` are torch's in any case.
 
-    On a CPU a program of your own takes up to twice as long as the job, whose C library keeps a
-    batch's memory for the next one: start it with MALLOC_MMAP_THRESHOLD_=33554432 and
-    MALLOC_TRIM_THRESHOLD_=268435456 in its environment.
+    Where torch runs them on a CPU, a program of your own takes up to twice as long as the job,
+    whose C library keeps a batch's memory for the next one: start it with
+    MALLOC_MMAP_THRESHOLD_=33554432 and MALLOC_TRIM_THRESHOLD_=268435456 in its environment.
 
     Args:
         package: A package as `load_package` returned it.
