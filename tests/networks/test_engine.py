@@ -199,6 +199,27 @@ def test_threads_share_an_engine() -> None:
         np.testing.assert_array_equal(one[1], other[1])
 
 
+@pytest.mark.parametrize(("precision", "element_type"), [("float32", "f32"), ("bfloat16", "bf16")])
+def test_threads_are_those_of_the_actor_and_no_core_is_taken(
+    precision: Precision, element_type: str
+) -> None:
+    """Ray gives an actor on CPUs one thread of torch's, and there are as many actors as pairs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        requests = Engine(network(), SIZE_PX, precision, streams=2)._prepare(4)
+    finally:
+        torch.set_num_threads(before)
+    assert requests.qsize() == 2
+    model = requests.get().get_compiled_model()
+    assert model.get_property("INFERENCE_NUM_THREADS") == min(2, os.cpu_count() or 1)
+    assert model.get_property("ENABLE_CPU_PINNING") is False
+    assert not openvino_module().Core().get_property("CPU", "CACHE_DIR")
+    has_it = "BF16" in openvino_module().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    used = model.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+    assert used == (element_type if has_it else "f32")
+
+
 def test_results_are_the_callers_own() -> None:
     engine = Engine(network(), SIZE_PX)
     first = engine.run(sample_images(4), 4)[0]
