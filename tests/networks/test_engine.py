@@ -17,12 +17,15 @@ from torch import nn
 from implant_model.classifier import Classifier, Predictions
 from implant_model.decode.prepare import picture_of
 from implant_model.limits import Limits
+from implant_model.networks import engine as engine_module
 from implant_model.networks.build import Ensemble, build, fold_batch_norms
 from implant_model.networks.device_batches import run_networks
 from implant_model.networks.engine import (
+    CPUINFO,
     MAX_SIZES,
     Engine,
     EngineError,
+    has_bfloat16,
     is_convertible,
     openvino_module,
 )
@@ -215,9 +218,35 @@ def test_threads_are_those_of_the_actor_and_no_core_is_taken(
     assert model.get_property("INFERENCE_NUM_THREADS") == min(2, os.cpu_count() or 1)
     assert model.get_property("ENABLE_CPU_PINNING") is False
     assert not openvino_module().Core().get_property("CPU", "CACHE_DIR")
-    has_it = "BF16" in openvino_module().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    has_it = has_bfloat16(CPUINFO.read_text())
     used = model.get_property("INFERENCE_PRECISION_HINT").get_type_name()
     assert used == (element_type if has_it else "f32")
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("flags : avx512f avx512_bf16 avx512_vnni", True),
+        ("flags : avx512f amx_bf16 amx_tile", True),
+        ("Features : asimd i8mm bf16", True),
+        ("flags : avx512f avx512bw avx512_vnni", False),
+        ("flags : avx2 fma", False),
+        ("", False),
+    ],
+)
+def test_bfloat16_is_used_where_the_processor_has_it(flags: str, expected: bool) -> None:
+    assert has_bfloat16(flags) is expected
+
+
+def test_bfloat16_is_not_imitated(
+    phantoms: Images, phantom_package: ModelPackage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = tmp_path / "cpuinfo"
+    older.write_text("flags : avx512f avx512_vnni")
+    monkeypatch.setattr(engine_module, "CPUINFO", older)
+    asked = Classifier(phantom_package, precision="bfloat16").classify(phantoms[:5])
+    exact = Classifier(phantom_package).classify(phantoms[:5])
+    np.testing.assert_array_equal(asked.probabilities_NC, exact.probabilities_NC)
 
 
 def test_results_are_the_callers_own() -> None:
