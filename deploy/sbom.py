@@ -54,6 +54,12 @@ BUNDLED: Final = {
     ),
     "isal": (("ISA-L", None, "BSD-3-Clause"),),
     "opencv-python-headless": (("FFmpeg", None, "LGPL-2.1-or-later"),),
+    "openvino": (
+        ("oneDNN", None, "Apache-2.0"),
+        ("oneTBB", None, "Apache-2.0"),
+        ("hwloc", None, "BSD-3-Clause"),
+        ("pugixml", None, "MIT"),
+    ),
     "pyjpegls": (("CharLS", "2.4.2", "BSD-3-Clause"),),
     "python-gdcm": (("GDCM", "3.2.6", "BSD-3-Clause"),),
     "torchvision": (

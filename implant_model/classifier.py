@@ -3,8 +3,9 @@
 Letters: N images, B batch, C classes (implants), F features, H height, W width.
 """
 
+import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -23,15 +24,19 @@ from implant_model.networks.device_batches import (
     NoveltyScore,
     run_networks,
 )
+from implant_model.networks.engine import Engine, EngineError, is_convertible
 from implant_model.networks.precision import memory_format
 from implant_model.networks.spec import Precision
 from implant_model.networks.weights import load_networks
 from implant_model.package.load import ModelPackage
 
+_LOG: Final = logging.getLogger(__name__)
 TOP: Final = 3
 """Implants that are named with their probabilities, best first: column `top` of the tables."""
 Array = npt.NDArray[np.float32]
 Images = npt.NDArray[np.uint8]
+Run = Callable[[Images], tuple[Array, Array]]
+"""A batch, BHW, to log probabilities, BC, and embeddings, BF."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +64,12 @@ def has_gpu() -> bool:
 class Classifier:
     """Names the implant on preprocessed radiographs.
 
-    On a CPU a program of your own takes up to twice as long as the job, whose C library keeps a
-    batch's memory for the next one: start it with MALLOC_MMAP_THRESHOLD_=33554432 and
-    MALLOC_TRIM_THRESHOLD_=268435456 in its environment.
+    On a CPU OpenVINO runs the convolutions, see `implant_model.networks.engine`; torch runs them on
+    a GPU, and Fisher vectors everywhere. `networks` are torch's in any case.
+
+    Where torch runs them on a CPU, a program of your own takes up to twice as long as the job,
+    whose C library keeps a batch's memory for the next one: start it with
+    MALLOC_MMAP_THRESHOLD_=33554432 and MALLOC_TRIM_THRESHOLD_=268435456 in its environment.
 
     Args:
         package: A package as `load_package` returned it.
@@ -71,6 +79,7 @@ class Classifier:
             processor. Calibration and thresholds are those of float32.
         threads: Batches that a CPU works on at a time, each with torch's own number of threads.
             A GPU works on the next batch of any caller.
+        by_torch: Run all networks by torch on a CPU, too: what OpenVINO is held against.
 
     Raises:
         PackageError: The weights do not fit the package.
@@ -82,17 +91,22 @@ class Classifier:
         device: str = "cpu",
         precision: Precision = "float32",
         threads: int = 1,
+        *,
+        by_torch: bool = False,
     ) -> None:
         self.package = package
         self.device = torch.device(device)
         self.precision: Precision = precision
         # Kept: new threads for each call would each bring an allocator's arena of their own.
+        self._threads = threads
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
-        ensemble = load_networks(package.networks, len(package.catalogue), package.files)
-        fold_batch_norms(ensemble)
         self._reduced = precision == "bfloat16"
-        form = memory_format(self.device, reduced=self._reduced)
-        self.networks = ensemble.to(self.device).to(memory_format=form)
+        self.networks = load_networks(package.networks, len(package.catalogue), package.files)
+        fold_batch_norms(self.networks)
+        self._engine: Engine | None = None
+        self._by_torch = by_torch or self.device.type != "cpu" or not is_convertible(self.networks)
+        if self._by_torch:
+            self._lay_out()
         self._reference = package.novelty_reference()
         self._on_device: dict[int | None, DeviceBatches] = {}
         self._preparing = threading.Lock()
@@ -150,10 +164,41 @@ class Classifier:
             _check(images_NHW, batch_size)
             return self.device_batches(batch_size).run(images_NHW)
         size = CPU_BATCH_SIZE if batch_size is None else batch_size
-        logs_NC, features_NF = measure(
-            self.networks, images_NHW, size, self.device, self.precision, self._pool
-        )
+        run = partial(self._run_batch, batch_size=size)
+        logs_NC, features_NF = _in_batches(run, images_NHW, size, self.device, self._pool)
         return logs_NC, self._reference.score(features_NF)
+
+    def _run_batch(self, images_BHW: Images, batch_size: int) -> tuple[Array, Array]:
+        if not self._by_torch:
+            try:
+                return self._converted().run(images_BHW, batch_size)
+            except EngineError as error:
+                self._keep_to_torch(error)
+        return _run(self.networks, images_BHW, device=self.device, precision=self.precision)
+
+    def _converted(self) -> Engine:
+        """Return the networks as OpenVINO has them, converted when they are first asked for."""
+        with self._preparing:
+            if self._engine is None:
+                size_px = self.package.preprocessing.size_px
+                self._engine = Engine(self.networks, size_px, self.precision, self._threads)
+            return self._engine
+
+    def _keep_to_torch(self, error: EngineError) -> None:
+        with self._preparing:
+            if self._by_torch:
+                return
+            self._lay_out()
+            self._engine, self._by_torch = None, True
+        _LOG.warning(
+            "The networks of %s run on torch, which is slower: OpenVINO cannot be used (%s).",
+            self.package.id,
+            error,
+        )
+
+    def _lay_out(self) -> None:
+        form = memory_format(self.device, reduced=self._reduced)
+        self.networks = self.networks.to(self.device).to(memory_format=form)
 
     def _decided(self, probabilities_NC: Array, novelty_N: Array) -> Predictions:
         package = self.package
@@ -180,7 +225,7 @@ def measure(
     precision: Precision = "float32",
     pool: Executor | None = None,
 ) -> tuple[Array, Array]:
-    """Run networks over images, as a classifier does before calibration; training uses it, too.
+    """Run networks over images by torch, as a classifier does before calibration; for training.
 
     Args:
         networks: In evaluation mode, on `device`.
@@ -196,10 +241,16 @@ def measure(
     Raises:
         ValueError: Images of another dtype or number of dimensions, or a batch size below 1.
     """
-    _check(images_NHW, batch_size)
     place = torch.device(device)
     run = partial(_run, networks, device=place, precision=precision)
-    batches = _batches(images_NHW, batch_size, place)
+    return _in_batches(run, images_NHW, batch_size, place, pool)
+
+
+def _in_batches(
+    run: Run, images_NHW: Images, batch_size: int, device: torch.device, pool: Executor | None
+) -> tuple[Array, Array]:
+    _check(images_NHW, batch_size)
+    batches = _batches(images_NHW, batch_size, device)
     pairs = list((map if pool is None else pool.map)(run, batches))
     logs = np.concatenate([pair[0] for pair in pairs])
     features = np.concatenate([pair[1] for pair in pairs])

@@ -286,13 +286,20 @@ class Ensemble(nn.Module):
             side by side, BF float32 (their directions tell known from unknown better than their
             lengths, which follow contrast; Mueller and Hein 2025, arXiv:2505.18032).
         """
-        networks = self.members
+        return self.average(self.embeddings(images_B1HW))
+
+    def embeddings(self, images_B1HW: torch.Tensor) -> list[torch.Tensor]:
+        """Return what each classifier's head is applied to, BF."""
+        inputs = self.inputs(images_B1HW)
+        return [net.features(seen) for net, seen in zip(self.members, inputs, strict=True)]
+
+    def average(self, embeddings: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return what `forward` does, of embeddings."""
         logs, features = [], []
-        for network, inputs in zip(networks, self.inputs(images_B1HW), strict=True):
-            embedding_BF = network.features(inputs)
+        for network, embedding_BF in zip(self.members, embeddings, strict=True):
             logs.append(functional.log_softmax(network.head(embedding_BF).float(), dim=1))
             features.append(functional.normalize(embedding_BF.float(), dim=1))
-        average_BC = torch.logsumexp(torch.stack(logs), dim=0) - math.log(len(networks))
+        average_BC = torch.logsumexp(torch.stack(logs), dim=0) - math.log(len(logs))
         return average_BC, torch.cat(features, dim=1)
 
     @property

@@ -22,6 +22,7 @@ from ray.util.annotations import RayDeprecationWarning
 
 from implant_model.classifier import Classifier
 from implant_model.errors import ImplantError, PackageError, UsageError
+from implant_model.networks.device_batches import CPU_BATCH_SIZE
 from implant_model.networks.spec import Precision
 from implant_model.package.load import ModelPackage
 from jobs.entry.cluster import may_grow, possible_resources
@@ -274,7 +275,8 @@ class ClassifyBlock:
         self._fault: Fault | None = None
         on_gpu = bool(resources.gpus_per_actor)
         threads = min(CLASSIFIER_THREADS, os.cpu_count() or 1)
-        blank = np.zeros((1, self._size_px, self._size_px), np.uint8)
+        full = self._batch_size or CPU_BATCH_SIZE  # what most of the work will be done in
+        blank = np.zeros((full, self._size_px, self._size_px), np.uint8)
         # Ray Data would take an exception for the loss of a block, and try others.
         try:
             device = "cuda" if on_gpu else "cpu"

@@ -34,11 +34,12 @@ ONLY_IN = {
     "deltalake": ("jobs/tables/publish", "jobs/tables/delta"),
     "ray": ("jobs/", "training/"),
     "torch": ("implant_model/", "training/"),
+    "openvino": ("implant_model/networks/engine",),
     "pickle": (),
 }
 MAX_MODULES = 17
 """Of one folder, so that its list is read at a glance."""
-MAY_HOLD_MORE = {"benchmarks": 18}
+MAY_HOLD_MORE = {"benchmarks": 19}
 FOLDERS_IN_A_CIRCLE: dict[str, set[frozenset[str]]] = {}
 MAY_DRAW_PHANTOMS = ("jobs/samples/", "implant_model/phantoms/")
 SAME_NAME = {
