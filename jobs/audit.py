@@ -14,10 +14,11 @@ pseudonyms are taken as they are. --model is expected for thresholds, synonyms a
 of a package that does not ship with this software.
 
 Writes to DIR: worklist.parquet and .csv (contradictions, likeliest error first), verdicts.parquet
-(every record), mr_safety.parquet and .csv, excluded.csv, same_joint.csv (records of a joint that
-another names likewise: it counts once in the rate), unmatched.csv (fill in its column `means`, `y`
-for its proposal, and give it back by --synonyms), summary.json and audit.html. The files hold the
-registry's numbers and identifiers as in the predictions; the page and the summary hold none.
+(every record), images.parquet (their radiographs), mr_safety.parquet and .csv, excluded.csv,
+same_joint.csv (records of a joint that another names likewise: it counts once in the rate),
+unmatched.csv (fill in its column `means`, `y` for its proposal, and give it back by --synonyms),
+summary.json and audit.html. The files hold the registry's numbers and identifiers as in the
+predictions; the page and the summary hold none.
 Exit codes: 0 done; 2 the call is wrong, nothing was written; 3 done, but records had to be left
 out for a fault of the file, no image spoke for or against any record, or a whole group of records
 lost its images, of which the last line names the likeliest cause.

@@ -32,6 +32,7 @@ SAFETY: Final = "mr_safety"
 EXCLUDED: Final = "excluded.csv"
 SAME_JOINT: Final = "same_joint.csv"
 UNMATCHED: Final = "unmatched.csv"
+IMAGES: Final = "images.parquet"
 SUMMARY: Final = "summary.json"
 PAGE: Final = "audit.html"
 _SAFETY_COLUMNS: Final = ("study", "row", "record", "claimed", "seen")
@@ -73,6 +74,20 @@ def verdict_table(audited: Audited) -> pa.Table:
     return pa.table(columns)
 
 
+def image_table(audited: Audited) -> pa.Table:
+    """Return one row for each record and each image of it, in the order of the records."""
+    joined, images = audited.joined, audited.images
+    image = pa.array(joined.image_P)
+    return pa.table(
+        {
+            "row": audited.records.row_M[joined.record_P],
+            "archive": images.texts["archive"].take(image),
+            "member_index": images.member_index_N[joined.image_P],
+            "votes": joined.votes_P,
+        }
+    )
+
+
 def safety_table(table: pa.Table, audited: Audited) -> pa.Table:
     """Return one row for each record and each study of its images: the note and its source."""
     safety, (at, image) = audited.safety, _studies(audited)
@@ -112,6 +127,7 @@ def write_tables(folder: Path, audited: Audited) -> None:
     same_joint = table.filter(table["same_joint_as"].is_valid())
     numbers = [name for name in ("row", "record") if name in table.column_names]
     _write_parquet(folder / VERDICTS, table)
+    _write_parquet(folder / IMAGES, image_table(audited))
     for stem, rows in ((WORKLIST, worklist), (SAFETY, safety)):
         _write_parquet(folder / f"{stem}.parquet", rows)
         write_csv(folder / f"{stem}.csv", rows)
