@@ -328,7 +328,7 @@ def _checked_shape(reply: Any, limits: Limits) -> tuple[tuple[int, int], np.dtyp
     """Return rows and columns and the type of the pixels that a child announces."""
     try:
         rows, columns = reply["shape"]
-        kind = {8: np.dtype("u1"), 16: np.dtype("<u2")}[reply["bits"]]
+        kind: np.dtype[Any] = np.dtype({8: "u1", 16: "<u2"}[reply["bits"]])
         possible = type(rows) is int and type(columns) is int and rows > 0 and columns > 0
         # Pixels that are not square are stretched by up to 4.
         if not possible or rows * columns > 4 * limits.frame_pixels:
