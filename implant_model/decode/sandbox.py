@@ -45,10 +45,12 @@ class DecodeProcess:
     Args:
         spec: The package's preprocessing.
         limits: Bounds on what is read; `decode_seconds` and `decode_bytes` are kept by the system.
+        yields: The child leaves the cores to whoever else wants them; False where a person waits.
     """
 
-    def __init__(self, spec: Preprocessing, limits: Limits) -> None:
+    def __init__(self, spec: Preprocessing, limits: Limits, *, yields: bool = True) -> None:
         self._spec = spec
+        self._yields = yields
         self._limits = limits
         self._child: _Child | None = None
 
@@ -85,7 +87,7 @@ class DecodeProcess:
         if self._child is not None and self._child.is_dead():
             self.close()  # it died between two members, and neither is to blame
         if self._child is None:
-            self._child = _Child(self._spec, self._limits)
+            self._child = _Child(self._spec, self._limits, self._yields)
 
     def allocate(self, size: int) -> memoryview:
         """Return memory that the child sees: a member that is read into it need not be copied.
@@ -174,7 +176,7 @@ class _ChildLost(Exception):
 class _Child:
     """One child process, its socket and the memory file that is shared with it."""
 
-    def __init__(self, spec: Preprocessing, limits: Limits) -> None:
+    def __init__(self, spec: Preprocessing, limits: Limits, yields: bool) -> None:
         if sys.platform != "linux":
             raise UsageError(LINUX_ONLY)
         self._limits = limits
@@ -188,7 +190,7 @@ class _Child:
         with theirs:
             self._process = _spawn(theirs.fileno(), self._memory)
         self.pid = self._process.pid
-        settings = {"spec": spec.to_json(), "limits": asdict(limits)}
+        settings = {"spec": spec.to_json(), "limits": asdict(limits), "yields": yields}
         try:
             self._send(settings)
             self.confinement = Confinement(**self._receive(START_SECONDS))

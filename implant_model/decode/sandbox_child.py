@@ -49,7 +49,8 @@ def main(arguments: list[str]) -> None:
     settings = json.loads(channel.recv(LARGEST_MESSAGE))
     spec, limits = Preprocessing.from_json(settings["spec"]), Limits(**settings["limits"])
     work = _worker(spec, limits)
-    os.nice(LOWEST_PRIORITY)  # the classifier goes first: its work is nearer to the end
+    if settings["yields"]:
+        os.nice(LOWEST_PRIORITY)  # the classifier goes first: its work is nearer to the end
     _limit_resources(limits)
     channel.send(json.dumps(asdict(_confine())).encode())
     shared: mmap.mmap | None = None

@@ -159,6 +159,7 @@ class Endpoints:
         bench, standing = self._bench, self._bench.standing()
         progress = bench.progress(name, standing, words)
         case = bench.following(progress, name, after)
+        bench.read_ahead(progress, name, case)
         then = None if case is None else bench.following(progress, name, case)
         return {
             "case": case,

@@ -91,7 +91,9 @@ class Originals:
     def __init__(self, preprocessing: Preprocessing) -> None:
         self._limits = Limits()
         self._decoders: queue.SimpleQueue[DecodeProcess] = queue.SimpleQueue()
-        self._all = [DecodeProcess(preprocessing, self._limits) for _ in range(NUM_DECODERS)]
+        self._all = [
+            DecodeProcess(preprocessing, self._limits, yields=False) for _ in range(NUM_DECODERS)
+        ]
         for decoder in self._all:
             self._decoders.put(decoder)
         self._pickers: OrderedDict[tuple[str, str], tuple[MemberPicker, threading.Lock]] = (

@@ -53,7 +53,10 @@ def serve(call: Namespace) -> int:
         guard = Guard()
         application = Endpoints(bench, guard, Heat(audit.package)).application()
         _announce(bench, f"http://{HOST}:{channel.getsockname()[1]}/?{TOKEN}={guard.token}")
-        run(application, channel)
+        try:
+            run(application, channel)
+        finally:
+            bench.close()
     return OK
 
 

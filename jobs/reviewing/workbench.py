@@ -9,6 +9,7 @@ import re
 import threading
 import uuid
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -32,6 +33,8 @@ from training.metrics import Figure
 
 READERS: Final = 2
 """Readings of a case, before an arbitration."""
+AHEAD: Final = 2
+"""Cases that are decoded ahead."""
 _ID: Final = re.compile("[0-9a-f]{32}")
 
 
@@ -126,6 +129,7 @@ class Workbench:
     table: DecisionTable
     originals: Originals
     reader: str
+    _ahead: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "ahead"))
     _begun: dict[str, datetime] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -201,6 +205,22 @@ class Workbench:
         here = order.get(after, -1)
         later = (case for case in progress.left if order[case] > here)
         return next(later, progress.left[0])
+
+    def read_ahead(self, progress: Progress, name: Queue, case: str | None) -> None:
+        """Have the radiographs of the next cases decoded before they are asked for."""
+        for _ in range(AHEAD):
+            case = None if case is None else self.following(progress, name, case)
+            if case is not None:
+                self._ahead.submit(self._read_ahead, case)
+
+    def _read_ahead(self, case: str) -> None:
+        for image in self.audit.radiographs(case):
+            if image.place is not None:
+                self.originals.original(image.place)
+
+    def close(self) -> None:
+        """Let go of what is read ahead."""
+        self._ahead.shutdown(cancel_futures=True)
 
     def begin(self, case: str) -> None:
         """Note that a case is shown."""

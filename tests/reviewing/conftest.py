@@ -46,6 +46,7 @@ def open_bench() -> Iterator[Callable[..., Opened]]:
             audit = open_audit(made.folder, None, str(made.package), [])
             originals = stack.enter_context(Originals(preprocessing_of(audit)))
             bench, guard = Workbench(audit, DecisionTable(table), originals, reader), Guard()
+            stack.callback(bench.close)
             application = Endpoints(bench, guard, Heat(audit.package)).application()
             client = TestClient(application, base_url=ADDRESS, raise_server_exceptions=True)
             client.get(f"/?token={guard.token}")
