@@ -25,6 +25,7 @@ from jobs.auditing.registry.sites import places
 from jobs.auditing.safety import NOT_KNOWN, Gap
 from jobs.auditing.verdicts import VERDICTS as MEANINGS
 from jobs.auditing.verdicts import Doubt, Verdict
+from jobs.deciding.sample import SAMPLE
 
 VERDICTS: Final = "verdicts.parquet"
 WORKLIST: Final = "worklist"
@@ -117,15 +118,26 @@ def _studies(audited: Audited) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.in
     return record_P[first], image_P[first]
 
 
-def write_tables(folder: Path, audited: Audited) -> None:
-    """Write all tables, each whole or not at all."""
-    table = verdict_table(audited)
+def write_tables(
+    folder: Path, audited: Audited, table: pa.Table, sample: pa.Table | None = None
+) -> None:
+    """Write all tables, each whole or not at all.
+
+    Args:
+        folder: Where.
+        audited: The arrays.
+        table: Of the verdicts.
+        sample: Rows that were drawn of it; None leaves an older sample as it is.
+    """
     safety = safety_table(table, audited)
     worklist = table.take(pa.array(audited.order)).drop_columns(["verdict", "why"])
     is_excluded = pc.equal(table["verdict"].cast(pa.string()), Verdict.EXCLUDED.word)
     excluded = table.append_column("text", _unknown_texts(audited.records)).filter(is_excluded)
     same_joint = table.filter(table["same_joint_as"].is_valid())
     numbers = [name for name in ("row", "record") if name in table.column_names]
+    if sample is not None:
+        _write_parquet(folder / SAMPLE, sample)
+        write_csv(folder / f"{Path(SAMPLE).stem}.csv", sample)
     _write_parquet(folder / VERDICTS, table)
     _write_parquet(folder / IMAGES, image_table(audited))
     for stem, rows in ((WORKLIST, worklist), (SAFETY, safety)):

@@ -6,6 +6,8 @@ afterwards: who undoes a decision adds a row that undoes it. A decision has a ra
 page gave it, so that one that is sent again, or merged again, counts once.
 """
 
+import hashlib
+import json
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
@@ -163,6 +165,12 @@ class Decision:
                 "images": tuple(SeenImage(**image) for image in row["images"] or ()),
             }
         )
+
+
+def case_id(record: str | None, key: str | None, row: int) -> str:
+    """Return the id of a record: of its number and key, or of its row where it has neither."""
+    identity = [record, key] if record is not None or key is not None else [row]
+    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
 
 
 class DecisionTable:

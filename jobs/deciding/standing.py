@@ -6,10 +6,11 @@ implant where the record is wrong; an arbitration settles a case whatever the re
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from jobs.deciding.decisions import Decision, Judgement, Kind
+from jobs.deciding.decisions import Decision, Judgement, Kind, case_id
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,30 @@ def stand(
     return {
         case: CaseStanding(readings.get(case, {}), arbitrations.get(case))
         for case in readings.keys() | arbitrations.keys()
+    }
+
+
+def judged(
+    rows: Iterable[Mapping[str, Any]], decisions: Sequence[Decision]
+) -> dict[int, bool | None]:
+    """Return what is settled of an audit's records: by row whether it is wrong.
+
+    None: that it was read, and cannot be judged. What is not settled is left out.
+
+    Args:
+        rows: With `row`, `claimed` and, where the registry's file has them, `record` and `key`.
+        decisions: All of them, in the order of their time.
+    """
+    found = list(rows)
+    ids = [case_id(row.get("record"), row.get("key"), row["row"]) for row in found]
+    claims = {case: row.get("claimed") for case, row in zip(ids, found, strict=True)}
+    standing = stand(decisions, claims)
+    settled = {case: standing[case].settled for case in ids if case in standing}
+    wrong = {Judgement.RECORD_WRONG: True, Judgement.RECORD_RIGHT: False}
+    return {
+        row["row"]: wrong.get(decision.judgement)
+        for case, row in zip(ids, found, strict=True)
+        if (decision := settled.get(case)) is not None and decision.judgement is not None
     }
 
 

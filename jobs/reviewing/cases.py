@@ -4,8 +4,6 @@ A case is a record that is to be looked at. Its id follows from the record's num
 from its row or its claim, so that decisions find it again in a later audit of the same registry.
 """
 
-import hashlib
-import json
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,12 +21,13 @@ from implant_model.package.load import ModelPackage
 from jobs.auditing import files
 from jobs.auditing.last_audit import read_previous
 from jobs.auditing.output import Output, open_output
+from jobs.deciding.decisions import case_id
+from jobs.deciding.sample import read_sample
 from jobs.pages.page import called
 from jobs.reviewing.originals import Place
 from jobs.tables.loose_names import find_files, is_loose
 from jobs.tables.records import PlannedArchive
 
-SAMPLE: Final = "sample.parquet"
 HEADER: Final = ("modality", "body_part", "view", "laterality", "rows", "columns", "doubts")
 _PREDICTED: Final = (
     *("archive", "archive_version", "member_index", "outcome", "reason", "implant", "manufacturer"),
@@ -104,6 +103,7 @@ class ReviewedAudit:
         cases: By their id.
         worklist: Ids of the contradictions, the likeliest error first.
         sample: Ids of the sample, in the order in which they are served.
+        sample_table: Its rows; None where none was drawn of what was audited last.
     """
 
     folder: Path
@@ -112,6 +112,7 @@ class ReviewedAudit:
     cases: Mapping[str, Case]
     worklist: Sequence[str]
     sample: Sequence[str]
+    sample_table: pa.Table | None = None
     _roots: Sequence[str] = ()
     _loose: dict[str, PlannedArchive] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -227,7 +228,8 @@ def open_audit(
             f"named are of {output.model.id}; name those that were audited."
         )
     listed = _rows(folder / f"{files.WORKLIST}.parquet")
-    drawn = _rows(folder / SAMPLE) if (folder / SAMPLE).exists() else []
+    sample = read_sample(folder, summary.get("data", ""))
+    drawn = [] if sample is None else sample.to_pylist()
     images = _images(folder, {row["row"] for row in (*listed, *drawn)})
     by_row = {row["row"]: {"verdict": "contradicts", **row} for row in listed}
     for row in drawn:
@@ -240,14 +242,9 @@ def open_audit(
         {case.id: case for case in cases.values()},
         [cases[row["row"]].id for row in listed],
         [cases[row["row"]].id for row in drawn],
+        sample,
         tuple(roots),
     )
-
-
-def case_id(record: str | None, key: str | None, row: int) -> str:
-    """Return the id of a record: of its number and key, or of its row where it has neither."""
-    identity = [record, key] if record is not None or key is not None else [row]
-    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
 
 
 def _case(values: Mapping[str, Any], images: Mapping[int, Sequence[tuple[str, int, bool]]]) -> Case:

@@ -1,6 +1,7 @@
 """The workbench's pages and requests, as a Starlette application."""
 
 import json
+import math
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -108,6 +109,7 @@ class Endpoints:
             reader=bench.reader,
             progress={name: bench.progress(name, standing) for name in Queue},
             agreements=bench.agreements(standing),
+            verified=bench.verified(),
             num_decisions=len(bench.decisions()),
             num_stale=bench.num_stale,
             judgements=JUDGEMENTS,
@@ -167,7 +169,18 @@ class Endpoints:
             "left": len(progress.left),
             "done": progress.done,
             "total": progress.total,
+            "rate": self._rate(),
         }
+
+    def _rate(self) -> str:
+        """Return the rate of errors so far, for the head of the page; empty without a sample."""
+        verified = self._bench.verified()
+        if verified is None or not verified.verified or math.isnan(verified.best.value):
+            return ""
+        figure = verified.best
+        return (
+            f"Wrong: {percent(figure.value)} ({interval(figure)}), {verified.verified:,} verified"
+        )
 
     def case(self, request: Request) -> Response:
         """Return one case, a part of the page."""

@@ -26,7 +26,8 @@ from jobs.deciding.decisions import (
     Kind,
     SeenImage,
 )
-from jobs.deciding.standing import NOTHING, CaseStanding, last_of, num_stale, stand
+from jobs.deciding.standing import NOTHING, CaseStanding, judged, last_of, num_stale, stand
+from jobs.deciding.verified_rate import VerifiedRate, estimate
 from jobs.reviewing.cases import Case, ReviewedAudit
 from jobs.reviewing.originals import Originals
 from training.metrics import Figure
@@ -135,6 +136,14 @@ class Workbench:
 
     def __post_init__(self) -> None:
         self._claims = self.audit.claims
+        sample = self.audit.sample_table
+        names = ("row", "record", "key", "claimed")
+        self._sampled = (
+            []
+            if sample is None
+            else sample.select([n for n in names if n in sample.column_names]).to_pylist()
+        )
+        self._estimated: tuple[object, VerifiedRate] | None = None
 
     def standing(self) -> Mapping[str, CaseStanding]:
         """Return what is decided, by case."""
@@ -335,6 +344,17 @@ class Workbench:
                     if both[0] is not None and both[1] is not None:
                         pairs.setdefault((one, other), []).append((both[0], both[1]))
         return [_agreement(readers, found) for readers, found in sorted(pairs.items())]
+
+    def verified(self) -> VerifiedRate | None:
+        """Return the registry's rate of errors by what was verified; None without a sample."""
+        sample = self.audit.sample_table
+        if sample is None:
+            return None
+        found = judged(self._sampled, self.table.all())
+        key = frozenset(found.items())
+        if self._estimated is None or self._estimated[0] != key:
+            self._estimated = key, estimate(sample, found)
+        return self._estimated[1]
 
 
 def _agreement(readers: tuple[str, str], found: Sequence[tuple[Judgement, Judgement]]) -> Agreement:

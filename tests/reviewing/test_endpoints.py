@@ -53,7 +53,14 @@ def test_samples_of_a_radiograph_are_those_of_the_file(opened: Opened, made: Rev
 def test_next_case_is_known_ahead_and_follows_a_decision(opened: Opened) -> None:
     cases = list(opened.bench.audit.worklist)
     first = opened.client.get("/next/worklist").json()
-    assert first == {"case": cases[0], "then": cases[1], "left": 4, "done": 0, "total": 4}
+    assert first == {
+        "case": cases[0],
+        "then": cases[1],
+        "left": 4,
+        "done": 0,
+        "total": 4,
+        "rate": "",
+    }
     assert send(opened, cases[0]).json()["case"] == cases[1]
     assert opened.client.get(f"/next/worklist?after={cases[1]}").json()["case"] == cases[2]
     assert opened.client.post("/undo", json={}, headers=opened.secret).json() == {"case": cases[0]}
@@ -106,6 +113,32 @@ def test_saliency_on_demand(opened: Opened) -> None:
     assert answer.headers["content-type"] == "image/png"
     assert png(answer.content).size == (644, 320)
     assert opened.client.get(f"/saliency/worklist/{case}/7").status_code == 400
+
+
+def test_sample_is_served_without_what_the_model_says(
+    open_bench: Callable[..., Opened], tmp_path: Path
+) -> None:
+    own = make_reviewed(tmp_path / "own", 12, 64, more=("--sample", "12"))
+    opened = open_bench(own, tmp_path / "table")
+    for case in opened.bench.audit.sample:
+        text = opened.client.get(f"/case/sample/{case}").text
+        record = opened.bench.audit.cases[case].row - 1
+        panel = text.partition("<datalist")[0]
+        assert "candidate" not in panel
+        assert "Seen" not in panel
+        assert "novelty" not in panel
+        assert "probability" not in panel
+        if record in own.wrong:
+            assert own.truths[record] not in panel, "what the model saw"
+        refused = opened.client.get(f"/saliency/sample/{case}/0")
+        assert refused.json() == {"error": "The sample is read without what the model says."}
+        assert opened.client.get(f"/pixels/{case}/0").status_code == 200
+    first = opened.bench.audit.sample[0]
+    assert send(opened, first, queue="sample").json()["rate"] == ""
+    for case in opened.bench.audit.sample[1:]:
+        answer = send(opened, case, "record_right", queue="sample").json()
+    assert answer["rate"].startswith("Wrong: 8.3")
+    assert "Verified, by the sample alone" in opened.client.get("/").text
 
 
 def test_static_files_are_a_list(opened: Opened) -> None:

@@ -12,11 +12,12 @@ import pytest
 
 from implant_model.decode.preprocess import Preprocessing
 from implant_model.errors import UsageError
-from jobs.deciding.decisions import DecisionTable, Judgement, Kind
-from jobs.reviewing.cases import case_id, open_audit
+from jobs import audit
+from jobs.deciding.decisions import DecisionTable, Judgement, Kind, case_id
+from jobs.reviewing.cases import open_audit
 from jobs.reviewing.originals import Originals
 from jobs.reviewing.workbench import Queue, Verdict, Workbench
-from tests.support.workbench.review_samples import Reviewed, make_reviewed
+from tests.support.workbench.review_samples import Reviewed, make_reviewed, summary_of
 
 WRONG, RIGHT = Judgement.RECORD_WRONG, Judgement.RECORD_RIGHT
 
@@ -223,3 +224,46 @@ def test_row_that_the_predictions_lost_is_a_sentence(made: Reviewed) -> None:
     assert image.place is None
     assert image.trouble == "The predictions have no row of it any more."
     assert pa.types.is_int64(pq.read_table(made.folder / "images.parquet").schema.field("row").type)
+
+
+def test_sample_is_read_blind_and_gives_the_rate(tmp_path: Path, originals: Originals) -> None:
+    own = make_reviewed(tmp_path / "own", 24, 64, more=("--sample", "12"))
+    summary = summary_of(own.folder)
+    assert summary["sample"]["drawn"] == 12
+    assert summary["sample"]["seed"] == int(summary["data"][:8], 16)
+    readers = Readers(own, originals, own.folder)
+    ann = readers["Ann"]
+    cases = left(ann, Queue.SAMPLE)
+    assert {ann.audit.cases[case].verdict for case in cases} == {"agrees", "contradicts"}
+    sampled = ann.audit.cases[cases[0]]
+    assert ann.is_blind(sampled, Queue.SAMPLE)
+    assert ann.is_blind(sampled, Queue.SECOND)
+    assert not ann.is_blind(sampled, Queue.WORKLIST)
+    widths = []
+    for number, case in enumerate(cases):
+        is_wrong = ann.audit.cases[case].row - 1 in own.wrong
+        ann.decide(verdict(case, WRONG if is_wrong else RIGHT, Queue.SAMPLE))
+        found = ann.verified()
+        assert found is not None
+        assert found.verified == number + 1
+        if number >= len(summary["sample"]["strata"]):
+            widths.append(found.best.high - found.best.low)
+    assert widths[-1] < widths[0], "it narrows while one works"
+    assert found is not None
+    assert found.design.low <= len(own.wrong) / 24 <= found.design.high
+    call = ["--predictions", own.output, "--registry", str(tmp_path / "own" / "records.csv")]
+    call += ["--report", str(own.folder), "--model", str(own.package)]
+    assert audit.main(call) == 0
+    again = summary_of(own.folder)
+    assert again["error_rate_verified"]["verified"] == 12
+    assert again["error_rate_verified"]["design"]["value"] == pytest.approx(
+        found.design.value, 1e-3
+    )
+    page = (own.folder / "audit.html").read_text()
+    assert "Rate of errors, verified" in page
+    rows = (tmp_path / "own" / "records.csv").read_text().replace("2020", "2021")
+    (tmp_path / "own" / "records.csv").write_text(rows)
+    assert audit.main(call) == 0
+    other = open_audit(own.folder, None, str(own.package), [])
+    assert other.sample_table is None, "a sample of other data is none of this audit"
+    assert summary_of(own.folder)["error_rate_verified"] is None

@@ -130,7 +130,7 @@
     state.then = answer.then;
     document.getElementById("progress").textContent =
       `${answer.done} of ${answer.total} read, ${answer.left} left`;
-    document.dispatchEvent(new CustomEvent("progress", { detail: answer }));
+    document.getElementById("rate").textContent = answer.rate;
     return show(answer.case);
   }
 
