@@ -8,9 +8,9 @@ Prints an address of this machine alone, with a token; open it in a browser on t
 through `ssh -L PORT:127.0.0.1:PORT`. Shows the radiographs of each record in their own depth, read
 out of their archives when they are looked at and never written to disk. Decisions are appended to
 the Delta table DIR/decisions, one commit each: several readers, each with a workbench of their own,
-may work on one audit at once. --merge takes decisions from another computer, and --export writes
-them, without opening the workbench.
-Exit codes: 0 ended by Ctrl-C, merged or exported; 2 the call is wrong; 3 a store does not answer.
+may work on one audit at once. Without opening the workbench, --merge takes decisions from another
+computer, --export writes them, and --labels and --synonyms what was settled.
+Exit codes: 0 ended by Ctrl-C, merged or written; 2 the call is wrong; 3 a store does not answer.
 """
 
 import sys
@@ -26,7 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     call = parse(arguments)
     from jobs.reviewing.serve import exchange, serve  # a second, which --help does without
 
-    return exchange(call) if call.merge or call.export else serve(call)
+    others = (call.merge, call.export, call.labels, call.synonyms)
+    return exchange(call) if any(others) else serve(call)
 
 
 def parse(arguments: Sequence[str] | None) -> Namespace:
@@ -41,6 +42,8 @@ def parse(arguments: Sequence[str] | None) -> Namespace:
     add("--port", type=int, default=0, metavar="N", help="of 127.0.0.1; default: a free one")
     add("--merge", nargs="+", default=[], metavar="FILE", help=_MERGE)
     add("--export", metavar="FILE", help="write the decisions, .csv or .parquet, and end")
+    add("--labels", metavar="FILE", help=_LABELS)
+    add("--synonyms", metavar="FILE", help=_SYNONYMS)
     call = parser.parse_args(arguments)
     if not 0 <= call.port < 65536:
         raise UsageError(f"--port is {call.port}; 1 to 65535 are accepted, or 0 for a free one.")
@@ -51,6 +54,9 @@ _PREDICTIONS = "the --output of classify, where it has moved; default: as it was
 _ARCHIVES = "where archives are now, and loose radiographs; default: as they were classified"
 _MODEL = "the package, for saliency and thresholds; default: the one that ships with this software"
 _MERGE = "add decisions of another computer: their exported .parquet, or an audit's folder"
+
+_LABELS = "write what was settled as labels.csv, for jobs.train and jobs.evaluate, and end"
+_SYNONYMS = "write unmatched.csv with what readers say that texts mean, for jobs.audit, and end"
 
 
 if __name__ == "__main__":

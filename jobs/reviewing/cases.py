@@ -31,7 +31,7 @@ from jobs.tables.records import PlannedArchive
 HEADER: Final = ("modality", "body_part", "view", "laterality", "rows", "columns", "doubts")
 _PREDICTED: Final = (
     *("archive", "archive_version", "member_index", "outcome", "reason", "implant", "manufacturer"),
-    *("product", "joint", "probability", "candidates", "top", "novelty", *HEADER),
+    *("product", "joint", "probability", "candidates", "top", "novelty", "patient", *HEADER),
 )
 _TEXTS: Final = ("hospital", "year", "manufacturer", "product", "implant", "side", "joint")
 _KEPT_CASES: Final = 256

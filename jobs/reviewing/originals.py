@@ -140,6 +140,13 @@ class Originals:
         with self._lock:
             return place in self._shown
 
+    def name(self, place: Place) -> str | None:
+        """Return what a radiograph is called in its archive; None where it is not to be had."""
+        if self._replaced(place) is not None:
+            return None
+        with self._member(place) as member:
+            return None if isinstance(member, Original) else member.name
+
     def prepared(self, place: Place) -> Prepared | Original:
         """Return what the networks see of a radiograph, or why that cannot be read."""
         trouble = self._replaced(place)

@@ -4,6 +4,7 @@ import getpass
 import os
 import socket
 from argparse import Namespace
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -20,6 +21,7 @@ from jobs.deciding.decisions import (
     export_parquet,
     read_export,
 )
+from jobs.deciding.standing import CaseStanding, stand
 from jobs.entry.command import DISCLAIMER, OK
 from jobs.entry.folder import local_folder
 from jobs.reviewing.cases import ReviewedAudit, open_audit
@@ -27,6 +29,7 @@ from jobs.reviewing.endpoints import Endpoints
 from jobs.reviewing.guard import TOKEN, Guard
 from jobs.reviewing.heat import Heat
 from jobs.reviewing.originals import Originals
+from jobs.reviewing.settled import write_labels, write_synonyms
 from jobs.reviewing.workbench import Workbench
 
 HOST: Final = "127.0.0.1"
@@ -80,7 +83,36 @@ def exchange(call: Namespace) -> int:
             print(f"  {foreign:,} are of records that this audit does not serve.")
     if call.export:
         _export(Path(call.export), table)
+    standing = stand(table.all(), audit.claims)
+    if call.labels:
+        _write(call.labels, "--labels", lambda path: _labels(path, audit, standing))
+    if call.synonyms:
+        _write(call.synonyms, "--synonyms", lambda path: _synonyms(path, audit, standing))
     return OK
+
+
+def _write(text: str, option: str, work: Callable[[Path], str]) -> None:
+    """Write a CSV file of an option, and print what is in it."""
+    path = Path(text)
+    if path.suffix.lower() != ".csv":
+        raise UsageError(f"{option} is {text}; a .csv is expected.")
+    try:
+        print(f"{path}: {work(path)}")
+    except OSError as error:
+        raise UsageError(f"{option} {path} cannot be written: {error.strerror}.") from error
+
+
+def _labels(path: Path, audit: ReviewedAudit, standing: Mapping[str, CaseStanding]) -> str:
+    with Originals(preprocessing_of(audit)) as originals:
+        count, num_lost = write_labels(path, audit, standing, originals)
+    lost = f" {num_lost:,} could not be read again and have none." if num_lost else ""
+    return f"{count:,} radiographs with a label.{lost}"
+
+
+def _synonyms(path: Path, audit: ReviewedAudit, standing: Mapping[str, CaseStanding]) -> str:
+    num_filled, num_disputed = write_synonyms(path, audit, standing)
+    rest = f" On {num_disputed:,} readers disagree; they stay open." if num_disputed else ""
+    return f"{num_filled:,} texts with a meaning by readers.{rest}"
 
 
 def opened(call: Namespace) -> ReviewedAudit:

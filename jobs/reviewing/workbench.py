@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from implant_model import __version__
 from implant_model.errors import UsageError
+from jobs.auditing.verdicts import Verdict as AuditVerdict
 from jobs.deciding.agreement import ac1, kappa, table_of, with_interval
 from jobs.deciding.decisions import (
     MAX_TEXT,
@@ -34,6 +35,8 @@ from training.metrics import Figure
 
 READERS: Final = 2
 """Readings of a case, before an arbitration."""
+NOT_KNOWN: Final = AuditVerdict.NOT_IN_CATALOGUE.word
+"""Verdict on a record whose texts mean nothing known: a reader may say what they mean."""
 AHEAD: Final = 2
 """Cases that are decoded ahead."""
 _ID: Final = re.compile("[0-9a-f]{32}")
@@ -250,7 +253,9 @@ class Workbench:
         with self._lock:
             begun = self._begun.pop(case.id, None)
         now = datetime.now(UTC)
-        is_wrong = verdict.judgement is Judgement.RECORD_WRONG
+        names = verdict.judgement is Judgement.RECORD_WRONG or (
+            verdict.judgement is Judgement.RECORD_RIGHT and case.verdict == NOT_KNOWN
+        )
         decision = self._decision(case, verdict.queue, begun or now, now, verdict.id)
         arbitrates = verdict.queue is Queue.ARBITRATION
         return self.table.append(
@@ -258,7 +263,7 @@ class Workbench:
                 **decision,
                 kind=Kind.ARBITRATION if arbitrates else Kind.READING,
                 judgement=verdict.judgement,
-                implant=_text(verdict.implant) if is_wrong else None,
+                implant=_text(verdict.implant) if names else None,
                 note=_text(verdict.note),
                 undoes=None,
                 seconds=round(verdict.seconds, 1),

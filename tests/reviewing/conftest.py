@@ -1,6 +1,7 @@
 """Workbenches under a test client and as servers of their own."""
 
 import contextlib
+import os
 import re
 import subprocess
 import sys
@@ -36,6 +37,14 @@ class Opened:
     @property
     def secret(self) -> dict[str, str]:
         return {CSRF_HEADER: self.guard.csrf}
+
+
+@pytest.fixture(autouse=True)
+def mask() -> Iterator[None]:
+    """A command in the test's own process masks the files of the tests behind it, too."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
 
 
 @pytest.fixture

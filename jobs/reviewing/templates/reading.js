@@ -158,8 +158,14 @@
 
   const chosen = () => place.querySelector('input[name="judgement"]:checked');
 
+  /* Where the record means nothing known, a reader may also say what it means if it is right. */
+  function namesImplant(finding) {
+    const isUnknown = "unknown" in place.querySelector("#verdict").dataset;
+    return finding === "record_wrong" || (isUnknown && finding === "record_right");
+  }
+
   function showInstead() {
-    place.querySelector(".instead").hidden = chosen()?.value !== "record_wrong";
+    place.querySelector(".instead").hidden = !namesImplant(chosen()?.value);
   }
 
   function act(what) {
@@ -215,7 +221,7 @@
     try {
       const answer = await ask("/decide", {
         id: state.id, case: state.current, queue, judgement: finding.value,
-        implant: finding.value === "record_wrong" ? place.querySelector("#implant").value : "",
+        implant: namesImplant(finding.value) ? place.querySelector("#implant").value : "",
         note: place.querySelector("#note").value, seconds: looked(), q: words,
       });
       const label = finding.closest("label").textContent.trim().slice(1).trim();
@@ -285,7 +291,7 @@
     radio.checked = true;
     radio.focus();
     showInstead();
-    if (radio.value === "record_wrong") place.querySelector("#implant").focus();
+    if (namesImplant(radio.value)) place.querySelector("#implant").focus();
   }
 
   document.addEventListener("keydown", event => {
