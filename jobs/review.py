@@ -3,13 +3,15 @@ r"""Opens the reviewer's workbench: look at an audit's cases in a local browser,
     python -m jobs.review --audit audit/ --reviewer "A. Reader"
     python -m jobs.review --audit audit/ --archives archives/ s3://pacs/2026/ --model models/hips
     python -m jobs.review --audit audit/ --merge /media/stick/decisions.parquet
+    python -m jobs.review --model models/hips
 
 Prints an address of this machine alone, with a token; open it in a browser on this machine, or
 through `ssh -L PORT:127.0.0.1:PORT`. Shows the radiographs of each record in their own depth, read
 out of their archives when they are looked at and never written to disk. Decisions are appended to
 the Delta table DIR/decisions, one commit each: several readers, each with a workbench of their own,
 may work on one audit at once. Without opening the workbench, --merge takes decisions from another
-computer, --export writes them, and --labels and --synonyms what was settled.
+computer, --export writes them, and --labels and --synonyms what was settled. With --model alone
+radiographs may be dropped on a page, which shows what jobs.classify would say; nothing is stored.
 Exit codes: 0 ended by Ctrl-C, merged or written; 2 the call is wrong; 3 a store does not answer.
 """
 
@@ -24,17 +26,19 @@ from jobs.entry.command import Parser, run_command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, chain, summary; return the exit code."""
     call = parse(arguments)
-    from jobs.reviewing.serve import exchange, serve  # a second, which --help does without
+    from jobs.reviewing import serve  # a second, which --help does without
 
+    if not call.audit:
+        return serve.try_model(call)
     others = (call.merge, call.export, call.labels, call.synonyms)
-    return exchange(call) if any(others) else serve(call)
+    return serve.exchange(call) if any(others) else serve.serve(call)
 
 
 def parse(arguments: Sequence[str] | None) -> Namespace:
     """Read the command line."""
     parser = Parser("review", __doc__)
     add = parser.add_argument
-    add("--audit", required=True, metavar="DIR", help="the --report of jobs.audit")
+    add("--audit", metavar="DIR", help="the --report of jobs.audit")
     add("--predictions", metavar="OUTPUT", help=_PREDICTIONS)
     add("--archives", nargs="+", default=[], metavar="URI", help=_ARCHIVES)
     add("--model", metavar="URI", help=_MODEL)
@@ -45,6 +49,9 @@ def parse(arguments: Sequence[str] | None) -> Namespace:
     add("--labels", metavar="FILE", help=_LABELS)
     add("--synonyms", metavar="FILE", help=_SYNONYMS)
     call = parser.parse_args(arguments)
+    rest = (call.predictions, call.archives, call.merge, call.export, call.labels, call.synonyms)
+    if not call.audit and (not call.model or any(rest)):
+        raise UsageError("Name an --audit, or a --model alone to try it on radiographs.")
     if not 0 <= call.port < 65536:
         raise UsageError(f"--port is {call.port}; 1 to 65535 are accepted, or 0 for a free one.")
     return call

@@ -37,7 +37,7 @@ from jobs.reviewing.workbench import Queue, Verdict, Workbench
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
 STATIC: Final = {"workbench.css": "text/css", "viewer.js": "text/javascript",
-                 "reading.js": "text/javascript"}  # fmt: skip
+                 "reading.js": "text/javascript", "trial.js": "text/javascript"}  # fmt: skip
 MAX_BODY: Final = 64 << 10
 LINES: Final = 100
 """Cases on one page of the list."""
@@ -208,21 +208,7 @@ class Endpoints:
 
     def pixels(self, request: Request) -> Response:
         """Return a radiograph's samples, row by row, or a sentence why there are none."""
-        found = self._original(request)
-        if found.pixels_HW is None:
-            return JSONResponse({"trouble": found.trouble}, 410 if found.is_replaced else 409)
-        pixels_HW = np.ascontiguousarray(found.pixels_HW)
-        kind = pixels_HW.dtype.newbyteorder("<")
-        return Response(
-            pixels_HW.astype(kind, copy=False).tobytes(),
-            media_type="application/octet-stream",
-            headers={
-                "x-rows": str(pixels_HW.shape[0]),
-                "x-columns": str(pixels_HW.shape[1]),
-                "x-bits": str(8 * pixels_HW.itemsize),
-                "x-reduced": str(found.reduced),
-            },
-        )
+        return samples_of(self._original(request))
 
     def _original(self, request: Request) -> Original:
         images = self._bench.audit.radiographs(self._case(request).id)
@@ -282,6 +268,24 @@ class Endpoints:
 
     def _page(self, template: str, **values: object) -> Response:
         return HTMLResponse(self._pages.get_template(template).render(values))
+
+
+def samples_of(found: Original) -> Response:
+    """Return a radiograph's samples, row by row, or a sentence why there are none."""
+    if found.pixels_HW is None:
+        return JSONResponse({"trouble": found.trouble}, 410 if found.is_replaced else 409)
+    pixels_HW = np.ascontiguousarray(found.pixels_HW)
+    kind = pixels_HW.dtype.newbyteorder("<")
+    return Response(
+        pixels_HW.astype(kind, copy=False).tobytes(),
+        media_type="application/octet-stream",
+        headers={
+            "x-rows": str(pixels_HW.shape[0]),
+            "x-columns": str(pixels_HW.shape[1]),
+            "x-bits": str(8 * pixels_HW.itemsize),
+            "x-reduced": str(found.reduced),
+        },
+    )
 
 
 def static(request: Request) -> Response:

@@ -3,6 +3,8 @@
 import threading
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
 from implant_model.package.load import ModelPackage
 from jobs.reviewing.originals import Original, Originals, Place
 
@@ -38,13 +40,27 @@ class Heat:
             return prepared.trouble or ""
         if prepared.image is None:
             return "It is no picture that the model may see."
+        return self.of_image(prepared.image, implant)
+
+    def of_image(self, image_HW: np.ndarray, implant: str) -> bytes:
+        """Return radiograph and overlay side by side, as PNG.
+
+        Args:
+            image_HW: As the networks see it, uint8.
+            implant: Its name in the catalogue.
+
+        Raises:
+            RuntimeError: There is no package.
+        """
+        if self._package is None:
+            raise RuntimeError("There is no package to explain with.")
         from implant_model.saliency import explain
         from jobs.pages.saliency_picture import saliency_picture
 
         classifier = self._opened(self._package)
         label = self._package.catalogue.index(implant)
         with self._lock:
-            return saliency_picture(explain(classifier, prepared.image, label), SIZE_PX)
+            return saliency_picture(explain(classifier, image_HW, label), SIZE_PX)
 
     def _opened(self, package: ModelPackage) -> "Classifier":
         from implant_model.classifier import Classifier

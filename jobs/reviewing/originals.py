@@ -208,11 +208,11 @@ class Originals:
 
     def _decoded(self, member: Member) -> Original:
         if member.data is None:
-            return _rejected(member.reason)
+            return rejected(member.reason)
         with self._decoder() as decoder:
             decoded = decoder.decode(member.data)
         if decoded.pixels_HW is None:
-            return _rejected(decoded.reason)
+            return rejected(decoded.reason)
         return _fitted(decoded.pixels_HW)
 
     def _keep(self, place: Place, found: Original) -> None:
@@ -250,7 +250,8 @@ def _of_store(error: StorageError) -> str:
     return "The store of its archive does not answer."
 
 
-def _rejected(reason: Reason | None) -> Original:
+def rejected(reason: Reason | None) -> Original:
+    """Return the trouble of what is no readable picture."""
     known = Reason.CORRUPT if reason is None else reason
     return Original(None, trouble=f"It is no readable picture ({known}): {REASONS[known]}")
 

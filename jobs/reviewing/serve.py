@@ -14,6 +14,7 @@ import uvicorn
 from implant_model import storage
 from implant_model.decode.preprocess import Preprocessing
 from implant_model.errors import UsageError
+from implant_model.package.load import load_package
 from implant_model.storage.local_files import OWNER_ALONE
 from jobs.deciding.decisions import (
     DecisionTable,
@@ -30,6 +31,7 @@ from jobs.reviewing.guard import TOKEN, Guard
 from jobs.reviewing.heat import Heat
 from jobs.reviewing.originals import Originals
 from jobs.reviewing.settled import write_labels, write_synonyms
+from jobs.reviewing.trial import Trial
 from jobs.reviewing.workbench import Workbench
 
 HOST: Final = "127.0.0.1"
@@ -60,6 +62,26 @@ def serve(call: Namespace) -> int:
             run(application, channel)
         finally:
             bench.close()
+    return OK
+
+
+def try_model(call: Namespace) -> int:
+    """Open the page that radiographs are dropped on, of `jobs.review` without an audit.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UsageError: The call is wrong, or the package is missing or damaged.
+    """
+    model = storage.normalise(call.model)
+    package = load_package(model, weights=False)
+    with listening(call.port) as channel, Originals(package.preprocessing) as originals:
+        guard = Guard()
+        trial = Trial(model, package, originals, guard, Heat(package))
+        address = f"http://{HOST}:{channel.getsockname()[1]}/?{TOKEN}={guard.token}"
+        print(f"Model: {package.id}\nOpen {address}\nCtrl-C ends it. {DISCLAIMER}", flush=True)
+        run(trial.application(), channel)
     return OK
 
 
