@@ -190,14 +190,22 @@ class DecisionTable:
         self._read: set[str] = set()
         self._version = -1
         self._found: dict[str, Decision] = {}
+        self._ordered: tuple[Decision, ...] = ()
         delta.create_table(self._uri, ROW)
         self._put_together()
 
     def all(self) -> Sequence[Decision]:
-        """Return all decisions, those of other servers too, in the order of their time."""
+        """Return all decisions, those of other servers too, in the order of their time.
+
+        The same object, as long as there is no new one.
+        """
         with self._lock:
             self._refresh()
-            return sorted(self._found.values(), key=lambda d: (d.decided_at, d.id))
+            if len(self._ordered) != len(self._found):
+                self._ordered = tuple(
+                    sorted(self._found.values(), key=lambda d: (d.decided_at, d.id))
+                )
+            return self._ordered
 
     def append(self, decision: Decision) -> bool:
         """Add a decision; return False where the table has it already.

@@ -147,10 +147,15 @@ class Workbench:
             else sample.select([n for n in names if n in sample.column_names]).to_pylist()
         )
         self._estimated: tuple[object, VerifiedRate] | None = None
+        self._stood: tuple[object, Mapping[str, CaseStanding]] | None = None
 
     def standing(self) -> Mapping[str, CaseStanding]:
         """Return what is decided, by case."""
-        return stand(self.table.all(), self._claims)
+        decisions = self.table.all()
+        known = self._stood
+        if known is None or known[0] is not decisions:
+            known = self._stood = decisions, stand(decisions, self._claims)
+        return known[1]
 
     def decisions(self) -> Sequence[Decision]:
         """Return all decisions, in the order of their time."""
@@ -355,11 +360,12 @@ class Workbench:
         sample = self.audit.sample_table
         if sample is None:
             return None
-        found = judged(self._sampled, self.table.all())
-        key = frozenset(found.items())
-        if self._estimated is None or self._estimated[0] != key:
-            self._estimated = key, estimate(sample, found)
-        return self._estimated[1]
+        decisions = self.table.all()
+        known = self._estimated
+        if known is None or known[0] is not decisions:
+            known = decisions, estimate(sample, judged(self._sampled, decisions))
+            self._estimated = known
+        return known[1]
 
 
 def _agreement(readers: tuple[str, str], found: Sequence[tuple[Judgement, Judgement]]) -> Agreement:
