@@ -199,7 +199,7 @@ class Endpoints:
             own=own,
             others=_others(standing.readings) if name is Queue.ARBITRATION else [],
             judgements=BLIND if blind else JUDGEMENTS,
-            labels=JUDGEMENTS,
+            labels=BLIND if self._bench.is_blind(case, name) else JUDGEMENTS,
             threshold=None if package is None else package.novelty.threshold,
             has_heat=self._heat.is_there and not blind,
             implants=sorted(self._bench.audit.titles.items()),
