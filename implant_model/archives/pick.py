@@ -35,6 +35,7 @@ class MemberPicker:
     name: str
     limits: Limits
     _walk: TarWalk = field(default_factory=TarWalk)
+    _content: Content | None = None
 
     def pick(self, reader: RandomReader, index: int) -> Member | None:
         """Return a member, or None where the archive has no such member.
@@ -47,7 +48,9 @@ class MemberPicker:
             ArchiveError: The archive cannot be read up to the member.
             StorageError: From the reader.
         """
-        content = sniff(reader.read_at(0, SNIFF_BYTES))
+        if self._content is None:
+            self._content = sniff(reader.read_at(0, SNIFF_BYTES))
+        content = self._content
         if content is Content.TAR:
             return self._walk.member(_Hops(reader), reader, index, self.limits)
         if content is Content.ZIP or (content is Content.UNKNOWN and ends_as_zip(reader)):

@@ -67,7 +67,7 @@ class TarWalk:
     """Where the members of one tar begin, as far as its headers were walked."""
 
     def __init__(self) -> None:
-        self._starts: list[tuple[int, Extension]] = []
+        self._starts: list[tuple[int, int, Extension]] = []
         self._next = 0
         self._globals = NO_EXTENSION
         self._is_done = False
@@ -88,8 +88,10 @@ class TarWalk:
         """
         if not self._walk_to(hops, index, limits):
             return None
-        start, known = self._starts[index]
-        source = ByteSource(reader.stream(start), start, reader)
+        start, end, known = self._starts[index]
+        is_whole = end - start <= limits.member_bytes + limits.tar_header_bytes
+        chunks = iter([reader.read_at(start, end - start)]) if is_whole else reader.stream(start)
+        source = ByteSource(chunks, start, None if is_whole else reader)
         try:
             tar = _Tar(source, limits, known)
             header = tar.next_header()
@@ -109,7 +111,7 @@ class TarWalk:
                 self._is_done = True
                 return False
             tar.pass_member(header)
-            self._starts.append((start, known))
+            self._starts.append((start, source.position, known))
             self._next, self._globals = source.position, tar.globals
         return True
 
