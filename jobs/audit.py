@@ -14,10 +14,11 @@ pseudonyms are taken as they are. --model is expected for thresholds, synonyms a
 of a package that does not ship with this software.
 
 Writes to DIR: worklist.parquet and .csv (contradictions, likeliest error first), verdicts.parquet
-(every record), mr_safety.parquet and .csv, excluded.csv, same_joint.csv (records of a joint that
-another names likewise: it counts once in the rate), unmatched.csv (fill in its column `means`, `y`
-for its proposal, and give it back by --synonyms), summary.json and audit.html. The files hold the
-registry's numbers and identifiers as in the predictions; the page and the summary hold none.
+(every record), images.parquet (their radiographs), mr_safety.parquet and .csv, excluded.csv,
+same_joint.csv (records of a joint that another names likewise: it counts once in the rate),
+unmatched.csv (fill in its column `means`, `y` for its proposal, and give it back by --synonyms),
+summary.json and audit.html. The files hold the registry's numbers and identifiers as in the
+predictions; the page and the summary hold none.
 Exit codes: 0 done; 2 the call is wrong, nothing was written; 3 done, but records had to be left
 out for a fault of the file, no image spoke for or against any record, or a whole group of records
 lost its images, of which the last line names the likeliest cause.
@@ -28,13 +29,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from implant_model import storage
 from implant_model.storage.local_files import write_whole
 from jobs.auditing import files, last_audit
-from jobs.auditing.assemble import Audited, Reading, assemble, worklist_order
+from jobs.auditing.assemble import Audited, Reading, assemble, draw_sample, worklist_order
 from jobs.auditing.audit_options import AuditOptions, parse_audit
 from jobs.auditing.audit_page import render_audit
 from jobs.auditing.evidence import combine, lapse
+from jobs.auditing.files import verdict_table
 from jobs.auditing.findings import Findings, describe_source, to_json
 from jobs.auditing.images import columns_of, holds_pseudonyms, read_images
 from jobs.auditing.joining import distinct_keys, exclude_several, is_seen, join, pair
@@ -51,6 +55,10 @@ from jobs.auditing.registry.registry_file import RegistryFile, read_file
 from jobs.auditing.registry.synonyms import Meanings, read_synonyms
 from jobs.auditing.safety import safety_notes
 from jobs.auditing.verdicts import Verdict, is_known, judge
+from jobs.deciding.decisions import DECISIONS, DecisionTable
+from jobs.deciding.sample import describe, read_sample, sample_table
+from jobs.deciding.standing import judged
+from jobs.deciding.verified_rate import VerifiedRate, estimate
 from jobs.entry.command import DISCLAIMER, INCOMPLETE, OK, run_command
 
 
@@ -66,8 +74,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     source = describe_source(options.registry, file, output)
     if options.previous is None:
         previous = last_audit.before(previous, source.data)
-    found = assemble(source, audited, previous, pictures)
-    write(options.report, audited, found)
+    table = verdict_table(audited)
+    drawn, sample = sample_of(options, audited, table, source.data)
+    verified = verify(options.report, sample)
+    found = assemble(source, audited, previous, pictures, drawn, verified)
+    write(options.report, audited, found, table, sample if drawn else None)
     summarise(found, options.report)
     is_whole = not found.num_missing and found.rate.count and found.cause is None
     return OK if is_whole else INCOMPLETE
@@ -117,10 +128,29 @@ def audit(file: RegistryFile, output: Output, options: AuditOptions, meanings: M
     return Audited(names, records, counted, claims, reading, images, *judged)
 
 
-def write(folder: Path, audited: Audited, found: Findings) -> None:
+def sample_of(
+    options: AuditOptions, audited: Audited, table: pa.Table, data: str
+) -> tuple[Mapping[str, Any] | None, pa.Table | None]:
+    """Return the sample that is asked for and its rows; without one, the folder's own rows."""
+    if not options.sample:
+        return None, read_sample(options.report, data)
+    at, drawn = draw_sample(audited, options.sample, data)
+    return describe(drawn, options.sample), sample_table(table, at.tolist(), drawn, data)
+
+
+def verify(folder: Path, sample: pa.Table | None) -> VerifiedRate | None:
+    """Return the rate of errors by what people found in the sample, where they have looked."""
+    if sample is None or not (folder / DECISIONS).is_dir():
+        return None
+    return estimate(sample, judged(sample.to_pylist(), DecisionTable(folder).all()))
+
+
+def write(
+    folder: Path, audited: Audited, found: Findings, table: pa.Table, sample: pa.Table | None
+) -> None:
     """Write tables, page and, when all else is there, the summary."""
     page, summary = render_audit(found).encode(), to_json(found)
-    files.write_tables(folder, audited)
+    files.write_tables(folder, audited, table, sample)
     write_whole(folder / files.PAGE, page)
     write_whole(folder / files.SUMMARY, summary)
 
@@ -133,6 +163,11 @@ def summarise(found: Findings, folder: Path) -> None:
             print(f"  {verdict.name.replace('_', ' ').lower():<20} {count:>12,}")
     if found.rate.count:
         print(f"Rate of errors of the registry: {describe_rate(found)}")
+    if found.verified is not None and found.verified.verified:
+        print(f"By {found.verified.verified:,} verified records: {found.verified.best}")
+    if found.sample is not None:
+        print(f"Sample: {found.sample['drawn']:,} records, to be read by jobs.review.")
+    if found.rate.count:
         print(
             f"Worklist: {found.verdicts[Verdict.CONTRADICTS]:,} records, {found.likely_wrong:,} of "
             "them more likely wrong than right."

@@ -78,6 +78,7 @@ class ByteSource:
             long skips are jumps.
         allocate: Gives the memory that a large body is read into; what it gave before may then be
             overwritten. Without it, bodies are bytes.
+        jump_bytes: To skip more than this is a jump, where there is `stored`.
 
     Attributes:
         position: Offset of the next byte.
@@ -90,6 +91,7 @@ class ByteSource:
         position: int = 0,
         stored: RandomReader | None = None,
         allocate: "Allocate | None" = None,
+        jump_bytes: int = JUMP_BYTES,
     ) -> None:
         self.position = position
         self.failure: ArchiveError | None = None
@@ -97,6 +99,7 @@ class ByteSource:
         self._stored = stored
         self._direct = stored if isinstance(stored, DirectReader) else None
         self._allocate = allocate
+        self._jump_bytes = jump_bytes
         self._chunk = b""
         self._used = 0
 
@@ -156,7 +159,7 @@ class ByteSource:
             self._used += held
             self.position += held
             left -= held
-            if left > JUMP_BYTES and self._stored is not None:
+            if left > self._jump_bytes and self._stored is not None:
                 self._jump(self._stored, left)
                 break
             if left and not self._next_chunk():

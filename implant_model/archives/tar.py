@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from implant_model.archives.members import Member, decode_name, is_clutter, read_member
-from implant_model.archives.streams import ByteSource
+from implant_model.archives.streams import ByteSource, RandomReader
 from implant_model.archives.tar_header import (
     BLOCK_BYTES,
     BODILESS_KINDS,
@@ -36,6 +36,8 @@ RECORD_BYTES = 20 * BLOCK_BYTES
 # use (2048). Longer runs are what a download leaves that reserved its file and then stopped.
 LONGEST_END_BYTES = END_BYTES + MIB
 _STEP_BYTES = 64 << 10
+HOP_BYTES = 64 << 10
+"""While headers alone are walked, a longer body is jumped over."""
 _NO_HEADER = "The tar has bytes whose checksum is wrong where a header belongs"
 
 
@@ -61,13 +63,66 @@ def read_tar(source: ByteSource, limits: Limits) -> Iterator[Member]:
     tar.raise_verdict()
 
 
+class TarWalk:
+    """Where the members of one tar begin, as far as its headers were walked."""
+
+    def __init__(self) -> None:
+        self._starts: list[tuple[int, int, Extension]] = []
+        self._next = 0
+        self._globals = NO_EXTENSION
+        self._is_done = False
+
+    def member(
+        self, hops: RandomReader, reader: RandomReader, index: int, limits: Limits
+    ) -> Member | None:
+        """Return a member by its index; None where the tar has no such member.
+
+        Args:
+            hops: The tar, for the walk from header to header.
+            reader: The tar, for the member itself.
+            index: From 0, directories not counted.
+            limits: As of `read_tar`.
+
+        Raises:
+            ArchiveError: An extended header on the way is over its limit.
+        """
+        if not self._walk_to(hops, index, limits):
+            return None
+        start, end, known = self._starts[index]
+        is_whole = end - start <= limits.member_bytes + limits.tar_header_bytes
+        chunks = iter([reader.read_at(start, end - start)]) if is_whole else reader.stream(start)
+        source = ByteSource(chunks, start, None if is_whole else reader)
+        try:
+            tar = _Tar(source, limits, known)
+            header = tar.next_header()
+            return None if header is None else tar.read(index, header)
+        finally:
+            source.close()
+
+    def _walk_to(self, hops: RandomReader, index: int, limits: Limits) -> bool:
+        if index < len(self._starts) or self._is_done:
+            return index < len(self._starts)
+        source = ByteSource(hops.stream(self._next), self._next, hops, jump_bytes=HOP_BYTES)
+        tar = _Tar(source, limits, self._globals)
+        while len(self._starts) <= index:
+            start, known = source.position, tar.globals
+            header = tar.next_header()
+            if header is None:
+                self._is_done = True
+                return False
+            tar.pass_member(header)
+            self._starts.append((start, source.position, known))
+            self._next, self._globals = source.position, tar.globals
+        return True
+
+
 class _Tar:
     """The state of one reading."""
 
-    def __init__(self, source: ByteSource, limits: Limits) -> None:
+    def __init__(self, source: ByteSource, limits: Limits, known: Extension = NO_EXTENSION) -> None:
         self._source = source
         self._limits = limits
-        self._globals = NO_EXTENSION
+        self._globals = known
         self._ended = False
         self._damage: ArchiveError | None = None
 
@@ -107,6 +162,19 @@ class _Tar:
             return Member(index, name, header.size, None, cut_reason(self._source))
         self._source.skip(-header.size % BLOCK_BYTES)
         return read_member(index, name, header.size, data)
+
+    @property
+    def globals(self) -> Extension:
+        """Return what a global extended header said of all members behind it."""
+        return self._globals
+
+    def pass_member(self, header: Header) -> None:
+        """Pass over a member as `read` does, without its content."""
+        is_read = self._reason(decode_name(header.name, self._limits), header) is None
+        if is_read:
+            self._source.skip(header.size + -header.size % BLOCK_BYTES)
+        else:
+            self._pass_body(header)
 
     def raise_verdict(self) -> None:
         """Raise what is wrong with the archive; its end was reached."""

@@ -77,6 +77,29 @@ def _read_entries(
         )
 
 
+def read_zip_entry(
+    directory: Directory,
+    reader: RandomReader,
+    source: ByteSource,
+    index: int,
+    budget_bytes: int,
+    limits: Limits,
+) -> Member | None:
+    """Return the member at one position of a directory; None where there is none."""
+    place = 0
+    for entry, bound in zip(directory.entries(), directory.bounds_N, strict=True):
+        if entry.is_directory:
+            continue
+        if place == index:
+            cursor = _Cursor(reader, source)
+            try:
+                return _read(index, entry, int(bound), cursor, budget_bytes, limits)
+            finally:
+                cursor.close()
+        place += 1
+    return None
+
+
 def _read(
     index: int, entry: Entry, bound: int, cursor: "_Cursor", budget_bytes: int, limits: Limits
 ) -> Member:

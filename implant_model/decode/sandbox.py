@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from implant_model.decode.confine import Confinement
-from implant_model.decode.decoded import Header, Prepared
+from implant_model.decode.decoded import Decoded, Header, Prepared
 from implant_model.decode.preprocess import Preprocessing
 from implant_model.decode.sandbox_child import LARGEST_MESSAGE
 from implant_model.errors import LINUX_ONLY, Doubt, Reason, UsageError
@@ -45,10 +45,12 @@ class DecodeProcess:
     Args:
         spec: The package's preprocessing.
         limits: Bounds on what is read; `decode_seconds` and `decode_bytes` are kept by the system.
+        yields: The child leaves the cores to whoever else wants them; False where a person waits.
     """
 
-    def __init__(self, spec: Preprocessing, limits: Limits) -> None:
+    def __init__(self, spec: Preprocessing, limits: Limits, *, yields: bool = True) -> None:
         self._spec = spec
+        self._yields = yields
         self._limits = limits
         self._child: _Child | None = None
 
@@ -85,7 +87,7 @@ class DecodeProcess:
         if self._child is not None and self._child.is_dead():
             self.close()  # it died between two members, and neither is to blame
         if self._child is None:
-            self._child = _Child(self._spec, self._limits)
+            self._child = _Child(self._spec, self._limits, self._yields)
 
     def allocate(self, size: int) -> memoryview:
         """Return memory that the child sees: a member that is read into it need not be copied.
@@ -115,19 +117,46 @@ class DecodeProcess:
         Raises:
             RuntimeError: the child cannot even start.
         """
-        if not data:
-            return Prepared(Header(), None, Reason.EMPTY)
-        if len(data) > self._limits.member_bytes:
-            return Prepared(Header(), None, Reason.TOO_LARGE)
-        self.start()
-        child = self._child
-        if child is None:
-            raise RuntimeError("The decoding process did not start.")
+        reason = self._refusal(data)
+        if reason is not None:
+            return Prepared(Header(), None, reason)
         try:
-            return child.prepare(data)
+            return self._started().prepare(data)
         except _ChildLost as lost:
             self.close()
             return Prepared(Header(), None, lost.reason)
+
+    def decode(self, data: bytes | memoryview) -> Decoded:
+        """Decode one member to its own size and depth, for people to look at.
+
+        Args:
+            data: As of `prepare`.
+
+        Returns:
+            The picture, display-ready grey, or the reason; nothing that the bytes hold raises.
+
+        Raises:
+            RuntimeError: the child cannot even start.
+        """
+        reason = self._refusal(data)
+        if reason is not None:
+            return Decoded(Header(), None, reason)
+        try:
+            return self._started().decode(data)
+        except _ChildLost as lost:
+            self.close()
+            return Decoded(Header(), None, lost.reason)
+
+    def _refusal(self, data: bytes | memoryview) -> Reason | None:
+        if not data:
+            return Reason.EMPTY
+        return Reason.TOO_LARGE if len(data) > self._limits.member_bytes else None
+
+    def _started(self) -> "_Child":
+        self.start()
+        if self._child is None:
+            raise RuntimeError("The decoding process did not start.")
+        return self._child
 
     def close(self) -> None:
         """End the child; the next `prepare` starts another."""
@@ -147,7 +176,7 @@ class _ChildLost(Exception):
 class _Child:
     """One child process, its socket and the memory file that is shared with it."""
 
-    def __init__(self, spec: Preprocessing, limits: Limits) -> None:
+    def __init__(self, spec: Preprocessing, limits: Limits, yields: bool) -> None:
         if sys.platform != "linux":
             raise UsageError(LINUX_ONLY)
         self._limits = limits
@@ -161,7 +190,7 @@ class _Child:
         with theirs:
             self._process = _spawn(theirs.fileno(), self._memory)
         self.pid = self._process.pid
-        settings = {"spec": spec.to_json(), "limits": asdict(limits)}
+        settings = {"spec": spec.to_json(), "limits": asdict(limits), "yields": yields}
         try:
             self._send(settings)
             self.confinement = Confinement(**self._receive(START_SECONDS))
@@ -177,10 +206,27 @@ class _Child:
 
     def prepare(self, data: bytes | memoryview) -> Prepared:
         """Have one member decoded; raise _ChildLost."""
+        return self._prepared(self._ask(data))
+
+    def decode(self, data: bytes | memoryview) -> Decoded:
+        """Have one member decoded to its own size and depth; raise _ChildLost."""
+        reply = self._ask(data, full=True)
+        header, reason = _checked(reply)
+        if reason is not None:
+            return Decoded(header, None, reason)
+        shape, kind = _checked_shape(reply, self._limits)
+        num_bytes = shape[0] * shape[1] * kind.itemsize
+        self.allocate(num_bytes)
+        self._send({"size": 0, "room": self._room, "deliver": True})
+        self._receive(float(self._limits.decode_seconds))
+        pixels = np.frombuffer(self._shared, kind, shape[0] * shape[1])
+        return Decoded(header, pixels.reshape(shape).copy(), None)
+
+    def _ask(self, data: bytes | memoryview, **more: bool) -> Any:
         if not isinstance(data, memoryview) or data.obj is not self._map:
             self.allocate(len(data))[:] = data
-        self._send({"size": len(data), "room": self._room})
-        return self._prepared(self._receive(float(self._limits.decode_seconds)))
+        self._send({"size": len(data), "room": self._room, **more})
+        return self._receive(float(self._limits.decode_seconds))
 
     def is_dead(self) -> bool:
         """Return whether the process has ended."""
@@ -255,11 +301,7 @@ class _Child:
 
     def _prepared(self, reply: Any) -> Prepared:
         """Check a reply: a child that was fooled may say anything."""
-        try:
-            header = _checked_header(reply["header"])
-            reason = None if reply["reason"] is None else Reason(reply["reason"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise _ChildLost(Reason.DECODER_CRASHED) from error
+        header, reason = _checked(reply)
         if reason is not None:
             return Prepared(header, None, reason)
         size = self._size_px
@@ -273,6 +315,29 @@ def _kept_waiting_s(pid: int) -> float:
         return int(Path(f"/proc/{pid}/schedstat").read_text(encoding="ascii").split()[1]) / 1e9
     except (OSError, IndexError, ValueError):
         return 0.0
+
+
+def _checked(reply: Any) -> tuple[Header, Reason | None]:
+    """Return header and reason of a reply; raise _ChildLost where it is impossible."""
+    try:
+        reason = None if reply["reason"] is None else Reason(reply["reason"])
+        return _checked_header(reply["header"]), reason
+    except (KeyError, TypeError, ValueError) as error:
+        raise _ChildLost(Reason.DECODER_CRASHED) from error
+
+
+def _checked_shape(reply: Any, limits: Limits) -> tuple[tuple[int, int], np.dtype[Any]]:
+    """Return rows and columns and the type of the pixels that a child announces."""
+    try:
+        rows, columns = reply["shape"]
+        kind: np.dtype[Any] = np.dtype({8: "u1", 16: "<u2"}[reply["bits"]])
+        possible = type(rows) is int and type(columns) is int and rows > 0 and columns > 0
+        # Pixels that are not square are stretched by up to 4.
+        if not possible or rows * columns > 4 * limits.frame_pixels:
+            raise ValueError("The shape of the picture is impossible.")
+    except (KeyError, TypeError, ValueError) as error:
+        raise _ChildLost(Reason.DECODER_CRASHED) from error
+    return (rows, columns), kind
 
 
 def _checked_header(values: dict[str, Any]) -> Header:

@@ -4,6 +4,11 @@ It imports the decoders, bounds its resources and confines itself (`decode.confi
 a byte of any member. Wire format, one message each way for a member, as `SOCK_SEQPACKET` JSON:
     parent > child   {"size": bytes of the member, at offset 0, "room": bytes of the memory file}
     child > parent   {"header": {...}, "reason": null or Reason}; the picture is at offset 0
+A picture in its own size and depth takes a second exchange, since it may need more room:
+    parent > child   {"size": ..., "room": ..., "full": true}
+    child > parent   {"header": {...}, "reason": ..., "shape": [rows, columns], "bits": 8 or 16}
+    parent > child   {"size": 0, "room": ..., "deliver": true}
+    child > parent   {}; the picture is at offset 0, rows from the top, 16 bits little-endian
 """
 
 import codecs
@@ -44,7 +49,8 @@ def main(arguments: list[str]) -> None:
     settings = json.loads(channel.recv(LARGEST_MESSAGE))
     spec, limits = Preprocessing.from_json(settings["spec"]), Limits(**settings["limits"])
     work = _worker(spec, limits)
-    os.nice(LOWEST_PRIORITY)  # the classifier goes first: its work is nearer to the end
+    if settings["yields"]:
+        os.nice(LOWEST_PRIORITY)  # the classifier goes first: its work is nearer to the end
     _limit_resources(limits)
     channel.send(json.dumps(asdict(_confine())).encode())
     shared: mmap.mmap | None = None
@@ -53,20 +59,42 @@ def main(arguments: list[str]) -> None:
         if shared is None or len(shared) != request["room"]:
             shared = mmap.mmap(memory, request["room"])
         _limit_cpu(limits.decode_seconds)
-        channel.send(json.dumps(work(shared, request["size"])).encode())
+        channel.send(json.dumps(work(shared, request)).encode())
 
 
-def _worker(spec: Preprocessing, limits: Limits) -> Callable[[mmap.mmap, int], dict[str, Any]]:
+Work = Callable[[mmap.mmap, dict[str, Any]], dict[str, Any]]
+
+
+def _worker(spec: Preprocessing, limits: Limits) -> Work:
     """Return what serves one member; the decoders are imported here, and never by the parent."""
     import cv2
 
-    from implant_model.decode.prepare import picture_of, silence_loggers
+    from implant_model.decode.prepare import decode, picture_of, silence_loggers
 
     cv2.setNumThreads(1)
     silence_loggers()
 
-    def work(shared: mmap.mmap, size: int) -> dict[str, Any]:
-        picture = picture_of(memoryview(shared)[:size], spec, limits)
+    waiting = b""
+
+    def full(data: memoryview) -> dict[str, Any]:
+        nonlocal waiting
+        decoded = decode(data, limits)
+        reply: dict[str, Any] = {"header": asdict(decoded.header), "reason": decoded.reason}
+        if decoded.pixels_HW is not None:
+            pixels_HW = decoded.pixels_HW
+            waiting = pixels_HW.astype(pixels_HW.dtype.newbyteorder("<"), copy=False).tobytes()
+            reply |= {"shape": list(pixels_HW.shape), "bits": 8 * pixels_HW.itemsize}
+        return reply
+
+    def work(shared: mmap.mmap, request: dict[str, Any]) -> dict[str, Any]:
+        nonlocal waiting
+        if request.get("deliver"):
+            shared[: len(waiting)], waiting = waiting, b""
+            return {}
+        data = memoryview(shared)[: request["size"]]
+        if request.get("full"):
+            return full(data)
+        picture = picture_of(data, spec, limits)
         if picture.image is not None:
             shared[: picture.image.size] = picture.image.tobytes()
         return {"header": asdict(picture.header), "reason": picture.reason}

@@ -16,12 +16,14 @@ from jobs.auditing.confusion import Confusion
 from jobs.auditing.counting import NOT_SAID, count_groups
 from jobs.auditing.findings import LIKELY, AuditSource, Findings, Pair, Row
 from jobs.auditing.images import Images
-from jobs.auditing.joining import Joined, Use
+from jobs.auditing.joining import Joined, Use, is_seen
 from jobs.auditing.registry.claims import Claims, Unmatched
 from jobs.auditing.registry.records import Records
 from jobs.auditing.registry.synonyms import Meanings
 from jobs.auditing.safety import Gap, Safety
 from jobs.auditing.verdicts import Doubt, Verdict, Verdicts
+from jobs.deciding.sample import Drawn, draw, seed_of
+from jobs.deciding.verified_rate import VerifiedRate
 from training.metrics import wilson
 
 MAX_ROWS: Final = 300
@@ -72,6 +74,28 @@ class Audited:
     order: npt.NDArray[np.int64]
 
 
+def draw_sample(audited: Audited, num: int, data: str) -> tuple[npt.NDArray[np.int64], Drawn]:
+    """Draw records for people to look at.
+
+    Drawn from are those of all verdicts that have a picture, each joint once.
+
+    Args:
+        audited: The arrays.
+        num: How many.
+        data: Hash of what is audited, which the seed follows from.
+
+    Returns:
+        Places of the records that were drawn from, and the sample of these.
+    """
+    joined, verdicts = audited.joined, audited.verdicts
+    has_picture_M = np.zeros(len(audited.records), bool)
+    has_picture_M[joined.record_P[is_seen(audited.images, joined.image_P)]] = True
+    is_own_M = audited.first_M == np.arange(len(audited.first_M))
+    at = np.flatnonzero(has_picture_M & is_own_M & (verdicts.verdict_M != Verdict.EXCLUDED))
+    words = [Verdict(code).word for code in verdicts.verdict_M[at].tolist()]
+    return at, draw(words, audited.confusion.wrong_M[at], num, seed_of(data))
+
+
 def worklist_order(verdicts: Verdicts, confusion: Confusion) -> npt.NDArray[np.int64]:
     """Place of the contradictions, the likeliest to be wrong first, then as in the file."""
     at = np.flatnonzero(verdicts.verdict_M == Verdict.CONTRADICTS)
@@ -83,6 +107,8 @@ def assemble(
     audited: Audited,
     previous: Mapping[str, Any] | None,
     pictures: Mapping[int, bytes],
+    sample: Mapping[str, Any] | None = None,
+    verified: VerifiedRate | None = None,
 ) -> Findings:
     """Count what was found.
 
@@ -91,6 +117,8 @@ def assemble(
         audited: The arrays.
         previous: The summary of the audit before, or None.
         pictures: PNGs by place of the record.
+        sample: What was drawn to be looked at.
+        verified: The rate of errors by what people found in it.
     """
     verdicts, confusion = audited.verdicts, audited.confusion
     counts, doubts = count_verdicts(verdicts)
@@ -126,6 +154,8 @@ def assemble(
         ),
         previous_at=None if previous is None else str(previous["made_at"]),
         compared_with=last_audit.kept(previous),
+        sample=sample,
+        verified=verified,
     )
 
 

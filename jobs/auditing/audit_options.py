@@ -23,6 +23,12 @@ _COLUMNS = (
 _IMAGES = "the INPUTs of classify: finds loose radiographs, whose names are keyed, for --pictures"
 
 
+_SAMPLE = (
+    "draw so many records over all verdicts, for jobs.review: what people find in them gives the "
+    "rate of errors; default 0"
+)
+
+
 @dataclass(frozen=True)
 class AuditOptions:
     """What a user asked of `audit`.
@@ -40,6 +46,7 @@ class AuditOptions:
         encoding: Of a CSV file.
         pictures: Radiographs with saliency to show in the page.
         images: Normalised URIs that loose radiographs are found below, for the pictures.
+        sample: Records to draw, for people to look at; 0 draws none.
     """
 
     predictions: str
@@ -54,10 +61,13 @@ class AuditOptions:
     encoding: str
     pictures: int
     images: tuple[str, ...]
+    sample: int = 0
 
     def __post_init__(self) -> None:
         if self.pictures < 0:
             raise UsageError(f"--pictures is {self.pictures}; 0 or more are accepted.")
+        if self.sample < 0:
+            raise UsageError(f"--sample is {self.sample}; 0 or more are accepted.")
         try:
             "a".encode(self.encoding)
         except LookupError as error:
@@ -87,6 +97,7 @@ def parse_audit(arguments: Sequence[str] | None, description: str | None) -> Aud
     add("--encoding", default="utf-8", metavar="NAME", help="of a CSV file; default utf-8")
     add("--pictures", type=int, default=0, metavar="N", help="show so many radiographs; default 0")
     add("--images", nargs="+", default=[], metavar="INPUT", help=_IMAGES)
+    add("--sample", type=int, default=0, metavar="N", help=_SAMPLE)
     call = parser.parse_args(arguments)
     columns = parse_columns(call.columns)
     path = call.key_file or os.environ.get(KEY_VARIABLE)
@@ -106,6 +117,7 @@ def parse_audit(arguments: Sequence[str] | None, description: str | None) -> Aud
         call.encoding,
         call.pictures,
         tuple(map(storage.normalise, call.images)),
+        call.sample,
     )
 
 

@@ -25,6 +25,7 @@ from jobs.auditing.registry.sites import places
 from jobs.auditing.safety import NOT_KNOWN, Gap
 from jobs.auditing.verdicts import VERDICTS as MEANINGS
 from jobs.auditing.verdicts import Doubt, Verdict
+from jobs.deciding.sample import SAMPLE
 
 VERDICTS: Final = "verdicts.parquet"
 WORKLIST: Final = "worklist"
@@ -32,6 +33,7 @@ SAFETY: Final = "mr_safety"
 EXCLUDED: Final = "excluded.csv"
 SAME_JOINT: Final = "same_joint.csv"
 UNMATCHED: Final = "unmatched.csv"
+IMAGES: Final = "images.parquet"
 SUMMARY: Final = "summary.json"
 PAGE: Final = "audit.html"
 _SAFETY_COLUMNS: Final = ("study", "row", "record", "claimed", "seen")
@@ -73,6 +75,20 @@ def verdict_table(audited: Audited) -> pa.Table:
     return pa.table(columns)
 
 
+def image_table(audited: Audited) -> pa.Table:
+    """Return one row for each record and each image of it, in the order of the records."""
+    joined, images = audited.joined, audited.images
+    image = pa.array(joined.image_P)
+    return pa.table(
+        {
+            "row": audited.records.row_M[joined.record_P],
+            "archive": images.texts["archive"].take(image),
+            "member_index": images.member_index_N[joined.image_P],
+            "votes": joined.votes_P,
+        }
+    )
+
+
 def safety_table(table: pa.Table, audited: Audited) -> pa.Table:
     """Return one row for each record and each study of its images: the note and its source."""
     safety, (at, image) = audited.safety, _studies(audited)
@@ -102,16 +118,28 @@ def _studies(audited: Audited) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.in
     return record_P[first], image_P[first]
 
 
-def write_tables(folder: Path, audited: Audited) -> None:
-    """Write all tables, each whole or not at all."""
-    table = verdict_table(audited)
+def write_tables(
+    folder: Path, audited: Audited, table: pa.Table, sample: pa.Table | None = None
+) -> None:
+    """Write all tables, each whole or not at all.
+
+    Args:
+        folder: Where.
+        audited: The arrays.
+        table: Of the verdicts.
+        sample: Rows that were drawn of it; None leaves an older sample as it is.
+    """
     safety = safety_table(table, audited)
     worklist = table.take(pa.array(audited.order)).drop_columns(["verdict", "why"])
     is_excluded = pc.equal(table["verdict"].cast(pa.string()), Verdict.EXCLUDED.word)
     excluded = table.append_column("text", _unknown_texts(audited.records)).filter(is_excluded)
     same_joint = table.filter(table["same_joint_as"].is_valid())
     numbers = [name for name in ("row", "record") if name in table.column_names]
+    if sample is not None:
+        _write_parquet(folder / SAMPLE, sample)
+        write_csv(folder / f"{Path(SAMPLE).stem}.csv", sample)
     _write_parquet(folder / VERDICTS, table)
+    _write_parquet(folder / IMAGES, image_table(audited))
     for stem, rows in ((WORKLIST, worklist), (SAFETY, safety)):
         _write_parquet(folder / f"{stem}.parquet", rows)
         write_csv(folder / f"{stem}.csv", rows)

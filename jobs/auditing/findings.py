@@ -18,6 +18,7 @@ from jobs.auditing.registry.records import Exclusion
 from jobs.auditing.registry.registry_file import RegistryFile
 from jobs.auditing.safety import Gap
 from jobs.auditing.verdicts import Doubt, Verdict
+from jobs.deciding.verified_rate import VerifiedRate
 from jobs.entry.command import DISCLAIMER
 from jobs.pages.page import called
 from training.metrics import Figure
@@ -179,6 +180,8 @@ class Findings:
         drift: Against the audit before; empty without one.
         previous_at: When that was made; None without one.
         compared_with: What a later audit needs of it.
+        sample: What was drawn to be looked at; None where nothing was.
+        verified: The rate of errors by what people found; None without a sample and decisions.
     """
 
     source: AuditSource
@@ -206,6 +209,8 @@ class Findings:
     drift: Sequence[Change]
     previous_at: str | None
     compared_with: Mapping[str, Any] | None = None
+    sample: Mapping[str, Any] | None = None
+    verified: VerifiedRate | None = None
 
     @property
     def num_records(self) -> int:
@@ -278,6 +283,8 @@ def _document(found: Findings) -> dict[str, Any]:
         "incomplete_archives": source.incomplete_archives,
         "error_rate": {**found.rate.to_json(), "why_not_known": found.why_no_rate},
         "error_rate_if_classifier_were_exactly_calibrated": found.sampling.to_json(),
+        "error_rate_verified": None if found.verified is None else found.verified.to_json(),
+        "sample": found.sample,
         "records_whose_joint_counts_with_another": found.num_same_joint,
         "contradicted": found.contradicted.to_json(),
         "worklist": {

@@ -112,6 +112,7 @@ def conclude(
         f"Predictions: {storage.join(facts.output, PREDICTIONS)}",
         f"Archives: {storage.join(facts.output, ARCHIVES)}",
         f"Audit: {done.page}",
+        f"Look at its cases: .venv/bin/python -m jobs.review --audit {done.page.parent}",
         f"Report: {report}",
     ]
     return "\n".join(lines)

@@ -87,6 +87,16 @@ def test_nothing_is_dropped(report: Path, simulated: Simulated) -> None:
         assert sum(group["records"] for group in groups) == len(simulated.records)
 
 
+def test_radiographs_of_each_record_are_listed(report: Path, simulated: Simulated) -> None:
+    images = pq.read_table(report / "images.parquet").to_pylist()
+    for verdict in verdicts(report):
+        own = [image for image in images if image["row"] == verdict["row"]]
+        assert sum(image["votes"] for image in own) == verdict["images"]
+        for image in own:
+            predicted = simulated.predictions[image["member_index"]]
+            assert (image["archive"], predicted["study"]) == ("01.tar", verdict["key"])
+
+
 def test_rate_of_a_model_that_nobody_measured_is_not_known(
     report: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

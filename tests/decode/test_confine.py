@@ -210,7 +210,7 @@ def test_kernel_without_landlock_still_decodes(monkeypatch: pytest.MonkeyPatch) 
         "data = bytes.fromhex(sys.argv[1])\n"
         "shared = mmap.mmap(-1, max(len(data), 4096))\n"
         "shared[:len(data)] = data\n"
-        "assert work(shared, len(data))['reason'] is None\n"
+        "assert work(shared, {'size': len(data)})['reason'] is None\n"
         "try:\n"
         "    open('/etc/hostname')\n"
         "except PermissionError:\n"

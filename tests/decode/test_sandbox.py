@@ -16,9 +16,14 @@ import numpy as np
 import pytest
 
 from implant_model.decode import sandbox
-from implant_model.decode.prepare import picture_of
+from implant_model.decode.prepare import decode, picture_of
 from implant_model.decode.preprocess import Preprocessing
-from implant_model.decode.sandbox import DecodeProcess, _checked_header
+from implant_model.decode.sandbox import (
+    DecodeProcess,
+    _checked_header,
+    _checked_shape,
+    _ChildLost,
+)
 from implant_model.errors import Reason
 from implant_model.limits import MIB, Limits
 from tests.support.dicom_edits import dataset, dicom, picture, to_bytes
@@ -80,6 +85,45 @@ def test_same_as_in_the_callers_process(process: DecodeProcess) -> None:
         np.testing.assert_array_equal(prepared.image, here.image)
         assert prepared.header == here.header
         assert prepared.reason is None
+
+
+def test_picture_in_its_own_size_and_depth(process: DecodeProcess) -> None:
+    """Larger than the member and than the memory file, between two that are prepared."""
+    large = encoded(np.zeros((4000, 3000), np.uint8) + np.arange(3000).astype(np.uint8))
+    for member in (GOOD, large, encoded(picture(bits=16).astype(np.uint16)), GOOD):
+        process.prepare(GOOD)
+        seen, same = process.decode(member), decode(member, Limits())
+        assert seen.reason is same.reason is None
+        assert seen.header == same.header
+        assert seen.pixels_HW is not None
+        assert same.pixels_HW is not None
+        assert seen.pixels_HW.dtype == same.pixels_HW.dtype
+        np.testing.assert_array_equal(seen.pixels_HW, same.pixels_HW)
+        assert process.prepare(GOOD).image is not None
+    assert process.decode(b"").reason is Reason.EMPTY
+    assert process.decode(GOOD[:3000]).reason is Reason.TRUNCATED
+
+
+def test_death_in_a_full_decode_costs_one_member(slow_member: bytes) -> None:
+    with DecodeProcess(SPEC, Limits(decode_seconds=1)) as process:
+        assert process.decode(slow_member).reason is Reason.DECODER_TIMEOUT
+        assert process.decode(GOOD).reason is None
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        {},
+        {"shape": [4], "bits": 8},
+        {"shape": [4, -4], "bits": 8},
+        {"shape": [4.0, 4], "bits": 8},
+        {"shape": [4, 4], "bits": 32},
+        {"shape": [1 << 20, 1 << 20], "bits": 16},
+    ],
+)
+def test_shape_that_a_fooled_child_announces_is_checked(reply: dict[str, Any]) -> None:
+    with pytest.raises(_ChildLost):
+        _checked_shape(reply, Limits())
 
 
 def test_reasons_come_through(process: DecodeProcess) -> None:

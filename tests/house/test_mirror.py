@@ -119,6 +119,11 @@ COVERED_BY = {
             *("opponent", "outcomes", "paired", "evaluation_run"),
         )
     },
+    "jobs.review": "reviewing/test_session.py",
+    **{
+        f"jobs.reviewing.{name}": f"reviewing/test_{by}.py"
+        for name, by in (("cases", "workbench"), ("heat", "endpoints"), ("serve", "session"))
+    },
     "jobs.explaining.explanations": "report/test_explain.py",
     "jobs.explaining.targets": "report/test_explain.py",
     "jobs.fitting.training_run": "training/test_train.py",

@@ -1,0 +1,1 @@
+"""What the reviewer's sample and its rate of errors are worth, simulated."""

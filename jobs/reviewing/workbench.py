@@ -1,0 +1,378 @@
+"""What one reader may do with an audit: queues, the next case, decide, undo, and what is known.
+
+A queue serves each case once. `worklist` and `sample` serve cases that nobody has read, `second`
+those that another reader alone has read, without what that one found, and `arbitration` conflicts
+of two other readers, with what they found and without who it was.
+"""
+
+import re
+import threading
+import uuid
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Final
+
+from implant_model import __version__
+from implant_model.errors import UsageError
+from jobs.auditing.verdicts import Verdict as AuditVerdict
+from jobs.deciding.agreement import ac1, kappa, table_of, with_interval
+from jobs.deciding.decisions import (
+    MAX_TEXT,
+    Decision,
+    DecisionTable,
+    Judgement,
+    Kind,
+    SeenImage,
+)
+from jobs.deciding.standing import NOTHING, CaseStanding, judged, last_of, num_stale, stand
+from jobs.deciding.verified_rate import VerifiedRate, estimate
+from jobs.reviewing.cases import Case, ReviewedAudit
+from jobs.reviewing.originals import Originals
+from training.metrics import Figure
+
+READERS: Final = 2
+"""Readings of a case, before an arbitration."""
+NOT_KNOWN: Final = AuditVerdict.NOT_IN_CATALOGUE.word
+"""Verdict on a record whose texts mean nothing known: a reader may say what they mean."""
+AHEAD: Final = 2
+"""Cases that are decoded ahead."""
+_ID: Final = re.compile("[0-9a-f]{32}")
+
+
+class Queue(StrEnum):
+    """From where cases are served."""
+
+    WORKLIST = "worklist"
+    SAMPLE = "sample"
+    SECOND = "second"
+    ARBITRATION = "arbitration"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a queue is.
+
+    Attributes:
+        left: Ids of the cases that it still serves, in order.
+        done: Cases that were in it and are done.
+    """
+
+    left: Sequence[str]
+    done: int
+
+    @property
+    def total(self) -> int:
+        """Return cases, done or not."""
+        return len(self.left) + self.done
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far two readers agree.
+
+    Attributes:
+        readers: Their names.
+        same: Share of cases in which both found the same.
+        kappa: Cohen's.
+        ac1: Gwet's.
+    """
+
+    readers: tuple[str, str]
+    same: float
+    kappa: Figure
+    ac1: Figure
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a page sends: a judgement that is not a decision yet.
+
+    Attributes:
+        id: 32 hex digits that the page drew.
+        case: Of the case.
+        queue: Where it was served.
+        judgement: What was found.
+        implant: What was implanted instead, or nothing.
+        note: Free text, or nothing.
+        seconds: For how long the case was looked at.
+    """
+
+    id: str
+    case: str
+    queue: Queue
+    judgement: Judgement
+    implant: str = ""
+    note: str = ""
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not _ID.fullmatch(self.id):
+            raise UsageError("The decision has no id of 32 hexadecimal digits.")
+        for name in ("implant", "note"):
+            if len(getattr(self, name)) > MAX_TEXT:
+                raise UsageError(f"The {name} has more than {MAX_TEXT:,} characters.")
+        if not 0 <= self.seconds < float("inf"):
+            raise UsageError("The time that the case was looked at is impossible.")
+
+
+@dataclass
+class Workbench:
+    """One reader at one audit; its methods may be called by several threads.
+
+    Attributes:
+        audit: What is reviewed.
+        table: Of the decisions.
+        originals: Of the radiographs.
+        reader: The reader's name.
+    """
+
+    audit: ReviewedAudit
+    table: DecisionTable
+    originals: Originals
+    reader: str
+    _ahead: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "ahead"))
+    _begun: dict[str, datetime] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self._claims = self.audit.claims
+        sample = self.audit.sample_table
+        names = ("row", "record", "key", "claimed")
+        self._sampled = (
+            []
+            if sample is None
+            else sample.select([n for n in names if n in sample.column_names]).to_pylist()
+        )
+        self._estimated: tuple[object, VerifiedRate] | None = None
+        self._stood: tuple[object, Mapping[str, CaseStanding]] | None = None
+
+    def standing(self) -> Mapping[str, CaseStanding]:
+        """Return what is decided, by case."""
+        decisions = self.table.all()
+        known = self._stood
+        if known is None or known[0] is not decisions:
+            known = self._stood = decisions, stand(decisions, self._claims)
+        return known[1]
+
+    def decisions(self) -> Sequence[Decision]:
+        """Return all decisions, in the order of their time."""
+        return self.table.all()
+
+    @property
+    def num_stale(self) -> int:
+        """Return decisions that belong to no case of this audit as it is now."""
+        return num_stale(self.table.all(), self._claims)
+
+    def progress(
+        self, name: Queue, standing: Mapping[str, CaseStanding], words: str = ""
+    ) -> Progress:
+        """Return what a queue still serves to this reader.
+
+        Args:
+            name: The queue.
+            standing: What is decided.
+            words: Serve cases alone in whose record all of these words are.
+        """
+        wanted = words.lower().split()
+        left, done = [], 0
+        for case in self.queue(name):
+            found = self.audit.cases[case]
+            if not all(word in found.words for word in wanted):
+                continue
+            place = self._place(name, standing.get(case, NOTHING))
+            if place == "left":
+                left.append(case)
+            done += place == "done"
+        return Progress(left, done)
+
+    def queue(self, name: Queue) -> Sequence[str]:
+        """Return the cases that a queue may ever serve, in its order."""
+        if name is Queue.WORKLIST:
+            return self.audit.worklist
+        if name is Queue.SAMPLE:
+            return self.audit.sample
+        return list(dict.fromkeys([*self.audit.sample, *self.audit.worklist]))
+
+    def _place(self, name: Queue, standing: CaseStanding) -> str:
+        """Return whether a case is `left`, `done` or `not` in a queue for this reader."""
+        readings, is_own = standing.readings, self.reader in standing.readings
+        if name in (Queue.WORKLIST, Queue.SAMPLE):
+            return "done" if readings or standing.arbitration else "left"
+        if name is Queue.SECOND:
+            if is_own and next(iter(readings)) != self.reader:
+                return "done"
+            is_open = standing.arbitration is None and 0 < len(readings) < READERS
+            return "left" if is_open and not is_own else "not"
+        if standing.arbitration is not None:
+            return "done" if standing.arbitration.reader == self.reader else "not"
+        return "left" if standing.is_conflict and not is_own else "not"
+
+    def is_blind(self, case: Case, name: Queue) -> bool:
+        """Return whether a case is served without what model and audit make of it."""
+        return case.inclusion is not None and name is not Queue.WORKLIST
+
+    def following(self, progress: Progress, name: Queue, after: str | None) -> str | None:
+        """Return the case that a queue serves after another, from its beginning behind the last."""
+        if after is None or not progress.left:
+            return next(iter(progress.left), None)
+        order = {case: place for place, case in enumerate(self.queue(name))}
+        here = order.get(after, -1)
+        later = (case for case in progress.left if order[case] > here)
+        return next(later, progress.left[0])
+
+    def read_ahead(self, progress: Progress, name: Queue, case: str | None) -> None:
+        """Have the radiographs of the next cases decoded before they are asked for."""
+        for _ in range(AHEAD):
+            case = None if case is None else self.following(progress, name, case)
+            if case is not None:
+                self._ahead.submit(self._read_ahead, case)
+
+    def _read_ahead(self, case: str) -> None:
+        for image in self.audit.radiographs(case):
+            if image.place is not None:
+                self.originals.original(image.place)
+
+    def close(self) -> None:
+        """Let go of what is read ahead."""
+        self._ahead.shutdown(cancel_futures=True)
+
+    def begin(self, case: str) -> None:
+        """Note that a case is shown."""
+        with self._lock:
+            self._begun.setdefault(case, datetime.now(UTC))
+
+    def decide(self, verdict: Verdict) -> bool:
+        """Keep a decision; return False where it is kept already.
+
+        Raises:
+            UsageError: There is no such case, or it is not this reader's to decide.
+            StorageError: It could not be written; then it is not kept.
+        """
+        case = self.audit.cases.get(verdict.case)
+        if case is None:
+            raise UsageError("The audit has no such case; it may have been made again.")
+        self._check_turn(verdict)
+        with self._lock:
+            begun = self._begun.pop(case.id, None)
+        now = datetime.now(UTC)
+        names = verdict.judgement is Judgement.RECORD_WRONG or (
+            verdict.judgement is Judgement.RECORD_RIGHT and case.verdict == NOT_KNOWN
+        )
+        decision = self._decision(case, verdict.queue, begun or now, now, verdict.id)
+        arbitrates = verdict.queue is Queue.ARBITRATION
+        return self.table.append(
+            Decision(
+                **decision,
+                kind=Kind.ARBITRATION if arbitrates else Kind.READING,
+                judgement=verdict.judgement,
+                implant=_text(verdict.implant) if names else None,
+                note=_text(verdict.note),
+                undoes=None,
+                seconds=round(verdict.seconds, 1),
+            )
+        )
+
+    def _check_turn(self, verdict: Verdict) -> None:
+        """Refuse an arbitration by one of those who disagree, or of what is no conflict."""
+        if verdict.queue is not Queue.ARBITRATION:
+            return
+        if any(decision.id == verdict.id for decision in self.table.all()):
+            return  # sent again
+        standing = self.standing().get(verdict.case, NOTHING)
+        if self.reader in standing.readings:
+            raise UsageError("A third reader arbitrates; this case was read by you.")
+        if not standing.is_conflict:
+            raise UsageError("The case is no conflict any more; another has settled it.")
+
+    def undo(self) -> str | None:
+        """Undo this reader's last decision; return its case, None where there is none.
+
+        Raises:
+            StorageError: It could not be written; then the decision holds.
+        """
+        last = last_of(self.table.all(), self.reader)
+        if last is None or last.case not in self.audit.cases:
+            return None
+        now = datetime.now(UTC)
+        case = self.audit.cases[last.case]
+        self.table.append(
+            Decision(
+                **self._decision(case, Queue(last.queue), now, now, uuid.uuid4().hex),
+                kind=Kind.UNDO,
+                judgement=None,
+                implant=None,
+                note=None,
+                undoes=last.id,
+                seconds=0.0,
+            )
+        )
+        return last.case
+
+    def _decision(
+        self, case: Case, queue: Queue, begun: datetime, now: datetime, id: str
+    ) -> dict[str, Any]:
+        """Return the fields that decisions and undoings share."""
+        return {
+            "id": id,
+            "case": case.id,
+            "row": case.row,
+            "record": case.record,
+            "claimed": case.claimed,
+            "queue": str(queue),
+            "reader": self.reader,
+            "begun_at": begun,
+            "decided_at": now,
+            "images": self._seen(case),
+            "software": __version__,
+            "audit": str(self.audit.summary["made_at"]),
+            "model": self.audit.output.model.id,
+        }
+
+    def _seen(self, case: Case) -> tuple[SeenImage, ...]:
+        images = self.audit.radiographs(case.id)
+        return tuple(
+            SeenImage(
+                archive,
+                "" if image.predicted is None else image.predicted["archive_version"],
+                index,
+                image.place is not None and self.originals.was_shown(image.place),
+            )
+            for image, (archive, index, _) in zip(images, case.images, strict=True)
+        )
+
+    def agreements(self, standing: Mapping[str, CaseStanding]) -> list[Agreement]:
+        """Return how far each pair of readers agrees, over the cases that both have read."""
+        pairs: dict[tuple[str, str], list[tuple[Judgement, Judgement]]] = {}
+        for found in standing.values():
+            readers = sorted(found.readings)
+            for at, one in enumerate(readers):
+                for other in readers[at + 1 :]:
+                    both = found.readings[one].judgement, found.readings[other].judgement
+                    if both[0] is not None and both[1] is not None:
+                        pairs.setdefault((one, other), []).append((both[0], both[1]))
+        return [_agreement(readers, found) for readers, found in sorted(pairs.items())]
+
+    def verified(self) -> VerifiedRate | None:
+        """Return the registry's rate of errors by what was verified; None without a sample."""
+        sample = self.audit.sample_table
+        if sample is None:
+            return None
+        decisions = self.table.all()
+        known = self._estimated
+        if known is None or known[0] is not decisions:
+            known = decisions, estimate(sample, judged(self._sampled, decisions))
+            self._estimated = known
+        return known[1]
+
+
+def _agreement(readers: tuple[str, str], found: Sequence[tuple[Judgement, Judgement]]) -> Agreement:
+    counts = table_of([one for one, _ in found], [other for _, other in found], list(Judgement))
+    same = sum(one is other for one, other in found) / len(found)
+    return Agreement(readers, same, with_interval(kappa, counts), with_interval(ac1, counts))
+
+
+def _text(text: str) -> str | None:
+    return text.strip() or None
