@@ -90,24 +90,22 @@ class Tables:
         named = {unit["path"] for row in rows for unit in row["units"]}
         active = {file["path"]: file for file in delta.active_files(predictions, self._model)}
         self._shared.learn(rows, active)
-        elsewhere = self._elsewhere(rows, active, active.keys() - named)
-        if not _all_found(rows, active, elsewhere):
-            others = (p for p in active.keys() & named if not is_of_one_archive(active[p]))
-            elsewhere += self._elsewhere(rows, active, others)
+        elsewhere = self._count(active[path] for path in active.keys() - named)
+        if missing := _missing(rows, active, elsewhere):  # of a shared file that was copied
+            shared = (active[path] for path in active.keys() & named)
+            found = self._count(file for file in shared if not is_of_one_archive(file))
+            elsewhere += Counter({key: found[key] for key in missing})
         records: dict[str, dict[str, ArchiveRecord]] = {}
         for row in rows:
             record = _record(row, active, elsewhere)
             records.setdefault(record.archive, {})[record.version] = record
         return records
 
-    def _elsewhere(
-        self, rows: Iterable[Mapping[str, Any]], active: Mapping[str, Any], paths: Iterable[str]
-    ) -> Held:
-        """Count the rows in some of the active files, if any row of `archives` misses its own."""
+    def _count(self, files: Iterable[Mapping[str, Any]]) -> Held:
+        """Read which rows lie in files."""
         found: Held = Counter()
-        if not _all_found(rows, active, found):
-            for path in paths:
-                found.update(self._shared.held(active[path]))
+        for file in files:
+            found.update(self._shared.held(file))
         return found
 
     def commit(self, results: Sequence[ArchiveResult]) -> list[ArchiveResult]:
@@ -284,9 +282,7 @@ class Tables:
             if not active.issuperset(unit.path for unit in result.units)
         }
         shared = [file for file in files if not is_of_one_archive(file)] if missing else []
-        elsewhere: Held = Counter()
-        for file in self._shared.with_any_of(shared, missing):
-            elsewhere.update(self._shared.held(file))
+        elsewhere = self._count(self._shared.with_any_of(shared, missing))
         return [
             _overtaken(result)
             if result.archive.name in missing
@@ -296,9 +292,15 @@ class Tables:
         ]
 
 
-def _all_found(rows: Iterable[Mapping[str, Any]], active: Container[str], elsewhere: Held) -> bool:
-    """Whether all rows that `archives` states are in active files or those counted."""
-    return all(row["members"] == _num_found(row, active, elsewhere) for row in rows)
+def _missing(
+    rows: Iterable[Mapping[str, Any]], active: Container[str], elsewhere: Held
+) -> list[tuple[str, str]]:
+    """Return the archives and versions of which rows are neither in active units nor elsewhere."""
+    return [
+        (row["archive"], row["archive_version"])
+        for row in rows
+        if _num_found(row, active, elsewhere) < row["members"]
+    ]
 
 
 def _num_found(row: Mapping[str, Any], active: Container[str], elsewhere: Held) -> int:

@@ -227,6 +227,19 @@ def test_run_that_died_between_the_tables_is_finished_by_the_next(
     bench.check("abcd")
 
 
+def test_archive_that_lost_its_rows_is_planned_and_its_neighbours_are_not(bench: Bench) -> None:
+    bench.tables.commit(bench.bundle(map(bench.archive, "ab")))
+    bench.tables.commit(bench.bundle(map(bench.archive, "cd")))
+    table = DeltaTable(local_path(storage.join(bench.root, "predictions")))
+    table.delete("archive = 'a'")
+    records = bench.run("run-2").records()
+    has_rows = {name: [r.has_rows for r in versions.values()] for name, versions in records.items()}
+    assert has_rows == {"a": [False], "b": [True], "c": [True], "d": [True]}
+    bench.run("run-2").commit(bench.bundle([bench.archive("a")]))
+    bench.run("run-3").create()  # sets the checksum of the other tool's commit
+    bench.check("abcd")
+
+
 def test_damage_of_a_bundle_is_found_once(bench: Bench) -> None:
     bench.tables.commit(bench.bundle(map(bench.archive, "abc")))
     (file,) = bench.files()
