@@ -107,7 +107,7 @@ def test_rate_of_a_model_that_nobody_measured_is_not_known(
     assert rate["count"] == 1500
     page = html.unescape((report / "audit.html").read_text())
     assert f"is <strong>not known</strong>: {why}" in page
-    assert "95 % interval" not in page.partition('id="rate"')[2].partition("</section>")[0]
+    assert "wrong, 95 % interval" not in page.partition('id="rate"')[2].partition("</section>")[0]
     package = save_small_package(tmp_path / "unmeasured")
     seen = {"implant": "zimmer", "manufacturer": "Zimmer", "joint": "shoulder", "study": "A"}
     image = {

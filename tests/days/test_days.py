@@ -15,14 +15,16 @@ def test_each_day_has_its_player() -> None:
     assert set(DAYS) == set(PLAYERS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("day", "page"),
     [
-        pytest.param("analyst", "audit/audit.html", marks=[pytest.mark.long, pytest.mark.cluster]),
-        pytest.param("engineer", "report/report.html", marks=pytest.mark.slow),
-        pytest.param("researcher", "evaluation/evaluation.html", marks=pytest.mark.slow),
+        ("analyst", "audit/audit.html"),
+        ("engineer", "report/report.html"),
+        ("researcher", "evaluation/evaluation.html"),
     ],
 )
+@pytest.mark.timeout(2400)
 def test_commands_of_the_day_print_what_its_page_has(day: str, page: str, tmp_path: Path) -> None:
     same = day != "researcher"  # a fit's last digits decide some images, and differ by processor
     played = PLAYERS[day](tmp_path)

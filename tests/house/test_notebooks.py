@@ -75,8 +75,7 @@ def test_the_analysts_notebook_answers_its_questions(tmp_path: Path) -> None:
     assert (names["check"]["members"] == names["check"]["rows"]).all()
 
 
-@pytest.mark.long
-@pytest.mark.cluster
+@pytest.mark.slow
 def test_the_researchers_notebook_makes_a_model(tmp_path: Path) -> None:
     first, *others = cells_of(ROOT / "docs" / "notebooks" / "researcher.ipynb")
     program = "\n".join([first, QUICK, *others, SHOWN_AT_THE_END])

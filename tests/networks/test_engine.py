@@ -421,6 +421,7 @@ def test_a_program_that_imports_openvino_itself_is_left_alone() -> None:
     assert before.items() <= after.items()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_fall_back")
 def test_memory_is_flat_over_many_batches(compiled: Classifier, phantoms: Images) -> None:
     block = np.concatenate([phantoms] * 9)[:256]

@@ -171,7 +171,13 @@ def test_killed_server_costs_no_decision_and_the_next_one_goes_on(
 
 
 @pytest.mark.parametrize(
-    ("width", "is_phone"), [(1400, False), (820, True), (390, True), (320, True)]
+    ("width", "is_phone"),
+    [
+        (1400, False),
+        pytest.param(820, True, marks=pytest.mark.slow),
+        pytest.param(390, True, marks=pytest.mark.slow),
+        (320, True),
+    ],
 )
 def test_pages_fit_and_controls_have_names(
     width: int, is_phone: bool, made: Reviewed, browser: Browser
