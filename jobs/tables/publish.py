@@ -18,6 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 from deltalake import DeltaTable
+from deltalake.transaction import AddAction
 
 from implant_model import storage
 from implant_model.decode.version import DECODE_VERSION, FIRST_DECODE_VERSION
@@ -209,9 +210,11 @@ class Tables:
             if copy is not None:
                 moves[path] = copy
                 held, size, place = copy.held, copy.bytes, copy.path
-            added = delta.add_action(place, size, held.total(), self._model, *bounds(held))
-            actions.append(added)
+            actions.append(self._add_shared(place, size, held))
         return moves, actions
+
+    def _add_shared(self, path: str, size: int, held: Held) -> AddAction:
+        return delta.add_action(path, size, held.total(), self._model, *bounds(held))
 
     def _take_out(self, shared: Iterable[Mapping[str, Any]], archives: set[str]) -> list[Any]:
         """The actions that take archives' rows out of shared files: copies without them."""
@@ -220,10 +223,7 @@ class Tables:
             actions.append(delta.remove_action(file, self._model))
             copy = self._shared.without(file, archives, self._model)
             if copy is not None:
-                least, greatest = bounds(copy.held)
-                rows = copy.held.total()
-                added = delta.add_action(copy.path, copy.bytes, rows, self._model, least, greatest)
-                actions.append(added)
+                actions.append(self._add_shared(copy.path, copy.bytes, copy.held))
         return actions
 
     def _exchange(self, result: ArchiveResult, held: Mapping[str, Mapping[str, Any]]) -> list[Any]:

@@ -41,12 +41,7 @@
   async function picture(id, image) {
     const answer = await ask(`/pixels/${id}/${image}`);
     if (!answer.ok) return await answer.json();
-    const bits = Number(answer.headers.get("x-bits"));
-    const data = await answer.arrayBuffer();
-    return {
-      rows: Number(answer.headers.get("x-rows")), columns: Number(answer.headers.get("x-columns")),
-      bits, samples: bits === 16 ? new Uint16Array(data) : new Uint8Array(data),
-    };
+    return await samplesOf(answer);
   }
 
   /* A case with its radiographs; asked for once, of the next one while this one is looked at. */

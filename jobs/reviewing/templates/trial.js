@@ -27,12 +27,7 @@
   async function samples(file) {
     const answer = await send("/samples", file);
     if (!answer.ok) return await answer.json();
-    const bits = Number(answer.headers.get("x-bits"));
-    const data = await answer.arrayBuffer();
-    return {
-      rows: Number(answer.headers.get("x-rows")), columns: Number(answer.headers.get("x-columns")),
-      bits, samples: bits === 16 ? new Uint16Array(data) : new Uint8Array(data),
-    };
+    return await samplesOf(answer);
   }
 
   async function heat(article, file) {

@@ -1,4 +1,14 @@
 "use strict";
+/* The samples that an answer holds, row by row. */
+async function samplesOf(answer) {
+  const bits = Number(answer.headers.get("x-bits"));
+  const data = await answer.arrayBuffer();
+  return {
+    rows: Number(answer.headers.get("x-rows")), columns: Number(answer.headers.get("x-columns")),
+    bits, samples: bits === 16 ? new Uint16Array(data) : new Uint8Array(data),
+  };
+}
+
 /* A radiograph on a canvas: its own samples, shown through a window; moved, enlarged, turned. */
 class Film {
   constructor(figure) {

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
-from tests.torture.protocol.play import Play
+from tests.torture.protocol.play import Play, broken, play_right, play_wrong
 from tests.torture.protocol.world import Violation
 from tests.torture.tally import Tally
 
@@ -317,30 +317,16 @@ class BundlePlay(Play):
 def violation(protocol: type[Bundling], seed: int) -> str | None:
     """What a schedule showed to be broken, if anything."""
     play: Any = BundlePlay
-    try:
-        play(protocol, random.Random(seed), world=Shared()).play()
-    except Violation as broken:
-        return str(broken)
-    return None
+    return broken(play(protocol, random.Random(seed), world=Shared()))
 
 
 def play_bundles(*, thorough: bool = False) -> Tally:
     """Schedules of bundling as it is."""
-    tally = Tally("random schedules of the bundles' model")
-    for seed in range(100_000 if thorough else 1_500):
-        found = violation(Bundling, seed)
-        tally.check(f"seed {seed}", found is None, found)
-    return tally
+    name = "random schedules of the bundles' model"
+    return play_right(name, Bundling, violation, thorough=thorough)
 
 
 def play_wrong_bundles(*, thorough: bool = False) -> Tally:
     """Each wrong variant must be caught by one of these schedules."""
-    tally = Tally("wrong variants of bundling, caught")
-    slowest = 0
-    for wrong in WRONG:
-        seeds = range(100_000 if thorough else 10_000)
-        found = next((seed for seed in seeds if violation(wrong, seed)), None)
-        tally.check(wrong.__name__, found is not None, "no schedule shows that it is wrong")
-        slowest = max(slowest, found or 0)
-    tally.note = f"at most {slowest + 1:,} schedules for one"
-    return tally
+    name = "wrong variants of bundling, caught"
+    return play_wrong(name, WRONG, violation, thorough=thorough)

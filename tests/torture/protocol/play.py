@@ -1,7 +1,7 @@
 """Plays the model with random schedules: crashes, lost replies, pauses, replaced archives."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Final
@@ -107,32 +107,53 @@ class Play:
                 run.error = Changed() if isinstance(error, KeyError) else error
 
 
-def violation(protocol: type[Protocol], seed: int) -> str | None:
+Violated = Callable[[Any, int], str | None]
+"""A protocol and a seed to what that schedule showed to be broken, if anything."""
+
+
+def broken(play: Play) -> str | None:
     """What a schedule showed to be broken, if anything."""
     try:
-        Play(protocol, random.Random(seed)).play()
-    except Violation as broken:
-        return str(broken)
+        play.play()
+    except Violation as found:
+        return str(found)
     return None
 
 
-def play_protocol(*, thorough: bool = False) -> Tally:
-    """Schedules of the protocol as it is."""
-    tally = Tally("random schedules of the publication's model")
+def violation(protocol: type[Protocol], seed: int) -> str | None:
+    """What a schedule showed to be broken, if anything."""
+    return broken(Play(protocol, random.Random(seed)))
+
+
+def play_right(name: str, protocol: type, violated: Violated, *, thorough: bool) -> Tally:
+    """Schedules of a protocol as it is."""
+    tally = Tally(name)
     for seed in range(100_000 if thorough else 1_500):
-        found = violation(Protocol, seed)
+        found = violated(protocol, seed)
         tally.check(f"seed {seed}", found is None, found)
     return tally
 
 
-def play_mutants(*, thorough: bool = False) -> Tally:
+def play_wrong(name: str, wrong: Sequence[type], violated: Violated, *, thorough: bool) -> Tally:
     """Each wrong variant must be caught by one of these schedules."""
-    tally = Tally("wrong variants of the protocol, caught")
+    tally = Tally(name)
     slowest = 0
-    for mutant in MUTANTS:
+    for variant in wrong:
         seeds = range(100_000 if thorough else 10_000)
-        found = next((seed for seed in seeds if violation(mutant, seed)), None)
-        tally.check(mutant.__name__, found is not None, "no schedule shows that it is wrong")
+        found = next((seed for seed in seeds if violated(variant, seed)), None)
+        tally.check(variant.__name__, found is not None, "no schedule shows that it is wrong")
         slowest = max(slowest, found or 0)
     tally.note = f"at most {slowest + 1:,} schedules for one"
     return tally
+
+
+def play_protocol(*, thorough: bool = False) -> Tally:
+    """Schedules of the protocol as it is."""
+    name = "random schedules of the publication's model"
+    return play_right(name, Protocol, violation, thorough=thorough)
+
+
+def play_mutants(*, thorough: bool = False) -> Tally:
+    """Each wrong variant must be caught by one of these schedules."""
+    name = "wrong variants of the protocol, caught"
+    return play_wrong(name, MUTANTS, violation, thorough=thorough)
