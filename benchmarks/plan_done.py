@@ -23,10 +23,12 @@ from implant_model import __version__, storage
 from implant_model.errors import ArchiveStatus
 from jobs.entry.command import INCOMPLETE, OK, run_command
 from jobs.pipeline.plan import make_plan
-from jobs.tables.publish import RunIdentity, Tables
+from jobs.tables.archive_rows import RunIdentity
+from jobs.tables.publish import Tables
 from jobs.tables.receipts import Counts, UnitFile
 from jobs.tables.records import ArchiveResult, PlannedArchive
 from jobs.tables.schema import unit_id, unit_path
+from jobs.tables.state.record_index import Records
 
 MODEL: Final = "bench@000000000000"
 CONFIGURATION: Final = "0" * 16
@@ -48,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             storage.normalise(f"{folder}/out"),
             RunIdentity(MODEL, CONFIGURATION, __version__, "bench"),
         )
-        enter(list(make_plan([storage.normalise(str(source))], {}).todo), tables)
+        enter(list(make_plan([storage.normalise(str(source))], Records.of()).todo), tables)
         begun, used = time.monotonic(), time.process_time()
         records = tables.records()
         read_s = time.monotonic() - begun

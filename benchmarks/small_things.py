@@ -34,7 +34,8 @@ from implant_model.phantoms.picture_files import write_jpeg
 from implant_model.phantoms.render import render
 from implant_model.storage import ObjectInfo
 from jobs.entry.command import OK, run_command
-from jobs.tables.publish import RunIdentity, Tables
+from jobs.tables.archive_rows import RunIdentity
+from jobs.tables.publish import Tables
 from jobs.tables.records import PlannedArchive
 from jobs.tables.schema import PREDICTIONS
 from tests.support.object_store import ObjectStore, running_object_store

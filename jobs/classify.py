@@ -35,9 +35,10 @@ from jobs.pipeline.prometheus import write_metrics
 from jobs.pipeline.recipe import Recipe
 from jobs.pipeline.run import settle
 from jobs.pipeline.summary import describe_plan, exit_code, summarise
+from jobs.tables.archive_rows import RunIdentity
 from jobs.tables.lease import Lease
 from jobs.tables.loose_names import LooseNames
-from jobs.tables.publish import RunIdentity, Tables
+from jobs.tables.publish import Tables
 from jobs.tables.records import ArchiveResult
 from jobs.tables.trail import RunFacts, Trail
 

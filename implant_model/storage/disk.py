@@ -37,7 +37,7 @@ def stat(uri: str) -> ObjectInfo:
     return ObjectInfo(file_uri(local_path(uri)), status.st_size, _version(status))
 
 
-def list_objects(root: str) -> Iterator[ObjectInfo]:
+def list_objects(root: str, after: str = "") -> Iterator[ObjectInfo]:
     """Yield the file itself, or all regular files below a folder, in order of their URIs.
 
     Links are followed, except into a folder that is being listed already. A link that leads
@@ -48,7 +48,7 @@ def list_objects(root: str) -> Iterator[ObjectInfo]:
         yield stat(root)
         return
     with _translated("list", root):
-        levels = [_Level(top, os.stat(top))]
+        levels = [_Level(top, os.stat(top), after)]
         while levels:
             path, status = next(levels[-1].entries, (None, None))
             if path is None or status is None:
@@ -62,14 +62,16 @@ def list_objects(root: str) -> Iterator[ObjectInfo]:
 class _Level:
     """One folder of a listing under way, its entries in order of the URIs that they lead to."""
 
-    def __init__(self, folder: str, status: os.stat_result) -> None:
+    def __init__(self, folder: str, status: os.stat_result, after: str = "") -> None:
         self.identity = (status.st_dev, status.st_ino)
-        self.entries = iter([found[1:] for found in sorted(self._scan(folder))])
+        self.entries = iter([found[1:] for found in sorted(self._scan(folder, after))])
 
     @staticmethod
-    def _scan(folder: str) -> Iterator[tuple[str, str, os.stat_result]]:
+    def _scan(folder: str, after: str) -> Iterator[tuple[str, str, os.stat_result]]:
         with os.scandir(folder) as entries:
             for entry in entries:
+                if entry.name <= after:
+                    continue
                 try:
                     status = entry.stat()
                 except OSError as error:

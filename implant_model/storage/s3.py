@@ -59,6 +59,10 @@ class _Encryption(TypedDict, total=False):
     SSEKMSKeyId: str
 
 
+class _Start(TypedDict, total=False):
+    StartAfter: str
+
+
 # A conflict with another writer, or a body damaged on its way: the same request may be sent again.
 _SEND_AGAIN_CODES = {"ConditionalRequestConflict", "OperationAborted", "BadDigest"}
 
@@ -119,11 +123,13 @@ def stat(uri: str) -> ObjectInfo:
     return ObjectInfo(f"s3://{bucket}/{key}", reply["ContentLength"], reply["ETag"].strip('"'))
 
 
-def list_objects(root: str) -> Iterator[ObjectInfo]:
+def list_objects(root: str, after: str = "") -> Iterator[ObjectInfo]:
     """Yield the object of that key, then all below it as a prefix, in order of their keys."""
     bucket, key = s3_parts(root)
-    found = False
-    if key and not key.endswith("/"):
+    found = bool(after)
+    if after:
+        key = f"{key.rstrip('/')}/" if key else ""
+    elif key and not key.endswith("/"):
         # The key itself comes first among all that begin with it. HEAD would answer 403 where the
         # object is absent and listing is not allowed.
         for info in _list(bucket, key, root, most=1):
@@ -131,7 +137,7 @@ def list_objects(root: str) -> Iterator[ObjectInfo]:
                 found = True
                 yield info
         key += "/"
-    for info in _list(bucket, key, root):
+    for info in _list(bucket, key, root, after=after and key + after):
         found = True
         if info.size or not info.uri.endswith("/"):  # else the marker of a folder
             yield info
@@ -139,7 +145,9 @@ def list_objects(root: str) -> Iterator[ObjectInfo]:
         raise NotFoundError(f"There is no object {root!r}, nor any below it; check the name.")
 
 
-def _list(bucket: str, prefix: str, root: str, most: int | None = None) -> Iterator[ObjectInfo]:
+def _list(
+    bucket: str, prefix: str, root: str, most: int | None = None, after: str = ""
+) -> Iterator[ObjectInfo]:
     with translated("list", root):
         pages = (
             client()
@@ -148,6 +156,7 @@ def _list(bucket: str, prefix: str, root: str, most: int | None = None) -> Itera
                 Bucket=bucket,
                 Prefix=prefix,
                 PaginationConfig={} if most is None else {"MaxItems": most, "PageSize": most},
+                **(_Start(StartAfter=after) if after else {}),
             )
         )
         for page in pages:

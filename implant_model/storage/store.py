@@ -28,8 +28,13 @@ def stat(uri: str) -> ObjectInfo:
     return s3.stat(uri) if is_s3(uri) else disk.stat(uri)
 
 
-def list_objects(root: str) -> Iterator[ObjectInfo]:
+def list_objects(root: str, after: str = "") -> Iterator[ObjectInfo]:
     """Yield the object itself, or all below a folder or prefix at any depth, sorted by URI.
+
+    Args:
+        root: Normalised URI.
+        after: Name of an object directly below; it and what sorts before it are left out, without
+            being looked at.
 
     Directory markers (empty keys that end with "/"), dangling links, devices, pipes and sockets are
     no objects. In object storage both `a.tar` and `a.tar/...` are listed. S3 needs the right
@@ -41,7 +46,7 @@ def list_objects(root: str) -> Iterator[ObjectInfo]:
         AccessDeniedError: The root or a folder below it may not be listed.
         StorageError: The store does not answer.
     """
-    return s3.list_objects(root) if is_s3(root) else disk.list_objects(root)
+    return s3.list_objects(root, after) if is_s3(root) else disk.list_objects(root, after)
 
 
 def is_remote(uri: str) -> bool:

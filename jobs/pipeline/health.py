@@ -14,7 +14,7 @@ from typing import Any, Final
 from implant_model import storage
 from implant_model.errors import NotFoundError, Outcome
 from jobs.pipeline.drift import Shift, measure_novelty_shift, measure_shift
-from jobs.tables.publish import RunIdentity
+from jobs.tables.archive_rows import RunIdentity
 from jobs.tables.receipts import Counts
 from jobs.tables.records import ArchiveResult
 

@@ -4,10 +4,18 @@ An archive is known to the tables by its name relative to the INPUT that it came
 of one name would replace each other, so that is refused before anything is written.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from implant_model import storage
+from implant_model.decode.version import DECODE_VERSION
 from implant_model.errors import (
     TRANSIENT,
     ArchiveReason,
@@ -19,7 +27,10 @@ from implant_model.errors import (
 )
 from implant_model.storage import ObjectInfo
 from jobs.tables.loose_names import LooseNames
-from jobs.tables.records import ArchiveRecord, PlannedArchive, Records
+from jobs.tables.records import PlannedArchive
+from jobs.tables.state.record_index import Done, Records
+
+LOOKED_UP_AT_ONCE: Final = 4096
 
 
 @dataclass(frozen=True)
@@ -27,7 +38,7 @@ class Plan:
     """The archives to read and those that the output holds already."""
 
     todo: tuple[PlannedArchive, ...]
-    done: tuple[ArchiveRecord, ...]
+    done: Done
 
     @property
     def num_bytes(self) -> int:
@@ -61,18 +72,18 @@ def make_plan(
             name.
     """
     todo: list[PlannedArchive] = []
-    done: list[ArchiveRecord] = []
-    for archive in _without_clashes(_list_inputs(inputs, names, records), records):
-        record = records.get(archive.name, {}).get(archive.known.version)
-        if record is None:
+    done: list[int] = []
+    is_done_N = _done(records, retry, redo_older)
+    has_rows_N = records.rows["has_rows"].to_numpy()
+    for archive, row in _without_clashes(_list_inputs(inputs, names, records), records):
+        if row is None:
             todo.append(archive)
-        elif not record.has_rows:  # its units are still in the store
-            todo.append(replace(archive, attempt=record.attempt))
-        elif _is_done(record, retry) and not (redo_older and record.is_older):
-            done.append(record)
+        elif is_done_N[row]:
+            done.append(row)
         else:  # units are never overwritten, so a second reading has units of its own
-            todo.append(replace(archive, attempt=record.attempt + 1))
-    return Plan(tuple(todo if limit is None else todo[:limit]), tuple(done))
+            again = int(has_rows_N[row])  # else its units are still in the store
+            todo.append(replace(archive, attempt=records.record(row).attempt + again))
+    return Plan(tuple(todo if limit is None else todo[:limit]), Done(records, done))
 
 
 def _list_inputs(
@@ -97,31 +108,53 @@ def _list_inputs(
 
 
 def _without_clashes(
-    archives: Iterable[PlannedArchive], records: Records
-) -> Iterator[PlannedArchive]:
-    """Drop an object that is listed twice; refuse two objects under one name."""
-    seen: dict[str, str] = {}
-    for archive in archives:
-        uri = archive.info.uri
-        if archive.name not in seen:
-            seen[archive.name] = uri
-            _refuse_takeover(archive, records.get(archive.name, {}))
-            yield archive
-        elif seen[archive.name] != uri:
-            named = "one archive name"
-            if archive.pseudonym is None:
-                named = f"the archive name {archive.name!r}: {seen[archive.name]} and {uri}"
-            raise UsageError(
-                f"Two inputs have {named}. Names are relative to the INPUT: name a folder or "
-                "prefix that holds both as the one INPUT, or write them to separate outputs."
-            )
+    archives: Iterator[PlannedArchive], records: Records
+) -> Iterator[tuple[PlannedArchive, int | None]]:
+    """Look archives up; drop an object that is listed twice, refuse two objects under one name.
+
+    Yields:
+        Archives, each with the place of its version's record, if there is one.
+    """
+    new: dict[str, str] = {}
+    listed_N = np.zeros(records.rows.num_rows, np.int64)  # hash of the URI, by a name's first row
+    while batch := list(islice(archives, LOOKED_UP_AT_ONCE)):
+        rows_K, names_K = records.match(
+            [archive.name for archive in batch], [archive.known.version for archive in batch]
+        )
+        for archive, row, name in zip(batch, rows_K.tolist(), names_K.tolist(), strict=True):
+            uri = archive.info.uri
+            if name < 0:
+                before = new.get(archive.name)
+                if before is not None:
+                    _refuse_clash(archive, before, before == uri)
+                    continue
+                new[archive.name] = uri
+            elif listed_N[name]:
+                _refuse_clash(archive, None, bool(listed_N[name] == hash(uri)))
+                continue
+            else:
+                listed_N[name] = hash(uri)
+                if row < 0:
+                    _refuse_takeover(archive, records)
+            yield archive, None if row < 0 else row
 
 
-def _refuse_takeover(archive: PlannedArchive, versions: Mapping[str, ArchiveRecord]) -> None:
-    """Rows of one archive must not make way for those of another that has the same name."""
-    if archive.known.version in versions:
+def _refuse_clash(archive: PlannedArchive, before: str | None, is_same: bool) -> None:
+    if is_same:
         return
-    for record in versions.values():
+    named = "one archive name"
+    if archive.pseudonym is None:
+        named = f"the archive name {archive.name!r}: "
+        named += f"{before} and {archive.info.uri}" if before else archive.info.uri
+    raise UsageError(
+        f"Two inputs have {named}. Names are relative to the INPUT: name a folder or "
+        "prefix that holds both as the one INPUT, or write them to separate outputs."
+    )
+
+
+def _refuse_takeover(archive: PlannedArchive, records: Records) -> None:
+    """Rows of one archive must not make way for those of another that has the same name."""
+    for record in records[archive.name].values():
         if record.source != archive.known.uri and record.members:
             raise UsageError(
                 f"The output holds the archive {archive.name!r} as read from {record.source}; "
@@ -130,12 +163,27 @@ def _refuse_takeover(archive: PlannedArchive, versions: Mapping[str, ArchiveReco
             )
 
 
-def _is_done(record: ArchiveRecord, retry: frozenset[str]) -> bool:
-    if record.status is ArchiveStatus.CHANGED or record.reason in TRANSIENT:
-        return False
-    if record.reason is not None and record.reason in retry:
-        return False
-    return not retry.intersection(record.member_reasons)
+def _done(records: Records, retry: frozenset[str], redo_older: bool) -> npt.NDArray[np.bool_]:
+    """Return which rows need not be read again, (N,)."""
+    rows = records.rows
+    done_N = np.array(rows["has_rows"], np.bool_)
+    done_N &= ~_is_in(rows["status"], {str(ArchiveStatus.CHANGED)})
+    done_N &= ~_is_in(rows["reason"], {*map(str, TRANSIENT), *retry})
+    if redo_older:
+        done_N &= rows["decode_version"].to_numpy() >= DECODE_VERSION
+    if retry:
+        reasons = rows["reasons"].combine_chunks()
+        place = pc.list_parent_indices(reasons).to_numpy()
+        of_members = _is_in(pc.struct_field(pc.list_flatten(reasons), "reason"), retry)
+        done_N[place[of_members]] = False
+    return done_N
+
+
+def _is_in(
+    values: pa.ChunkedArray | pa.Array, wanted: set[str] | frozenset[str]
+) -> npt.NDArray[np.bool_]:
+    found = pc.is_in(values, pa.array(sorted(wanted), pa.string()))
+    return np.asarray(found.to_numpy(zero_copy_only=False), np.bool_)
 
 
 def check_reasons(reasons: Iterable[str]) -> frozenset[str]:

@@ -1,12 +1,10 @@
 """What a run states at its begin and its end, and the exit code that follows from it."""
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Iterator, Sequence
 
 from implant_model import storage
 from implant_model.decode.version import DECODE_VERSION, FIRST_DECODE_VERSION
-from implant_model.errors import ArchiveReason, ArchiveStatus, Outcome
+from implant_model.errors import ArchiveStatus, Outcome
 from jobs.entry.command import INCOMPLETE, OK, shown
 from jobs.pipeline.health import Health
 from jobs.pipeline.plan import Plan
@@ -19,19 +17,6 @@ MAX_LISTED = 20
 """Incomplete archives that the log names; the table `archives` has all of them."""
 
 
-class Counted(Protocol):
-    """What the summary needs of an archive, be it done now or before."""
-
-    @property
-    def status(self) -> ArchiveStatus: ...  # noqa: D102
-    @property
-    def reason(self) -> ArchiveReason | None: ...  # noqa: D102
-    @property
-    def members(self) -> int: ...  # noqa: D102
-    @property
-    def outcomes(self) -> Mapping[str, int]: ...  # noqa: D102
-
-
 def describe_plan(plan: Plan, recipe: Recipe, calibrated_on: int = DECODE_VERSION) -> str:
     """Describe what there is to do and what is done, a line each.
 
@@ -42,12 +27,11 @@ def describe_plan(plan: Plan, recipe: Recipe, calibrated_on: int = DECODE_VERSIO
     """
     archives = len(plan.todo)
     units = sum(-(-max(a.info.size, 1) // recipe.unit_bytes) for a in plan.todo)
-    members = sum(record.members for record in plan.done)
     lines = [
         f"Model {recipe.model}, identifiers: {recipe.protector.policy}.",
         f"To do: {archives:,} archives, {_size(plan.num_bytes)}, at least {units:,} units "
         f"of at most {recipe.unit_members:,} members.",
-        f"Already done: {len(plan.done):,} archives, {members:,} members.",
+        f"Already done: {len(plan.done):,} archives, {plan.done.members:,} members.",
         *_older(plan),
     ]
     if loose := sum(archive.pseudonym is not None for archive in plan.todo):
@@ -67,8 +51,7 @@ def describe_plan(plan: Plan, recipe: Recipe, calibrated_on: int = DECODE_VERSIO
 
 def _older(plan: Plan) -> Iterator[str]:
     """Yield a line for each older version of the decode that has read what is done."""
-    counts = Counter(record.decode_version for record in plan.done if record.is_older)
-    for version, count in sorted(counts.items()):
+    for version, count in sorted(plan.done.older().items()):
         yield (
             f"{count:,} archives were read by decode version {version} (this is version "
             f"{DECODE_VERSION}); --redo-older reads them again."
@@ -106,34 +89,32 @@ def exit_code(
     Archives of earlier runs count: what was missing then is missing still. The share of rejected
     members is that of this run, or of all if it had nothing to do.
     """
-    everything: list[Counted] = [*results, *plan.done]
-    if any(archive.status is not ArchiveStatus.COMPLETE for archive in everything):
+    if any(result.status is not ArchiveStatus.COMPLETE for result in results):
         return INCOMPLETE
-    if health is not None and health.warnings:
+    if plan.done.num_incomplete or (health is not None and health.warnings):
         return INCOMPLETE
-    counted: Sequence[Counted] = results or plan.done
-    rejected = sum(archive.outcomes.get(Outcome.REJECTED, 0) for archive in counted)
-    members = sum(archive.members for archive in counted)
+    rejected, members = plan.done.rejected, plan.done.members
+    if results:
+        rejected = sum(result.outcomes.get(Outcome.REJECTED, 0) for result in results)
+        members = sum(result.members for result in results)
     return INCOMPLETE if rejected > max_rejected * members else OK
 
 
 def _incomplete(plan: Plan, results: Sequence[ArchiveResult]) -> list[str]:
+    others = [result for result in results if result.status is not ArchiveStatus.COMPLETE]
     lines = [
         f"{result.archive.name}: {result.status} ({result.reason}), {result.members:,} members. "
         f"{result.message}".rstrip()
-        for result in results
-        if result.status is not ArchiveStatus.COMPLETE
+        for result in others[:MAX_LISTED]
     ]
     lines += [
         f"{record.archive}: {record.status} ({record.reason}) in an earlier run, "
         f"{record.members:,} members; --retry {record.reason} reads it again."
-        for record in plan.done
-        if record.status is not ArchiveStatus.COMPLETE
+        for record in plan.done.incomplete(MAX_LISTED - len(lines))
     ]
     lines = [shown(line) for line in lines]
-    if len(lines) > MAX_LISTED:
-        rest = len(lines) - MAX_LISTED
-        lines[MAX_LISTED:] = [f"... and {rest:,} more; see the table {ARCHIVES}."]
+    if rest := len(others) + plan.done.num_incomplete - len(lines):
+        lines.append(f"... and {rest:,} more; see the table {ARCHIVES}.")
     return lines
 
 

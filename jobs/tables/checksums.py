@@ -29,23 +29,35 @@ _UNIT: Final = re.compile(rf"/(?:{BUNDLE})?[0-9a-f]{{32}}\.parquet$")
 _LAST_CHECKPOINT: Final = "_delta_log/_last_checkpoint"
 
 
-def write_checksums(output: str) -> None:
-    """Write the checksum files that both tables' logs lack, the oldest first.
+class Checksums:
+    """Writes the checksum files that both tables' logs lack.
 
-    Raises:
-        StorageError: The store does not answer.
+    Args:
+        output: Normalised URI.
     """
-    for table in TABLES:
-        entries = _entries(output, table)
-        unrecorded = []
-        for version in sorted(entries, reverse=True):
-            if storage.exists(_checksum_uri(output, table, version)) is not None:
-                break  # checksums are set in order, so all before it are there
-            unrecorded.append(version)
-        for version in reversed(unrecorded):
-            names = _recorded(output, table, version)
-            hashes = {name: _agreed_hash(output, table, name) for name in names}
-            storage.put_if_absent(_checksum_uri(output, table, version), _dump(hashes))
+
+    def __init__(self, output: str) -> None:
+        self._output = output
+        self._last = dict.fromkeys(TABLES, -1)  # up to here none is missing
+
+    def write(self) -> None:
+        """Write what is missing, the oldest first: also of a run that died before it did.
+
+        Raises:
+            StorageError: The store does not answer.
+        """
+        for table, last in self._last.items():
+            entries = _entries(self._output, table, last)
+            unrecorded = []
+            for version in sorted(entries, reverse=True):
+                if storage.exists(_checksum_uri(self._output, table, version)) is not None:
+                    break  # checksums are set in order, so all before it are there
+                unrecorded.append(version)
+            for version in reversed(unrecorded):
+                names = _recorded(self._output, table, version)
+                hashes = {name: _agreed_hash(self._output, table, name) for name in names}
+                storage.put_if_absent(_checksum_uri(self._output, table, version), _dump(hashes))
+            self._last[table] = max(entries, default=last)
 
 
 @dataclass(frozen=True)
@@ -133,11 +145,12 @@ def _recorded(output: str, table: str, version: int) -> Iterator[str]:
             yield path
 
 
-def _entries(output: str, table: str) -> set[int]:
-    """Return the versions whose entries the log has."""
+def _entries(output: str, table: str, after: int = -1) -> set[int]:
+    """Return the versions after one whose entries the log has."""
     root = storage.join(output, table, _LOG)
+    begin = "" if after < 0 else _entry_name(after).rpartition("/")[2]
     try:
-        names = [storage.relative(info.uri, root) for info in storage.list_objects(root)]
+        names = [storage.relative(info.uri, root) for info in storage.list_objects(root, begin)]
     except NotFoundError:
         return set()
     return {int(name[:20]) for name in names if name[20:] == ".json" and name[:20].isdigit()}

@@ -13,7 +13,7 @@ from implant_model import storage
 from implant_model.errors import StorageError, UsageError
 from implant_model.limits import MIB
 from jobs.tables import delta
-from jobs.tables.checksums import write_checksums
+from jobs.tables.checksums import Checksums
 from jobs.tables.schema import ARCHIVES, PREDICTIONS
 
 TARGET_BYTES: Final = 128 * MIB
@@ -75,7 +75,7 @@ def _compact(output: str, name: str, days: int | None) -> Compacted:
             )
     except OSError as error:
         raise StorageError(f"The table {uri} could not be changed: {error}.") from error
-    write_checksums(output)
+    Checksums(output).write()
     return Compacted(name, before, _count(uri, output), len(deleted))
 
 

@@ -6,12 +6,12 @@ worked out again. Nothing here deletes: files that leave the table stay in the s
 clean-up of the log is off.
 """
 
+import contextlib
 import json
 import random
 import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, TypeVar
-from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -158,9 +158,15 @@ def active_files(
         Dicts with `path`, `size_bytes`, `num_records`, `partition.model` and those statistics
         `min.COLUMN` and `max.COLUMN` of archive and version that there are.
     """
+    rows: list[dict[str, Any]] = file_columns(table, model, archives).to_pylist()
+    return rows
+
+
+def file_columns(
+    table: DeltaTable, model: str | None = None, archives: Collection[str] | None = None
+) -> pa.Table:
+    """Return `active_files` as columns."""
     actions = pa.table(table.get_add_actions(flatten=True))
-    if not actions.num_rows:
-        return []
     files = actions.select([name for name in _OF_A_FILE if name in actions.column_names])
     if model is not None:
         files = files.filter(pc.equal(files["partition.model"], model))
@@ -171,8 +177,7 @@ def active_files(
             pc.invert(pc.is_in(least, pa.array(list(archives), least.type))),
         )
         files = files.filter(pc.invert(pc.fill_null(is_other, False)))
-    rows: list[dict[str, Any]] = files.to_pylist()
-    return rows
+    return files
 
 
 def add_action(
@@ -212,7 +217,7 @@ def add_action(
 def remove_action(active: Mapping[str, Any], model: str) -> RemoveAction:
     """Take one of `active_files` out of the table; the file itself stays."""
     return RemoveAction(
-        path=unquote(active["path"]),  # as the log has it; deltalake encodes it again
+        path=active["path"],  # as the log has it
         data_change=True,
         deletion_timestamp=int(time.time() * 1000),
         size=active["size_bytes"],
@@ -267,11 +272,28 @@ def read_rows(
             found = found.filter(pc.is_in(found["archive"], pa.array(list(archives), pa.string())))
         rows: list[dict[str, Any]] = found.to_pylist()
     except (DeltaError, pa.ArrowException, OSError, ValueError) as error:
-        raise StorageError(
-            f"The rows of the table {table.table_uri} cannot be read ({type(error).__name__}); "
-            "jobs.verify names the file that is damaged."
-        ) from error
+        raise _unreadable(table, error) from error
     return rows
+
+
+def checkpoint(uri: str) -> None:
+    """Write a checkpoint of the table's log, from which readers start; without it they read more.
+
+    Raises:
+        StorageError: The log cannot be read.
+    """
+    table = open_table(uri)
+    if table is None:
+        return
+    with contextlib.suppress(DeltaError, OSError):  # the next one is as good
+        table.create_checkpoint()
+
+
+def _unreadable(table: DeltaTable, error: Exception) -> StorageError:
+    return StorageError(
+        f"The rows of the table {table.table_uri} cannot be read ({type(error).__name__}); "
+        "jobs.verify names the file that is damaged."
+    )
 
 
 def sql_string(text: str) -> str:

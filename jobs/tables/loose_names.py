@@ -11,13 +11,15 @@ the process that plans alone. Who has it and a file can find that file's row; re
 do not need it.
 """
 
-import hashlib
 import hmac
 import os
 import re
 import secrets
-from collections.abc import Container, Iterable, Iterator
-from typing import Final
+from collections.abc import Iterable, Iterator
+from typing import Final, Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from implant_model import storage
 from implant_model.errors import BusyError, NotFoundError, UsageError
@@ -48,6 +50,32 @@ def is_archive_name(name: str) -> bool:
     return _ARCHIVE.search(name) is not None
 
 
+def any_pseudonym(names: pa.ChunkedArray) -> bool:
+    """Whether one of the names is a pseudonym of a loose radiograph."""
+    return bool(pc.any(pc.starts_with(names, PREFIX)).as_py())
+
+
+def any_named_as_it_is(names: pa.ChunkedArray) -> bool:
+    """Whether a loose radiograph is among them under its own name: ends like no archive."""
+    pattern = f"{_ARCHIVE.pattern}|^{_LOOSE.pattern}$"
+    is_known = pc.match_substring_regex(names, pattern, ignore_case=True)
+    return pc.all(is_known).as_py() is False
+
+
+class HeldNames(Protocol):
+    """Names that the tables of an output hold.
+
+    Attributes:
+        any_pseudonym: Whether one of them is a pseudonym of a loose radiograph.
+        any_named_as_it_is: Whether one is a loose radiograph's own.
+    """
+
+    any_pseudonym: bool
+    any_named_as_it_is: bool
+
+    def __contains__(self, archive: object) -> bool: ...
+
+
 class LooseNames:
     """What the tables of one output call the objects that a run reads.
 
@@ -67,22 +95,22 @@ class LooseNames:
         self._key = self._stored or secrets.token_bytes(_KEY_BYTES)
         self._is_needed = False
 
-    def planned(self, info: ObjectInfo, root: str, held: Container[str] = ()) -> PlannedArchive:
+    def planned(self, info: ObjectInfo, root: str, held: HeldNames | None = None) -> PlannedArchive:
         """Return an object as the tables know it, or will.
 
         Args:
             info: As it was listed.
             root: The INPUT that it was found below.
-            held: Names that the tables hold. What is there under its own name, as older outputs and
-                those with identifiers have it, keeps it, so that its next version replaces it; and
-                what is there under a pseudonym keeps that.
+            held: Names that the tables hold; None: no names. What is there under its own name, as
+                older outputs and those with identifiers have it, keeps it, so that its next version
+                replaces it; and what is there under a pseudonym keeps that.
         """
         name = storage.relative(info.uri, root)
         if is_archive_name(name):
             return PlannedArchive(name, info)
-        pseudonym = self.pseudonym(name)
-        if pseudonym not in held and (self._keeps or name in held):
+        if self._stays_as_it_is(name, held):
             return PlannedArchive(name, info)
+        pseudonym = self.pseudonym(name)
         self._is_needed = True
         known = ObjectInfo(
             self._digest("source", info.uri),
@@ -90,6 +118,13 @@ class LooseNames:
             self._digest("archive_version", info.version) if info.version else "",
         )
         return PlannedArchive(pseudonym, info, pseudonym=known)
+
+    def _stays_as_it_is(self, name: str, held: HeldNames | None) -> bool:
+        if held is None or not (self._keeps or held.any_named_as_it_is):
+            return self._keeps
+        if held.any_pseudonym and self.pseudonym(name) in held:
+            return False
+        return self._keeps or name in held
 
     def shown_input(self, uri: str) -> str:
         """Return what the audit trail calls an INPUT, which may be a loose radiograph itself."""
@@ -121,7 +156,7 @@ class LooseNames:
 
     def _digest(self, kind: str, value: str) -> str:
         plain = kind.encode() + b"\0" + value.encode("utf-8", "surrogatepass")
-        return hmac.digest(self._key, plain, hashlib.sha256)[:_PSEUDONYM].hex()
+        return hmac.digest(self._key, plain, "sha256")[:_PSEUDONYM].hex()
 
 
 def find_files(output: str, inputs: Iterable[str]) -> Iterator[tuple[str, PlannedArchive]]:

@@ -12,25 +12,23 @@ small archives into different bundles replace each other's rows, in one commit e
 """
 
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
 
-import pyarrow as pa
-from deltalake import DeltaTable
 from deltalake.transaction import AddAction
 
 from implant_model import storage
-from implant_model.decode.version import DECODE_VERSION, FIRST_DECODE_VERSION
 from implant_model.errors import (
     ArchiveReason,
     ArchiveStatus,
-    Outcome,
     StorageError,
 )
-from jobs.tables import checksums, delta
+from jobs.tables import delta
+from jobs.tables.archive_rows import ArchiveRows, RunIdentity
+from jobs.tables.checksums import Checksums
 from jobs.tables.receipts import Counts
-from jobs.tables.records import ArchiveRecord, ArchiveResult, Records
+from jobs.tables.records import ArchiveResult
 from jobs.tables.schema import (
     ARCHIVE_ROW,
     ARCHIVES,
@@ -40,18 +38,14 @@ from jobs.tables.schema import (
     is_bundle,
     with_model,
 )
-from jobs.tables.shared_files import Copy, Held, SharedFiles, bounds, is_of_one_archive
+from jobs.tables.shared_files import Copy, Held, SharedFiles, bounds
+from jobs.tables.state.record_index import Records
+from jobs.tables.state.table_files import Action, TableFiles, is_of_one_archive
 
 
-@dataclass(frozen=True)
-class RunIdentity:
-    """What the archives' rows say of the run that wrote them."""
-
-    model: str
-    configuration_hash: str
-    software_version: str
-    run: str
-    key_id: str | None = None
+class _Opened(NamedTuple):
+    files: TableFiles
+    rows: ArchiveRows
 
 
 class Tables:
@@ -63,12 +57,13 @@ class Tables:
     """
 
     def __init__(self, output: str, identity: RunIdentity) -> None:
-        self._output = output
         self._predictions = storage.join(output, PREDICTIONS)
         self._archives = storage.join(output, ARCHIVES)
         self._identity = identity
         self._model = identity.model
         self._shared = SharedFiles(self._predictions)
+        self._checksums = Checksums(output)
+        self._opened: _Opened | None = None
 
     def create(self) -> None:
         """Create the tables where they are missing, and add the columns that older ones lack."""
@@ -83,31 +78,19 @@ class Tables:
         return delta.open_table(self._predictions) is not None
 
     def records(self) -> Records:
-        """Return the rows of `archives` under this model, by archive and version."""
-        table, predictions = map(delta.open_table, (self._archives, self._predictions))
-        if table is None or predictions is None:
-            return {}
-        rows = delta.read_rows(table, self._model)
-        named = {unit["path"] for row in rows for unit in row["units"]}
-        active = {file["path"]: file for file in delta.active_files(predictions, self._model)}
-        self._shared.learn(rows, active)
-        elsewhere = self._count(active[path] for path in active.keys() - named)
-        if missing := _missing(rows, active, elsewhere):  # of a shared file that was copied
-            shared = (active[path] for path in active.keys() & named)
-            found = self._count(file for file in shared if not is_of_one_archive(file))
-            elsewhere += Counter({key: found[key] for key in missing})
-        records: dict[str, dict[str, ArchiveRecord]] = {}
-        for row in rows:
-            record = _record(row, active, elsewhere)
-            records.setdefault(record.archive, {})[record.version] = record
+        """Return the rows of `archives` under this model, as they are now."""
+        if delta.open_table(self._predictions) is None or delta.open_table(self._archives) is None:
+            return Records.of()
+        self._opened, records = self._open()
         return records
 
-    def _count(self, files: Iterable[Mapping[str, Any]]) -> Held:
-        """Read which rows lie in files."""
-        found: Held = Counter()
-        for file in files:
-            found.update(self._shared.held(file))
-        return found
+    def _open(self) -> "tuple[_Opened, Records]":
+        predictions = delta.open_table(self._predictions)
+        if predictions is None:
+            raise StorageError(f"The table {self._predictions} is not there any more.")
+        files = TableFiles(self._predictions, predictions, self._model, self._shared.names)
+        rows = ArchiveRows(self._archives, self._identity)
+        return _Opened(files, rows), rows.read(files, self._shared)
 
     def commit(self, results: Sequence[ArchiveResult]) -> list[ArchiveResult]:
         """Publish the results of archives.
@@ -122,32 +105,35 @@ class Tables:
         Raises:
             StorageError: The tables could not be written.
         """
+        if self._opened is None:
+            self._opened, _ = self._open()
+        files, rows = self._opened
         standing = list(results)
 
-        def enter_units(table: DeltaTable) -> None:
-            standing[:] = self._enter_units(table, results)
+        def enter_units() -> Sequence[Action]:
+            standing[:], actions = self._enter_units(files, results)
+            return actions
 
-        def enter_rows(table: DeltaTable) -> None:
-            standing[:] = self._enter_rows(table, standing)
-
-        delta.commit(self._predictions, enter_units)
+        files.commit(enter_units)
         self._shared.forget(unit.path for result in standing for unit in result.units)
-        delta.commit(self._archives, enter_rows)
+        standing = rows.enter(lambda: self._still_active(files, standing))
         self.write_checksums()
         return standing
 
     def write_checksums(self) -> None:
         """Set the checksums that are missing, also those of a run that died before it did."""
-        checksums.write_checksums(self._output)
+        self._checksums.write()
 
     def _enter_units(
-        self, table: DeltaTable, results: Sequence[ArchiveResult]
-    ) -> list[ArchiveResult]:
+        self, files: TableFiles, results: Sequence[ArchiveResult]
+    ) -> tuple[list[ArchiveResult], list[Action]]:
+        """Work out how results enter `predictions`; returns them as they then stand."""
         names = {result.archive.name for result in results}
-        files = delta.active_files(table, self._model, names)
-        active = _by_archive(filter(is_of_one_archive, files))
-        shared = [file for file in files if not is_of_one_archive(file)]
-        touched = self._shared.with_any_of(shared, names)
+        held = files.holding(names)
+        active = _by_archive(filter(is_of_one_archive, held))
+        touched = self._shared.with_any_of(
+            (file for file in held if not is_of_one_archive(file)), names
+        )
         versions = self._versions(touched, active, names)
         standing = [
             _overtaken(result)
@@ -156,15 +142,13 @@ class Tables:
             for result in results
         ]
         entering = [result for result in standing if result.is_readable]
-        moves, actions = self._enter_bundles(entering, {file["path"] for file in files})
+        moves, actions = self._enter_bundles(entering, files)
         for result in entering:
             actions += self._exchange(result, active.get(result.archive.name, {}))
         kept = {unit.path for result in entering for unit in result.units}
         leaving = [file for file in touched if file["path"] not in kept]
         actions += self._take_out(leaving, {result.archive.name for result in entering})
-        if actions:
-            delta.replace_files(table, actions)
-        return [_moved(result, moves) for result in standing]
+        return [_moved(result, moves) for result in standing], actions
 
     def _versions(
         self,
@@ -184,8 +168,8 @@ class Tables:
         return versions
 
     def _enter_bundles(
-        self, entering: Iterable[ArchiveResult], active: Container[str]
-    ) -> tuple[dict[str, Copy], list[Any]]:
+        self, entering: Iterable[ArchiveResult], files: TableFiles
+    ) -> tuple[dict[str, Copy], list[Action]]:
         """The actions that add the bundles of results, each with just the archives of these.
 
         Returns:
@@ -198,9 +182,9 @@ class Tables:
                 wanted.setdefault(unit.path, set()).add(key)
         sizes = {unit.path: unit.bytes for result in entering for unit in result.units}
         moves: dict[str, Copy] = {}
-        actions = []
+        actions: list[Action] = []
         for path, keys in wanted.items():
-            if path in active:
+            if files.find(path) is not None:
                 continue
             held, size, place = self._shared.held({"path": path}), sizes[path], path
             if not keys <= held.keys():
@@ -216,9 +200,9 @@ class Tables:
     def _add_shared(self, path: str, size: int, held: Held) -> AddAction:
         return delta.add_action(path, size, held.total(), self._model, *bounds(held))
 
-    def _take_out(self, shared: Iterable[Mapping[str, Any]], archives: set[str]) -> list[Any]:
+    def _take_out(self, shared: Iterable[Mapping[str, Any]], archives: set[str]) -> list[Action]:
         """The actions that take archives' rows out of shared files: copies without them."""
-        actions: list[Any] = []
+        actions: list[Action] = []
         for file in self._shared.with_any_of(shared, archives):
             actions.append(delta.remove_action(file, self._model))
             copy = self._shared.without(file, archives, self._model)
@@ -226,7 +210,9 @@ class Tables:
                 actions.append(self._add_shared(copy.path, copy.bytes, copy.held))
         return actions
 
-    def _exchange(self, result: ArchiveResult, held: Mapping[str, Mapping[str, Any]]) -> list[Any]:
+    def _exchange(
+        self, result: ArchiveResult, held: Mapping[str, Mapping[str, Any]]
+    ) -> list[Action]:
         """The actions that leave exactly the result's units of what is held of its archive."""
         constants = {
             "archive": result.archive.name,
@@ -245,44 +231,25 @@ class Tables:
         ]
         return added + removed
 
-    def _enter_rows(
-        self, table: DeltaTable, results: Sequence[ArchiveResult]
+    def _still_active(
+        self, files: TableFiles, results: Sequence[ArchiveResult]
     ) -> list[ArchiveResult]:
-        """Write the archives' rows, in place of those that they make void.
+        """Return the results, those as overtaken whose rows have left the table since.
 
-        The units are looked up once more: if another run has replaced them since, the row would
-        speak of rows that are not there, and that other run writes the archive's row.
+        If another run has replaced them since, the archive's row would speak of rows that are not
+        there, and that other run writes the archive's row.
         """
-        standing = self._still_active(results)
-        names = {result.archive.name for result in standing}
-        held = delta.read_rows(table, self._model, names)
-        new = [_row(r, self._identity) for r in standing if not _has_better(r, held)]
-        if not new:
-            return standing
-        kept = [row for row in held if not any(_voids(row_new, row) for row_new in new)]
-        predicate = None
-        if len(kept) < len(held):
-            listed = ", ".join(map(delta.sql_string, sorted(names)))
-            predicate = f"model = {delta.sql_string(self._model)} AND archive IN ({listed})"
-            new += kept
-        delta.write_rows(table, pa.Table.from_pylist(new, schema=ARCHIVE_ROW), predicate)
-        return standing
-
-    def _still_active(self, results: Sequence[ArchiveResult]) -> list[ArchiveResult]:
-        """Return the results, those as overtaken whose rows have left the table since."""
-        table = delta.open_table(self._predictions)
-        if table is None:
-            raise StorageError(f"The table {self._predictions} is not there any more.")
-        names = {result.archive.name for result in results}
-        files = delta.active_files(table, self._model, names)
-        active = {file["path"] for file in files}
+        files.follow()
         missing = {
             result.archive.name
             for result in results
-            if not active.issuperset(unit.path for unit in result.units)
+            if any(files.find(unit.path) is None for unit in result.units)
         }
-        shared = [file for file in files if not is_of_one_archive(file)] if missing else []
-        elsewhere = self._count(self._shared.with_any_of(shared, missing))
+        held = files.holding(missing)
+        shared = (file for file in held if not is_of_one_archive(file))
+        elsewhere: Held = Counter()
+        for file in self._shared.with_any_of(shared, missing):
+            elsewhere.update(self._shared.held(file))
         return [
             _overtaken(result)
             if result.archive.name in missing
@@ -290,22 +257,6 @@ class Tables:
             else result
             for result in results
         ]
-
-
-def _missing(
-    rows: Iterable[Mapping[str, Any]], active: Container[str], elsewhere: Held
-) -> list[tuple[str, str]]:
-    """Return the archives and versions of which rows are neither in active units nor elsewhere."""
-    return [
-        (row["archive"], row["archive_version"])
-        for row in rows
-        if _num_found(row, active, elsewhere) < row["members"]
-    ]
-
-
-def _num_found(row: Mapping[str, Any], active: Container[str], elsewhere: Held) -> int:
-    found = sum(unit["members"] for unit in row["units"] if unit["path"] in active)
-    return int(found + elsewhere[row["archive"], row["archive_version"]])
 
 
 def _moved(result: ArchiveResult, moves: Mapping[str, Copy]) -> ArchiveResult:
@@ -347,66 +298,4 @@ def _overtaken(result: ArchiveResult) -> ArchiveResult:
         message=f"{result.archive.name} was replaced while it was read.",
         units=(),
         counts=Counts(),
-    )
-
-
-def _has_better(result: ArchiveResult, held: Iterable[Mapping[str, Any]]) -> bool:
-    """Return whether the table has rows of this very version, and this reading of it gave none."""
-    return not result.is_readable and any(
-        row["archive"] == result.archive.name
-        and row["archive_version"] == result.archive.known.version
-        and row["members"]
-        for row in held
-    )
-
-
-def _voids(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
-    """Return whether a new row of `archives` takes the place of an old one.
-
-    A reading that succeeded takes the place of all versions, one that did not only of its own.
-    """
-    if new["archive"] != old["archive"]:
-        return False
-    succeeded = ArchiveStatus(new["status"]).is_readable
-    return succeeded or bool(new["archive_version"] == old["archive_version"])
-
-
-def _row(result: ArchiveResult, identity: RunIdentity) -> dict[str, Any]:
-    archive = result.archive
-    return {
-        "archive": archive.name,
-        "archive_version": archive.known.version,
-        "source": archive.known.uri,
-        "bytes": archive.known.size,
-        "members": result.members,
-        **{str(outcome): result.counts.outcomes[outcome] for outcome in Outcome},
-        "reasons": [{"reason": r, "members": n} for r, n in sorted(result.counts.reasons.items())],
-        "status": str(result.status),
-        "reason": None if result.reason is None else str(result.reason),
-        "units": [asdict(u) for u in sorted(result.units, key=lambda u: u.first_member)],
-        "attempt": archive.attempt,
-        "started_at": result.started_at,
-        "finished_at": result.finished_at,
-        "model": identity.model,
-        "run": identity.run,
-        "software_version": identity.software_version,
-        "configuration_hash": identity.configuration_hash,
-        "decode_version": DECODE_VERSION,
-        "key_id": identity.key_id,
-    }
-
-
-def _record(row: Mapping[str, Any], active: Container[str], elsewhere: Held) -> ArchiveRecord:
-    return ArchiveRecord(
-        archive=row["archive"],
-        version=row["archive_version"],
-        source=row["source"],
-        status=ArchiveStatus(row["status"]),
-        reason=None if row["reason"] is None else ArchiveReason(row["reason"]),
-        attempt=row["attempt"],
-        members=row["members"],
-        outcomes={str(outcome): row[str(outcome)] for outcome in Outcome},
-        member_reasons={pair["reason"]: pair["members"] for pair in row["reasons"]},
-        has_rows=_num_found(row, active, elsewhere) == row["members"],
-        decode_version=row.get("decode_version") or FIRST_DECODE_VERSION,
     )

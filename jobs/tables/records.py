@@ -61,10 +61,6 @@ class ArchiveRecord:
         return self.decode_version < DECODE_VERSION
 
 
-Records = Mapping[str, Mapping[str, ArchiveRecord]]
-"""What the table `archives` holds under one model, by archive and then by version."""
-
-
 @dataclass(frozen=True)
 class ArchiveResult:
     """What became of one archive in this run.

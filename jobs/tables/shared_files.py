@@ -7,30 +7,23 @@ copy of the file without them.
 """
 
 import hashlib
-import io
 import uuid
 from collections import Counter
-from collections.abc import Collection, Container, Iterable, Mapping, Set
+from collections.abc import Collection, Container, Iterable
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from implant_model import storage
-from implant_model.errors import StorageError
-from jobs.tables.schema import COPY, PREDICTION_ROW, is_bundle, unit_path
+from jobs.tables.schema import COPY, PREDICTION_ROW, unit_path
+from jobs.tables.state.table_files import File
+from jobs.tables.stored_parquet import read_file
 
-File = Mapping[str, Any]
-"""One of `delta.active_files`."""
 Held = Counter[tuple[str, str]]
 """Rows by archive and version."""
-
-
-def is_of_one_archive(file: File) -> bool:
-    """Whether all rows of a file are of one archive, by its statistics; False: they may not be."""
-    return file.get("min.archive") is not None and file["min.archive"] == file.get("max.archive")
 
 
 class SharedFiles:
@@ -43,26 +36,6 @@ class SharedFiles:
     def __init__(self, table: str) -> None:
         self._table = table
         self._held: dict[str, Held] = {}
-        self._named: dict[str, set[str]] = {}
-
-    def learn(self, rows: Iterable[Mapping[str, Any]], files: Mapping[str, File]) -> None:
-        """Take from rows of `archives` which files hold what, so that these need not be read.
-
-        Args:
-            rows: All rows of the model.
-            files: The active files by path; one of which the rows name less than it has is read.
-        """
-        archives: dict[str, set[str]] = {}
-        members: Counter[str] = Counter()
-        for row in rows:
-            for unit in row["units"]:
-                if is_bundle(unit["path"]) and unit["path"] in files:
-                    archives.setdefault(unit["path"], set()).add(row["archive"])
-                    members[unit["path"]] += unit["members"]
-        self._named = {
-            path: names for path, names in archives.items()
-            if members[path] == files[path]["num_records"]
-        }  # fmt: skip
 
     def held(self, file: File) -> Held:
         """Return the rows of a file by archive and version.
@@ -72,27 +45,34 @@ class SharedFiles:
         """
         path = file["path"]
         if path not in self._held:
-            columns = ["archive", "archive_version"]
-            rows = self.read(path, columns).group_by(columns).aggregate([([], "count_all")])
+            rows = self.count(file)
             self._held[path] = Counter(
                 {(row["archive"], row["archive_version"]): row["count_all"]
                  for row in rows.to_pylist()}
             )  # fmt: skip
         return self._held[path]
 
+    def count(self, file: File) -> pa.Table:
+        """Return archives and versions of a file's rows, with `count_all` of each; not kept."""
+        columns = ["archive", "archive_version"]
+        return self.read(file["path"], columns).group_by(columns).aggregate([([], "count_all")])
+
+    def names(self, file: File) -> pa.ChunkedArray:
+        """Return the archives that a file holds; what it was found to hold before is not read."""
+        held = self._held.get(file["path"])
+        if held is not None:
+            return pa.chunked_array([[name for name, _ in held]], pa.string())
+        return pc.unique(self.read(file["path"], ["archive"])["archive"])
+
     def forget(self, paths: Iterable[str]) -> None:
-        """Drop what is known of files of this run: it publishes none of their archives again."""
+        """Drop what is held of files of this run: it publishes none of their archives again."""
         for path in paths:
-            if self._held.pop(path, None) is not None:
-                self._named[path] = set()
+            self._held.pop(path, None)
 
     def with_any_of(self, files: Iterable[File], archives: Collection[str]) -> list[File]:
         """Return the files that hold rows of any of some archives."""
-        return [file for file in files if not self._names(file).isdisjoint(archives)]
-
-    def _names(self, file: File) -> Set[str]:
-        named = self._named.get(file["path"])
-        return {name for name, _ in self.held(file)} if named is None else named
+        wanted = set(archives)
+        return [file for file in files if not wanted.isdisjoint(n for n, _ in self.held(file))]
 
     def read(self, path: str, columns: list[str] | None = None) -> pa.Table:
         """Read columns of a file, or all.
@@ -101,13 +81,7 @@ class SharedFiles:
             StorageError: It cannot be read.
         """
         # The log has paths percent-encoded, and other tools encode the partition's folder before.
-        uri = storage.join(self._table, unquote(path))
-        try:
-            with storage.open_object(storage.stat(uri)) as reader:
-                file = pq.ParquetFile(_Seekable(reader), page_checksum_verification=True)
-                return _plain(file.read(columns=columns))
-        except (pa.ArrowException, OSError) as error:
-            raise StorageError(f"{uri} cannot be read ({type(error).__name__}).") from error
+        return read_file(storage.join(self._table, unquote(path)), PREDICTION_ROW, columns)
 
     def without(self, file: File, archives: Container[str], model: str) -> "Copy | None":
         """Put a copy of a file without the rows of some archives.
@@ -125,7 +99,7 @@ class SharedFiles:
         """
         rows = self.read(file["path"])
         names = rows["archive"].to_pylist()
-        kept = rows.filter(pa.array([name not in archives for name in names]))
+        kept = rows.filter(pa.array([name not in archives for name in names], pa.bool_()))
         if not kept.num_rows:
             return None
         sink = pa.BufferOutputStream()
@@ -159,38 +133,3 @@ def bounds(held: Held) -> tuple[dict[str, str], dict[str, str]]:
     """Return the least and greatest archive and version of rows, for Delta's statistics."""
     columns = dict(zip(("archive", "archive_version"), zip(*held, strict=True), strict=True))
     return {n: min(v) for n, v in columns.items()}, {n: max(v) for n, v in columns.items()}
-
-
-def _plain(rows: pa.Table) -> pa.Table:
-    """Return rows in the types of `PREDICTION_ROW`; delta-rs writes texts as views, see Arrow."""
-    known = {field.name: field.type for field in PREDICTION_ROW}
-    fields = [f.with_type(known.get(f.name, f.type)) for f in rows.schema]
-    return rows.cast(pa.schema(fields, metadata=rows.schema.metadata))
-
-
-class _Seekable(io.RawIOBase):
-    """What pyarrow reads a stored object by: only the parts that it asks for."""
-
-    def __init__(self, reader: storage.ObjectReader) -> None:
-        self._reader = reader
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._reader.size}[whence]
-        self._at = start + offset
-        return self._at
-
-    def read(self, size: int = -1) -> bytes:
-        left = max(self._reader.size - self._at, 0)
-        data = self._reader.read_at(self._at, left if size < 0 else min(size, left))
-        self._at += len(data)
-        return data

@@ -13,6 +13,7 @@ FOLDERS = {
     "training": "training",
     "jobs/auditing": "auditing",
     "jobs/checks": "operations",
+    "jobs/tables": "tables",
 }
 """Where the tests of a folder, or of those below it, lie; otherwise in one of its last name."""
 COVERED_BY = {
@@ -55,6 +56,8 @@ COVERED_BY = {
         )
     },
     "implant_model.radiographs": "pipeline/test_units.py",
+    "jobs.tables.archive_rows": "tables/test_publish.py",
+    "jobs.tables.stored_parquet": "tables/test_shared_files.py",
     "implant_model.storage.s3_reader": "storage/test_storage_faults.py",
     "training.calibrate": "training/test_packaging.py",
     "training.card": "training/test_packaging.py",

@@ -26,8 +26,9 @@ from implant_model.pseudonym_key import KEY_VARIABLE, read_key
 from jobs.entry.cluster import NODE
 from jobs.pipeline.classify_options import parse_classify
 from jobs.pipeline.plan import make_plan
+from jobs.tables.archive_rows import RunIdentity
 from jobs.tables.lease import Lease
-from jobs.tables.publish import RunIdentity, Tables
+from jobs.tables.publish import Tables
 from tests.support.object_store import CREDENTIALS, ObjectStore, running_object_store
 from tests.support.paths import ROOT
 

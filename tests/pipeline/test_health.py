@@ -12,13 +12,15 @@ from jobs.entry.command import INCOMPLETE, OK
 from jobs.pipeline.health import Health, read_history, take_health
 from jobs.pipeline.plan import Plan
 from jobs.pipeline.summary import exit_code, summarise
-from jobs.tables.publish import RunIdentity
+from jobs.tables.archive_rows import RunIdentity
 from jobs.tables.receipts import Counts, UnitFile, novelty_bin
 from jobs.tables.records import ArchiveResult, PlannedArchive
+from jobs.tables.state.record_index import Done, Records
 
 MODEL = "small@0123456789ab"
 USUAL = {"stem-a": 200, "stem-b": 150, "knee-c": 50}
 OTHER = {"stem-a": 40, "stem-b": 40, "knee-c": 320}
+NOTHING = Plan((), Done(Records.of(), []))
 
 
 def night(
@@ -104,7 +106,7 @@ def test_usual_night_is_usual(nights: Nights) -> None:
     assert health.compared_runs == 6
     assert set(health.shifts) == {"outcomes", "implants", "novelty"}
     assert health.warnings == ()
-    assert exit_code(Plan((), ()), [night()], 1.0, health) == OK
+    assert exit_code(NOTHING, [night()], 1.0, health) == OK
 
 
 @pytest.mark.parametrize(
@@ -122,8 +124,8 @@ def test_strange_night_is_told_and_ends_with_3(
     health = nights.take(strange)
     (warning,) = health.warnings
     assert warning.startswith(words)
-    assert exit_code(Plan((), ()), [strange], 1.0, health) == INCOMPLETE
-    assert f"Warning: {words}" in summarise(Plan((), ()), [strange], nights.output, health)
+    assert exit_code(NOTHING, [strange], 1.0, health) == INCOMPLETE
+    assert f"Warning: {words}" in summarise(NOTHING, [strange], nights.output, health)
     assert nights.take(strange, max_drift=20).warnings == ()
 
 

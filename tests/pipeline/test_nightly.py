@@ -13,8 +13,9 @@ from implant_model import storage
 from implant_model.errors import ArchiveStatus
 from implant_model.package.load import load_package
 from jobs.pipeline.plan import make_plan
+from jobs.tables.archive_rows import RunIdentity
 from jobs.tables.lease import Lease
-from jobs.tables.publish import RunIdentity, Tables
+from jobs.tables.publish import Tables
 from jobs.tables.receipts import Counts
 from jobs.tables.records import ArchiveResult
 from tests.support.archive_samples import tar_of

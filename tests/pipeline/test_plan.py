@@ -8,6 +8,7 @@ from implant_model import storage
 from implant_model.errors import AccessDeniedError, ArchiveReason, ArchiveStatus, UsageError
 from jobs.pipeline.plan import check_reasons, make_plan
 from jobs.tables.records import ArchiveRecord
+from jobs.tables.state.record_index import Records
 from tests.support.object_store import ObjectStore
 
 
@@ -30,19 +31,19 @@ def record(
     status: ArchiveStatus = ArchiveStatus.COMPLETE,
     reason: ArchiveReason | None = None,
     member_reasons: dict[str, int] | None = None,
-) -> dict[str, dict[str, ArchiveRecord]]:
+) -> Records:
     """The table `archives` after one archive, as it is on the disk now, was done."""
     info = storage.stat(uri(path))
     done = ArchiveRecord(
         name, info.version, info.uri, status, reason, 0, 5, {}, member_reasons or {}
     )
-    return {name: {info.version: done}}
+    return Records.of([done])
 
 
 def test_names_are_relative_to_the_input(folder: Path) -> None:
-    plan = make_plan([uri(folder)], {})
+    plan = make_plan([uri(folder)], Records.of())
     assert [a.name for a in plan.todo] == ["a.tar", "b.tar", "deep/er/c.zip"]
-    assert [a.name for a in make_plan([uri(folder / "a.tar")], {}).todo] == ["a.tar"]
+    assert [a.name for a in make_plan([uri(folder / "a.tar")], Records.of()).todo] == ["a.tar"]
 
 
 def test_what_is_done_is_subtracted_until_its_version_changes(folder: Path) -> None:
@@ -86,12 +87,12 @@ def test_limit_counts_what_is_to_do(folder: Path) -> None:
 def test_input_that_is_not_there_is_refused_with_what_lies_nearest(folder: Path) -> None:
     for missing, nearest in (("none.tar", ""), ("deeep", "/deep"), ("deep/err/c.zip", "/deep/er")):
         with pytest.raises(UsageError) as error:
-            make_plan([uri(folder / "a.tar"), uri(folder / missing)], {})
+            make_plan([uri(folder / "a.tar"), uri(folder / missing)], Records.of())
         assert str(error.value) == (
             f"There is nothing at INPUT {uri(folder / missing)}; nearest is {uri(folder)}{nearest}."
         )
     (folder / "empty").mkdir()
-    assert make_plan([uri(folder / "empty")], {}).todo == ()
+    assert make_plan([uri(folder / "empty")], Records.of()).todo == ()
 
 
 def test_bucket_or_prefix_that_is_not_there_is_refused(
@@ -108,7 +109,7 @@ def test_bucket_or_prefix_that_is_not_there_is_refused(
         (f"s3://{bucket}/zzz", f"nearest is s3://{bucket}/."),
     ):
         with pytest.raises(UsageError, match=re.escape(words)):
-            make_plan([missing], {})
+            make_plan([missing], Records.of())
 
 
 def test_folder_that_cannot_be_listed_is_planned_as_unreachable(
@@ -118,19 +119,19 @@ def test_folder_that_cannot_be_listed_is_planned_as_unreachable(
         raise AccessDeniedError(root)
 
     monkeypatch.setattr(storage, "list_objects", refused)
-    (lost,) = make_plan([uri(folder / "closed.tar")], {}).todo
+    (lost,) = make_plan([uri(folder / "closed.tar")], Records.of()).todo
     assert (lost.name, lost.unreachable) == ("closed.tar", ArchiveReason.ACCESS_DENIED)
 
 
 def test_one_object_listed_twice_is_read_once(folder: Path) -> None:
-    assert len(make_plan([uri(folder / "a.tar"), uri(folder / "a.tar")], {}).todo) == 1
+    assert len(make_plan([uri(folder / "a.tar"), uri(folder / "a.tar")], Records.of()).todo) == 1
 
 
 def test_two_archives_of_one_name_are_refused(folder: Path) -> None:
     (folder / "other").mkdir()
     (folder / "other" / "a.tar").write_text("other")
     with pytest.raises(UsageError, match=r"Two inputs have the archive name 'a.tar'"):
-        make_plan([uri(folder / "a.tar"), uri(folder / "other" / "a.tar")], {})
+        make_plan([uri(folder / "a.tar"), uri(folder / "other" / "a.tar")], Records.of())
 
 
 def test_archive_of_another_folder_does_not_replace_its_namesake(folder: Path) -> None:

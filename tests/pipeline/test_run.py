@@ -10,7 +10,8 @@ from implant_model import storage
 from implant_model.errors import ArchiveStatus
 from jobs.pipeline.plan import make_plan
 from jobs.pipeline.run import settle
-from jobs.tables.publish import RunIdentity, Tables
+from jobs.tables.archive_rows import RunIdentity
+from jobs.tables.publish import Tables
 from jobs.tables.receipts import ArchiveReceipt, End, Failure, Published, Unit
 from jobs.tables.records import PlannedArchive
 from jobs.tables.schema import PREDICTION_ROW, unit_id, unit_path

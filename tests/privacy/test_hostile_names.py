@@ -15,6 +15,7 @@ from jobs.pipeline.plan import Plan
 from jobs.pipeline.summary import summarise
 from jobs.tables.receipts import Counts
 from jobs.tables.records import ArchiveResult, PlannedArchive
+from jobs.tables.state.record_index import Done, Records
 from tests.privacy.conftest import Tell
 from tests.support.paths import ROOT
 from training.data.labelled import Excluded, write_excluded
@@ -56,7 +57,9 @@ def test_summary_has_one_line_for_each_archive(name: str) -> None:
     archive = PlannedArchive(name, ObjectInfo(f"s3://b/{name}", 1, "v"))
     message = f"s3://b/{name} cannot be read."
     failed = ArchiveStatus.FAILED, ArchiveReason.CORRUPT, message, (), Counts(), now, now
-    lines = summarise(Plan((archive,), ()), [ArchiveResult(archive, *failed)], "file:///out")
+    lines = summarise(
+        Plan((archive,), Done(Records.of(), [])), [ArchiveResult(archive, *failed)], "file:///out"
+    )
     (line,) = (line for line in lines.split("\n") if "failed (corrupt)" in line)
     assert line.isprintable()
     assert not any(each == "classify: exit code 0" for each in lines.split("\n"))

@@ -24,6 +24,7 @@ from jobs.entry.command import DISCLAIMER
 from jobs.pages.saliency_picture import MARK, PANEL_PX, explanation_picture, overlay
 from jobs.pipeline.plan import make_plan
 from jobs.tables.loose_names import LooseNames
+from jobs.tables.state.record_index import Records
 from tests.support.archive_samples import tar_of
 from tests.support.object_store import ObjectStore
 from tests.support.package_samples import save_sample
@@ -244,7 +245,7 @@ def test_a_table_names_radiographs_as_the_predictions_do(
     output = storage.normalise(str(tmp_path / "out"))
     names = LooseNames(output, IdentifierPolicy.DROP)
     inputs = storage.normalise(str(archives))
-    loose, tar = make_plan([inputs], {}, names=names).todo
+    loose, tar = make_plan([inputs], Records.of(), names=names).todo
     names.keep_key()
     rows = {"record": ["x", "y"], "archive": [tar.name, loose.name], "member_index": [2, 0]}
     pq.write_table(pa.table(rows), tmp_path / "worklist.parquet")

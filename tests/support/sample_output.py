@@ -6,7 +6,8 @@ from typing import Any
 
 from implant_model import storage
 from implant_model.errors import ArchiveReason, ArchiveStatus
-from jobs.tables.publish import RunIdentity, Tables
+from jobs.tables.archive_rows import RunIdentity
+from jobs.tables.publish import Tables
 from jobs.tables.receipts import Published, Unit
 from jobs.tables.records import ArchiveResult, PlannedArchive
 from jobs.tables.schema import PREDICTION_ROW, unit_id, unit_path

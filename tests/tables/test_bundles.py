@@ -13,7 +13,8 @@ from implant_model import storage
 from implant_model.errors import ArchiveStatus
 from implant_model.storage.uri import local_path
 from jobs.entry.command import INCOMPLETE, OK
-from jobs.tables.publish import RunIdentity, Tables
+from jobs.tables.archive_rows import ArchiveRows, RunIdentity
+from jobs.tables.publish import Tables
 from jobs.tables.receipts import Counts, Failure, Published, Unit
 from jobs.tables.records import ArchiveResult, PlannedArchive
 from jobs.tables.schema import PREDICTION_ROW, is_bundle, unit_id, unit_path
@@ -217,7 +218,7 @@ def test_run_that_died_between_the_tables_is_finished_by_the_next(
         raise Died
 
     with monkeypatch.context() as patch:
-        patch.setattr(Tables, "_enter_rows", die)
+        patch.setattr(ArchiveRows, "enter", die)
         with pytest.raises(Died):
             bench.tables.commit(results)
     later = bench.run("run-2")

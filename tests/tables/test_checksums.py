@@ -9,8 +9,9 @@ from deltalake import DeltaTable
 from implant_model import storage
 from implant_model.errors import StorageError
 from implant_model.storage.uri import local_path
-from jobs.tables.checksums import ChecksumReport, check_checksums, write_checksums
-from jobs.tables.publish import RunIdentity, Tables
+from jobs.tables.archive_rows import RunIdentity
+from jobs.tables.checksums import ChecksumReport, Checksums, check_checksums
+from jobs.tables.publish import Tables
 from jobs.tables.verification import verify_output
 from tests.support.sample_output import MODEL, OTHER_MODEL, publish_sample
 
@@ -30,7 +31,7 @@ def test_each_commit_has_one_checksum_file(output: str) -> None:
     for table in ("predictions", "archives"):
         assert [path.stem for path in checksums_of(output, table)] == [f"{n:020}" for n in range(4)]
     before = {path: path.read_bytes() for path in checksums_of(output, "archives")}
-    write_checksums(output)
+    Checksums(output).write()
     assert {path: path.read_bytes() for path in checksums_of(output, "archives")} == before
     assert check_checksums(output) == ChecksumReport((), ())
 
@@ -63,7 +64,7 @@ def test_a_bit_that_flips_on_the_way_is_not_recorded(
         return bytes([data[0] ^ 1]) + data[1:] if wrong else data
 
     monkeypatch.setattr(storage, "read_bytes", read_bytes)
-    write_checksums(output)
+    Checksums(output).write()
     monkeypatch.undo()
     assert check_checksums(output) == ChecksumReport((), ())
 
@@ -80,7 +81,7 @@ def test_a_file_that_reads_differently_each_time_is_not_recorded(
 
     monkeypatch.setattr(storage, "read_bytes", read_bytes)
     with pytest.raises(StorageError, match="reads differently each time"):
-        write_checksums(output)
+        Checksums(output).write()
 
 
 def test_entry_of_the_log_that_is_gone_is_named(output: str) -> None:
@@ -93,7 +94,7 @@ def test_checkpoint_is_recorded_with_its_version(output: str) -> None:
     table = Path(local_path(output), "archives")
     checksums_of(output, "archives")[3].unlink()
     DeltaTable(str(table)).create_checkpoint()
-    write_checksums(output)
+    Checksums(output).write()
     assert verify_output(output).findings == ()
     for name in (f"{3:020}.checkpoint.parquet", "_last_checkpoint"):
         path = table / "_delta_log" / name

@@ -22,7 +22,8 @@ from implant_model.package.load import load_package
 from jobs.entry.command import OK
 from jobs.pipeline import recipe as recipe_module
 from jobs.tables import delta, publish, schema, unit_files
-from jobs.tables.publish import RunIdentity, Tables
+from jobs.tables.archive_rows import RunIdentity
+from jobs.tables.publish import Tables
 from jobs.tables.receipts import Failure, Published, Unit
 from jobs.tables.schema import PREDICTION_ROW, SCHEMA_PROPERTY, SCHEMA_VERSION, prediction_row
 from jobs.tables.unit_files import publish_unit

@@ -12,7 +12,8 @@ from implant_model.errors import ArchiveReason, ArchiveStatus
 from implant_model.storage.uri import ObjectInfo, local_path
 from jobs.pipeline.plan import make_plan
 from jobs.tables import delta
-from jobs.tables.publish import RunIdentity, Tables
+from jobs.tables.archive_rows import ArchiveRows, RunIdentity
+from jobs.tables.publish import Tables
 from jobs.tables.receipts import Counts, Failure, Published, Unit, UnitFile
 from jobs.tables.records import ArchiveResult, PlannedArchive
 from jobs.tables.schema import PREDICTION_ROW, unit_id, unit_path
@@ -146,7 +147,7 @@ def test_run_cut_off_between_the_tables_is_mended_by_the_next(
 ) -> None:
     result = output.result(output.archive("one"))
     with monkeypatch.context() as patch:
-        patch.setattr(Tables, "_enter_rows", lambda *_: 1 / 0)
+        patch.setattr(ArchiveRows, "enter", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             output.tables.commit([result])
     assert "no row of the table archives names it" in verify_output(output.root).findings[0]
@@ -162,7 +163,7 @@ def test_archive_put_back_after_a_run_that_died_is_published_again(
     written_at = output.source.stat().st_mtime_ns
     newer = output.result(output.archive("newer", name="a.tar"), sizes=(4,))
     with monkeypatch.context() as patch:
-        patch.setattr(Tables, "_enter_rows", lambda *_: 1 / 0)
+        patch.setattr(ArchiveRows, "enter", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             output.run("run-2").commit([newer])
     output.source.write_text("one")

@@ -11,6 +11,7 @@ import pytest
 from implant_model import storage
 from implant_model.errors import AccessDeniedError, ArchiveReason, ChangedError, StorageError
 from jobs.pipeline.plan import make_plan
+from jobs.tables.state.record_index import Records
 from tests.support.fault_proxy import Answer, Fault, FaultProxy, Flip
 from tests.support.object_store import ObjectStore
 from tests.support.paths import ROOT
@@ -101,10 +102,14 @@ def test_108_archive_replaced_while_it_is_read(stage: Stage) -> None:
 def test_110_odd_keys(stage: Stage, key: str) -> None:
     stage.put(f"odd/{key}", b"an archive")
     stage.put("odd/folder/", b"")
-    (planned,) = [a for a in make_plan([f"s3://{stage.bucket}/odd"], {}).todo if a.name == key]
+    (planned,) = [
+        a for a in make_plan([f"s3://{stage.bucket}/odd"], Records.of()).todo if a.name == key
+    ]
     with storage.open_object(planned.info) as reader:
         assert b"".join(reader.stream()) == b"an archive"
-    assert all(not a.name.endswith("/") for a in make_plan([f"s3://{stage.bucket}/odd"], {}).todo)
+    assert all(
+        not a.name.endswith("/") for a in make_plan([f"s3://{stage.bucket}/odd"], Records.of()).todo
+    )
 
 
 @pytest.mark.parametrize(

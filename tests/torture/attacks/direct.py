@@ -35,9 +35,10 @@ from jobs.pipeline.recipe import Recipe
 from jobs.pipeline.run import settle
 from jobs.pipeline.source import group_archives, read_group
 from jobs.pipeline.summary import exit_code
+from jobs.tables.archive_rows import RunIdentity
 from jobs.tables.lease import Lease
 from jobs.tables.loose_names import LooseNames
-from jobs.tables.publish import RunIdentity, Tables
+from jobs.tables.publish import Tables
 from jobs.tables.receipts import ArchiveReceipt, Fault, load_receipts
 from jobs.tables.trail import Trail
 

@@ -1,6 +1,6 @@
 """The model of bundles: several archives whose rows share files, and wrong variants of it.
 
-`Bundling.run` follows `PublishBlock`, `Tables._enter_units` and `Tables._enter_rows` for archives
+`Bundling.run` follows `PublishBlock`, `Tables._enter_units` and `ArchiveRows.enter` for archives
 of one unit. A file is the set of what it holds, (archive, version); a run deals what it reads to
 files as chance has it, and commits any part of it at a time, as the job does when it is due.
 """

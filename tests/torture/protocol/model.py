@@ -1,7 +1,7 @@
 """A model of publication that runs: the steps of a run between its requests, and wrong variants.
 
 `Protocol.run` follows `jobs.pipeline`: `make_plan`, `read_archive`, `publish_unit`,
-`Tables._enter_units`, `Tables._enter_rows`. It yields each request to the store; `protocol_play`
+`Tables._enter_units`, `ArchiveRows.enter`. It yields each request to the store; `protocol_play`
 decides what becomes of it. Each subclass in `MUTANTS` leaves out or misplaces one thing, and each
 must be caught: a model that lets a known mistake pass proves nothing.
 """
