@@ -59,8 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tables = Tables(options.output, identity)
     records, names = tables.records(), LooseNames(options.output, options.protector.policy)
     plan = make_plan(
-        options.inputs, records, options.retry, options.limit, options.redo_older, names
-    )
+        options.inputs, records, options.retry, options.limit, options.redo_older, names,
+        options.manifest,
+    )  # fmt: skip
     print(describe_plan(plan, recipe, package.manifest.decode_version), flush=True)
     for weakness in package.weaknesses:
         print(f"Warning: the model is weak. {weakness}", flush=True)

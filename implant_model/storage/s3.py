@@ -59,10 +59,6 @@ class _Encryption(TypedDict, total=False):
     SSEKMSKeyId: str
 
 
-class _Start(TypedDict, total=False):
-    StartAfter: str
-
-
 # A conflict with another writer, or a body damaged on its way: the same request may be sent again.
 _SEND_AGAIN_CODES = {"ConditionalRequestConflict", "OperationAborted", "BadDigest"}
 
@@ -121,48 +117,6 @@ def stat(uri: str) -> ObjectInfo:
     with translated("read", uri):
         reply = client().head_object(Bucket=bucket, Key=key)
     return ObjectInfo(f"s3://{bucket}/{key}", reply["ContentLength"], reply["ETag"].strip('"'))
-
-
-def list_objects(root: str, after: str = "") -> Iterator[ObjectInfo]:
-    """Yield the object of that key, then all below it as a prefix, in order of their keys."""
-    bucket, key = s3_parts(root)
-    found = bool(after)
-    if after:
-        key = f"{key.rstrip('/')}/" if key else ""
-    elif key and not key.endswith("/"):
-        # The key itself comes first among all that begin with it. HEAD would answer 403 where the
-        # object is absent and listing is not allowed.
-        for info in _list(bucket, key, root, most=1):
-            if info.uri == f"s3://{bucket}/{key}":
-                found = True
-                yield info
-        key += "/"
-    for info in _list(bucket, key, root, after=after and key + after):
-        found = True
-        if info.size or not info.uri.endswith("/"):  # else the marker of a folder
-            yield info
-    if not (found or key in ("", "/") or root.endswith("/")):
-        raise NotFoundError(f"There is no object {root!r}, nor any below it; check the name.")
-
-
-def _list(
-    bucket: str, prefix: str, root: str, most: int | None = None, after: str = ""
-) -> Iterator[ObjectInfo]:
-    with translated("list", root):
-        pages = (
-            client()
-            .get_paginator("list_objects_v2")
-            .paginate(
-                Bucket=bucket,
-                Prefix=prefix,
-                PaginationConfig={} if most is None else {"MaxItems": most, "PageSize": most},
-                **(_Start(StartAfter=after) if after else {}),
-            )
-        )
-        for page in pages:
-            for entry in page.get("Contents", []):
-                uri = f"s3://{bucket}/{entry['Key']}"
-                yield ObjectInfo(uri, entry["Size"], entry["ETag"].strip('"'))
 
 
 def nearest(uri: str) -> str:

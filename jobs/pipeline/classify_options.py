@@ -13,6 +13,7 @@ from implant_model.networks.spec import Precision
 from implant_model.package.load import ModelPackage
 from implant_model.privacy import IdentifierPolicy, Protector
 from implant_model.pseudonym_key import KEY_VARIABLE, Key
+from implant_model.storage.object_list import ObjectList
 from jobs.entry.command import Parser
 from jobs.entry.folder import make_folder
 from jobs.pipeline.plan import check_reasons
@@ -39,6 +40,10 @@ _REQUIRE_SANDBOX = (
     "line names what is missing"
 )
 _KMS_KEY = "AWS KMS key, by id or ARN, that the store encrypts the output under; default: its own"
+_MANIFEST = (
+    "CSV or Parquet of key, size and etag, or manifest.json of an S3 Inventory, in the place of a "
+    "listing of the INPUTs"
+)
 _REDO_OLDER = "read again the archives that an older version of the decode has read"
 
 
@@ -63,6 +68,7 @@ class ClassifyOptions:
         redo_older: Read once more what an older version of the decode has read.
         require_sandbox: Read nothing where a part of the decoder's sandbox is missing.
         sse_kms_key_id: KMS key of the output, or None for what the bucket does by default.
+        manifest: Lists the objects of the inputs in the place of their store, or None.
         dry_run: Only say what would be done.
         limit: Most archives to read.
     """
@@ -83,6 +89,7 @@ class ClassifyOptions:
     redo_older: bool
     require_sandbox: bool
     sse_kms_key_id: str | None
+    manifest: ObjectList | None
     dry_run: bool
     limit: int | None
 
@@ -140,6 +147,7 @@ def parse_classify(arguments: Sequence[str] | None, description: str | None) -> 
     add("--redo-older", action="store_true", help=_REDO_OLDER)
     add("--require-sandbox", action="store_true", help=_REQUIRE_SANDBOX)
     add("--sse-kms-key-id", metavar="ID", help=_KMS_KEY)
+    add("--manifest", type=_manifest, metavar="URI", help=_MANIFEST)
     add("--dry-run", action="store_true", help="only say what would be done; writes nothing")
     add("--limit", type=int, metavar="ARCHIVES", help="read at most so many archives")
     values = vars(parser.parse_args(arguments))
@@ -178,6 +186,10 @@ def _actors(text: str) -> tuple[int, int]:
     if not 1 <= bounds[0] <= bounds[1]:
         raise UsageError(f"--actors is {text!r}; accepted is MIN or MIN:MAX with 1 <= MIN <= MAX.")
     return bounds
+
+
+def _manifest(uri: str) -> ObjectList:
+    return ObjectList(storage.normalise(uri))
 
 
 def _reasons(text: str) -> frozenset[str]:

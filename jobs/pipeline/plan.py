@@ -26,6 +26,7 @@ from implant_model.errors import (
     UsageError,
 )
 from implant_model.storage import ObjectInfo
+from implant_model.storage.object_list import ObjectList
 from jobs.tables.loose_names import LooseNames
 from jobs.tables.records import PlannedArchive
 from jobs.tables.state.record_index import Done, Records
@@ -53,6 +54,7 @@ def make_plan(
     limit: int | None = None,
     redo_older: bool = False,
     names: LooseNames | None = None,
+    manifest: ObjectList | None = None,
 ) -> Plan:
     """List the inputs and subtracts what `records` states is done.
 
@@ -63,6 +65,7 @@ def make_plan(
         limit: Most archives to read; those that are done do not count.
         redo_older: Read once more what an older version of the decode has read.
         names: What the tables call what is listed; None: as it is.
+        manifest: Lists the objects in the place of their store.
 
     Returns:
         The plan, in the order of the inputs and of names within them.
@@ -74,74 +77,83 @@ def make_plan(
     todo: list[PlannedArchive] = []
     done: list[int] = []
     is_done_N = _done(records, retry, redo_older)
-    has_rows_N = records.rows["has_rows"].to_numpy()
-    for archive, row in _without_clashes(_list_inputs(inputs, names, records), records):
-        if row is None:
-            todo.append(archive)
-        elif is_done_N[row]:
-            done.append(row)
-        else:  # units are never overwritten, so a second reading has units of its own
-            again = int(has_rows_N[row])  # else its units are still in the store
-            todo.append(replace(archive, attempt=records.record(row).attempt + again))
+    has_rows_N = np.asarray(records.rows["has_rows"], np.bool_)
+    known = _Known(records)
+    for root in inputs:
+        new: list[PlannedArchive] = []
+        for archive, row in known.look_up(_list_input(root, names, records, manifest)):
+            if row is None:
+                new.append(archive)
+            elif is_done_N[row]:
+                done.append(row)
+            else:  # units are never overwritten, so a second reading has units of its own
+                again = int(has_rows_N[row])  # else its units are still in the store
+                new.append(replace(archive, attempt=records.record(row).attempt + again))
+        todo += sorted(new, key=lambda archive: archive.info.uri)
     return Plan(tuple(todo if limit is None else todo[:limit]), Done(records, done))
 
 
-def _list_inputs(
-    inputs: Iterable[str], names: LooseNames | None, records: Records
+def _list_input(
+    root: str, names: LooseNames | None, records: Records, manifest: ObjectList | None
 ) -> Iterator[PlannedArchive]:
-    def planned(info: ObjectInfo, root: str) -> PlannedArchive:
+    def planned(info: ObjectInfo) -> PlannedArchive:
         if names is None:
             return PlannedArchive(storage.relative(info.uri, root), info)
         return names.planned(info, root, records)
 
-    for root in inputs:
-        is_there = False
-        try:
-            for info in storage.list_objects(root):
-                is_there = True
-                yield planned(info, root)
-        except StorageError as error:
-            if isinstance(error, NotFoundError) and not is_there:
-                raise storage.nothing_there(root, "INPUT") from error
-            lost = planned(ObjectInfo(root, 0, ""), root)
-            yield replace(lost, unreachable=error.reason)
+    is_there = False
+    try:
+        listed = manifest.objects(root) if manifest else storage.list_objects(root, in_order=False)
+        for info in listed:
+            is_there = True
+            yield planned(info)
+    except StorageError as error:
+        if manifest:
+            raise
+        if isinstance(error, NotFoundError) and not is_there:
+            raise storage.nothing_there(root, "INPUT") from error
+        yield replace(planned(ObjectInfo(root, 0, "")), unreachable=error.reason)
 
 
-def _without_clashes(
-    archives: Iterator[PlannedArchive], records: Records
-) -> Iterator[tuple[PlannedArchive, int | None]]:
-    """Look archives up; drop an object that is listed twice, refuse two objects under one name.
+class _Known:
+    """Looks listed archives up; drops an object listed twice, refuses two under one name."""
 
-    Yields:
-        Archives, each with the place of its version's record, if there is one.
-    """
-    new: dict[str, str] = {}
-    listed_N = np.zeros(records.rows.num_rows, np.int64)  # hash of the URI, by a name's first row
-    while batch := list(islice(archives, LOOKED_UP_AT_ONCE)):
-        rows_K, names_K = records.match(
-            [archive.name for archive in batch], [archive.known.version for archive in batch]
-        )
-        for archive, row, name in zip(batch, rows_K.tolist(), names_K.tolist(), strict=True):
-            uri = archive.info.uri
-            if name < 0:
-                before = new.get(archive.name)
-                if before is not None:
-                    _refuse_clash(archive, before, before == uri)
-                    continue
-                new[archive.name] = uri
-            elif listed_N[name]:
-                _refuse_clash(archive, None, bool(listed_N[name] == hash(uri)))
-                continue
-            else:
-                listed_N[name] = hash(uri)
-                if row < 0:
-                    _refuse_takeover(archive, records)
-            yield archive, None if row < 0 else row
+    def __init__(self, records: Records) -> None:
+        self._records = records
+        self._new: dict[str, str] = {}
+        self._uri_N = np.zeros(records.rows.num_rows, np.int64)
+        """Hash of the URI that was listed under a name, by the place of its first row."""
+
+    def look_up(
+        self, archives: Iterator[PlannedArchive]
+    ) -> Iterator[tuple[PlannedArchive, int | None]]:
+        """Yield archives, each with the place of its version's record, if there is one."""
+        while batch := list(islice(archives, LOOKED_UP_AT_ONCE)):
+            rows_K, names_K = self._records.match(
+                [archive.name for archive in batch], [archive.known.version for archive in batch]
+            )
+            for archive, row, name in zip(batch, rows_K.tolist(), names_K.tolist(), strict=True):
+                if self._is_first(archive, name):
+                    if row < 0 <= name:
+                        _refuse_takeover(archive, self._records)
+                    yield archive, None if row < 0 else row
+
+    def _is_first(self, archive: PlannedArchive, name: int) -> bool:
+        uri = archive.info.uri
+        if name >= 0:
+            before, self._uri_N[name] = int(self._uri_N[name]), hash(uri)
+            if before not in (0, hash(uri)):
+                _refuse_clash(archive, None)
+            return before == 0
+        if archive.name in self._new:
+            if self._new[archive.name] != uri:
+                _refuse_clash(archive, self._new[archive.name])
+            return False
+        self._new[archive.name] = uri
+        return True
 
 
-def _refuse_clash(archive: PlannedArchive, before: str | None, is_same: bool) -> None:
-    if is_same:
-        return
+def _refuse_clash(archive: PlannedArchive, before: str | None) -> None:
     named = "one archive name"
     if archive.pseudonym is None:
         named = f"the archive name {archive.name!r}: "

@@ -16,12 +16,13 @@ from implant_model import storage
 from implant_model.decode.version import DECODE_VERSION, FIRST_DECODE_VERSION
 from implant_model.errors import ArchiveStatus, Outcome, StorageError
 from jobs.tables import delta
+from jobs.tables.delta import Action
 from jobs.tables.records import ArchiveResult
 from jobs.tables.schema import ARCHIVE_ROW, BUNDLE
 from jobs.tables.shared_files import Held, SharedFiles, bounds
 from jobs.tables.state.hash_index import Ints, hash_column, hash_names
 from jobs.tables.state.record_index import RECORD, Records
-from jobs.tables.state.table_files import Action, File, TableFiles
+from jobs.tables.state.table_files import File, TableFiles
 from jobs.tables.stored_parquet import SMALL_BYTES, read_batches, side_by_side
 
 Row = Mapping[str, Any]

@@ -30,6 +30,8 @@ from implant_model.errors import StorageError, UsageError
 from jobs.tables.schema import FIRST_SCHEMA_VERSION, SCHEMA_PROPERTY
 
 Answer = TypeVar("Answer")
+Action = AddAction | RemoveAction
+Table = DeltaTable
 APPLICATION: Final = "implant-inference"
 COMMIT_ATTEMPTS: Final = 20
 HOOKS: Final = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
@@ -225,7 +227,32 @@ def remove_action(active: Mapping[str, Any], model: str) -> RemoveAction:
     )
 
 
-def replace_files(table: DeltaTable, actions: list[AddAction | RemoveAction]) -> None:
+def entry_of(action: Action) -> dict[str, Any]:
+    """Return what an entry of the log has of an action, see Delta's PROTOCOL.md, "Actions"."""
+    if isinstance(action, AddAction):
+        return {
+            "add": {
+                "path": action.path,
+                "partitionValues": action.partition_values,
+                "size": action.size,
+                "modificationTime": action.modification_time,
+                "dataChange": action.data_change,
+                "stats": action.stats,
+            }
+        }
+    return {
+        "remove": {
+            "path": action.path,
+            "dataChange": action.data_change,
+            "deletionTimestamp": action.deletion_timestamp,
+            "extendedFileMetadata": True,
+            "partitionValues": action.partition_values,
+            "size": action.size,
+        }
+    }
+
+
+def replace_files(table: DeltaTable, actions: list[Action]) -> None:
     """Commit added and removed files at once."""
     table.create_write_transaction(
         actions,

@@ -16,8 +16,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from deltalake.transaction import AddAction
-
 from implant_model import storage
 from implant_model.errors import (
     ArchiveReason,
@@ -27,6 +25,7 @@ from implant_model.errors import (
 from jobs.tables import delta
 from jobs.tables.archive_rows import ArchiveRows, RunIdentity
 from jobs.tables.checksums import Checksums
+from jobs.tables.delta import Action
 from jobs.tables.receipts import Counts
 from jobs.tables.records import ArchiveResult
 from jobs.tables.schema import (
@@ -40,7 +39,7 @@ from jobs.tables.schema import (
 )
 from jobs.tables.shared_files import Copy, Held, SharedFiles, bounds
 from jobs.tables.state.record_index import Records
-from jobs.tables.state.table_files import Action, TableFiles, is_of_one_archive
+from jobs.tables.state.table_files import TableFiles, is_of_one_archive
 
 
 class _Opened(NamedTuple):
@@ -197,7 +196,7 @@ class Tables:
             actions.append(self._add_shared(place, size, held))
         return moves, actions
 
-    def _add_shared(self, path: str, size: int, held: Held) -> AddAction:
+    def _add_shared(self, path: str, size: int, held: Held) -> Action:
         return delta.add_action(path, size, held.total(), self._model, *bounds(held))
 
     def _take_out(self, shared: Iterable[Mapping[str, Any]], archives: set[str]) -> list[Action]:

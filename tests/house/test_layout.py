@@ -31,7 +31,7 @@ ONLY_IN = {
     "boto3": ("implant_model/storage/",),
     "botocore": ("implant_model/storage/",),
     "pydicom": ("implant_model/decode/", "implant_model/phantoms/"),
-    "deltalake": ("jobs/tables/publish", "jobs/tables/delta"),
+    "deltalake": ("jobs/tables/delta",),
     "ray": ("jobs/", "training/"),
     "torch": ("implant_model/", "training/"),
     "openvino": ("implant_model/networks/engine",),

@@ -115,7 +115,7 @@ def test_bucket_or_prefix_that_is_not_there_is_refused(
 def test_folder_that_cannot_be_listed_is_planned_as_unreachable(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refused(root: str) -> Iterator[storage.ObjectInfo]:
+    def refused(root: str, **_: bool) -> Iterator[storage.ObjectInfo]:
         raise AccessDeniedError(root)
 
     monkeypatch.setattr(storage, "list_objects", refused)

@@ -15,10 +15,11 @@ from deltalake import DeltaTable
 from implant_model import storage
 from implant_model.errors import StorageError, UsageError
 from jobs.tables import delta
+from jobs.tables.delta import Action
 from jobs.tables.schema import PREDICTION_ROW, with_model
 from jobs.tables.shared_files import SharedFiles, bounds
 from jobs.tables.state import table_files
-from jobs.tables.state.table_files import Action, TableFiles
+from jobs.tables.state.table_files import TableFiles
 from tests.support.object_store import ObjectStore
 
 MODEL = "shoulder@0123456789ab"

@@ -14,17 +14,15 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
-from deltalake import DeltaTable
-from deltalake.transaction import AddAction, RemoveAction
 
 from implant_model import __version__, storage
 from implant_model.errors import NotFoundError, StorageError, UsageError
 from jobs.tables import delta
+from jobs.tables.delta import Action, Table
 from jobs.tables.state.hash_index import HashIndex, Ints, hash_column, hash_names
 
 File = Mapping[str, Any]
 """One of `delta.active_files`."""
-Action = AddAction | RemoveAction
 NamesOf = Callable[[File], pa.ChunkedArray]
 """Reads which archives a file holds."""
 
@@ -54,7 +52,7 @@ class TableFiles:
             software knows.
     """
 
-    def __init__(self, uri: str, table: DeltaTable, model: str, names_of: NamesOf) -> None:
+    def __init__(self, uri: str, table: Table, model: str, names_of: NamesOf) -> None:
         _check_protocol(uri, table)
         self._uri = uri
         self._model = model
@@ -172,7 +170,7 @@ class TableFiles:
 
     def _append(self, actions: Sequence[Action]) -> bool:
         """Put the next entry; return False if there is one already that is not this one."""
-        entry = [self._commit_info(), *map(_entry_of, actions), self._next_transaction()]
+        entry = [self._commit_info(), *map(delta.entry_of, actions), self._next_transaction()]
         data = "\n".join(json.dumps(action) for action in entry).encode()
         uri = self._entry(self._version + 1)
         if not storage.put_if_absent(uri, data) and storage.read_bytes(uri) != data:
@@ -235,7 +233,7 @@ def _name(version: int) -> str:
     return f"{version:0{_VERSION_DIGITS}}.json"
 
 
-def _check_protocol(uri: str, table: DeltaTable) -> None:
+def _check_protocol(uri: str, table: Table) -> None:
     protocol = table.protocol()
     if protocol.min_reader_version > 1 or protocol.min_writer_version > 2:
         features = sorted({*(protocol.reader_features or ()), *(protocol.writer_features or ())})
@@ -271,28 +269,4 @@ def _file_of(add: Mapping[str, Any]) -> File:
         "num_records": stats.get("numRecords"),
         "partition.model": add["partitionValues"]["model"],
         **bounds,
-    }
-
-
-def _entry_of(action: Action) -> dict[str, Any]:
-    if isinstance(action, AddAction):
-        return {
-            "add": {
-                "path": action.path,
-                "partitionValues": action.partition_values,
-                "size": action.size,
-                "modificationTime": action.modification_time,
-                "dataChange": action.data_change,
-                "stats": action.stats,
-            }
-        }
-    return {
-        "remove": {
-            "path": action.path,
-            "dataChange": action.data_change,
-            "deletionTimestamp": action.deletion_timestamp,
-            "extendedFileMetadata": True,
-            "partitionValues": action.partition_values,
-            "size": action.size,
-        }
     }
