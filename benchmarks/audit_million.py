@@ -38,6 +38,7 @@ from implant_model.privacy import IdentifierPolicy, Protector
 from implant_model.pseudonym_key import Key
 from jobs.entry.command import INCOMPLETE, OK, run_command
 from jobs.tables import delta
+from jobs.tables.file_statistics import statistics_of
 from jobs.tables.schema import (
     ARCHIVE_ROW,
     ARCHIVES,
@@ -125,8 +126,7 @@ def write_predictions(folder: Path, truth: Truth) -> None:
         pq.write_table(unit, file, compression="zstd")
         data = file.getvalue().to_pybytes()
         storage.put_if_absent(storage.join(predictions, path), data)
-        constants = {"archive": unit["archive"][0].as_py()}
-        actions.append(delta.add_action(path, len(data), len(unit), model, constants))
+        actions.append(delta.add_action(path, len(data), statistics_of(unit), model))
     delta.commit(predictions, lambda t: delta.replace_files(t, actions))
 
 

@@ -18,12 +18,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+import pyarrow as pa
+
 from benchmarks.machine import machine
 from implant_model import __version__, storage
 from implant_model.errors import ArchiveStatus
 from jobs.entry.command import INCOMPLETE, OK, run_command
 from jobs.pipeline.plan import make_plan
 from jobs.tables.archive_rows import RunIdentity
+from jobs.tables.file_statistics import statistics_of
 from jobs.tables.publish import Tables
 from jobs.tables.receipts import Counts, UnitFile
 from jobs.tables.records import ArchiveResult, PlannedArchive
@@ -87,7 +90,9 @@ def result(archive: PlannedArchive) -> ArchiveResult:
     now = datetime.now(UTC)
     unit = unit_id(archive.name, archive.info.version, MODEL, CONFIGURATION, 0, 0)
     path = unit_path(MODEL, unit)
-    units = (UnitFile(path, 0, 1, 9, "0" * 64),)
+    row = {"archive": archive.name, "archive_version": archive.info.version}
+    statistics = statistics_of(pa.Table.from_pylist([row]))
+    units = (UnitFile(path, 0, 1, 9, "0" * 64, statistics),)
     counts = Counts(Counter({"identified": 1}))
     return ArchiveResult(archive, ArchiveStatus.COMPLETE, None, "", units, counts, now, now)
 

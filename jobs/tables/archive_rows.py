@@ -1,9 +1,8 @@
 """Rows of the table `archives`: read into records, and entered in place of those they make void."""
 
 import uuid
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -17,9 +16,10 @@ from implant_model.decode.version import DECODE_VERSION, FIRST_DECODE_VERSION
 from implant_model.errors import ArchiveStatus, Outcome, StorageError
 from jobs.tables import delta
 from jobs.tables.delta import Action
+from jobs.tables.file_statistics import statistics_of
 from jobs.tables.records import ArchiveResult
 from jobs.tables.schema import ARCHIVE_ROW, BUNDLE
-from jobs.tables.shared_files import Held, SharedFiles, bounds
+from jobs.tables.shared_files import SharedFiles
 from jobs.tables.state.hash_index import Ints, hash_column, hash_names
 from jobs.tables.state.record_index import RECORD, Records
 from jobs.tables.state.table_files import File, TableFiles
@@ -148,7 +148,7 @@ class ArchiveRows:
         data = bytes(sink.getvalue())
         storage.put_if_absent(storage.join(self._uri, path), data)
         return [
-            delta.add_action(path, len(data), len(table), model, *bounds(_versions(table))),
+            delta.add_action(path, len(data), statistics_of(table), model),
             *(delta.remove_action(part.file, model) for part in voided),
         ]
 
@@ -285,11 +285,6 @@ def _voids(new: Row, old: Row) -> bool:
     return succeeded or bool(new["archive_version"] == old["archive_version"])
 
 
-def _versions(rows: pa.Table) -> Held:
-    columns = (rows[name].to_pylist() for name in ("archive", "archive_version"))
-    return Counter(zip(*columns, strict=True))
-
-
 def _row(result: ArchiveResult, identity: RunIdentity) -> dict[str, Any]:
     archive = result.archive
     return {
@@ -302,7 +297,7 @@ def _row(result: ArchiveResult, identity: RunIdentity) -> dict[str, Any]:
         "reasons": [{"reason": r, "members": n} for r, n in sorted(result.counts.reasons.items())],
         "status": str(result.status),
         "reason": None if result.reason is None else str(result.reason),
-        "units": [asdict(u) for u in sorted(result.units, key=lambda u: u.first_member)],
+        "units": [u.row() for u in sorted(result.units, key=lambda u: u.first_member)],
         "attempt": archive.attempt,
         "started_at": result.started_at,
         "finished_at": result.finished_at,

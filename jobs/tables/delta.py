@@ -7,7 +7,6 @@ clean-up of the log is off.
 """
 
 import contextlib
-import json
 import random
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -182,37 +181,22 @@ def file_columns(
     return files
 
 
-def add_action(
-    path: str,
-    size: int,
-    num_rows: int,
-    model: str,
-    least: Mapping[str, str],
-    greatest: Mapping[str, str] | None = None,
-) -> AddAction:
+def add_action(path: str, size: int, statistics: str, model: str) -> AddAction:
     """Add one data file.
 
     Args:
         path: Below the table.
         size: Bytes.
-        num_rows: How many it has.
+        statistics: Of its rows, see `file_statistics`.
         model: Its partition.
-        least: The least value of columns that have no nulls.
-        greatest: The greatest; None where each of them has one value in all rows.
     """
-    stats = {
-        "numRecords": num_rows,
-        "minValues": dict(least),
-        "maxValues": dict(least if greatest is None else greatest),
-        "nullCount": dict.fromkeys(least, 0),
-    }
     return AddAction(
         path=path,
         size=size,
         partition_values={"model": model},
         modification_time=int(time.time() * 1000),
         data_change=True,
-        stats=json.dumps(stats),
+        stats=statistics,
     )
 
 

@@ -26,7 +26,7 @@ from jobs.tables import delta
 from jobs.tables.archive_rows import ArchiveRows, RunIdentity
 from jobs.tables.checksums import Checksums
 from jobs.tables.delta import Action
-from jobs.tables.receipts import Counts
+from jobs.tables.receipts import Counts, UnitFile
 from jobs.tables.records import ArchiveResult
 from jobs.tables.schema import (
     ARCHIVE_ROW,
@@ -37,7 +37,7 @@ from jobs.tables.schema import (
     is_bundle,
     with_model,
 )
-from jobs.tables.shared_files import Copy, Held, SharedFiles, bounds
+from jobs.tables.shared_files import Copy, Held, SharedFiles
 from jobs.tables.state.record_index import Records
 from jobs.tables.state.table_files import TableFiles, is_of_one_archive
 
@@ -179,25 +179,24 @@ class Tables:
             for unit in filter(lambda unit: is_bundle(unit.path), result.units):
                 key = result.archive.name, result.archive.known.version
                 wanted.setdefault(unit.path, set()).add(key)
-        sizes = {unit.path: unit.bytes for result in entering for unit in result.units}
+        files_of = {unit.path: unit for result in entering for unit in result.units}
         moves: dict[str, Copy] = {}
         actions: list[Action] = []
         for path, keys in wanted.items():
             if files.find(path) is not None:
                 continue
-            held, size, place = self._shared.held({"path": path}), sizes[path], path
+            held = self._shared.held({"path": path})
             if not keys <= held.keys():
                 raise StorageError(f"The file {path} lacks rows that it was published with.")
             others = {name for name, _ in held.keys() - keys}
             copy = self._shared.without({"path": path}, others, self._model) if others else None
             if copy is not None:
                 moves[path] = copy
-                held, size, place = copy.held, copy.bytes, copy.path
-            actions.append(self._add_shared(place, size, held))
+            actions.append(self._add(copy or files_of[path]))
         return moves, actions
 
-    def _add_shared(self, path: str, size: int, held: Held) -> Action:
-        return delta.add_action(path, size, held.total(), self._model, *bounds(held))
+    def _add(self, file: UnitFile | Copy) -> Action:
+        return delta.add_action(file.path, file.bytes, file.statistics, self._model)
 
     def _take_out(self, shared: Iterable[Mapping[str, Any]], archives: set[str]) -> list[Action]:
         """The actions that take archives' rows out of shared files: copies without them."""
@@ -206,20 +205,16 @@ class Tables:
             actions.append(delta.remove_action(file, self._model))
             copy = self._shared.without(file, archives, self._model)
             if copy is not None:
-                actions.append(self._add_shared(copy.path, copy.bytes, copy.held))
+                actions.append(self._add(copy))
         return actions
 
     def _exchange(
         self, result: ArchiveResult, held: Mapping[str, Mapping[str, Any]]
     ) -> list[Action]:
         """The actions that leave exactly the result's units of what is held of its archive."""
-        constants = {
-            "archive": result.archive.name,
-            "archive_version": result.archive.known.version,
-        }
         units = {unit.path: unit for unit in result.units}
         added = [
-            delta.add_action(path, unit.bytes, unit.members, self._model, constants)
+            self._add(unit)
             for path, unit in units.items()
             if path not in held and not is_bundle(path)
         ]
@@ -261,7 +256,9 @@ class Tables:
 def _moved(result: ArchiveResult, moves: Mapping[str, Copy]) -> ArchiveResult:
     """Return the result with copies in the place of bundles."""
     units = tuple(
-        replace(unit, path=copy.path, bytes=copy.bytes, sha256=copy.sha256)
+        replace(
+            unit, path=copy.path, bytes=copy.bytes, sha256=copy.sha256, statistics=copy.statistics
+        )
         if (copy := moves.get(unit.path))
         else unit
         for unit in result.units

@@ -87,6 +87,7 @@ class UnitFile:
         members: Number of its rows.
         bytes: Its size.
         sha256: Of its bytes, hexadecimal.
+        statistics: Of its rows, see `file_statistics`; no part of that column.
     """
 
     path: str
@@ -94,6 +95,13 @@ class UnitFile:
     members: int
     bytes: int
     sha256: str
+    statistics: str = ""
+
+    def row(self) -> dict[str, str | int]:
+        """Return it as the column `units` has it."""
+        values = asdict(self)
+        del values["statistics"]
+        return values
 
 
 @dataclass(frozen=True, slots=True)

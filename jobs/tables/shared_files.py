@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from implant_model import storage
+from jobs.tables.file_statistics import statistics_of
 from jobs.tables.schema import COPY, PREDICTION_ROW, unit_path
 from jobs.tables.state.table_files import File
 from jobs.tables.stored_parquet import read_file
@@ -109,7 +110,7 @@ class SharedFiles:
         storage.put_if_absent(storage.join(self._table, path), data)
         columns = zip(kept["archive"].to_pylist(), kept["archive_version"].to_pylist(), strict=True)
         self._held[path] = Counter(columns)
-        return Copy(path, len(data), hashlib.sha256(data).hexdigest(), self._held[path])
+        return Copy(path, len(data), hashlib.sha256(data).hexdigest(), statistics_of(kept))
 
 
 @dataclass(frozen=True)
@@ -120,16 +121,10 @@ class Copy:
         path: Below the table.
         bytes: Its size.
         sha256: Of its bytes, hexadecimal.
-        held: Its rows.
+        statistics: Of its rows.
     """
 
     path: str
     bytes: int
     sha256: str
-    held: Held
-
-
-def bounds(held: Held) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the least and greatest archive and version of rows, for Delta's statistics."""
-    columns = dict(zip(("archive", "archive_version"), zip(*held, strict=True), strict=True))
-    return {n: min(v) for n, v in columns.items()}, {n: max(v) for n, v in columns.items()}
+    statistics: str

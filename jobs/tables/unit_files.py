@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from implant_model import storage
 from implant_model.errors import ImplantError, Outcome, StorageError
+from jobs.tables.file_statistics import statistics_of
 from jobs.tables.receipts import Counts, Failure, Published, Unit, UnitFile
 from jobs.tables.schema import (
     PREDICTIONS,
@@ -49,7 +50,7 @@ def publish_unit(unit: Unit, rows: pa.Table, output: str) -> Published | Failure
                 rows = _check_published(data, unit)
     except ImplantError as error:
         return Failure(unit.position, str(error))
-    return _receipt(unit, rows, unit.path, len(data), hashlib.sha256(data).hexdigest())
+    return _receipt(unit, rows, _File(unit.path, data, rows))
 
 
 def publish_bundle(
@@ -77,11 +78,8 @@ def publish_bundle(
             parts = _parts(units, rows, version_of(rows.schema))
     except ImplantError as error:
         return [Failure(unit.position, str(error)) for unit in units]
-    digest = hashlib.sha256(data).hexdigest()
-    return [
-        _receipt(unit, part, path, len(data), digest)
-        for unit, part in zip(units, parts, strict=True)
-    ]
+    file = _File(path, data, rows)
+    return [_receipt(unit, part, file) for unit, part in zip(units, parts, strict=True)]
 
 
 def _parts(units: Sequence[Unit], rows: pa.Table, schema_version: int) -> list[pa.Table]:
@@ -101,9 +99,21 @@ def _parts(units: Sequence[Unit], rows: pa.Table, schema_version: int) -> list[p
     return parts
 
 
-def _receipt(unit: Unit, rows: pa.Table, path: str, size: int, digest: str) -> Published:
-    file = UnitFile(path, unit.first_member, unit.members, size, digest)
-    return Published(unit.position, file, unit.num_bytes, Counts.of_rows(rows))
+class _File:
+    """What receipts state of a file, which is the same for all of its units."""
+
+    def __init__(self, path: str, data: bytes, rows: pa.Table) -> None:
+        self.path = path
+        self.size = len(data)
+        self.sha256 = hashlib.sha256(data).hexdigest()
+        self.statistics = statistics_of(rows)
+
+
+def _receipt(unit: Unit, rows: pa.Table, file: _File) -> Published:
+    published = UnitFile(
+        file.path, unit.first_member, unit.members, file.size, file.sha256, file.statistics
+    )
+    return Published(unit.position, published, unit.num_bytes, Counts.of_rows(rows))
 
 
 def encode(rows: pa.Table) -> bytes:

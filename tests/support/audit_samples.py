@@ -20,6 +20,7 @@ from deltalake.transaction import AddAction, RemoveAction
 from implant_model import storage
 from implant_model.package.catalogue import ORTHONET
 from jobs.tables import delta
+from jobs.tables.file_statistics import statistics_of
 from jobs.tables.schema import ARCHIVE_ROW, ARCHIVES, PREDICTION_ROW, PREDICTIONS, with_model
 
 MODEL = "simulated@0123456789ab"
@@ -112,8 +113,7 @@ def write_tables(output: str, units: Sequence[pa.Table], model: str = MODEL) -> 
         pq.write_table(unit, file)
         data = file.getvalue().to_pybytes()
         storage.put_if_absent(storage.join(predictions, path), data)
-        constants = {"archive": unit["archive"][0].as_py()}
-        actions.append(delta.add_action(path, len(data), len(unit), model, constants))
+        actions.append(delta.add_action(path, len(data), statistics_of(unit), model))
     delta.commit(
         predictions,
         lambda table: delta.replace_files(table, actions),

@@ -152,7 +152,8 @@ def test_column_is_added_by_one_commit_and_both_generations_verify(
     )
     receipt = publish_unit(unit, rows, output)
     assert isinstance(receipt, Published), receipt
-    add = delta.add_action(path, receipt.file.bytes, 1, "old@d3decb8ed65e", {"archive": "new.tar"})
+    file = receipt.file
+    add = delta.add_action(path, file.bytes, file.statistics, "old@d3decb8ed65e")
     delta.commit(str(old / "out" / "predictions"), lambda t: delta.replace_files(t, [add]))
 
     qualities = rows_of(old).sort("archive")["quality"].to_list()

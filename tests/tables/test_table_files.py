@@ -2,7 +2,6 @@
 
 import json
 import random
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -16,8 +15,9 @@ from implant_model import storage
 from implant_model.errors import StorageError, UsageError
 from jobs.tables import delta
 from jobs.tables.delta import Action
+from jobs.tables.file_statistics import statistics_of
 from jobs.tables.schema import PREDICTION_ROW, with_model
-from jobs.tables.shared_files import SharedFiles, bounds
+from jobs.tables.shared_files import SharedFiles
 from jobs.tables.state import table_files
 from jobs.tables.state.table_files import TableFiles
 from tests.support.object_store import ObjectStore
@@ -45,19 +45,19 @@ class Bench:
 
     def add(self, archives: Iterable[str], model: str = MODEL) -> Action:
         """Put a file of one row an archive."""
-        held = Counter((name, "v") for name in archives)
         rows = [
             {"archive": name, "archive_version": "v", "member_index": 0, "frame": 0,
              "outcome": "rejected"}
-            for name, _ in held
+            for name in archives
         ]  # fmt: skip
         sink = pa.BufferOutputStream()
-        pq.write_table(pa.Table.from_pylist(rows, schema=PREDICTION_ROW), sink)
+        table = pa.Table.from_pylist(rows, schema=PREDICTION_ROW)
+        pq.write_table(table, sink)
         data = bytes(sink.getvalue())
         self.number += 1
         path = f"model={model}/{self.number:04}.parquet"
         storage.put_if_absent(storage.join(self.uri, path), data)
-        return delta.add_action(path, len(data), len(rows), model, *bounds(held))
+        return delta.add_action(path, len(data), statistics_of(table), model)
 
     def check(self, files: TableFiles, archives: Iterable[str]) -> None:
         """The files that were followed are those that a reader sees, and hold what they hold."""
