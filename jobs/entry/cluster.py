@@ -20,6 +20,7 @@ from implant_model.errors import UsageError
 from implant_model.limits import MIB
 from implant_model.storage.endpoint import ALLOW_HTTP, KMS_KEY
 from jobs.entry.ray_lines import divert, visible
+from jobs.entry.ticker import alive
 
 START_ATTEMPTS: Final = 2
 """The second time, Ray's programs are in the page cache."""
@@ -27,6 +28,10 @@ START_S: Final = 150.0
 LONGEST_SOCKET: Final = 107
 """Bytes of a socket's path, at most."""
 _PROCESSES: Final = ("gcs_server", "raylet", "runtime_env_agent", "dashboard_agent")
+_AGENT_PORTS: Final = (
+    *("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port"),
+    "runtime_env_agent_port",
+)
 _FAULT: Final = re.compile(r" [EF] \d|Check failed|Traceback|Error:")
 REACH_S: Final = 10.0
 OOM_RETRIES: Final = 3
@@ -37,6 +42,7 @@ NODE: Final = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": str(32 * MIB),
     "MALLOC_TRIM_THRESHOLD_": str(256 * MIB),
+    "RAY_agent_register_timeout_ms": "300000",
     "RAY_idle_worker_killing_time_threshold_ms": "60000",
 }
 """Settings of the processes of a local cluster; deploy/Dockerfile makes them for others.
@@ -125,7 +131,7 @@ def _start_local() -> None:
 
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
-            with _patience():
+            with _patience(), alive("Ray is starting"):
                 ray.init(address="local", **_cores(), **_LOCAL)
             return
         except Exception as error:  # Ray raises just this if a node takes too long
@@ -164,35 +170,87 @@ def check_sockets() -> str | None:
 
 @contextlib.contextmanager
 def _patience() -> Iterator[None]:
-    """Have Ray wait START_S for its node: 30 s, fixed in Ray, are too few for a busy machine."""
-    from ray._private import services
+    """Have Ray start on a busy machine: no part of it waits for another for a fixed time.
+
+    The driver waits START_S for its node, for 30 s in Ray. The raylet ends itself where agents have
+    not told it their ports within 15 s each, so they are told theirs beforehand, and it does not
+    wait; and the dashboard's agent is that of an installation without it, which is small.
+    """
+    from ray._private import services, utils
 
     get_node: Callable[..., Any] = services.get_node
+    start_raylet: Callable[..., Any] = services.start_raylet
+    start_process: Callable[..., Any] = services.start_ray_process
     deadline = time.monotonic() + START_S
 
-    def patient(*where: Any) -> Any:
+    def get_node_when_it_is_there(*where: Any) -> Any:
         while True:
             try:
                 return get_node(*where)
             except RuntimeError:
-                if time.monotonic() > deadline:
+                if time.monotonic() > deadline or _raylet_died():
                     raise
                 time.sleep(0.5)
 
-    services.get_node = patient
+    def start_raylet_with_ports(*where: Any, **options: Any) -> Any:
+        ports = dict(zip(_AGENT_PORTS, _free_ports(len(_AGENT_PORTS)), strict=True))
+        listen = f"--dashboard_agent_listen_port={ports['dashboard_agent_listen_port']}"
+
+        def start(command: list[str], *rest: Any, **how: Any) -> Any:
+            return start_process([*command, listen], *rest, **how)
+
+        with _replaced(services, "start_ray_process", start):
+            return start_raylet(*where, **{**options, **ports})
+
+    with (
+        _replaced(services, "get_node", get_node_when_it_is_there),
+        _replaced(services, "start_raylet", start_raylet_with_ports),
+        _replaced(utils, "get_dashboard_dependency_error", lambda: "not needed"),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def _replaced(module: object, name: str, other: object) -> Iterator[None]:
+    before = getattr(module, name)
+    setattr(module, name, other)
     try:
         yield
     finally:
-        services.get_node = get_node
+        setattr(module, name, before)
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+def _raylet_died() -> bool:
+    """Whether a raylet that this process started has ended: it comes up no more."""
+    for path in Path("/proc/self/task").glob("*/children"):
+        for child in path.read_text().split():
+            with contextlib.suppress(OSError):
+                name, _, state = Path(f"/proc/{child}/stat").read_text().rpartition(")")
+                if name.endswith("(raylet") and state.split()[0] == "Z":
+                    return True
+    return False
 
 
 def _culprit() -> str:
     """Return which of Ray's processes left a fault in its log, and the log's last line."""
-    logs = Path(temporary_folder()) / "ray" / "session_latest" / "logs"
+    folder = Path(temporary_folder()) / "ray"
+    sessions = sorted(folder.glob(f"session_*_{os.getpid()}"))  # session_latest is anybody's
+    if not sessions:
+        return f" It left no logs in {folder}."
+    logs = sessions[-1] / "logs"
     for name in _PROCESSES:
         faults = [line for file in (f"{name}.err", f"{name}.out") for line in _faults(logs / file)]
         if faults or not any(logs.glob(f"{name}.*")):
-            said = f"ends with: {faults[-1]!r}" if faults else "is not there"
+            told = next((line for line in faults if _FAULT.search(line)), "".join(faults[-1:]))
+            said = f"has: {told!r}" if faults else "is not there"
             return f" Its process {name} did not come up: its log in {logs} {said}."
     return f" Its logs are in {logs}."
 

@@ -1,6 +1,7 @@
 """How far something is that takes more than a few seconds: a rewritten line, or lines of a log."""
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Final, TextIO
@@ -68,4 +69,37 @@ def ticking(
     try:
         yield tick
     finally:
+        line.close()
+
+
+@contextlib.contextmanager
+def alive(what: str, stream: TextIO | None = None) -> Iterator[None]:
+    """Say `WHAT: 10 s` from the fifth second on, of what cannot say how far it is.
+
+    Args:
+        what: Goes on, such as `Ray is starting`.
+        stream: Where to write; None for what a person reads.
+    """
+    begun = time.monotonic()
+    with beating(lambda: f"{what}: {time.monotonic() - begun:.0f} s", StatusLine(stream, FIRST_S)):
+        yield
+
+
+@contextlib.contextmanager
+def beating(text: Callable[[], str], line: StatusLine) -> Iterator[None]:
+    """Write a line whenever it is due, by a thread, and close it at the end."""
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(REDRAW_EVERY_S):
+            if line.is_due():
+                line.write(text())
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
         line.close()

@@ -4,13 +4,15 @@ How many images an archive holds is known only when it has been read, so the pla
 estimated from the share of the planned bytes that has been read, and said with a tilde.
 """
 
+import contextlib
+import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
 from typing import TextIO
 
 from implant_model.errors import Outcome
-from jobs.entry.ticker import StatusLine
+from jobs.entry.ticker import StatusLine, beating
 from jobs.tables.receipts import ArchiveReceipt, End, Published
 
 
@@ -18,18 +20,23 @@ class Progress:
     """Counts receipts and states how far the run is.
 
     Args:
-        num_archives: Archives to read.
         sizes: Stored bytes of each, by position in the plan.
         stream: Where to write; a terminal gets one line that is rewritten.
     """
 
     def __init__(self, sizes: Mapping[int, int], stream: TextIO | None = None) -> None:
-        self._sizes = dict(sizes)
+        self._sizes = sizes
+        self._total = sum(sizes.values())
+        self._read = 0
+        """Of the planned bytes."""
         self._line = StatusLine(stream)
         self._started = time.monotonic()
         self._outcomes: Counter[str] = Counter()
         self._bytes_of: Counter[int] = Counter()
         self._ended: set[int] = set()
+        self._lock = threading.Lock()
+        self._beat = contextlib.ExitStack()
+        self._beat.enter_context(beating(self._text, self._line))
 
     @property
     def num_images(self) -> int:
@@ -37,19 +44,31 @@ class Progress:
         return self._outcomes.total()
 
     def add(self, receipt: ArchiveReceipt) -> None:
-        """Count one receipt, and speaks if it is time to."""
-        if isinstance(receipt, Published):
-            self._outcomes.update(receipt.counts.outcomes)
-            self._bytes_of[receipt.position] += receipt.read_bytes
-        elif isinstance(receipt, End):
-            self._ended.add(receipt.position)
-        if self._line.is_due():
-            self._line.write(self.line(time.monotonic() - self._started))
+        """Count one receipt."""
+        with self._lock:
+            if isinstance(receipt, Published):
+                self._outcomes.update(receipt.counts.outcomes)
+                self._count(receipt.position, receipt.read_bytes)
+            elif isinstance(receipt, End) and receipt.position not in self._ended:
+                self._count(receipt.position, self._sizes[receipt.position])
+                self._ended.add(receipt.position)
+
+    def _count(self, position: int, num_bytes: int) -> None:
+        """Count bytes of an archive, up to its size."""
+        if position in self._ended:
+            return
+        size, before = self._sizes[position], self._bytes_of[position]
+        self._bytes_of[position] = before + num_bytes
+        self._read += min(before + num_bytes, size) - min(before, size)
 
     def close(self) -> None:
         """State the last state, and end the line."""
-        self._line.write(self.line(time.monotonic() - self._started))
-        self._line.close()
+        self._line.write(self._text())
+        self._beat.close()
+
+    def _text(self) -> str:
+        with self._lock:
+            return self.line(time.monotonic() - self._started)
 
     def line(self, elapsed_s: float) -> str:
         """Return the state as one line."""
@@ -70,13 +89,11 @@ class Progress:
         plain tar, too many for a compressed one, and put right when it ends. Each archive of
         which nothing has come holds one image, at least.
         """
-        total = sum(self._sizes.values())
-        read = sum(
-            size if position in self._ended else min(self._bytes_of[position], size)
-            for position, size in self._sizes.items()
-        )
-        least = self.num_images + len(self._sizes.keys() - self._ended - self._bytes_of.keys())
-        return max(round(self.num_images * total / read), least) if read else least
+        begun = self._ended | self._bytes_of.keys()
+        least = self.num_images + len(self._sizes) - len(begun)
+        if not self._read:
+            return least
+        return max(round(self.num_images * self._total / self._read), least)
 
 
 def _duration(seconds: float) -> str:

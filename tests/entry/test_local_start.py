@@ -73,14 +73,23 @@ def test_a_node_that_is_slow_to_register_is_waited_for(monkeypatch: pytest.Monke
         (lambda logs: None, "process gcs_server did not come up: its log in {logs} is not there"),
         (
             lambda logs: (logs / "gcs_server.err").write_text("x\nCannot bind.\n"),
-            "process gcs_server did not come up: its log in {logs} ends with: 'Cannot bind.'",
+            "process gcs_server did not come up: its log in {logs} has: 'Cannot bind.'",
         ),
         (
             lambda logs: [
                 (logs / f"{name}.out").write_text("[I 1] well\n" + more)
                 for name, more in (("gcs_server", ""), ("raylet", "[2026 E 7] no room\n"))
             ],
-            "process raylet did not come up: its log in {logs} ends with: '[2026 E 7] no room'",
+            "process raylet did not come up: its log in {logs} has: '[2026 E 7] no room'",
+        ),
+        (
+            lambda logs: [
+                (logs / "gcs_server.out").write_text("[I 1] well\n"),
+                (logs / "raylet.err").write_text(
+                    "[C 1] Check failed: no port\n*** frame\n frame\n"
+                ),
+            ],
+            "process raylet did not come up: its log in {logs} has: '[C 1] Check failed: no port'",
         ),
         (
             lambda logs: [
@@ -93,8 +102,49 @@ def test_a_node_that_is_slow_to_register_is_waited_for(monkeypatch: pytest.Monke
 def test_the_process_that_did_not_come_up_is_named(
     write: Callable[[Path], object], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    logs = tmp_path / "ray" / "session_latest" / "logs"
+    logs = tmp_path / "ray" / f"session_2026_{os.getpid()}" / "logs"
     logs.mkdir(parents=True)
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     write(logs)
     assert words.format(logs=logs) in cluster._culprit()
+
+
+def test_session_of_another_process_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ray" / "session_2026_1" / "logs").mkdir(parents=True)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    assert cluster._culprit() == f" It left no logs in {tmp_path / 'ray'}."
+
+
+def test_a_raylet_that_has_ended_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: object) -> object:
+        raise RuntimeError
+
+    (tmp_path / "raylet").symlink_to("/bin/true")
+    monkeypatch.setattr(services, "get_node", gone)
+    process = subprocess.Popen([tmp_path / "raylet"])
+    try:
+        with cluster._patience(), pytest.raises(RuntimeError):
+            services.get_node("address", "id")
+    finally:
+        process.wait()
+
+
+def test_agents_are_told_their_ports(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start_raylet(**ports: int) -> dict[str, int]:
+        services.start_ray_process(["raylet", *map(str, ports.values())], "raylet", True)
+        return ports
+
+    commands: list[list[str]] = []
+    monkeypatch.setattr(services, "start_raylet", start_raylet)
+    monkeypatch.setattr(services, "start_ray_process", lambda command, *_: commands.append(command))
+    with cluster._patience():
+        start: Callable[..., dict[str, int]] = services.start_raylet
+        ports = start(metrics_agent_port=0)
+    assert len(set(ports.values()) - {0}) == 4
+    assert (
+        commands[0][-1] == f"--dashboard_agent_listen_port={ports['dashboard_agent_listen_port']}"
+    )

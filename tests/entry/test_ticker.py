@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from jobs.entry.ticker import ticking
+from jobs.entry import ticker
+from jobs.entry.ticker import alive, ticking
 
 
 class Terminal(io.StringIO):
@@ -46,3 +47,16 @@ def test_a_terminal_gets_one_line(clock: list[float]) -> None:
         "\r\x1b[2KImages read: 5,000 of 30,000"
         "\r\x1b[2KImages read: 6,000 of 30,000\n"
     )
+
+
+def test_what_cannot_say_how_far_it_is_says_that_it_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ticker, "FIRST_S", 0.05)
+    monkeypatch.setattr(ticker, "REDRAW_EVERY_S", 0.02)
+    stream = io.StringIO()
+    with alive("Ray is starting", stream):
+        deadline = time.monotonic() + 30
+        while not stream.getvalue() and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert stream.getvalue() == "Ray is starting: 0 s\n"
