@@ -19,16 +19,18 @@ import os
 import sys
 import uuid
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from functools import partial
 
 from implant_model import __version__, storage
 from implant_model.decode.confine import available, require_whole
+from implant_model.errors import StorageError, UsageError
 from implant_model.package.load import ModelPackage, check_weights, load_package
 from implant_model.storage.endpoint import KMS_KEY
 from implant_model.storage.local_files import OWNER_ALONE
 from jobs.entry.cluster import start_ray
 from jobs.entry.command import OK, run_command
-from jobs.pipeline.classify_options import ClassifyOptions, parse_classify
+from jobs.pipeline.classify_options import ClassifyOptions, check_key, parse_classify
 from jobs.pipeline.health import Health, take_health
 from jobs.pipeline.plan import Plan, make_plan
 from jobs.pipeline.prometheus import write_metrics
@@ -37,7 +39,7 @@ from jobs.pipeline.run import settle
 from jobs.pipeline.summary import describe_plan, exit_code, summarise
 from jobs.tables.archive_rows import RunIdentity
 from jobs.tables.lease import Lease
-from jobs.tables.loose_names import LooseNames
+from jobs.tables.loose_names import LooseNames, OtherKeyError
 from jobs.tables.publish import Tables
 from jobs.tables.records import ArchiveResult
 from jobs.tables.trail import RunFacts, Trail
@@ -52,16 +54,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     recipe = options.recipe(package)
     if recipe.is_private:
         os.umask(OWNER_ALONE)
+    try:
+        return classify_inputs(options, package, recipe)
+    except OtherKeyError:
+        print("Another run has named the loose radiographs since; once more.", flush=True)
+        return classify_inputs(options, package, recipe)
+
+
+def classify_inputs(options: ClassifyOptions, package: ModelPackage, recipe: Recipe) -> int:
+    """Plan, classify what there is to do, summary; return the exit code."""
+    began_at = datetime.now(UTC)
     run = uuid.uuid4().hex
     identity = RunIdentity(
         package.id, recipe.configuration_hash, __version__, run, options.protector.key_id
     )
     tables = Tables(options.output, identity)
-    records, names = tables.records(), LooseNames(options.output, options.protector.policy)
-    plan = make_plan(
-        options.inputs, records, options.retry, options.limit, options.redo_older, names,
-        options.manifest,
-    )  # fmt: skip
+    plan, names = plan_run(options, tables)
     print(describe_plan(plan, recipe, package.manifest.decode_version), flush=True)
     for weakness in package.weaknesses:
         print(f"Warning: the model is weak. {weakness}", flush=True)
@@ -76,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if plan.todo:
             results = classify(plan, options, recipe, package, tables, trail, names)
         health = take_health(
-            results, identity, options.output, options.max_rejected, options.max_drift
+            results, identity, options.output, options.max_rejected, options.max_drift, began_at
         )
         code = exit_code(plan, results, options.max_rejected, health)
         if plan.todo:
@@ -87,6 +95,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(summarise(plan, results, options.output, health), flush=True)
     write_reports(options, tables, package.id, health, code)
     return code
+
+
+def plan_run(options: ClassifyOptions, tables: Tables) -> tuple[Plan, LooseNames]:
+    """Read what the output holds, and list what there is to do.
+
+    Raises:
+        UsageError: The store does not answer or refuses, too: nothing has been written yet.
+    """
+    try:
+        records, names = tables.records(), LooseNames(options.output, options.protector.policy)
+        if warning := check_key(options, records.key_ids):
+            print(f"Warning: {warning}", flush=True)
+        plan = make_plan(
+            options.inputs, records, options.retry, options.limit, options.redo_older, names,
+            options.manifest,
+        )  # fmt: skip
+    except StorageError as error:
+        raise UsageError(str(error)) from error
+    return plan, names
 
 
 def write_reports(

@@ -205,6 +205,7 @@ def _patience() -> Iterator[None]:
     with (
         _replaced(services, "get_node", get_node_when_it_is_there),
         _replaced(services, "start_raylet", start_raylet_with_ports),
+        _replaced(utils, "set_sigterm_handler", lambda handler: None),  # run_command has one
         _replaced(utils, "get_dashboard_dependency_error", lambda: "not needed"),
     ):
         yield

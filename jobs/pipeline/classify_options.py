@@ -1,7 +1,7 @@
 """The command line of `classify`, checked and frozen."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -56,6 +56,7 @@ class ClassifyOptions:
         output: Normalised URI.
         model: Normalised URI of a model package.
         protector: What is done with identifiers.
+        is_policy_asked_for: Whether the call names what is done with them.
         actors: Least and most classifier actors; None fits them to the cluster.
         gpus_per_actor: None fits it to the cluster.
         batch_size: Pictures in one pass of the networks; None fits it to the device.
@@ -77,6 +78,7 @@ class ClassifyOptions:
     output: str
     model: str
     protector: Protector
+    is_policy_asked_for: bool
     actors: tuple[int, int] | None
     gpus_per_actor: float | None
     batch_size: int | None
@@ -151,10 +153,37 @@ def parse_classify(arguments: Sequence[str] | None, description: str | None) -> 
     add("--dry-run", action="store_true", help="only say what would be done; writes nothing")
     add("--limit", type=int, metavar="ARCHIVES", help="read at most so many archives")
     values = vars(parser.parse_args(arguments))
-    protector = choose_protector(values.pop("identifiers"), values.pop("key_file"))
+    policy = values.pop("identifiers")
+    protector = choose_protector(policy, values.pop("key_file"))
     inputs = tuple(storage.normalise(uri) for uri in values.pop("inputs"))
     output, model = (storage.normalise(values.pop(name)) for name in ("output", "model"))
-    return ClassifyOptions(inputs, output, model, protector, **values)
+    return ClassifyOptions(inputs, output, model, protector, policy is not None, **values)
+
+
+def check_key(options: ClassifyOptions, held: Collection[str]) -> str | None:
+    """Compare the key of a run with those that an output's pseudonyms were made by.
+
+    Args:
+        options: Of the run.
+        held: Ids of the keys.
+
+    Returns:
+        What the user should know of; None where there is nothing.
+
+    Raises:
+        UsageError: A key was forgotten: new rows could not be joined with those that are there.
+    """
+    named, own = " and ".join(sorted(held)), options.protector.key_id
+    if not held or own in held:
+        return None
+    if own is None and not options.is_policy_asked_for:
+        raise UsageError(
+            f"The output {options.output} has pseudonyms, by the key {named}, and this run has no "
+            f"key: name it by --key-file or {KEY_VARIABLE}, or ask for --identifiers drop."
+        )
+    if own is None:
+        return f"The output has pseudonyms, by the key {named}; rows of this run have none."
+    return f"The output has pseudonyms by the key {named}; those of this run are by {own}."
 
 
 def choose_protector(identifiers: str | None, key_file: str | None) -> Protector:

@@ -40,7 +40,7 @@ class Health:
         model: The package's `name@hash`.
         software_version: That wrote it.
         finished_at: ISO 8601, UTC.
-        seconds: From the first archive's begin to the last one's end.
+        seconds: From the run's begin to its last archive's end.
         archives: Archives by status.
         outcomes: Members by outcome.
         reasons: Rejected and ignored members by reason.
@@ -79,6 +79,7 @@ def take_health(
     output: str,
     max_rejected: float,
     max_drift: float,
+    began_at: datetime,
 ) -> Health | None:
     """Count the results, compare them with the last weeks', and leave a record in the output.
 
@@ -88,13 +89,14 @@ def take_health(
         output: Normalised URI.
         max_rejected: Share of rejected members that is accepted.
         max_drift: Population stability index that is accepted.
+        began_at: When the run began.
 
     Raises:
         StorageError: A record cannot be read or written.
     """
     if not results:
         return None
-    counted = _count(results, identity)
+    counted = _count(results, identity, began_at)
     history = read_history(output, identity.model, datetime.now(UTC) - timedelta(weeks=WEEKS))
     shifts = _compare(counted, history) if len(history) >= MIN_RUNS else {}
     warnings = tuple(_warn(counted, shifts, max_rejected, max_drift))
@@ -122,16 +124,15 @@ def read_history(output: str, model: str, since: datetime) -> list[Health]:
     return records
 
 
-def _count(results: Sequence[ArchiveResult], identity: RunIdentity) -> Health:
+def _count(results: Sequence[ArchiveResult], identity: RunIdentity, began_at: datetime) -> Health:
     finished_at = max(result.finished_at for result in results)
-    started_at = min(result.started_at for result in results)
     counts = Counts.total(result.counts for result in results)
     return Health(
         run=identity.run,
         model=identity.model,
         software_version=identity.software_version,
         finished_at=finished_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        seconds=round((finished_at - started_at).total_seconds(), 1),
+        seconds=round((finished_at - began_at).total_seconds(), 1),
         archives=dict(Counter(str(result.status) for result in results)),
         outcomes=dict(counts.outcomes),
         reasons=dict(counts.reasons),

@@ -36,7 +36,8 @@ def describe_plan(plan: Plan, recipe: Recipe, calibrated_on: int = DECODE_VERSIO
     ]
     if loose := sum(archive.pseudonym is not None for archive in plan.todo):
         lines.append(
-            f"{loose:,} of them lie loose: the tables key their names; jobs.keys names lists them."
+            f"{loose:,} of them lie loose: the tables key their names; "
+            "`jobs.keys names OUTPUT INPUT` lists them."
         )
     if FIRST_DECODE_VERSION < calibrated_on != DECODE_VERSION:
         lines.append(

@@ -28,7 +28,7 @@ from jobs.tables.stored_parquet import SMALL_BYTES, read_batches, side_by_side
 Row = Mapping[str, Any]
 _COLUMNS: Final = (
     *("archive", "archive_version", "source", "status", "reason", "attempt", "members"),
-    *(*map(str, Outcome), "reasons", "decode_version", "units"),
+    *(*map(str, Outcome), "reasons", "decode_version", "units", "key_id"),
 )
 
 
@@ -196,6 +196,7 @@ class _Reading:
         self._parts: list[pa.Table] = []
         self._found: list[Ints] = []
         self._bundles: list[Ints] = []
+        self._key_ids: set[str] = set()
 
     def add(self, part: pa.Table) -> None:
         """Enter some rows."""
@@ -214,6 +215,8 @@ class _Reading:
         self._found.append(found_N)
         self._bundles.append(bundle_N)
         self._parts.append(_record_columns(part))
+        if "key_id" in part.column_names:
+            self._key_ids.update(pc.unique(part["key_id"]).drop_null().to_pylist())
 
     def finish(self, shared: SharedFiles) -> Records:
         """Return the records, once all rows are entered.
@@ -221,7 +224,7 @@ class _Reading:
         Rows in files that no row of `archives` names, as Delta's own maintenance and copies leave
         them, count as well.
         """
-        records = Records(pa.concat_tables([RECORD.empty_table(), *self._parts]))
+        records = Records(pa.concat_tables([RECORD.empty_table(), *self._parts]), self._key_ids)
         self._parts.clear()
         found_N = np.concatenate([np.empty(0, np.int64), *self._found])
         members_N = records.rows["members"].to_numpy()

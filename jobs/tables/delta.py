@@ -52,7 +52,16 @@ def open_table(uri: str) -> DeltaTable | None:
     except TableNotFoundError:
         return None
     except (DeltaError, OSError) as error:
-        raise StorageError(f"The table {uri} cannot be read: {error}.") from error
+        raise StorageError(f"The table {uri} cannot be read. {_reason(uri, error)}") from error
+
+
+def _reason(uri: str, error: Exception) -> str:
+    """Return why a table cannot be had in the words of `storage`: deltalake's are of many lines."""
+    try:
+        storage.check_output(uri)
+    except UsageError as reason:
+        return str(reason)
+    return f"jobs.verify names what is damaged ({type(error).__name__})."
 
 
 def create_table(uri: str, schema: pa.Schema) -> None:
@@ -72,7 +81,8 @@ def create_table(uri: str, schema: pa.Schema) -> None:
         )
     except (DeltaError, OSError) as error:
         if open_table(uri) is None:  # else another run has created it at the same moment
-            raise StorageError(f"The table {uri} cannot be created: {error}.") from error
+            reason = _reason(uri, error)
+            raise StorageError(f"The table {uri} cannot be created. {reason}") from error
 
 
 def evolve_table(uri: str, schema: pa.Schema, version: int) -> None:

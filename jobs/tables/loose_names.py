@@ -62,6 +62,10 @@ def any_named_as_it_is(names: pa.ChunkedArray) -> bool:
     return pc.all(is_known).as_py() is False
 
 
+class OtherKeyError(BusyError):
+    """The plan calls loose radiographs by another key than the one that the output has by now."""
+
+
 class HeldNames(Protocol):
     """Names that the tables of an output hold.
 
@@ -140,7 +144,7 @@ class LooseNames:
         """Store the key, if it was needed and is not stored: before anything is published.
 
         Raises:
-            BusyError: Another run has stored one since this run planned.
+            OtherKeyError: Another run has stored one since this run planned.
             StorageError: It cannot be written.
         """
         if self._stored is not None or not self._is_needed:
@@ -152,7 +156,7 @@ class LooseNames:
             os.umask(mask)
         self._stored = _read(self._uri)
         if self._stored != self._key:
-            raise BusyError("Another run has begun on this output at the same time; run again.")
+            raise OtherKeyError("Another run has begun on this output at the same time; run again.")
 
     def _digest(self, kind: str, value: str) -> str:
         plain = kind.encode() + b"\0" + value.encode("utf-8", "surrogatepass")

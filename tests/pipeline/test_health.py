@@ -20,6 +20,7 @@ from jobs.tables.state.record_index import Done, Records
 MODEL = "small@0123456789ab"
 USUAL = {"stem-a": 200, "stem-b": 150, "knee-c": 50}
 OTHER = {"stem-a": 40, "stem-b": 40, "knee-c": 320}
+BEGAN = datetime.now(UTC) - timedelta(hours=9)
 NOTHING = Plan((), Done(Records.of(), []))
 
 
@@ -62,7 +63,7 @@ class Nights:
     def take(self, *results: ArchiveResult, model: str = MODEL, max_drift: float = 0.25) -> Health:
         self._run += 1
         identity = RunIdentity(model, "c0", "0.1.0", f"run{self._run}")
-        health = take_health(results, identity, self.output, 1.0, max_drift)
+        health = take_health(results, identity, self.output, 1.0, max_drift, BEGAN)
         assert health is not None
         return health
 
@@ -83,7 +84,7 @@ def test_record_is_counts_and_is_read_back(nights: Nights) -> None:
     assert told["outcomes"] == {"identified": 400, "rejected": 7}
     assert told["reasons"] == {"empty": 7}
     assert told["archives"] == {"complete": 2}
-    assert told["seconds"] == pytest.approx(3600, abs=1)
+    assert told["seconds"] == pytest.approx(9 * 3600, rel=0.1)
     assert health.members == 407
     since = datetime.now(UTC) - timedelta(days=1)
     assert read_history(nights.output, MODEL, since) == [health]
@@ -92,7 +93,7 @@ def test_record_is_counts_and_is_read_back(nights: Nights) -> None:
 
 def test_nothing_done_leaves_nothing(nights: Nights) -> None:
     identity = RunIdentity(MODEL, "c0", "0.1.0", "run")
-    assert take_health([], identity, nights.output, 1.0, 0.25) is None
+    assert take_health([], identity, nights.output, 1.0, 0.25, BEGAN) is None
     assert not Path(nights.output.removeprefix("file://")).exists()
 
 
@@ -141,7 +142,7 @@ def test_few_members_few_runs_old_runs_and_other_models_do_not_alarm(nights: Nig
 
 def test_too_many_rejected_members_are_told(nights: Nights) -> None:
     identity = RunIdentity(MODEL, "c0", "0.1.0", "run")
-    health = take_health([night(rejected=100)], identity, nights.output, 0.05, 0.25)
+    health = take_health([night(rejected=100)], identity, nights.output, 0.05, 0.25, BEGAN)
     assert health is not None
     (warning,) = health.warnings
     assert warning == "20.0 % of the members were rejected; --max-rejected accepts 5 %."

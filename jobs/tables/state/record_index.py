@@ -47,15 +47,18 @@ class Records(Mapping[str, Mapping[str, ArchiveRecord]]):
 
     Args:
         rows: Of schema `RECORD`, N of them.
+        key_ids: Of keys.
 
     Attributes:
         rows: The same, each column in one piece.
         hash_N: `hash_names` of the archives.
         any_pseudonym: Whether an archive is a loose radiograph under a pseudonym.
         any_named_as_it_is: Whether one is a loose radiograph under its own name.
+        key_ids: Of the keys that pseudonyms of these rows were made by.
     """
 
-    def __init__(self, rows: pa.Table) -> None:
+    def __init__(self, rows: pa.Table, key_ids: Iterable[str] = ()) -> None:
+        self.key_ids = frozenset(key_ids)
         columns = [_whole(column) for column in rows.columns]
         self.rows = pa.Table.from_arrays(columns, schema=RECORD)
         names = self.rows["archive"]

@@ -24,12 +24,11 @@ from implant_model.limits import Limits
 from implant_model.package.load import load_package
 from implant_model.storage import s3
 from implant_model.storage.endpoint import KMS_KEY
-from jobs.classify import run_facts
+from jobs.classify import plan_run, run_facts
 from jobs.entry.command import run_command
 from jobs.pipeline.blocks import block_table, read_block
 from jobs.pipeline.classify_options import parse_classify
 from jobs.pipeline.filled_rows import fill_rows
-from jobs.pipeline.plan import make_plan
 from jobs.pipeline.publisher import PublishBlock
 from jobs.pipeline.recipe import Recipe
 from jobs.pipeline.run import settle
@@ -37,7 +36,6 @@ from jobs.pipeline.source import group_archives, read_group
 from jobs.pipeline.summary import exit_code
 from jobs.tables.archive_rows import RunIdentity
 from jobs.tables.lease import Lease
-from jobs.tables.loose_names import LooseNames
 from jobs.tables.publish import Tables
 from jobs.tables.receipts import ArchiveReceipt, Fault, load_receipts
 from jobs.tables.trail import Trail
@@ -66,10 +64,7 @@ def classify(arguments: Sequence[str], *, lease: bool = True) -> int:
         package.id, recipe.configuration_hash, __version__, run, options.protector.key_id
     )
     tables = Tables(options.output, identity)
-    names = LooseNames(options.output, options.protector.policy)
-    plan = make_plan(
-        options.inputs, tables.records(), options.retry, options.limit, options.redo_older, names
-    )
+    plan, names = plan_run(options, tables)
     trail = Trail(options.output, run_facts(options, identity, plan, names))
     if not plan.todo:
         tables.write_checksums()
