@@ -164,8 +164,8 @@ def _batches(table: _Table) -> Iterator[pa.RecordBatch]:
                 )
             return
         remote = is_s3(table.uri)
-        data = pa.BufferReader(_bytes(table)) if remote else pa.memory_map(local_path(table.uri))
-        yield from pq.ParquetFile(data).iter_batches(_ROWS)
+        data = pa.BufferReader(_bytes(table)) if remote else pa.OSFile(local_path(table.uri))
+        yield from pq.ParquetFile(data, pre_buffer=False).iter_batches(_ROWS)
     except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError) as error:
         raise UsageError(
             f"The manifest {table.uri} cannot be read ({type(error).__name__})."

@@ -224,8 +224,7 @@ class _Reading:
         Rows in files that no row of `archives` names, as Delta's own maintenance and copies leave
         them, count as well.
         """
-        records = Records(pa.concat_tables([RECORD.empty_table(), *self._parts]), self._key_ids)
-        self._parts.clear()
+        records = Records(self._whole_columns(), self._key_ids)
         found_N = np.concatenate([np.empty(0, np.int64), *self._found])
         members_N = records.rows["members"].to_numpy()
         rows_F = self._rows_of_files()
@@ -242,6 +241,20 @@ class _Reading:
         self._files.learn(records.hash_N[whole_N], bundle_N[whole_N])
         self._files.learn_the_rest()
         return records.with_rows(found_N == members_N)
+
+    def _whole_columns(self) -> pa.Table:
+        """Return all rows, each column in one piece, and let the parts go: they are gigabytes."""
+        columns = [
+            [chunk for part in self._parts for chunk in part.column(name).chunks]
+            for name in RECORD.names
+        ]
+        self._parts.clear()
+        whole = []
+        for field in RECORD:
+            column = pa.chunked_array(columns.pop(0), field.type)
+            whole.append(column.unify_dictionaries().combine_chunks())
+            del column
+        return pa.Table.from_arrays(whole, schema=RECORD)
 
     def _rows_of_files(self) -> Ints:
         if "num_records" not in self._files.listed.column_names:

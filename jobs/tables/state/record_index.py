@@ -23,14 +23,15 @@ from jobs.tables.state.hash_index import HashIndex, Ints, hash_column, hash_name
 
 Flags = npt.NDArray[np.bool_]
 _OUTCOMES: Final = tuple(map(str, Outcome))
+_WORD: Final = pa.dictionary(pa.int8(), pa.string())
 _REASONS: Final = pa.list_(pa.struct([("reason", pa.string()), ("members", pa.int64())]))
 RECORD: Final = pa.schema(
     [
         pa.field("archive", pa.large_string()),
         pa.field("archive_version", pa.large_string()),
         pa.field("source", pa.large_string()),
-        pa.field("status", pa.string()),
-        pa.field("reason", pa.string()),
+        pa.field("status", _WORD),
+        pa.field("reason", _WORD),
         pa.field("attempt", pa.int32()),
         pa.field("members", pa.int64()),
         *(pa.field(outcome, pa.int32()) for outcome in _OUTCOMES),
@@ -151,9 +152,6 @@ class Done:
     def __init__(self, records: Records, places: Sequence[int]) -> None:
         self._records = records
         self._places = np.asarray(places, np.int64)
-        self._rows = records.rows.drop_columns(["archive", "archive_version", "source"]).take(
-            pa.array(self._places)
-        )
 
     def __len__(self) -> int:
         return len(self._places)
@@ -164,12 +162,12 @@ class Done:
     @property
     def members(self) -> int:
         """Return members of all of them."""
-        return int(pc.sum(self._rows["members"]).as_py() or 0)
+        return int(pc.sum(self._column("members")).as_py() or 0)
 
     @property
     def rejected(self) -> int:
         """Return rejected members of all of them."""
-        return int(pc.sum(self._rows[str(Outcome.REJECTED)]).as_py() or 0)
+        return int(pc.sum(self._column(str(Outcome.REJECTED))).as_py() or 0)
 
     @property
     def num_incomplete(self) -> int:
@@ -181,12 +179,15 @@ class Done:
         return [self._records.record(place) for place in self._incomplete()[:most].tolist()]
 
     def _incomplete(self) -> Ints:
-        is_other = pc.not_equal(self._rows["status"], str(ArchiveStatus.COMPLETE))
+        is_other = pc.not_equal(self._column("status"), str(ArchiveStatus.COMPLETE))
         return self._places[_flags(is_other)]
+
+    def _column(self, name: str) -> pa.ChunkedArray:
+        return self._records.rows[name].take(pa.array(self._places))
 
     def older(self) -> Counter[int]:
         """Return how many each older version of the decode has read."""
-        counts = pc.value_counts(self._rows["decode_version"]).to_pylist()
+        counts = pc.value_counts(self._column("decode_version")).to_pylist()
         return Counter({c["values"]: c["counts"] for c in counts if c["values"] < DECODE_VERSION})
 
 
