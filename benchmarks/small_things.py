@@ -7,7 +7,8 @@
 The same small JPEGs lie loose, four to a tar, and in one tar, on disk and in moto's server (on this
 machine, and slower than a store). The job reads each twice, in two sizes, on one cluster: the rate
 is the slope between them, so that the start is not in it. Files and bytes are those below
-`predictions`. Then: how long a commit of 100 archives takes in a table of so many files.
+`predictions`. Then: how long a commit of 100 archives takes in a table of so many files, and what a
+year of nights leaves, compacted each night or never.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -34,10 +36,14 @@ from implant_model.phantoms.picture_files import write_jpeg
 from implant_model.phantoms.render import render
 from implant_model.storage import ObjectInfo
 from jobs.entry.command import OK, run_command
+from jobs.tables import delta
 from jobs.tables.archive_rows import RunIdentity
+from jobs.tables.compaction import compact
 from jobs.tables.publish import Tables
-from jobs.tables.records import PlannedArchive
-from jobs.tables.schema import PREDICTIONS
+from jobs.tables.receipts import Failure, Unit
+from jobs.tables.records import ArchiveResult, PlannedArchive
+from jobs.tables.schema import PREDICTION_ROW, PREDICTIONS, unit_id, unit_path
+from jobs.tables.unit_files import publish_unit
 from tests.support.object_store import ObjectStore, running_object_store
 from tests.support.ray_cluster import RayCluster, running_cluster
 
@@ -47,6 +53,7 @@ if TYPE_CHECKING:
 FORMS: Final = ("loose", "archives of 4", "one tar")
 HEIGHT_PX: Final = 250
 NUM_DIFFERENT: Final = 40
+A_NIGHT: Final = 20
 PUT: Final = 100
 """Archives in the commit that is timed."""
 
@@ -66,6 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--stores", nargs="*", choices=("disk", "moto"), default=("disk", "moto"))
     parser.add_argument("--files", type=int, nargs="*", default=(1_000, 100_000))
+    parser.add_argument("--nights", type=int, default=365)
     parser.add_argument("--model", type=Path, default=Path("models/phantom"))
     parser.add_argument("--result", type=Path, default=Path(__file__).with_suffix(".md"))
     options = parser.parse_args(arguments)
@@ -74,6 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder = Path(place)
         if options.stores:
             lines += rates(folder, options.pictures, options.repeats, options.stores, options.model)
+        if options.nights:
+            lines += nights(folder, options.nights)
         if options.files:
             lines += commits(folder, options.files)
     options.result.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -215,6 +225,56 @@ def commits(folder: Path, sizes: Sequence[int]) -> Iterator[str]:
         seconds, cpu_s = (median(column) for column in zip(*times, strict=True))
         print(f"{count:,} files: {seconds:.2f} s a commit", flush=True)
         yield f"| {count:,} | {seconds:.2f} | {cpu_s:.2f} |"
+
+
+def nights(folder: Path, count: int) -> Iterator[str]:
+    """Yield the lines of the table of nights: what the first ones and the last ones take."""
+    yield f"\n{count} nights of {A_NIGHT} archives of one unit each, on disk:\n"
+    yield "| compacted | files | MB of log | first night, s | last night, s |"
+    yield "|---|---|---|---|---|"
+    for is_compacted in (False, True):
+        root = storage.normalise(str(folder / f"nights-{is_compacted}"))
+        took = [night(root, number, is_compacted) for number in range(count)]
+        logs = [i for i in storage.list_objects(root) if "/_delta_log/" in i.uri]
+        table = delta.open_table(storage.join(root, PREDICTIONS))
+        files = 0 if table is None else len(delta.file_columns(table))
+        first, last = (median(part) for part in (took[:5], took[-5:]))
+        yield (
+            f"| {'each night' if is_compacted else 'never'} | {files:,} "
+            f"| {sum(i.size for i in logs) / 1e6:.1f} | {first:.2f} | {last:.2f} |"
+        )
+
+
+def night(root: str, number: int, is_compacted: bool) -> float:
+    """Plan, commit and compact one night's archives; return the seconds of plan and commit."""
+    begun = time.monotonic()
+    tables = Tables(root, RunIdentity(MODEL, CONFIGURATION, __version__, f"night-{number}"))
+    held = tables.records()
+    tables.create()
+    seconds = time.monotonic() - begun
+    archives = [planned(f"{number:04}-{n:02}") for n in range(A_NIGHT)]
+    results = [published(root, archive) for archive in archives if archive.name not in held]
+    begun = time.monotonic()
+    tables.commit(results)
+    seconds += time.monotonic() - begun
+    if is_compacted:
+        compact(root, nightly=True)
+    return seconds
+
+
+def published(root: str, archive: PlannedArchive) -> ArchiveResult:
+    """Return the result of an archive whose unit is in the store."""
+    row = {
+        "archive": archive.name, "archive_version": archive.known.version, "member_index": 0,
+        "frame": 0, "outcome": "rejected", "reason": "empty",
+    }  # fmt: skip
+    rows = PREDICTION_ROW.empty_table().from_pylist([row], schema=PREDICTION_ROW)
+    path = unit_path(MODEL, unit_id(archive.name, "1", MODEL, CONFIGURATION, 0, 0))
+    unit = Unit(0, archive.name, archive.known.version, 0, 1, 10, path)
+    receipt = publish_unit(unit, rows, root)
+    if isinstance(receipt, Failure):
+        raise RuntimeError(receipt.message)
+    return replace(result(archive), units=(receipt.file,))
 
 
 def planned(name: str) -> PlannedArchive:

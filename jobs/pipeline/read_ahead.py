@@ -1,7 +1,7 @@
 """Small archives, fetched while those before them are decoded.
 
 A radiograph that lies alone in a bucket keeps a core busy for 10 ms and a store for 100. It is
-under way here with the next few, in threads; what is large is read by ranges ahead of use anyway,
+under way here with the next ones, in threads; what is large is read by ranges ahead of use anyway,
 see `storage`. Whether its unit is published is not asked: it goes into a file with others.
 """
 
@@ -19,11 +19,13 @@ from jobs.tables.loose_names import is_archive_name
 from jobs.tables.records import PlannedArchive
 from jobs.tables.schema import PREDICTIONS, unit_id, unit_path
 
-AHEAD: Final = 4
+AHEAD: Final = 16
 UNASKED_BYTES: Final = MIB
 """Archives so small, and radiographs that lie alone, are read without asking for their units."""
 MAX_AHEAD_BYTES: Final = 16 * MIB
-"""Of one archive, so that a reader holds 64 MiB ahead at the most."""
+"""Of one archive; larger ones are read by ranges."""
+MAX_UNDER_WAY_BYTES: Final = 64 * MIB
+"""Of all that a reader has under way."""
 Group = Sequence[tuple[int, PlannedArchive]]
 """Archives that one task reads, each with its position in the plan."""
 
@@ -90,18 +92,25 @@ def read_ahead(
     Args:
         group: The archives.
         recipe: Where their units go.
-        ahead: How many; 0: each is asked for when it is its turn.
+        ahead: How many at most; 0: each is asked for when it is its turn.
     """
     waiting: deque[tuple[int, PlannedArchive, Open]] = deque()
+    under_way = 0
     with ThreadPoolExecutor(max(ahead, 1), thread_name_prefix="read-ahead") as pool:
         for position, archive in group:
             get: Open = partial(open_archive, archive, recipe)
             if ahead and archive.unreachable is None and _is_small(archive):
                 get = pool.submit(open_archive, archive, recipe, whole=True).result
             waiting.append((position, archive, get))
-            if len(waiting) > ahead:
+            under_way += _held_bytes(archive)
+            while len(waiting) > ahead or (len(waiting) > 1 and under_way > MAX_UNDER_WAY_BYTES):
+                under_way -= _held_bytes(waiting[0][1])
                 yield waiting.popleft()
         yield from waiting
+
+
+def _held_bytes(archive: PlannedArchive) -> int:
+    return archive.info.size if _is_small(archive) else 0
 
 
 def _is_small(archive: PlannedArchive) -> bool:

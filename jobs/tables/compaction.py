@@ -6,6 +6,7 @@ once more, and a compaction that is killed leaves files that no log names. What 
 held stays in the store until it is vacuumed, which alone deletes.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +18,8 @@ from jobs.tables.checksums import Checksums
 from jobs.tables.schema import ARCHIVES, PREDICTIONS
 
 TARGET_BYTES: Final = 128 * MIB
+NIGHTLY_FILES: Final = 64
+"""Small files from which on it pays to compact a table after each night's run."""
 LEAST_DAYS: Final = 7
 """Units of a run that is under way are in no log yet, and would be vacuumed with the rest."""
 
@@ -38,12 +41,15 @@ class Compacted:
     deleted: int = 0
 
 
-def compact(output: str, vacuum_after_days: int | None = None) -> list[Compacted]:
+def compact(
+    output: str, vacuum_after_days: int | None = None, *, nightly: bool = False
+) -> list[Compacted]:
     """Compact both tables of an output; delete what left them long ago, if that is asked for.
 
     Args:
         output: Normalised URI.
         vacuum_after_days: Delete files that left the tables so long ago; None deletes nothing.
+        nightly: Leave a table as it is while it has fewer than NIGHTLY_FILES small files.
 
     Raises:
         UsageError: There are no tables, or the days are too few.
@@ -54,20 +60,22 @@ def compact(output: str, vacuum_after_days: int | None = None) -> list[Compacted
             f"--vacuum-after is {vacuum_after_days}; {LEAST_DAYS} days or more are accepted, since "
             "units of a run that is under way are in no table yet."
         )
-    return [_compact(output, name, vacuum_after_days) for name in (PREDICTIONS, ARCHIVES)]
+    least = NIGHTLY_FILES if nightly else 0
+    return [_compact(output, name, vacuum_after_days, least) for name in (PREDICTIONS, ARCHIVES)]
 
 
-def _compact(output: str, name: str, days: int | None) -> Compacted:
+def _compact(output: str, name: str, days: int | None, least: int) -> Compacted:
     uri = storage.join(output, name)
     before = _count(uri, output)
     deleted: list[str] = []
     try:
-        delta.commit(
-            uri,
-            lambda table: table.optimize.compact(
-                target_size=TARGET_BYTES, post_commithook_properties=delta.HOOKS
-            ),
-        )
+        if _count(uri, output, below=TARGET_BYTES // 4) >= least:
+            delta.commit(
+                uri,
+                lambda table: table.optimize.compact(
+                    target_size=TARGET_BYTES, post_commithook_properties=delta.HOOKS
+                ),
+            )
         if days is not None:
             hours = 24 * days
             deleted = delta.commit(
@@ -79,8 +87,10 @@ def _compact(output: str, name: str, days: int | None) -> Compacted:
     return Compacted(name, before, _count(uri, output), len(deleted))
 
 
-def _count(uri: str, output: str) -> int:
+def _count(uri: str, output: str, below: float = math.inf) -> int:
+    """Return files of a table that have fewer bytes."""
     table = delta.open_table(uri)
     if table is None:
         raise UsageError(f"{output} holds no tables; name the --output of classify.")
-    return len(delta.active_files(table))
+    sizes = delta.file_columns(table)["size_bytes"].to_pylist()
+    return sum(size < below for size in sizes)

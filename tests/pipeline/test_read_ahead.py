@@ -18,7 +18,7 @@ from tests.support.fault_proxy import FaultProxy
 from tests.support.object_store import ObjectStore
 from tests.support.pictures import noise_png
 
-COUNT = 12
+COUNT = AHEAD + 8
 
 
 @pytest.fixture
@@ -59,6 +59,23 @@ def test_the_next_are_under_way_and_no_more_than_that(
     time.sleep(0.2)
     assert len(fault_proxy.sent("GET", "/in/")) == AHEAD + 1
     assert [position for position, _, _ in turns] == list(range(1, COUNT))
+
+
+def test_they_hold_no_more_bytes_than_they_may(
+    group: list[tuple[int, PlannedArchive]],
+    fault_proxy: FaultProxy,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    size = max(archive.info.size for _, archive in group)
+    monkeypatch.setattr(module, "MAX_UNDER_WAY_BYTES", 3 * size)
+    turns = read_ahead(group, recipe(tmp_path))
+    assert [position for position, _, _ in turns] == list(range(COUNT))
+    fault_proxy.reset()
+    turns = read_ahead(group, recipe(tmp_path))
+    next(turns)[2]()
+    time.sleep(0.5)
+    assert len(fault_proxy.sent("GET", "/in/")) <= 5
 
 
 def test_what_is_large_or_not_to_be_had_waits_for_its_turn(

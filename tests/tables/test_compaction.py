@@ -13,7 +13,7 @@ from implant_model import storage
 from implant_model.errors import UsageError
 from jobs import compact as job
 from jobs.entry.command import OK
-from jobs.tables import delta
+from jobs.tables import compaction, delta
 from jobs.tables.compaction import compact
 from jobs.tables.verification import verify_output
 from tests.support.archive_samples import tar_of
@@ -71,6 +71,25 @@ def test_small_files_become_one_and_nothing_else_changes(
     assert rows.height == 12
     assert archives["members"].sum() == 12
     assert verify_output(output).findings == ()
+
+
+def test_a_night_with_few_files_is_left_alone(
+    call: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    output = storage.normalise(str(tmp_path / "out"))
+    versions = [table_version(tmp_path, name) for name in ("predictions", "archives")]
+    capsys.readouterr()
+    assert job.main([output, "--nightly"]) == OK
+    assert capsys.readouterr().out.startswith("predictions: 5 files before, 5 now.")
+    assert [table_version(tmp_path, name) for name in ("predictions", "archives")] == versions
+    monkeypatch.setattr(compaction, "NIGHTLY_FILES", 5)
+    assert job.main([output, "--nightly"]) == OK
+    assert capsys.readouterr().out.startswith("predictions: 5 files before, 1 now.")
+
+
+def table_version(folder: Path, name: str) -> int:
+    return DeltaTable(str(folder / "out" / name)).version()
 
 
 def test_a_changed_byte_of_a_compacted_file_is_found(call: list[str], tmp_path: Path) -> None:
