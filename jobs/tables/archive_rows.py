@@ -237,7 +237,8 @@ class _Reading:
                 is_missing = missing_N[place_M]
                 np.add.at(found_N, place_M[is_missing], count_M[is_missing])
         bundle_N = np.concatenate([np.empty(0, np.int64), *self._bundles])
-        whole_N = (bundle_N >= 0) & (self._named_F == rows_F)[bundle_N]
+        whole_N = bundle_N >= 0
+        whole_N[whole_N] = (self._named_F == rows_F)[bundle_N[whole_N]]
         self._files.learn(records.hash_N[whole_N], bundle_N[whole_N])
         self._files.learn_the_rest()
         return records.with_rows(found_N == members_N)

@@ -1,6 +1,7 @@
 import os
 import threading
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -223,3 +224,14 @@ def test_table_that_is_gone_is_a_sentence(output: Output, tmp_path: Path) -> Non
 
     with pytest.raises(StorageError, match="is not there any more"):
         delta.commit(storage.normalise(str(tmp_path / "none")), lambda table: None)
+
+
+def test_output_without_any_rows_of_predictions_is_read(output: Output) -> None:
+    """A night whose archives all failed leaves rows of `archives` alone."""
+    failed = replace(
+        output.result(output.archive("one")),
+        status=ArchiveStatus.FAILED, reason=ArchiveReason.CORRUPT, units=(), counts=Counts(),
+    )  # fmt: skip
+    output.tables.commit([failed])
+    (record,) = output.tables.records()[failed.archive.name].values()
+    assert (record.status, record.members, record.has_rows) == (ArchiveStatus.FAILED, 0, True)
