@@ -21,7 +21,9 @@ HOME: Final = "/home/me/implants"
 _MARK: Final = "=== played, exit code"
 _BLOCK: Final = re.compile(r"(?<=^```console\n).*?(?=^```$)", re.MULTILINE | re.DOTALL)
 _STATUS: Final = re.compile(r"^.* images/s .*\n", re.MULTILINE)
-_TICK: Final = re.compile(r"^(?:Pictures|(?:Images|Predictions) read): \d.*\n", re.MULTILINE)
+_TICK: Final = re.compile(
+    r"^(?:Pictures|(?:Images|Predictions) read|Ray is starting): \d.*\n", re.MULTILINE
+)
 """Comes where something takes more than 5 s."""
 _OF_RAY_JOB: Final = re.compile(
     r"^[\d-]+ [\d:,]+\t(?:INFO .* Status message: (?:.|\n)*?\n\n|(?:INFO|SUCC|WARNING|ERR) .*\n)",
@@ -33,11 +35,13 @@ _VARY: Final = (
     (re.compile(r"\b\d{4}-\d\d-\d\d(?:[T ][\d:.]+(?:Z|\+00:00)?)?"), "DATE"),
     (re.compile(r"\b(?=[0-9a-f]*[a-f])(?=[0-9a-f]*\d)[0-9a-f]{8,}\b"), "HASH"),
     (re.compile(r"\d+(?:\.\d+)?(?:e[+-]?\d+)? (s|ms|MB|GB)\b"), r"N \1"),
+    (re.compile(r"\b\d+ files(?=, \d+ rows)"), "N files"),
     (re.compile(r"\d*\.\d+(?:e[+-]?\d+)?\b"), "0.0"),
     (re.compile(r"[ \t]+"), " "),
 )
 """What differs from one run or machine to the next: names of temporary files, dates, hashes, times,
-sizes, and fractions, of which the last digits depend on the processor."""
+sizes, files (a commit that comes between archives that share one makes two), and fractions, of
+which the last digits depend on the processor."""
 
 
 @dataclass(frozen=True)
