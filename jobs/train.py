@@ -20,17 +20,18 @@ from argparse import Namespace
 from collections.abc import Sequence
 
 from jobs.entry.command import Parser, run_command
+from jobs.entry.ticker import waiting
+from jobs.fitting.training_call import make_call
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, chain, summary; return the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    options = parse(words)
-    from jobs.fitting.training_run import (
-        train,  # torch takes seconds, which --help and mistakes do without
-    )
+    call = make_call(parse(words))
+    with waiting("Loading torch and Ray"):
+        from jobs.fitting.training_run import train  # seconds, which mistakes do without
 
-    return train(options, words)
+    return train(call, words)
 
 
 def parse(arguments: Sequence[str]) -> Namespace:
@@ -40,7 +41,11 @@ def parse(arguments: Sequence[str]) -> Namespace:
     add("--images", nargs="+", required=True, metavar="URI", help=_IMAGES)
     add("--labels", metavar="FILE", help="table of labels; default: each image's folder")
     add("--output", required=True, metavar="DIR", help="the package; a folder that is not there")
-    add("--config", metavar="FILE", help="settings, TOML or JSON, see docs/models.md; default none")
+    add(
+        "--config",
+        metavar="FILE",
+        help="settings, TOML or JSON, see docs/training.md; default none",
+    )
     add("--workers", type=int, default=1, metavar="N", help=_WORKERS)
     add("--resume", action="store_true", help="go on with the training in OUTPUT.work")
     return parser.parse_args(arguments)

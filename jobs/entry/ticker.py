@@ -1,6 +1,7 @@
 """How far something is that takes more than a few seconds: a rewritten line, or lines of a log."""
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Final, TextIO
@@ -10,6 +11,7 @@ from jobs.entry.ray_lines import visible
 FIRST_S: Final = 5.0
 LINE_EVERY_S: Final = 10.0
 REDRAW_EVERY_S: Final = 0.5
+LOOK_EVERY_S: Final = 0.2
 
 
 class StatusLine:
@@ -53,6 +55,9 @@ def ticking(
 ) -> Iterator[Callable[[int], None]]:
     """Say `WHAT: DONE of TOTAL` from the fifth second on, by calls with how many are done.
 
+    Where a line was said, the last count is said at the end, too: else the first would stand there
+    as if it were all.
+
     Args:
         what: Is counted, such as `Images read`.
         total: How many there will be; None where nobody knows.
@@ -60,12 +65,44 @@ def ticking(
     """
     line = StatusLine(stream, FIRST_S)
     of = "" if total is None else f" of {total:,}"
+    said, last = -1, -1
 
     def tick(done: int) -> None:
+        nonlocal said, last
+        last = done
         if line.is_due():
+            said = done
             line.write(f"{what}: {done:,}{of}")
 
     try:
         yield tick
+        if -1 < said < last:
+            line.write(f"{what}: {last:,}{of}")
     finally:
+        line.close()
+
+
+@contextlib.contextmanager
+def waiting(what: str, stream: TextIO | None = None) -> Iterator[None]:
+    """Say `WHAT: SECONDS s` from the fifth second on, of a step that cannot count.
+
+    Args:
+        what: Is done, such as `Loading torch`.
+        stream: Where to write; None for what a person reads.
+    """
+    line = StatusLine(stream, FIRST_S)
+    begun, ended = time.monotonic(), threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(LOOK_EVERY_S):
+            if line.is_due():
+                line.write(f"{what}: {time.monotonic() - begun:.0f} s")
+
+    thread = threading.Thread(target=watch, name=f"waiting: {what}", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
         line.close()

@@ -10,7 +10,7 @@ from implant_model.errors import UsageError
 from implant_model.limits import Limits
 from implant_model.package.load import load_package
 from jobs.entry.command import DISCLAIMER, INCOMPLETE, OK
-from jobs.entry.folder import make_folder
+from jobs.entry.folder import checked_folder
 from jobs.entry.ticker import ticking
 from jobs.evaluating.assessment import assess, assess_classes, reliability
 from jobs.evaluating.evaluation import Evaluation
@@ -38,7 +38,7 @@ def evaluate(call: Namespace) -> int:
     Raises:
         UsageError: Model, images, labels or opponent are not fit for it.
     """
-    folder = make_folder(call.report)
+    folder = checked_folder(call.report)
     classifier = Classifier(load_package(call.model, weights=False), usable_device(call.device))
     labels = None if call.labels is None else read_table(call.labels, "--labels")
     opponent = None if call.against is None else read_opponent(call.against, call.device)

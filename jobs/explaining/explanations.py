@@ -19,7 +19,7 @@ from implant_model.package.catalogue import Implant
 from implant_model.package.load import ModelPackage, load_package
 from implant_model.saliency import explain
 from jobs.entry.command import DISCLAIMER, INCOMPLETE, OK
-from jobs.entry.folder import make_folder
+from jobs.entry.folder import checked_folder
 from jobs.explaining.targets import Target, by_file, listed_targets, named_targets
 from jobs.pages import wording
 from jobs.pages.page import plain
@@ -70,7 +70,7 @@ def choose_places(
     """
     if is_one:
         return {1: checked_path(output or "explanation.png")}
-    folder = make_folder(output or "explanations", "--output")
+    folder = checked_folder(output or "explanations", "--output")
     return {t.number: checked_path(str(folder / f"{t.number}.png")) for t in targets}
 
 

@@ -2,34 +2,28 @@
 
 import json
 import os
-from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 
-from implant_model.decode.preprocess import Preprocessing
-from implant_model.errors import UsageError
 from implant_model.limits import Limits
 from implant_model.package.weakness import weaknesses
 from implant_model.storage.local_files import write_whole
 from jobs.entry.cluster import place_workers, start_ray
 from jobs.entry.command import INCOMPLETE, OK, shown
-from jobs.entry.folder import local_folder, make_folder
 from jobs.entry.ticker import ticking
-from training.config import TrainConfig, load_config
+from jobs.fitting.begun import begun, check_same, fitted_settings
+from jobs.fitting.training_call import Call
 from training.data.divide import Division, divide
 from training.data.gather import load_set
 from training.data.labelled import LabelledSet, num_missing, unread_archives, write_excluded
-from training.data.labels import read_table
 from training.data.set_report import describe_classes, describe_links, describe_shortcuts
 from training.data.shortcuts import ShortcutReport, probe_shortcuts
 from training.data.trained_on import learned_before
-from training.fit.fitting import Fitted, Workplace, check_networks, fit_split
-from training.masks.mask_files import mask_files
+from training.fit.fitting import Fitted, Workplace, fetch_pretrained, fit_split
 from training.masks.mask_set import MaskSet, gather_masks, write_poor
 from training.packaging import Figures, Training, make_package
 
@@ -37,51 +31,31 @@ CLASSES_SAID = 12
 """Lines of classes before the training; the file has all."""
 
 
-@dataclass(frozen=True)
-class Call:
-    """The command line, checked."""
-
-    images: tuple[str, ...]
-    labels: str | None
-    output: Path
-    config: TrainConfig
-    workers: int
-    resume: bool
-
-    @property
-    def work(self) -> Path:
-        """Return what a resumed training needs."""
-        return self.output.with_name(f"{self.output.name}.work")
-
-
-def train(options: Namespace, words: Sequence[str]) -> int:
+def train(call: Call, words: Sequence[str]) -> int:
     """Train as the command line asks.
 
     Args:
-        options: Of `jobs.train`.
+        call: Of `jobs.train`, checked.
         words: The command line, for the package's provenance.
 
     Returns:
         The exit code.
 
     Raises:
-        UsageError: The call, its settings, its labels or the set are not fit for a training.
+        UsageError: The set is not fit for a training, or not the one that was begun.
     """
-    call = make_call(options)
-    preprocessing = Preprocessing.from_json(
-        {**Preprocessing().to_json(), **call.config.preprocessing}
-    )
-    check_networks(call.config)
-    if call.config.needs_masks and call.config.segmenter.masks:
-        mask_files(Path(call.config.segmenter.masks))
-    labels = read_table(call.labels, "--labels") if call.labels else None
-    if labels is not None and len(labels.names) < 2:
-        raise UsageError(f"--labels {call.labels} has one label only; two classes are needed.")
-    make_folder(str(call.work), "--output")
+    fetch_pretrained(call.config)
+    with begun(call.work, call.config, call.workers):
+        return _train(call, words)
+
+
+def _train(call: Call, words: Sequence[str]) -> int:
+    preprocessing = call.config.pixels
     with ticking("Images read") as tick:
         labelled = load_set(
-            call.images, labels, preprocessing, Limits(), call.work / "images", tick
+            call.images, call.labels, preprocessing, Limits(), call.work / "images", tick
         )
+    check_same(call.work, "images and labels", labelled.fingerprint)
     division = divide(labelled, call.config.split, calibrate=not call.config.calibration.folds)
     before = learned_before(call.config.network.start_from, labelled, division)
     call.config.catalogue(labelled.names)  # a fault in it is found before hours of training
@@ -93,6 +67,8 @@ def train(options: Namespace, words: Sequence[str]) -> int:
     start_ray()
     place = workplace(call)
     masks = find_masks(labelled, call)
+    if masks is not None:
+        check_same(call.work, "masks", masks.digest)
     shipped, folds = fit(labelled, division, call, place, masks)
     command = ["python", "-m", "jobs.train", *(word for word in words if word != "--resume")]
     package, figures = make_package(
@@ -113,33 +89,6 @@ def train(options: Namespace, words: Sequence[str]) -> int:
     )
     summarise(call, labelled, division, package.id, figures)
     return say_missing(labelled)
-
-
-def make_call(options: Namespace) -> Call:
-    """Check the command line, and read the settings file."""
-    config = load_config(options.config)
-    if not 1 <= options.workers <= config.fit.batch_size:
-        raise UsageError(
-            f"--workers is {options.workers}; 1 to fit.batch_size ({config.fit.batch_size}) are "
-            "accepted, since every worker takes its share of each batch."
-        )
-    output = local_folder(options.output, "--output")
-    call = Call(
-        tuple(options.images), options.labels, output, config, options.workers, options.resume
-    )
-    check_folders(call)
-    return call
-
-
-def check_folders(call: Call) -> None:
-    """Refuse to write over a package or, without --resume, over a training that was begun."""
-    if call.output.exists() and (not call.output.is_dir() or any(call.output.iterdir())):
-        raise UsageError(f"--output {call.output} is there already; choose another folder.")
-    begun = (call.work / "checkpoints").exists() or any(call.work.glob("*.jsonl"))
-    if begun and not call.resume:
-        raise UsageError(
-            f"{call.work} holds a training that was begun; go on with --resume, or remove it."
-        )
 
 
 def workplace(call: Call) -> Workplace:
@@ -199,7 +148,7 @@ def fit(
     A training is named by all that decides it, so that --resume never mixes two.
     """
     fingerprint = labelled.fingerprint if masks is None else masks.digest
-    facts = [fingerprint, call.config.to_json(), call.workers]
+    facts = [fingerprint, fitted_settings(call.config), call.workers]
     name = sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
     fit_one = partial(fit_split, labelled, division.groups_N, place=place, masks=masks)
     folds = []

@@ -17,7 +17,8 @@ from implant_model.networks.spec import NetworkSpec
 from implant_model.package.catalogue import ORTHONET
 from implant_model.package.load import ModelPackage, load_package
 from implant_model.phantoms.files import Sample, sample_archives
-from jobs.fitting.training_run import Call, report_set, say_missing, summarise
+from jobs.fitting.training_call import Call
+from jobs.fitting.training_run import report_set, say_missing, summarise
 from jobs.train import main
 from tests.support.paths import ROOT
 from tests.support.ray_cluster import RayCluster
@@ -55,6 +56,29 @@ def test_settings_are_read_from_toml_and_json_alike(tmp_path: Path) -> None:
         ({"network": {"pretrained": True, "start_from": "models/phantom"}}, "start_from"),
         ({"implants": {"a": 3}}, "implants.a is 3; a table is expected"),
         ([], "the file is"),
+        ({"fit": {"mixed_precision": 1}}, "fit.mixed_precision is 1; a value of type bool"),
+        ({"network": {"std": 0.0}}, "network.std is 0.0; 0.001 to 10 is expected"),
+        ({"name": "a b"}, "settings in train.toml cannot be used: The name 'a b' is not accepted"),
+        ({"implants": {"a": {"hip": 1}}}, r"settings in train.toml .*implants\.a"),
+        ({"preprocessing": {"size_px": 7}}, r"train.toml .*: preprocessing.size_px is 7; 16 to"),
+        ({"preprocessing": {"size": 64}}, "preprocessing.size is no setting; accepted are size_px"),
+        ({"preprocessing": {"fit": "crop"}}, "preprocessing.fit is 'crop'; squash or pad"),
+        (
+            {"calibration": {"folds": 3}, "network": {"architecture": "densenet11"}},
+            "network.architecture is 'densenet11'; one of resnet18, .*, fisher is expected",
+        ),
+        (
+            {"calibration": {"folds": 3}},
+            "calibration.folds is 3 and network.architecture 'resnet18'; .* Set the folds to 0, or",
+        ),
+        (
+            {"segmenter": {"width": 8}, "network": {"architecture": "fisher"}},
+            "segmenter.width is 8 and network.architecture 'fisher', which needs no segmenter",
+        ),
+        (
+            {"network": {"architecture": "fisher", "pretrained": True}},
+            "network.pretrained is true and network.architecture 'fisher', which has no first",
+        ),
     ],
 )
 def test_a_senseless_setting_is_named(document: object, message: str) -> None:
@@ -67,6 +91,23 @@ def test_a_settings_file_that_cannot_be_read(tmp_path: Path, name: str, text: st
     if text is not None:
         (tmp_path / name).write_text(text)
     with pytest.raises(UsageError, match=f"The settings file .*{name}"):
+        load_config(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "place"),
+    [
+        ("a.toml", b"# a\n[preprocessing]\nsize_px = 128 px\n", "TOML at its line 3, column 15"),
+        ("a.toml", b"x = [", "TOML at its end of document"),
+        ("a.toml", b'# a\nname = "\xff"\n', "UTF-8 at its line 2"),
+        ("a.json", b'{\n"name": }', "JSON at its line 2 column 9"),
+    ],
+)
+def test_the_place_of_a_fault_in_a_settings_file_is_said(
+    tmp_path: Path, name: str, data: bytes, place: str
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(UsageError, match=f"{name} is not (valid )?{place}\\.$"):
         load_config(str(tmp_path / name))
 
 
@@ -108,7 +149,7 @@ def test_a_folder_that_cannot_be_written_is_found_before_images_are_read(tmp_pat
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ('[network]\narchitecture = "resnet19"', "'resnet19' is not known; accepted are resnet18"),
+        ('[network]\narchitecture = "resnet19"', "'resnet19'; one of resnet18, resnet34"),
         ('[network]\nstart_from = "{none}"', "none"),
         ('[network]\nstart_from = "{package}"', "holds no resnet18 to start from"),
         ('[segmenter]\nwidth = 4\nmasks = "{none}"', "segmenter.masks is .*none; a folder"),

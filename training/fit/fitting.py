@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from implant_model.errors import UsageError
 from implant_model.networks.build import build, pretrained_weights
 from implant_model.networks.spec import FISHER, NetworkSpec
 from implant_model.networks.weights import load_network, weights_bytes
@@ -31,6 +30,7 @@ from training.calibrate import (
 from training.config import TrainConfig
 from training.data.labelled import LabelledSet
 from training.data.split import Indices, Split, deal, deal_folds, renumber
+from training.first_weights import of_architecture
 from training.fisher.fit_fisher import FisherTask, fit_fisher
 from training.fit.segmenting import SegmenterTask, fit_on_masks, measure_segmenter
 from training.fit.trainer import fit_network
@@ -282,18 +282,14 @@ def fit_split(
     return Fitted(networks, calibrated, measured, overlaps)
 
 
-def check_networks(config: TrainConfig) -> None:
-    """Find before any image is read that a network cannot be built or started as it is asked to.
+def fetch_pretrained(config: TrainConfig) -> None:
+    """Have torchvision's weights on this machine, where they are asked for, before images are read.
 
     Raises:
-        UsageError: The architecture is not known, its pretrained weights are not to be had, or see
-            `first_weights`.
+        UsageError: They are not to be had.
     """
-    for spec in specs_of(config):
-        if spec.role == "classifier":
-            first_weights(config.network.start_from, spec)
-            if config.network.pretrained:
-                pretrained_weights(spec.architecture)
+    if config.network.pretrained:
+        pretrained_weights(config.network.architecture)
 
 
 def first_weights(package_uri: str, spec: NetworkSpec) -> State | None:
@@ -308,18 +304,12 @@ def first_weights(package_uri: str, spec: NetworkSpec) -> State | None:
     if not package_uri:
         return None
     package = load_package(package_uri)
-    for other in sorted(package.networks, key=lambda other: other.channels != spec.channels):
-        if other.architecture == spec.architecture:
-            network = load_network(other, len(package.catalogue), package.files[other.file])
-            return {
-                key: value
-                for key, value in network.state_dict().items()
-                if not key.startswith("head.")
-            }
-    raise UsageError(
-        f"The package {package_uri} holds no {spec.architecture} to start from; "
-        f"it holds {', '.join(other.architecture for other in package.networks)}."
-    )
+    fitting = of_architecture(package.networks, spec.architecture, package_uri)
+    other = min(fitting, key=lambda other: other.channels != spec.channels)
+    network = load_network(other, len(package.catalogue), package.files[other.file])
+    return {
+        key: value for key, value in network.state_dict().items() if not key.startswith("head.")
+    }
 
 
 def first_segmenter(package_uri: str, spec: NetworkSpec) -> State | None:
