@@ -22,14 +22,15 @@ from collections.abc import Sequence
 
 from implant_model.errors import UsageError
 from jobs.entry.command import Parser, run_command
+from jobs.entry.ticker import waiting
+from jobs.evaluating.evaluation_call import make_call
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, chain, summary; return the exit code."""
-    call = parse(arguments)
-    from jobs.evaluating.evaluation_run import (
-        evaluate,  # torch takes seconds, which --help does without
-    )
+    call = make_call(parse(arguments))
+    with waiting("Loading torch"):
+        from jobs.evaluating.evaluation_run import evaluate  # seconds, which mistakes do without
 
     return evaluate(call)
 

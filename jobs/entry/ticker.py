@@ -23,11 +23,15 @@ class StatusLine:
     """
 
     def __init__(self, stream: TextIO | None = None, first_s: float | None = None) -> None:
-        self._stream = visible() if stream is None else stream
+        self._given = stream
         self._is_terminal = self._stream.isatty()
         self._every_s = REDRAW_EVERY_S if self._is_terminal else LINE_EVERY_S
         self._next = time.monotonic() + (self._every_s if first_s is None else first_s)
         self._is_open = False
+
+    @property
+    def _stream(self) -> TextIO:
+        return visible() if self._given is None else self._given  # Ray's start moves it
 
     def is_due(self) -> bool:
         """Return whether it is time for one; then the next is due a while later."""

@@ -14,9 +14,10 @@ from implant_model.package.weakness import weaknesses
 from implant_model.storage.local_files import write_whole
 from jobs.entry.cluster import place_workers, start_ray
 from jobs.entry.command import INCOMPLETE, OK, shown
-from jobs.entry.ticker import ticking
+from jobs.entry.ticker import ticking, waiting
 from jobs.fitting.begun import begun, check_same, fitted_settings
 from jobs.fitting.training_call import Call
+from training.config import TrainConfig
 from training.data.divide import Division, divide
 from training.data.gather import load_set
 from training.data.labelled import LabelledSet, num_missing, unread_archives, write_excluded
@@ -29,6 +30,8 @@ from training.packaging import Figures, Training, make_package
 
 CLASSES_SAID = 12
 """Lines of classes before the training; the file has all."""
+PICTURE_BITS = 36
+"""Bits in which two pictures of one of 477 radiographs of shoulders differ, at most."""
 
 
 def train(call: Call, words: Sequence[str]) -> int:
@@ -61,10 +64,12 @@ def _train(call: Call, words: Sequence[str]) -> int:
     call.config.catalogue(labelled.names)  # a fault in it is found before hours of training
     write_excluded(labelled, call.work / "excluded.csv")
     cues = report_set(labelled, division, call.work / "set.txt")
+    warn_of_bits(call.config)
     # The default of 60 s is over before torch is imported on a busy machine, and the start is
     # begun again without end.
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
-    start_ray()
+    with waiting("Starting Ray"):
+        start_ray()
     place = workplace(call)
     masks = find_masks(labelled, call)
     if masks is not None:
@@ -95,7 +100,7 @@ def workplace(call: Call) -> Workplace:
     """Return where the trainings run, see `place_workers`."""
     use_gpu = place_workers(call.workers, say)
     checkpoints = call.config.fit.checkpoints or str(call.work / "checkpoints")
-    return Workplace(call.work, checkpoints, call.workers, use_gpu, say)
+    return Workplace(call.work, checkpoints, call.workers, use_gpu, say, waiting)
 
 
 def say(line: str) -> None:
@@ -120,17 +125,36 @@ def report_set(labelled: LabelledSet, division: Division, file: Path) -> Shortcu
     return cues
 
 
+def warn_of_bits(config: TrainConfig) -> None:
+    """State that near duplicates among patients' radiographs may be taken for different ones."""
+    bits = config.split.duplicate_bits
+    if bits < PICTURE_BITS and not config.card.synthetic:
+        say(
+            f"WARNING: split.duplicate_bits is {bits}, which is for phantoms: pictures of one "
+            f"radiograph differ in up to {PICTURE_BITS} bits, and may be on two sides of the "
+            "split. Leave it out for radiographs of patients (40), or state card.synthetic."
+        )
+
+
 def find_masks(labelled: LabelledSet, call: Call) -> MaskSet | None:
     """Return the masks that the settings want; None where they want none."""
     settings = call.config.segmenter
     if not call.config.needs_masks:
         return None
-    masks = gather_masks(labelled, settings.masks, call.work / "images")
+    with waiting("Looking for the implants' outlines"):
+        masks = gather_masks(labelled, settings.masks, call.work / "images")
     poor, good, by_hand = masks.counts(np.arange(len(labelled)))
     folder = call.work / "poor-masks"
     written = write_poor(labelled, masks, folder)
-    print(f"Masks: {by_hand} given, {good} automatic, {poor} poor", end="")
-    print(f"; {written} of these to correct in {folder}" if written else "", flush=True)
+    say(f"Masks: {by_hand} given, {good} automatic, {poor} poor{'.' if poor else ''}")
+    if poor:
+        use = "the segmenter learns" if settings.width else "it is learned how an implant lies"
+        say(f"  The poor ones are not used: {use} from the others. None need be corrected.")
+    if written and settings.width:
+        say(
+            f"  {written} of them are in {folder}; corrected there, and named by segmenter.masks "
+            "in another training, they teach its segmenter, too."
+        )
     if masks.unused:
         say(f"Masks in {settings.masks} that belong to no image: {masks.unused}")
     return masks

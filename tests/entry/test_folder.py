@@ -1,4 +1,4 @@
-"""The folder that a job writes to: made where it is missing, refused where it cannot be."""
+"""The folder that a job writes to: not made before there is a file, refused where it cannot be."""
 
 from pathlib import Path
 
@@ -8,11 +8,13 @@ from implant_model.errors import UsageError
 from jobs.entry.folder import checked_folder, local_folder
 
 
-def test_a_folder_is_made_and_nothing_is_left_in_it(tmp_path: Path) -> None:
+def test_a_folder_is_looked_at_and_not_made(tmp_path: Path) -> None:
     folder = checked_folder(str(tmp_path / "new" / "report"))
     assert folder == tmp_path / "new" / "report"
-    assert list(folder.iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
+    folder.mkdir(parents=True)
     assert checked_folder(str(folder)) == folder
+    assert list(folder.iterdir()) == []
 
 
 def test_a_relative_name_becomes_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,7 +106,9 @@ def test_a_package_in_object_storage_is_the_same(
     for path in whole.iterdir():
         storage.put_if_absent(f"s3://{bucket}/models/one/{path.name}", path.read_bytes())
     assert load_package(f"s3://{bucket}/models/one") == load_package(whole.as_uri())
-    absent = f"nothing at the model package s3://{bucket}/models/tow; nearest is s3://{bucket}/models/"
+    absent = (
+        f"nothing at the model package s3://{bucket}/models/tow; nearest is s3://{bucket}/models/"
+    )
     with pytest.raises(PackageError, match=absent):
         load_package(f"s3://{bucket}/models/tow")
     file = f"s3://{bucket}/models/one/package.json"

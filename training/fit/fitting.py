@@ -4,7 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,6 +71,7 @@ class Workplace:
         num_workers: Of each training.
         use_gpu: Whether each worker holds a GPU.
         say: Gets a line as each epoch ends.
+        waiting: Gives signs of life of a step that it is called with, while the step lasts.
     """
 
     folder: Path
@@ -78,6 +79,7 @@ class Workplace:
     num_workers: int
     use_gpu: bool
     say: Callable[[str], None] = lambda line: None
+    waiting: Callable[[str], AbstractContextManager[object]] = nullcontext
 
     def weights_file(self, name: str, spec: NetworkSpec) -> Path:
         """Return where the weights of a network that is done lie."""
@@ -138,12 +140,18 @@ class _Fitting:
         for spec in specs_of(self.config):
             file = self.place.weights_file(self.name, spec)
             if not file.is_file():
-                curve = self.place.curve(self.name, spec)
-                with watched(curve, Path(spec.file).stem, self._epochs(spec), self.place.say):
+                with self._watched_fit(spec):
                     weights = self._fit(spec, done)
                 write_whole(file, weights)
             done[spec] = file.read_bytes()
         return done
+
+    def _watched_fit(self, spec: NetworkSpec) -> AbstractContextManager[object]:
+        name = Path(spec.file).stem
+        if spec.architecture == FISHER:
+            return self.place.waiting(f"  {name}: fitted to {len(self.split.train_N):,} images")
+        curve = self.place.curve(self.name, spec)
+        return watched(curve, name, self._epochs(spec), self.place.say)
 
     def _epochs(self, spec: NetworkSpec) -> int:
         part = self.config.segmenter if spec.role == "segmenter" else self.config.fit
@@ -272,13 +280,15 @@ def fit_split(
     fitting = _Fitting(labelled, groups_N, split, config, name, place, masks)
     networks = fitting.networks()
     device = "cuda" if place.use_gpu and torch.cuda.is_available() else "cpu"
-    calibrated, measured = _calibrate_and_measure(fitting, networks, device)
+    with place.waiting("  Calibrating and measuring"):
+        calibrated, measured = _calibrate_and_measure(fitting, networks, device)
     overlaps = None
     for spec, weights in networks.items():
         if spec.role == "segmenter" and masks is not None:
-            overlaps = measure_segmenter(
-                config.segmenter, weights, labelled.images_NSS, masks, split.test_N, device
-            )
+            with place.waiting("  Measuring the segmenter"):
+                overlaps = measure_segmenter(
+                    config.segmenter, weights, labelled.images_NSS, masks, split.test_N, device
+                )
     return Fitted(networks, calibrated, measured, overlaps)
 
 
