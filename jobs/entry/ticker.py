@@ -11,6 +11,7 @@ from jobs.entry.ray_lines import visible
 FIRST_S: Final = 5.0
 LINE_EVERY_S: Final = 10.0
 REDRAW_EVERY_S: Final = 0.5
+MAX_EVERY_S: Final = 60.0
 LOOK_EVERY_S: Final = 0.2
 
 
@@ -20,12 +21,20 @@ class StatusLine:
     Args:
         stream: Where to write; None for what a person reads.
         first_s: Seconds before the first one; None for the usual time between two.
+        is_slowing: Whether lines of a log come twice as late each time, up to a minute.
     """
 
-    def __init__(self, stream: TextIO | None = None, first_s: float | None = None) -> None:
+    def __init__(
+        self,
+        stream: TextIO | None = None,
+        first_s: float | None = None,
+        *,
+        is_slowing: bool = False,
+    ) -> None:
         self._given = stream
         self._is_terminal = self._stream.isatty()
         self._every_s = REDRAW_EVERY_S if self._is_terminal else LINE_EVERY_S
+        self._is_slowing = is_slowing and not self._is_terminal
         self._next = time.monotonic() + (self._every_s if first_s is None else first_s)
         self._is_open = False
 
@@ -39,6 +48,8 @@ class StatusLine:
         if now < self._next:
             return False
         self._next = now + self._every_s
+        if self._is_slowing:
+            self._every_s = min(2 * self._every_s, MAX_EVERY_S)
         return True
 
     def write(self, text: str) -> None:
@@ -94,7 +105,7 @@ def waiting(what: str, stream: TextIO | None = None) -> Iterator[None]:
         what: Is done, such as `Loading torch`.
         stream: Where to write; None for what a person reads.
     """
-    line = StatusLine(stream, FIRST_S)
+    line = StatusLine(stream, FIRST_S, is_slowing=True)
     begun, ended = time.monotonic(), threading.Event()
 
     def watch() -> None:

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from jobs.entry import ticker
-from jobs.entry.ticker import ticking, waiting
+from jobs.entry.ticker import StatusLine, ticking, waiting
 
 
 class Terminal(io.StringIO):
@@ -62,6 +62,14 @@ def test_a_count_that_breaks_off_is_not_said_to_be_the_last(clock: list[float]) 
     with pytest.raises(ValueError, match="broken"):
         break_off()
     assert stream.getvalue() == "Images read: 1\n"
+
+
+def test_lines_of_a_step_without_counts_come_later_and_later(clock: list[float]) -> None:
+    line, due = StatusLine(io.StringIO(), 5.0, is_slowing=True), []
+    for _ in range(200):
+        clock[0] += 1
+        due += [clock[0] - 100] if line.is_due() else []
+    assert due == [5, 15, 35, 75, 135, 195]
 
 
 def test_a_step_without_counts_gives_signs_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
