@@ -20,18 +20,18 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 
-from implant_model import storage
-from implant_model.errors import NotFoundError, UsageError
-from implant_model.package.load import load_package
+from implant_model.errors import UsageError
 from jobs.entry.command import Parser, run_command
 from jobs.entry.ticker import waiting
-from jobs.explaining.targets import Target, listed_targets, named_targets
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, chain, summary; return the exit code."""
     call = parse(arguments)
-    targets = find_targets(call)
+    from implant_model.package.load import load_package  # half a second, --help does without
+    from jobs.explaining.targets import find_targets
+
+    targets = find_targets(call.images, call.table, call.inputs, call.predictions)
     package = load_package(call.model, weights=False)
     with waiting("Loading torch"):
         from jobs.explaining.explanations import explain_all  # seconds, mistakes do without
@@ -53,24 +53,6 @@ def parse(arguments: Sequence[str] | None) -> Namespace:
     if bool(call.images) == bool(call.table):
         raise UsageError("Name either radiographs or a --table of them; see --help.")
     return call
-
-
-def find_targets(call: Namespace) -> list[Target]:
-    """Return what to explain, of which what was named one by one is there.
-
-    Raises:
-        UsageError: The table cannot be read, or a radiograph is not there.
-    """
-    if call.table:
-        return listed_targets(call.table, call.inputs, call.predictions)
-    targets = named_targets(call.images)
-    for target in targets:
-        try:
-            storage.stat(target.uri)
-        except NotFoundError as error:
-            what = "IMAGE" if target.member is None else f"The archive of No. {target.number}"
-            raise UsageError(f"{what} cannot be read: {error}") from error
-    return targets
 
 
 _OUTPUT = "where to draw; of several a folder; default explanation.png, or explanations/"

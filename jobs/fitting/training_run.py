@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -143,21 +143,37 @@ def find_masks(labelled: LabelledSet, call: Call) -> MaskSet | None:
         return None
     with waiting("Looking for the implants' outlines"):
         masks = gather_masks(labelled, settings.masks, call.work / "images")
-    poor, good, by_hand = masks.counts(np.arange(len(labelled)))
     folder = call.work / "poor-masks"
     written = write_poor(labelled, masks, folder)
-    say(f"Masks: {by_hand} given, {good} automatic, {poor} poor{'.' if poor else ''}")
-    if poor:
-        use = "the segmenter learns" if settings.width else "it is learned how an implant lies"
-        say(f"  The poor ones are not used: {use} from the others. None need be corrected.")
-    if written and settings.width:
-        say(
-            f"  {written} of them are in {folder}; corrected there, and named by segmenter.masks "
-            "in another training, they teach its segmenter, too."
-        )
+    counts = masks.counts(np.arange(len(labelled)))
+    for line in describe_masks(counts, written, folder, has_segmenter=bool(settings.width)):
+        say(line)
     if masks.unused:
         say(f"Masks in {settings.masks} that belong to no image: {masks.unused}")
     return masks
+
+
+def describe_masks(
+    counts: tuple[int, int, int], written: int, folder: Path, *, has_segmenter: bool
+) -> Iterator[str]:
+    """Yield how many masks there are, and what the poor ones mean.
+
+    Args:
+        counts: Poor, good and hand-made ones.
+        written: Poor ones that lie in the folder, to be corrected.
+        folder: See `write_poor`.
+        has_segmenter: Whether masks teach a segmenter; else they show how an implant lies.
+    """
+    poor, good, by_hand = counts
+    yield f"Masks: {by_hand:,} given, {good:,} automatic, {poor:,} poor{'.' if poor else ''}"
+    if poor:
+        use = "the segmenter learns" if has_segmenter else "it is learned how an implant lies"
+        yield f"  The poor ones are not used: {use} from the others. None need be corrected."
+    if written and has_segmenter:
+        yield (
+            f"  {written:,} of them are in {folder}; corrected there, and named by segmenter.masks "
+            "in another training, they teach its segmenter, too."
+        )
 
 
 def fit(

@@ -380,7 +380,7 @@ def test_every_setting_is_in_the_table_with_its_default() -> None:
     defaults = TrainConfig()
     document = {**defaults.to_json(), "preprocessing": defaults.pixels.to_json()}
     del document["implants"]
-    expected = {}
+    expected: dict[str, object] = {}
     for name, value in document.items():
         below = value.items() if isinstance(value, dict) else ()
         expected |= {f"{name}.{key}": value for key, value in below} or {name: value}

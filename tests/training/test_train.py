@@ -22,7 +22,13 @@ from implant_model.package.load import ModelPackage, load_package
 from implant_model.phantoms.files import Sample, sample_archives
 from jobs.fitting.begun import begun, check_begun, check_same
 from jobs.fitting.training_call import Call
-from jobs.fitting.training_run import report_set, say_missing, summarise
+from jobs.fitting.training_run import (
+    describe_masks,
+    report_set,
+    say_missing,
+    summarise,
+    warn_of_bits,
+)
 from jobs.train import main
 from tests.support.paths import ROOT
 from tests.support.pictures import noise_png
@@ -408,6 +414,57 @@ def test_printed_figures_name_their_data_and_intervals(
     count = 60 if folds else tests
     assert f"{parts} of s3://b/x, y, {count} images; 95 % intervals:\n" in out
     assert "0.900 (0.596 to 0.982), 10 images\n" in out
+
+
+@pytest.mark.parametrize(
+    ("counts", "has_segmenter", "words"),
+    [
+        ((0, 40, 2), True, ["Masks: 2 given, 40 automatic, 0 poor"]),
+        (
+            (42, 38, 0),
+            False,
+            [
+                "Masks: 0 given, 38 automatic, 42 poor.",
+                "  The poor ones are not used: it is learned how an implant lies from the others. "
+                "None need be corrected.",
+            ],
+        ),
+        (
+            (42, 38, 0),
+            True,
+            [
+                "Masks: 0 given, 38 automatic, 42 poor.",
+                "  The poor ones are not used: the segmenter learns from the others. "
+                "None need be corrected.",
+                "  42 of them are in poor; corrected there, and named by segmenter.masks in "
+                "another training, they teach its segmenter, too.",
+            ],
+        ),
+    ],
+)
+def test_poor_masks_are_no_task_for_the_user(
+    counts: tuple[int, int, int], has_segmenter: bool, words: list[str]
+) -> None:
+    lines = describe_masks(counts, counts[0], Path("poor"), has_segmenter=has_segmenter)
+    assert [*lines] == words
+
+
+@pytest.mark.parametrize(
+    ("split", "synthetic", "is_warned"),
+    [
+        ({"duplicate_bits": 8}, False, True),
+        ({"duplicate_bits": 8}, True, False),
+        ({}, False, False),
+    ],
+)
+def test_a_weak_guard_against_near_duplicates_is_warned_of(
+    split: dict[str, int],
+    synthetic: bool,
+    is_warned: bool,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    warn_of_bits(from_document({"split": split, "card": {"synthetic": synthetic}}, "a test"))
+    assert ("WARNING: split.duplicate_bits is 8" in capsys.readouterr().out) == is_warned
 
 
 def test_what_is_odd_about_a_set_is_said_and_kept(
