@@ -133,7 +133,10 @@ def check_same(work: Path, what: Literal["images and labels", "masks"], digest: 
 
 def _read(work: Path) -> dict[str, Any]:
     file = work / FILE
-    record: dict[str, Any] = json.loads(file.read_bytes()) if file.is_file() else {}
+    try:
+        record: dict[str, Any] = json.loads(file.read_bytes()) if file.is_file() else {}
+    except ValueError as error:
+        raise UsageError(f"{file} is damaged; remove {work} and begin anew.") from error
     return record
 
 
