@@ -15,14 +15,14 @@ import sys
 from collections.abc import Sequence
 
 from jobs.entry.command import Parser, run_command
-from jobs.entry.folder import make_folder
+from jobs.entry.folder import checked_folder
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, chain, summary; return the exit code."""
     parser = Parser("demo", __doc__)
     parser.add_argument("--output", default="demo-output", metavar="DIR", help=_OUTPUT)
-    folder = make_folder(parser.parse_args(arguments).output, "--output")
+    folder = checked_folder(parser.parse_args(arguments).output, "--output")
     from jobs.samples.demonstration import run  # a second, which --help does without
 
     return run(folder)

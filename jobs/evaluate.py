@@ -22,14 +22,17 @@ from collections.abc import Sequence
 
 from implant_model.errors import UsageError
 from jobs.entry.command import Parser, run_command
+from jobs.entry.ticker import waiting
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, chain, summary; return the exit code."""
-    call = parse(arguments)
-    from jobs.evaluating.evaluation_run import (
-        evaluate,  # torch takes seconds, which --help does without
-    )
+    options = parse(arguments)
+    from jobs.evaluating.evaluation_call import make_call  # half a second, --help does without
+
+    call = make_call(options)
+    with waiting("Loading torch"):
+        from jobs.evaluating.evaluation_run import evaluate  # seconds, which mistakes do without
 
     return evaluate(call)
 
@@ -39,7 +42,7 @@ def parse(arguments: Sequence[str] | None) -> Namespace:
     parser = Parser("evaluate", __doc__)
     parser.add_argument("--model", required=True, metavar="URI", help="a model package")
     parser.add_argument("--images", nargs="+", required=True, metavar="URI", help=_IMAGES)
-    parser.add_argument("--labels", metavar="FILE", help="archive, member, label, patient")
+    parser.add_argument("--labels", metavar="FILE", help=_LABELS)
     parser.add_argument("--report", required=True, metavar="DIR", help="where to write")
     parser.add_argument("--data", metavar="NAME", help="what to call the images in the report")
     parser.add_argument("--against", metavar="URI", help="another package, or a reader's table")
@@ -59,6 +62,7 @@ def parse(arguments: Sequence[str] | None) -> Namespace:
     return call
 
 
+_LABELS = "table of archive, member, label and patient, or of file and label"
 _ROBUSTNESS = "measure on so many images also as poor scans would show them; default 500"
 _IMAGES = "archives, radiographs, folders or s3:// prefixes"
 

@@ -22,14 +22,21 @@ from collections.abc import Sequence
 
 from implant_model.errors import UsageError
 from jobs.entry.command import Parser, run_command
+from jobs.entry.ticker import waiting
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, chain, summary; return the exit code."""
     call = parse(arguments)
-    from jobs.explaining.explanations import explain_all  # torch takes seconds, --help does without
+    from implant_model.package.load import load_package  # half a second, --help does without
+    from jobs.explaining.targets import find_targets
 
-    return explain_all(call)
+    targets = find_targets(call.images, call.table, call.inputs, call.predictions)
+    package = load_package(call.model, weights=False)
+    with waiting("Loading torch"):
+        from jobs.explaining.explanations import explain_all  # seconds, mistakes do without
+
+    return explain_all(call, targets, package)
 
 
 def parse(arguments: Sequence[str] | None) -> Namespace:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from implant_model import storage
 from jobs.entry.command import DISCLAIMER, OK, Parser, run_command
-from jobs.entry.folder import make_folder
+from jobs.entry.folder import checked_folder
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     call = parser.parse_args(arguments)
     from jobs.pages.run_page import write_page  # half a second, which --help does without
 
-    page = write_page(storage.normalise(call.output), call.model, make_folder(call.report))
+    page = write_page(storage.normalise(call.output), call.model, checked_folder(call.report))
     print(f"Report: {page}\n{DISCLAIMER}")
     return OK
 

@@ -6,8 +6,9 @@ r"""Fits a network to labelled radiographs and writes a model package.
         python -m jobs.train --images s3://bucket/archives --labels s3://bucket/labels.csv \
         --output /shared/models/mine --workers 8
 
---labels is CSV or Parquet with the columns archive, member, label and, where known, patient;
-without it, each image's folder is its label.
+--labels is CSV or Parquet with the columns archive, member, label and, where known, patient; of
+radiographs that lie loose, file (the path below --images) and label. Without it, each image's
+folder is its label.
 What is odd about the set is printed first. That (set.txt), the prepared images, the list of what
 was left out, the checkpoints and the losses of each epoch (*.jsonl, as it goes) are kept in
 OUTPUT.work, from which --resume goes on; every worker must reach it.
@@ -20,17 +21,20 @@ from argparse import Namespace
 from collections.abc import Sequence
 
 from jobs.entry.command import Parser, run_command
+from jobs.entry.ticker import waiting
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, chain, summary; return the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     options = parse(words)
-    from jobs.fitting.training_run import (
-        train,  # torch takes seconds, which --help and mistakes do without
-    )
+    from jobs.fitting.training_call import make_call  # half a second, which --help does without
 
-    return train(options, words)
+    call = make_call(options)
+    with waiting("Loading torch and Ray"):
+        from jobs.fitting.training_run import train  # seconds, which mistakes do without
+
+    return train(call, words)
 
 
 def parse(arguments: Sequence[str]) -> Namespace:
@@ -40,7 +44,11 @@ def parse(arguments: Sequence[str]) -> Namespace:
     add("--images", nargs="+", required=True, metavar="URI", help=_IMAGES)
     add("--labels", metavar="FILE", help="table of labels; default: each image's folder")
     add("--output", required=True, metavar="DIR", help="the package; a folder that is not there")
-    add("--config", metavar="FILE", help="settings, TOML or JSON, see docs/models.md; default none")
+    add(
+        "--config",
+        metavar="FILE",
+        help="settings, TOML or JSON, see docs/training.md; default none",
+    )
     add("--workers", type=int, default=1, metavar="N", help=_WORKERS)
     add("--resume", action="store_true", help="go on with the training in OUTPUT.work")
     return parser.parse_args(arguments)

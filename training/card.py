@@ -6,10 +6,9 @@ from dataclasses import asdict, dataclass
 from implant_model.networks.spec import FISHER
 from implant_model.package.catalogue import Catalogue
 from implant_model.package.weakness import weaknesses
-from training.config import TrainConfig
+from training.config import SegmenterSettings, TrainConfig
 from training.data.labelled import Excluded
 from training.data.shortcuts import ShortcutReport
-from training.fit.segmenter import SegmenterSettings
 from training.metrics import Figure
 
 WARNING = (

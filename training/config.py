@@ -15,23 +15,32 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast, get_type_hints
 
+from implant_model.decode.preprocess import Preprocessing
 from implant_model.errors import UsageError
-from implant_model.networks.spec import FISHER
+from implant_model.networks.spec import BACKBONES, FISHER, GREY_MEAN, GREY_STD, NetworkSpec
 from implant_model.novelty import METHODS, Method
 from implant_model.package.catalogue import ORTHONET, Catalogue, Implant
 from implant_model.package.manifest import check_name
-from training.fit.augment import Augmentation
-from training.fit.segmenter import SegmenterSettings
 
 Section = TypeVar("Section")
 
 
-_PLACE: Final = re.compile(r"line \d+,? column \d+|end of document")
+_PLACE: Final = re.compile(r"line \d+,? column \d+|end of document(?=\)$)")
 
 
 def _wanted(holds: bool, name: str, value: object, wanted: str) -> None:
     if not holds:
-        raise ValueError(f"{name} is {value!r}; {wanted} is expected.")
+        raise ValueError(f"{name} is {_toml(value)}; {wanted} is expected.")
+
+
+def _together(holds: bool, sentence: str) -> None:
+    """Refuse settings that are each allowed, and not both."""
+    if not holds:
+        raise ValueError(sentence)
+
+
+def _toml(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 @dataclass(frozen=True)
@@ -75,6 +84,101 @@ class SplitSettings:
 
 
 @dataclass(frozen=True)
+class Augmentation:
+    """How far each random change may go; 0 turns one off.
+
+    Attributes:
+        rotation_deg: Largest turn to either side.
+        scale: Largest zoom, as a factor's logarithm to base 2: 0.25 is 0.84 to 1.19 times.
+        aspect: Largest stretch of width against height, as `scale` is given.
+        shear: Largest shear, as a tangent.
+        shift: Largest move, as a part of the image's side.
+        flip: Probability of a mirror image (left for right).
+        brightness: Largest grey value added, of a range of 1.
+        contrast: Largest change of the contrast about the mean grey, as a factor's log to base 2.
+        gamma: Largest exponent, as its logarithm to base 2.
+        ramp: Largest grey slope across the image in a random direction, of a range of 1.
+        invert: Probability of a negative.
+        noise: Largest standard deviation of the noise, of a range of 1.
+        blur_px: Largest standard deviation of the blur.
+        resolution: Largest loss of resolution, as a factor's logarithm to base 2.
+        erase: Largest area left out, as a part of the image's area.
+    """
+
+    rotation_deg: float = 15.0
+    scale: float = 0.25
+    aspect: float = 0.15
+    shear: float = 0.1
+    shift: float = 0.08
+    flip: float = 0.5
+    brightness: float = 0.15
+    contrast: float = 0.5
+    gamma: float = 0.5
+    ramp: float = 0.2
+    invert: float = 0.0
+    noise: float = 0.04
+    blur_px: float = 1.0
+    resolution: float = 1.0
+    erase: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            allowed = math.isfinite(value) and value >= 0
+            _wanted(allowed, f"augment.{name}", value, "a number >= 0")
+        for name in ("flip", "invert", "erase"):
+            value = getattr(self, name)
+            _wanted(value <= 1, f"augment.{name}", value, "0 to 1")
+
+
+@dataclass(frozen=True)
+class SegmenterSettings:
+    """How the U-Net is fitted.
+
+    Attributes:
+        width: Channels of its first level; 0 for no segmenter.
+        reduction: Side of the squares that the image is averaged over before it.
+        masks: Folder of masks made or corrected by hand, which go before automatic ones; "" for
+            none. See `training.masks.mask_files`.
+        epochs: Passes over the images with masks.
+        batch_size: Images of one step.
+        learning_rate: AdamW's, at its highest; it falls as a cosine to 0.
+        weight_decay: AdamW's.
+        seed: Of weights, batches and views.
+    """
+
+    width: int = 0
+    reduction: int = 1
+    masks: str = ""
+    epochs: int = 30
+    batch_size: int = 16
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        ranges = {"width": (0, 128), "reduction": (1, 8), "epochs": (1, 10_000)}
+        for name, (low, high) in {**ranges, "batch_size": (1, 4096)}.items():
+            value = getattr(self, name)
+            _wanted(low <= value <= high, f"segmenter.{name}", value, f"{low} to {high}")
+        _wanted(
+            self.learning_rate > 0, "segmenter.learning_rate", self.learning_rate, "more than 0"
+        )
+        _wanted(self.weight_decay >= 0, "segmenter.weight_decay", self.weight_decay, "0 or more")
+
+    def spec(self) -> NetworkSpec:
+        """Return the network as it is in a package; there must be a width."""
+        return NetworkSpec(
+            "segmenter.safetensors",
+            "segmenter",
+            "unet",
+            width=self.width,
+            reduction=self.reduction,
+            mean=GREY_MEAN,
+            std=GREY_STD,
+        )
+
+
+@dataclass(frozen=True)
 class NetworkSettings:
     """Which network is fitted.
 
@@ -97,12 +201,23 @@ class NetworkSettings:
     std: float = 0.226
 
     def __post_init__(self) -> None:
-        both = self.pretrained and bool(self.start_from)
-        _wanted(not both, "network.start_from", self.start_from, "nothing beside pretrained")
-        start = self.start_from or self.pretrained
-        fits = self.architecture != FISHER or not start
-        _wanted(fits, "network.architecture", FISHER, "a torchvision backbone with first weights")
-        _wanted(self.std > 0, "network.std", self.std, "more than 0")
+        known = (*BACKBONES, FISHER)
+        is_known = self.architecture in known
+        _wanted(is_known, "network.architecture", self.architecture, f"one of {', '.join(known)}")
+        _wanted(-10 <= self.mean <= 10, "network.mean", self.mean, "-10 to 10")
+        _wanted(1e-3 <= self.std <= 10, "network.std", self.std, "0.001 to 10")
+        _together(
+            not (self.pretrained and self.start_from),
+            f"network.start_from is {self.start_from!r} and network.pretrained is true; both state "
+            "the first weights. Leave one out.",
+        )
+        for name in ("pretrained", "start_from"):
+            value = getattr(self, name)
+            _together(
+                self.architecture != FISHER or not value,
+                f"network.{name} is {_toml(value)} and network.architecture {FISHER!r}, which has "
+                "no first weights. Leave it out, or choose another architecture.",
+            )
 
 
 @dataclass(frozen=True)
@@ -253,11 +368,35 @@ class TrainConfig:
         check_name(self.name)
         for label, facts in self.implants.items():
             _wanted(isinstance(facts, Mapping), f"implants.{label}", facts, "a table")
-        alone = self.network.architecture != FISHER or not self.segmenter.width
-        _wanted(alone, "segmenter.width", self.segmenter.width, f"0 beside a {FISHER} network")
-        parted = self.network.architecture == FISHER or not self.calibration.folds
+            self._implant(label)
+        self._check_preprocessing()
+        architecture, width = self.network.architecture, self.segmenter.width
+        _together(
+            architecture != FISHER or not width,
+            f"segmenter.width is {width} and network.architecture {FISHER!r}, which needs no "
+            "segmenter. Set the width to 0, or choose another architecture.",
+        )
         folds = self.calibration.folds
-        _wanted(parted, "calibration.folds", folds, f"0 but for a {FISHER} network")
+        _together(
+            architecture == FISHER or not folds,
+            f"calibration.folds is {folds} and network.architecture {architecture!r}; by folds of "
+            f"its training part only {FISHER!r} is calibrated. Set the folds to 0, or choose "
+            f"{FISHER!r}.",
+        )
+
+    def _check_preprocessing(self) -> None:
+        names = [item.name for item in fields(Preprocessing)]
+        for name in self.preprocessing:
+            if name not in names:
+                raise ValueError(
+                    f"preprocessing.{name} is no setting; accepted are {', '.join(names)}."
+                )
+        self.pixels  # noqa: B018  # states what is out of range
+
+    @property
+    def pixels(self) -> Preprocessing:
+        """`preprocessing`, checked, with its defaults."""
+        return Preprocessing(**self.preprocessing)
 
     @property
     def needs_masks(self) -> bool:
@@ -305,18 +444,24 @@ def load_config(path: str | None) -> TrainConfig:
     except OSError as error:
         raise UsageError(f"The settings file {path} cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:
-        kind = "JSON" if path.endswith(".json") else "TOML"
-        place = _PLACE.search(str(error))  # the rest of it may show what the file holds
-        at = f" at its {place[0]}" if place else ""
-        raise UsageError(f"The settings file {path} is not valid {kind}{at}.") from error
+        raise UsageError(_invalid(path, error)) from error
     return from_document(document, path)
+
+
+def _invalid(path: str, error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        line = error.object[: error.start].count(b"\n") + 1
+        return f"The settings file {path} is not UTF-8 at its line {line}."
+    kind = "JSON" if path.endswith(".json") else "TOML"
+    place = _PLACE.search(str(error))  # the rest of it may show what the file holds
+    return f"The settings file {path} is not valid {kind}{f' at its {place[0]}' if place else ''}."
 
 
 def from_document(document: object, where: str) -> TrainConfig:
     """Check plain values and make settings of them; errors are as of `load_config`."""
     try:
         return _section(TrainConfig, document, "")
-    except ValueError as error:
+    except (ValueError, UsageError) as error:
         raise UsageError(f"The settings in {where} cannot be used: {error}") from error
 
 

@@ -64,17 +64,17 @@ class Preprocessing:
     def __post_init__(self) -> None:
         if type(self.size_px) is not int or not 16 <= self.size_px <= LARGEST_SIZE_PX:
             raise PackageError(
-                f"Preprocessing.size_px is {self.size_px!r}; 16 to {LARGEST_SIZE_PX} is accepted."
+                f"preprocessing.size_px is {self.size_px!r}; 16 to {LARGEST_SIZE_PX} is accepted."
             )
         if type(self.trim_borders) is not bool:
             raise PackageError(
-                f"Preprocessing.trim_borders is {self.trim_borders!r}; true or false is accepted."
+                f"preprocessing.trim_borders is {self.trim_borders!r}; true or false is accepted."
             )
         if self.fit not in ("squash", "pad"):
-            raise PackageError(f"Preprocessing.fit is {self.fit!r}; squash or pad is accepted.")
+            raise PackageError(f"preprocessing.fit is {self.fit!r}; squash or pad is accepted.")
         if not _are_percentiles(self.low_percent, self.high_percent):
             raise PackageError(
-                f"Preprocessing stretches from percentile {self.low_percent!r} to"
+                f"preprocessing stretches from percentile {self.low_percent!r} to"
                 f" {self.high_percent!r}; 0 <= low < high <= 100 is accepted."
             )
 
@@ -97,7 +97,7 @@ class Preprocessing:
         names = {field.name for field in fields(cls)}
         if not isinstance(values, dict) or set(values) != names:
             found = sorted(values) if isinstance(values, dict) else type(values).__name__
-            raise PackageError(f"Preprocessing holds {found}; exactly {sorted(names)} is accepted.")
+            raise PackageError(f"preprocessing holds {found}; exactly {sorted(names)} is accepted.")
         return cls(**values)
 
 

@@ -141,9 +141,25 @@ def load_package(uri: str, *, weights: bool = True) -> ModelPackage:
         package = ModelPackage(manifest, sha256(data), files)
         if weights:
             _check_networks(package)
+    except NotFoundError:
+        raise _not_there(root) from None
     except UsageError as error:
         raise PackageError(f"The model package {root} cannot be used: {error}") from error
     return package
+
+
+def _not_there(root: str) -> PackageError:
+    """Return what is wrong with a root below which there is no package.json."""
+    expected = f"a folder or prefix that holds {MANIFEST} and what it lists is expected."
+    cannot = f"The model package {root} cannot be used"
+    if storage.exists(root) is not None:
+        return PackageError(f"{cannot}: it is a file; {expected}")
+    try:
+        found = next(iter(storage.list_objects(root)), None)
+    except NotFoundError:
+        return PackageError(str(storage.nothing_there(root, "the model package")))
+    has = f"has no {MANIFEST}" if found else "is empty"
+    return PackageError(f"{cannot}: it {has}; {expected}")
 
 
 def _read_checked(root: str, name: str, facts: FileFacts) -> bytes:
@@ -169,9 +185,11 @@ def _read(root: str, name: str, most: int) -> bytes:
             raise PackageError(large if name == MANIFEST else _differs(name))
         return storage.read_bytes(uri, most)
     except NotFoundError:
+        if name == MANIFEST:
+            raise
         raise PackageError(
-            f"it has no {name}; a folder or prefix that holds {MANIFEST} and what it lists is "
-            "wanted."
+            f"it has no {name}, which {MANIFEST} lists. Copy the package again from where it was "
+            "made."
         ) from None
     except AccessDeniedError as error:
         raise PackageError(f"{name} may not be read: {error}") from error

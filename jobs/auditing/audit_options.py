@@ -12,7 +12,7 @@ from implant_model.privacy import IdentifierPolicy, Protector
 from implant_model.pseudonym_key import KEY_VARIABLE, Key
 from jobs.auditing.registry.columns import FIELDS, KEYS
 from jobs.entry.command import Parser
-from jobs.entry.folder import make_folder
+from jobs.entry.folder import checked_folder
 from jobs.pipeline.classify_options import KEY_HELP
 
 _COLUMNS = (
@@ -107,7 +107,7 @@ def parse_audit(arguments: Sequence[str] | None, description: str | None) -> Aud
     return AuditOptions(
         predictions,
         registry,
-        make_folder(call.report),
+        checked_folder(call.report),
         columns,
         call.key,
         protector,

@@ -20,7 +20,7 @@ from implant_model.errors import UsageError
 from implant_model.limits import MIB
 from implant_model.storage.endpoint import ALLOW_HTTP, KMS_KEY
 from jobs.entry.ray_lines import divert, visible
-from jobs.entry.ticker import alive
+from jobs.entry.ticker import waiting
 
 START_ATTEMPTS: Final = 2
 """The second time, Ray's programs are in the page cache."""
@@ -131,7 +131,7 @@ def _start_local() -> None:
 
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
-            with _patience(), alive("Ray is starting"):
+            with _patience(), waiting("Starting Ray"):
                 ray.init(address="local", **_cores(), **_LOCAL)
             return
         except Exception as error:  # Ray raises just this if a node takes too long

@@ -4,7 +4,6 @@ import tempfile
 from pathlib import Path
 
 from implant_model.errors import UsageError
-from implant_model.storage.local_files import make_private
 
 
 def local_folder(text: str, option: str) -> Path:
@@ -18,16 +17,18 @@ def local_folder(text: str, option: str) -> Path:
     return Path(text).absolute()
 
 
-def make_folder(text: str, option: str = "--report") -> Path:
-    """Return the folder to write to, made for its owner alone where it is not there.
+def checked_folder(text: str, option: str = "--report") -> Path:
+    """Return the folder to write to; it is not made, so that a refused call leaves nothing.
+
+    Whoever writes the first file makes it, see `implant_model.storage.local_files`.
 
     Raises:
-        UsageError: It is no folder of this machine, or may not be written to.
+        UsageError: It is no folder of this machine, or may not be made or written to.
     """
     folder = local_folder(text, option)
+    nearest = next(each for each in (folder, *folder.parents) if each.exists())
     try:
-        make_private(folder)
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=nearest):
             pass
     except OSError as error:
         raise UsageError(f"{option} {folder} cannot be written: {error.strerror}.") from error

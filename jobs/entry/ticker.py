@@ -11,6 +11,8 @@ from jobs.entry.ray_lines import visible
 FIRST_S: Final = 5.0
 LINE_EVERY_S: Final = 10.0
 REDRAW_EVERY_S: Final = 0.5
+MAX_EVERY_S: Final = 60.0
+LOOK_EVERY_S: Final = 0.2
 
 
 class StatusLine:
@@ -19,14 +21,26 @@ class StatusLine:
     Args:
         stream: Where to write; None for what a person reads.
         first_s: Seconds before the first one; None for the usual time between two.
+        is_slowing: Whether lines of a log come twice as late each time, up to a minute.
     """
 
-    def __init__(self, stream: TextIO | None = None, first_s: float | None = None) -> None:
-        self._stream = visible() if stream is None else stream
+    def __init__(
+        self,
+        stream: TextIO | None = None,
+        first_s: float | None = None,
+        *,
+        is_slowing: bool = False,
+    ) -> None:
+        self._given = stream
         self._is_terminal = self._stream.isatty()
         self._every_s = REDRAW_EVERY_S if self._is_terminal else LINE_EVERY_S
+        self._is_slowing = is_slowing and not self._is_terminal
         self._next = time.monotonic() + (self._every_s if first_s is None else first_s)
         self._is_open = False
+
+    @property
+    def _stream(self) -> TextIO:
+        return visible() if self._given is None else self._given  # Ray's start moves it
 
     def is_due(self) -> bool:
         """Return whether it is time for one; then the next is due a while later."""
@@ -34,6 +48,8 @@ class StatusLine:
         if now < self._next:
             return False
         self._next = now + self._every_s
+        if self._is_slowing:
+            self._every_s = min(2 * self._every_s, MAX_EVERY_S)
         return True
 
     def write(self, text: str) -> None:
@@ -54,6 +70,9 @@ def ticking(
 ) -> Iterator[Callable[[int], None]]:
     """Say `WHAT: DONE of TOTAL` from the fifth second on, by calls with how many are done.
 
+    Where a line was said, the last count is said at the end, too: else the first would stand there
+    as if it were all.
+
     Args:
         what: Is counted, such as `Images read`.
         total: How many there will be; None where nobody knows.
@@ -61,27 +80,33 @@ def ticking(
     """
     line = StatusLine(stream, FIRST_S)
     of = "" if total is None else f" of {total:,}"
+    said, last = -1, -1
 
     def tick(done: int) -> None:
+        nonlocal said, last
+        last = done
         if line.is_due():
+            said = done
             line.write(f"{what}: {done:,}{of}")
 
     try:
         yield tick
+        if -1 < said < last:
+            line.write(f"{what}: {last:,}{of}")
     finally:
         line.close()
 
 
 @contextlib.contextmanager
-def alive(what: str, stream: TextIO | None = None) -> Iterator[None]:
-    """Say `WHAT: 10 s` from the fifth second on, of what cannot say how far it is.
+def waiting(what: str, stream: TextIO | None = None) -> Iterator[None]:
+    """Say `WHAT: SECONDS s` from the fifth second on, of a step that cannot count.
 
     Args:
-        what: Goes on, such as `Ray is starting`.
+        what: Is done, such as `Loading torch`.
         stream: Where to write; None for what a person reads.
     """
-    begun = time.monotonic()
-    with beating(lambda: f"{what}: {time.monotonic() - begun:.0f} s", StatusLine(stream, FIRST_S)):
+    begun, line = time.monotonic(), StatusLine(stream, FIRST_S, is_slowing=True)
+    with beating(lambda: f"{what}: {time.monotonic() - begun:.0f} s", line):
         yield
 
 
@@ -91,7 +116,7 @@ def beating(text: Callable[[], str], line: StatusLine) -> Iterator[None]:
     ended = threading.Event()
 
     def beat() -> None:
-        while not ended.wait(REDRAW_EVERY_S):
+        while not ended.wait(LOOK_EVERY_S):
             if line.is_due():
                 line.write(text())
 

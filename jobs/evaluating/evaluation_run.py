@@ -1,82 +1,113 @@
-"""The steps of an evaluation, in order: read, examine, assess, compare, write, summary."""
+"""The steps of an evaluation, in order: read, examine, compare, measure, write, summary."""
 
 import math
-from argparse import Namespace
 from functools import partial
 from pathlib import Path
 
 from implant_model.classifier import Classifier
 from implant_model.errors import UsageError
 from implant_model.limits import Limits
-from implant_model.package.load import load_package
 from jobs.entry.command import DISCLAIMER, INCOMPLETE, OK
-from jobs.entry.folder import make_folder
-from jobs.entry.ticker import ticking
-from jobs.evaluating.assessment import assess, assess_classes, reliability
+from jobs.entry.ticker import ticking, waiting
+from jobs.evaluating.assessment import (
+    Examined,
+    UnderDistortion,
+    assess,
+    assess_classes,
+    reliability,
+)
 from jobs.evaluating.evaluation import Evaluation
+from jobs.evaluating.evaluation_call import EvaluationCall
 from jobs.evaluating.evaluation_page import EXCLUDED, write_evaluation
 from jobs.evaluating.examination import examine, usable_device
-from jobs.evaluating.opponent import compare_with, read_opponent
+from jobs.evaluating.opponent import compare_with
 from jobs.evaluating.outcomes import confusion, data_facts, mistakes, poor_scans, usual_name
-from training.data.gather import Gathered, gather, list_images
+from jobs.evaluating.paired import Paired
+from jobs.evaluating.robustness import distortions
+from training.data.gather import Gathered, gather
 from training.data.labelled import reason_counts, write_excluded
-from training.data.labels import read_table
 
 SHOWN = ("top_1", "top_3", "macro_f1", "mean_auroc", "calibration_error", "coverage", "set_size")
 NOVELTY = ("called_unknown", "unknown_found", "novelty_auroc")
 
 
-def evaluate(call: Namespace) -> int:
+def evaluate(call: EvaluationCall) -> int:
     """Evaluate as the command line asks.
 
     Args:
-        call: Of `jobs.evaluate`.
+        call: Of `jobs.evaluate`, checked.
 
     Returns:
         The exit code.
 
     Raises:
-        UsageError: Model, images, labels or opponent are not fit for it.
+        UsageError: The device is not there, the weights do not fit, or no image can be read.
     """
-    folder = make_folder(call.report)
-    classifier = Classifier(load_package(call.model, weights=False), usable_device(call.device))
-    labels = None if call.labels is None else read_table(call.labels, "--labels")
-    opponent = None if call.against is None else read_opponent(call.against, call.device)
-    answers = None if opponent is None else opponent.answers
-    tables = [table.uri for table in (labels, answers) if table is not None]
-    objects = list_images(call.images, tables)
-    read = partial(gather, objects, labels, limits=Limits())
+    device = usable_device(call.device)
+    with waiting("Loading the networks"):
+        classifier = Classifier(call.package, device)
+        theirs = call.opponent.package if call.opponent else None
+        other = None if theirs is None else Classifier(theirs, device)
+    read = partial(gather, call.objects, call.labels, limits=Limits())
     with ticking("Images read") as tick:
         held = read(classifier.package.preprocessing, tick=tick)
     check_images(held)
     print(f"{len(held.images):,} images read, {len(held.excluded):,} left out", flush=True)
-    examined = examine(classifier, held)
-    paired = (
-        compare_with(opponent, classifier.package, examined, held, objects, read)
-        if opponent
-        else None
-    )
-    data = data_facts(call.data or usual_name(call.images), call.images, labels, examined, held)
-    wrong, num_wrong = mistakes(classifier, examined, held, pictures=call.pictures)
-    found = Evaluation(
+    with waiting("Naming the images"):
+        examined = examine(classifier, held)
+    paired = None
+    if call.opponent is not None:
+        with waiting(f"Comparing with {call.opponent.name}"):
+            paired = compare_with(
+                call.opponent, other, call.package, examined, held, call.objects, read
+            )
+    found = measure(call, classifier, examined, held, paired)
+    write_evaluation(call.folder, found)
+    write_excluded(held, call.folder / EXCLUDED)
+    summarise(found, call.folder)
+    return INCOMPLETE if found.data.missing else OK
+
+
+def measure(
+    call: EvaluationCall,
+    classifier: Classifier,
+    examined: Examined,
+    held: Gathered,
+    paired: Paired | None,
+) -> Evaluation:
+    """Return all figures of the images that were named."""
+    name = call.data or usual_name(call.images)
+    with waiting("Drawing the worst mistakes" if call.pictures else "Looking for mistakes"):
+        wrong, num_wrong = mistakes(classifier, examined, held, pictures=call.pictures)
+    with waiting("Figures with their intervals"):
+        figures, classes = assess(examined), assess_classes(examined)
+    return Evaluation(
         model=classifier.package.id,
         coverage_asked=classifier.package.coverage,
         novelty_threshold=classifier.package.novelty.threshold,
-        data=data,
-        figures=assess(examined),
-        classes=assess_classes(examined),
+        data=data_facts(name, call.images, call.labels, examined, held),
+        figures=figures,
+        classes=classes,
         reliability=reliability(examined),
         comparison=confusion(examined, held),
-        robustness=list(poor_scans(classifier, examined, held, call.robustness)),
-        opponent=opponent.name if opponent else None,
+        robustness=try_poor_scans(classifier, examined, held, call.robustness),
+        opponent=call.opponent.name if call.opponent else None,
         paired=paired,
         mistakes=wrong,
         num_mistakes=num_wrong,
     )
-    write_evaluation(folder, found)
-    write_excluded(held, folder / EXCLUDED)
-    summarise(found, folder)
-    return INCOMPLETE if data.missing else OK
+
+
+def try_poor_scans(
+    classifier: Classifier, examined: Examined, held: Gathered, most: int
+) -> list[UnderDistortion]:
+    """Return figures on the images as poor scans would show them, kind by kind."""
+    found: list[UnderDistortion] = []
+    with ticking("Kinds of poor scans tried", 1 + len([*distortions()])) as tick:
+        for scan in poor_scans(classifier, examined, held, most):
+            found.append(scan)
+            tick(len(found))
+    return found
 
 
 def check_images(held: Gathered) -> None:

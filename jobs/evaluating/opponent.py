@@ -1,58 +1,29 @@
 """Sets a package against another one, or against a reader's table, on the same images."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from implant_model import storage
 from implant_model.classifier import Classifier
 from implant_model.decode.preprocess import Preprocessing
 from implant_model.errors import UsageError
 from implant_model.package.catalogue import Catalogue, folded
-from implant_model.package.load import ModelPackage, load_package
-from implant_model.package.manifest import MANIFEST
+from implant_model.package.load import ModelPackage
 from implant_model.storage.uri import ObjectInfo
 from jobs.evaluating.assessment import Examined
-from jobs.evaluating.examination import labels_of, usable_device
+from jobs.evaluating.evaluation_call import Opponent
+from jobs.evaluating.examination import labels_of
 from jobs.evaluating.paired import Paired, compare_readers
 from training.data.gather import Gathered, Place
-from training.data.labels import Labels, match_archives, read_table
+from training.data.labels import Labels, match_archives
 
 Key = tuple[str, str]
 """URI of the archive, and the member as the labels file has it."""
 
 
-@dataclass(frozen=True)
-class Opponent:
-    """Who else names the images: one of the two is set.
-
-    Attributes:
-        name: For people: the package's id, or the table's file name.
-        classifier: Another package at work.
-        answers: A reader's table.
-    """
-
-    name: str
-    classifier: Classifier | None = None
-    answers: Labels | None = None
-
-
-def read_opponent(uri: str, device: str = "cpu") -> Opponent:
-    """Read a package, or else a table of archive, member and label.
-
-    Raises:
-        UsageError: It is neither.
-    """
-    if storage.exists(storage.join(storage.normalise(uri), MANIFEST)) is not None:
-        package = load_package(uri, weights=False)
-        return Opponent(package.id, classifier=Classifier(package, usable_device(device)))
-    answers = read_table(uri, "--against")
-    return Opponent(answers.uri.rsplit("/", 1)[-1], answers=answers)
-
-
 def compare_with(
     opponent: Opponent,
+    classifier: Classifier | None,
     package: ModelPackage,
     examined: Examined,
     held: Gathered,
@@ -66,6 +37,7 @@ def compare_with(
 
     Args:
         opponent: Who else.
+        classifier: Its package at work; None where it is a reader's table.
         package: The one that is evaluated.
         examined: What the package states.
         held: The images it was said of.
@@ -76,10 +48,9 @@ def compare_with(
         UsageError: There is no such image, or a table speaks of an archive that is not there.
     """
     hits: Mapping[Key, bool] = {}
-    if opponent.classifier is not None:
-        other = opponent.classifier
-        same = other.package.preprocessing == package.preprocessing
-        hits = package_hits(other, held if same else read(other.package.preprocessing))
+    if classifier is not None:
+        same = classifier.package.preprocessing == package.preprocessing
+        hits = package_hits(classifier, held if same else read(classifier.package.preprocessing))
     elif opponent.answers is not None:
         hits = reader_hits(opponent.answers, objects, held, package.catalogue)
     return pair(examined, held, hits, opponent.name)

@@ -16,11 +16,12 @@ from implant_model.errors import ArchiveError, MemberError, NotFoundError, Reaso
 from implant_model.identification import read_radiograph
 from implant_model.limits import Limits
 from implant_model.package.catalogue import Implant
-from implant_model.package.load import ModelPackage, load_package
+from implant_model.package.load import ModelPackage
 from implant_model.saliency import explain
 from jobs.entry.command import DISCLAIMER, INCOMPLETE, OK
-from jobs.entry.folder import make_folder
-from jobs.explaining.targets import Target, by_file, listed_targets, named_targets
+from jobs.entry.folder import checked_folder
+from jobs.entry.ticker import waiting
+from jobs.explaining.targets import Target, by_file
 from jobs.pages import wording
 from jobs.pages.page import plain
 from jobs.pages.saliency_picture import checked_path, explanation_picture, write_picture
@@ -28,8 +29,13 @@ from jobs.pages.saliency_picture import checked_path, explanation_picture, write
 SHOWN = 3
 
 
-def explain_all(call: Namespace) -> int:
-    """Explain what the command line names, of `jobs.explain`.
+def explain_all(call: Namespace, targets: Sequence[Target], package: ModelPackage) -> int:
+    """Explain what the command line names.
+
+    Args:
+        call: Of `jobs.explain`.
+        targets: What it names.
+        package: The model.
 
     Returns:
         The exit code.
@@ -38,13 +44,10 @@ def explain_all(call: Namespace) -> int:
         UsageError: The call is wrong, or a radiograph is not there.
         MemberError: The one radiograph that was named is rejected.
     """
-    if call.table:
-        targets = listed_targets(call.table, call.inputs, call.predictions)
-    else:
-        targets = named_targets(call.images)
     is_one = len(targets) == 1 and not call.table
     places = choose_places(targets, call.output, is_one=is_one)
-    classifier = Classifier(load_package(call.model, weights=False))
+    with waiting("Loading the networks"):
+        classifier = Classifier(package)
     num_rejected = 0
     for target, prepared in read_all(targets, classifier.package):
         if not is_one:
@@ -70,8 +73,12 @@ def choose_places(
     """
     if is_one:
         return {1: checked_path(output or "explanation.png")}
-    folder = make_folder(output or "explanations", "--output")
-    return {t.number: checked_path(str(folder / f"{t.number}.png")) for t in targets}
+    folder = checked_folder(output or "explanations", "--output")
+    places = {t.number: folder / f"{t.number}.png" for t in targets}
+    for place in places.values():
+        if place.exists():
+            checked_path(str(place))
+    return places
 
 
 def read_all(targets: Sequence[Target], package: ModelPackage) -> Iterator[tuple[Target, Prepared]]:
@@ -123,11 +130,14 @@ def _members(uri: str, wanted: set[int | None], number: int) -> Iterator[tuple[i
 def draw(classifier: Classifier, image_HW: np.ndarray, output: Path) -> None:
     """Print what the model sees on one radiograph, and draw where."""
     package = classifier.package
-    predictions = classifier.classify(image_HW[None])
+    with waiting("Naming the radiograph"):
+        predictions = classifier.classify(image_HW[None])
     best = int(predictions.probabilities_NC[0].argmax())
     title, lines = describe(package, predictions)
     name = plain(package.catalogue[best].name)
-    picture = explanation_picture(explain(classifier, image_HW, best), title, lines, name)
+    with waiting("Looking where the networks look"):
+        shown = explain(classifier, image_HW, best)
+    picture = explanation_picture(shown, title, lines, name)
     write_picture(output, picture)
     print("\n".join([title, *lines, f"Picture: {output}"]), flush=True)
 

@@ -31,6 +31,32 @@ class Target:
     member: int | None
 
 
+def find_targets(
+    words: Sequence[str], table: str | None, inputs: Sequence[str], predictions: str | None
+) -> list[Target]:
+    """Return what a call names one by one, of which each is there, or else what its table does.
+
+    Args:
+        words: See `named_targets`.
+        table: See `listed_targets`, as the others.
+        inputs: Of a table.
+        predictions: Of a table.
+
+    Raises:
+        UsageError: The table cannot be read, or a radiograph is not there.
+    """
+    if table:
+        return listed_targets(table, inputs, predictions)
+    targets = named_targets(words)
+    for target in targets:
+        try:
+            storage.stat(target.uri)
+        except NotFoundError as error:
+            what = "IMAGE" if target.member is None else f"The archive of No. {target.number}"
+            raise UsageError(f"{what} cannot be read: {error}") from error
+    return targets
+
+
 def named_targets(words: Sequence[str]) -> list[Target]:
     """Read `IMAGE ...` and `ARCHIVE MEMBER_INDEX ...`, in any order.
 

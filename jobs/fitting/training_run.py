@@ -2,97 +2,77 @@
 
 import json
 import os
-from argparse import Namespace
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 
-from implant_model.decode.preprocess import Preprocessing
-from implant_model.errors import UsageError
 from implant_model.limits import Limits
 from implant_model.package.weakness import weaknesses
 from implant_model.storage.local_files import write_whole
 from jobs.entry.cluster import place_workers, start_ray
 from jobs.entry.command import INCOMPLETE, OK, shown
-from jobs.entry.folder import local_folder, make_folder
-from jobs.entry.ticker import ticking
-from training.config import TrainConfig, load_config
+from jobs.entry.ticker import ticking, waiting
+from jobs.fitting.begun import begun, check_same, fitted_settings
+from jobs.fitting.training_call import Call
+from training.config import TrainConfig
 from training.data.divide import Division, divide
 from training.data.gather import load_set
 from training.data.labelled import LabelledSet, num_missing, unread_archives, write_excluded
-from training.data.labels import read_table
 from training.data.set_report import describe_classes, describe_links, describe_shortcuts
 from training.data.shortcuts import ShortcutReport, probe_shortcuts
 from training.data.trained_on import learned_before
-from training.fit.fitting import Fitted, Workplace, check_networks, fit_split
-from training.masks.mask_files import mask_files
+from training.fit.fitting import Fitted, Workplace, fetch_pretrained, fit_split
 from training.masks.mask_set import MaskSet, gather_masks, write_poor
 from training.packaging import Figures, Training, make_package
 
 CLASSES_SAID = 12
 """Lines of classes before the training; the file has all."""
+PICTURE_BITS = 36
+"""Bits in which two pictures of one of 477 radiographs of shoulders differ, at most."""
 
 
-@dataclass(frozen=True)
-class Call:
-    """The command line, checked."""
-
-    images: tuple[str, ...]
-    labels: str | None
-    output: Path
-    config: TrainConfig
-    workers: int
-    resume: bool
-
-    @property
-    def work(self) -> Path:
-        """Return what a resumed training needs."""
-        return self.output.with_name(f"{self.output.name}.work")
-
-
-def train(options: Namespace, words: Sequence[str]) -> int:
+def train(call: Call, words: Sequence[str]) -> int:
     """Train as the command line asks.
 
     Args:
-        options: Of `jobs.train`.
+        call: Of `jobs.train`, checked.
         words: The command line, for the package's provenance.
 
     Returns:
         The exit code.
 
     Raises:
-        UsageError: The call, its settings, its labels or the set are not fit for a training.
+        UsageError: The set is not fit for a training, or not the one that was begun.
     """
-    call = make_call(options)
-    preprocessing = Preprocessing.from_json(
-        {**Preprocessing().to_json(), **call.config.preprocessing}
-    )
-    check_networks(call.config)
-    if call.config.needs_masks and call.config.segmenter.masks:
-        mask_files(Path(call.config.segmenter.masks))
-    labels = read_table(call.labels, "--labels") if call.labels else None
-    if labels is not None and len(labels.names) < 2:
-        raise UsageError(f"--labels {call.labels} has one label only; two classes are needed.")
-    make_folder(str(call.work), "--output")
+    fetch_pretrained(call.config)
+    with begun(call.work, call.config, call.workers):
+        return _train(call, words)
+
+
+def _train(call: Call, words: Sequence[str]) -> int:
+    preprocessing = call.config.pixels
     with ticking("Images read") as tick:
         labelled = load_set(
-            call.images, labels, preprocessing, Limits(), call.work / "images", tick
+            call.images, call.labels, preprocessing, Limits(), call.work / "images", tick
         )
+    check_same(call.work, "images and labels", labelled.fingerprint)
     division = divide(labelled, call.config.split, calibrate=not call.config.calibration.folds)
     before = learned_before(call.config.network.start_from, labelled, division)
     call.config.catalogue(labelled.names)  # a fault in it is found before hours of training
     write_excluded(labelled, call.work / "excluded.csv")
     cues = report_set(labelled, division, call.work / "set.txt")
+    warn_of_bits(call.config)
     # The default of 60 s is over before torch is imported on a busy machine, and the start is
     # begun again without end.
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
     start_ray()
     place = workplace(call)
     masks = find_masks(labelled, call)
+    if masks is not None:
+        check_same(call.work, "masks", masks.digest)
     shipped, folds = fit(labelled, division, call, place, masks)
     command = ["python", "-m", "jobs.train", *(word for word in words if word != "--resume")]
     package, figures = make_package(
@@ -115,38 +95,11 @@ def train(options: Namespace, words: Sequence[str]) -> int:
     return say_missing(labelled)
 
 
-def make_call(options: Namespace) -> Call:
-    """Check the command line, and read the settings file."""
-    config = load_config(options.config)
-    if not 1 <= options.workers <= config.fit.batch_size:
-        raise UsageError(
-            f"--workers is {options.workers}; 1 to fit.batch_size ({config.fit.batch_size}) are "
-            "accepted, since every worker takes its share of each batch."
-        )
-    output = local_folder(options.output, "--output")
-    call = Call(
-        tuple(options.images), options.labels, output, config, options.workers, options.resume
-    )
-    check_folders(call)
-    return call
-
-
-def check_folders(call: Call) -> None:
-    """Refuse to write over a package or, without --resume, over a training that was begun."""
-    if call.output.exists() and (not call.output.is_dir() or any(call.output.iterdir())):
-        raise UsageError(f"--output {call.output} is there already; choose another folder.")
-    begun = (call.work / "checkpoints").exists() or any(call.work.glob("*.jsonl"))
-    if begun and not call.resume:
-        raise UsageError(
-            f"{call.work} holds a training that was begun; go on with --resume, or remove it."
-        )
-
-
 def workplace(call: Call) -> Workplace:
     """Return where the trainings run, see `place_workers`."""
     use_gpu = place_workers(call.workers, say)
     checkpoints = call.config.fit.checkpoints or str(call.work / "checkpoints")
-    return Workplace(call.work, checkpoints, call.workers, use_gpu, say)
+    return Workplace(call.work, checkpoints, call.workers, use_gpu, say, waiting)
 
 
 def say(line: str) -> None:
@@ -171,20 +124,55 @@ def report_set(labelled: LabelledSet, division: Division, file: Path) -> Shortcu
     return cues
 
 
+def warn_of_bits(config: TrainConfig) -> None:
+    """State that near duplicates among patients' radiographs may be taken for different ones."""
+    bits = config.split.duplicate_bits
+    if bits < PICTURE_BITS and not config.card.synthetic:
+        say(
+            f"WARNING: split.duplicate_bits is {bits}, which is for phantoms: pictures of one "
+            f"radiograph differ in up to {PICTURE_BITS} bits, and may be on two sides of the "
+            "split. Leave it out for radiographs of patients (40), or state card.synthetic."
+        )
+
+
 def find_masks(labelled: LabelledSet, call: Call) -> MaskSet | None:
     """Return the masks that the settings want; None where they want none."""
     settings = call.config.segmenter
     if not call.config.needs_masks:
         return None
-    masks = gather_masks(labelled, settings.masks, call.work / "images")
-    poor, good, by_hand = masks.counts(np.arange(len(labelled)))
+    with waiting("Looking for the implants' outlines"):
+        masks = gather_masks(labelled, settings.masks, call.work / "images")
     folder = call.work / "poor-masks"
     written = write_poor(labelled, masks, folder)
-    print(f"Masks: {by_hand} given, {good} automatic, {poor} poor", end="")
-    print(f"; {written} of these to correct in {folder}" if written else "", flush=True)
+    counts = masks.counts(np.arange(len(labelled)))
+    for line in describe_masks(counts, written, folder, has_segmenter=bool(settings.width)):
+        say(line)
     if masks.unused:
         say(f"Masks in {settings.masks} that belong to no image: {masks.unused}")
     return masks
+
+
+def describe_masks(
+    counts: tuple[int, int, int], written: int, folder: Path, *, has_segmenter: bool
+) -> Iterator[str]:
+    """Yield how many masks there are, and what the poor ones mean.
+
+    Args:
+        counts: Poor, good and hand-made ones.
+        written: Poor ones that lie in the folder, to be corrected.
+        folder: See `write_poor`.
+        has_segmenter: Whether masks teach a segmenter; else they show how an implant lies.
+    """
+    poor, good, by_hand = counts
+    yield f"Masks: {by_hand:,} given, {good:,} automatic, {poor:,} poor{'.' if poor else ''}"
+    if poor:
+        use = "the segmenter learns" if has_segmenter else "it is learned how an implant lies"
+        yield f"  The poor ones are not used: {use} from the others. None need be corrected."
+    if written and has_segmenter:
+        yield (
+            f"  {written:,} of them are in {folder}; corrected there, and named by segmenter.masks "
+            "in another training, they teach its segmenter, too."
+        )
 
 
 def fit(
@@ -199,7 +187,7 @@ def fit(
     A training is named by all that decides it, so that --resume never mixes two.
     """
     fingerprint = labelled.fingerprint if masks is None else masks.digest
-    facts = [fingerprint, call.config.to_json(), call.workers]
+    facts = [fingerprint, fitted_settings(call.config), call.workers]
     name = sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
     fit_one = partial(fit_split, labelled, division.groups_N, place=place, masks=masks)
     folds = []

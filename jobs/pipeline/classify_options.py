@@ -15,7 +15,7 @@ from implant_model.privacy import IdentifierPolicy, Protector
 from implant_model.pseudonym_key import KEY_VARIABLE, Key
 from implant_model.storage.object_list import ObjectList
 from jobs.entry.command import Parser
-from jobs.entry.folder import make_folder
+from jobs.entry.folder import checked_folder
 from jobs.pipeline.plan import check_reasons
 from jobs.pipeline.recipe import Recipe
 
@@ -144,7 +144,7 @@ def parse_classify(arguments: Sequence[str] | None, description: str | None) -> 
     add("--max-rejected", type=float, default=1.0, metavar="RATE", help=_MAX_REJECTED)
     add("--max-drift", type=float, default=0.25, metavar="PSI", help=_MAX_DRIFT)
     add("--metrics-file", type=storage.normalise, metavar="PATH", help=_METRICS)
-    add("--report", type=make_folder, metavar="DIR", help="write a page about the output there")
+    add("--report", type=checked_folder, metavar="DIR", help="write a page about the output there")
     add("--retry", type=_reasons, default=frozenset(), metavar="REASON[,REASON]", help=_RETRY)
     add("--redo-older", action="store_true", help=_REDO_OLDER)
     add("--require-sandbox", action="store_true", help=_REQUIRE_SANDBOX)

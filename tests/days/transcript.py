@@ -22,7 +22,9 @@ _MARK: Final = "=== played, exit code"
 _BLOCK: Final = re.compile(r"(?<=^```console\n).*?(?=^```$)", re.MULTILINE | re.DOTALL)
 _STATUS: Final = re.compile(r"^.* images/s .*\n", re.MULTILINE)
 _TICK: Final = re.compile(
-    r"^(?:Pictures|(?:Images|Predictions) read|Ray is starting): \d.*\n", re.MULTILINE
+    r"^(?:(?:Pictures|(?:Images|Predictions) read|Kinds of poor scans tried): \d.*"
+    r"|(?:  \w+: )?[\w' ]+: \d+ s)\n",
+    re.MULTILINE,
 )
 """Comes where something takes more than 5 s."""
 _OF_RAY_JOB: Final = re.compile(

@@ -247,7 +247,8 @@ def test_mistakes_are_sentences(archives: Path, small_package: Path, tmp_path: P
         job.main(call(archives, tmp_path, tmp_path / "out"))
     write_table(tmp_path / "reader.csv", [("other.tar", "a", "zimmer", "")])
     fails(
-        "The archive of the labels file's row 1 is not among", against=str(tmp_path / "reader.csv")
+        "The archive or file of the labels file's row 1 is not among",
+        against=str(tmp_path / "reader.csv"),
     )
     write_table(tmp_path / "reader.csv", [("set.tar", "nothing.png", "zimmer", "")])
     fails("no image that both this model and reader.csv", against=str(tmp_path / "reader.csv"))

@@ -8,6 +8,7 @@ import json
 import re
 import tomllib
 from collections.abc import Iterator
+from dataclasses import fields
 from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -21,6 +22,7 @@ from benchmarks.speed_table import RIVALS, ratios
 from implant_model.decode.version import DECODE_VERSION
 from implant_model.errors import TRANSIENT, ArchiveReason, ArchiveStatus, Outcome, Reason
 from implant_model.limits import MIB, Limits
+from implant_model.package.catalogue import Implant
 from implant_model.package.manifest import FORMAT, FORMAT_VERSION, READABLE_VERSIONS
 from implant_model.privacy import IdentifierPolicy
 from implant_model.pseudonym_key import MAX_KEY, MIN_KEY
@@ -56,7 +58,7 @@ from tests.house.pages import (
     top_names,
 )
 from tests.support.import_graph import PACKAGES
-from training.config import from_document
+from training.config import TrainConfig, from_document
 
 TOPS = "implant_model|training|jobs|models|deploy|benchmarks|docs|tests|\\.ci"
 NOT_OF_THE_TREE = {"models/mine", "jobs/NAME.py", "train.toml", "MODEL_CARD.md"}
@@ -372,6 +374,25 @@ def test_settings_in_the_text_are_settings() -> None:
     config = from_document(tomllib.loads(block.text), block.page)
     assert config.segmenter.width
     assert config.split.folds == 10
+
+
+def test_every_setting_is_in_the_table_with_its_default() -> None:
+    defaults = TrainConfig()
+    document = {**defaults.to_json(), "preprocessing": defaults.pixels.to_json()}
+    del document["implants"]
+    expected: dict[str, object] = {}
+    for name, value in document.items():
+        below = value.items() if isinstance(value, dict) else ()
+        expected |= {f"{name}.{key}": value for key, value in below} or {name: value}
+    rows = rows_of(section("docs/training.md", "All settings"))
+    cells = [
+        (setting.strip("`"), default.strip("`"), meaning) for setting, default, meaning in rows
+    ]
+    stated = {name: json.loads(of) for name, of, _ in cells if not name.startswith("implants.")}
+    assert stated == expected
+    implant = {name.rsplit(".")[-1] for name, _, _ in cells if name.startswith("implants.LABEL.")}
+    assert implant == {field.name for field in fields(Implant)} - {"name"}
+    assert all(meaning for _, _, meaning in cells)
 
 
 def test_deploy_files_are_listed() -> None:

@@ -119,7 +119,7 @@ COVERED_BY = {
         f"jobs.evaluating.{name}": "evaluating/test_evaluate.py"
         for name in (
             *("assessment", "evaluation", "evaluation_page", "examination"),
-            *("opponent", "outcomes", "paired", "evaluation_run"),
+            *("opponent", "outcomes", "paired", "evaluation_call", "evaluation_run"),
         )
     },
     "jobs.review": "reviewing/test_session.py",
@@ -129,6 +129,8 @@ COVERED_BY = {
     },
     "jobs.explaining.explanations": "report/test_explain.py",
     "jobs.explaining.targets": "report/test_explain.py",
+    "jobs.fitting.begun": "training/test_train.py",
+    "jobs.fitting.training_call": "training/test_train.py",
     "jobs.fitting.training_run": "training/test_train.py",
     "jobs.pipeline.blocks": "pipeline/test_units.py",
     "jobs.pipeline.classify_options": "pipeline/test_classify.py",

@@ -113,7 +113,11 @@ def python_block(page: str, part: str) -> str:
 
 @pytest.mark.parametrize(
     ("page", "part", "shown"),
-    [(README, "polars", "stem-a"), ("docs/outputs.md", "duckdb", "cut.tar")],
+    [
+        (README, "polars", "stem-a"),
+        ("docs/outputs.md", "duckdb", "cut.tar"),
+        ("docs/outputs.md", "pandas", "cut.tar"),
+    ],
 )
 def test_query_runs_on_an_output(
     page: str, part: str, shown: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

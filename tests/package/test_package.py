@@ -106,9 +106,15 @@ def test_a_package_in_object_storage_is_the_same(
     for path in whole.iterdir():
         storage.put_if_absent(f"s3://{bucket}/models/one/{path.name}", path.read_bytes())
     assert load_package(f"s3://{bucket}/models/one") == load_package(whole.as_uri())
-    with pytest.raises(PackageError, match=f"s3://{bucket}/models/two .* has no package.json"):
-        load_package(f"s3://{bucket}/models/two")
-    with pytest.raises(PackageError, match=r"has no package.json"):
+    absent = (
+        f"nothing at the model package s3://{bucket}/models/tow; nearest is s3://{bucket}/models/"
+    )
+    with pytest.raises(PackageError, match=absent):
+        load_package(f"s3://{bucket}/models/tow")
+    file = f"s3://{bucket}/models/one/package.json"
+    with pytest.raises(PackageError, match=f"{file} cannot be used: it is a file; a folder"):
+        load_package(file)
+    with pytest.raises(PackageError, match=r"The bucket of the model package .* is not there"):
         load_package("s3://no-such-bucket-here/models/two")
 
 
@@ -375,10 +381,12 @@ def test_a_novelty_reference_of_other_networks_is_refused(folder: Path) -> None:
 
 
 def test_what_is_not_a_package_is_said_in_a_sentence(tmp_path: Path, whole: Path) -> None:
-    refused(tmp_path, "has no package.json; a folder or prefix that holds package.json")
-    refused(tmp_path / "absent", "has no package.json")
-    refused(whole / "package.json", "has no package.json")
+    refused(tmp_path, "is empty; a folder or prefix that holds package.json")
+    near = f"nearest is {tmp_path.as_uri()}"
+    refused(tmp_path / "absent", f"There is nothing at the model package .*absent; {near}")
+    refused(whole / "package.json", "it is a file; a folder or prefix that holds package.json")
     (tmp_path / "package.json").mkdir()
+    (tmp_path / "package.json" / "labels.csv").touch()
     refused(tmp_path, "has no package.json")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from implant_model.storage.local_files import write_whole
-from jobs.entry.folder import make_folder
+from jobs.entry.folder import checked_folder
 from tests.privacy.conftest import modes
 from tests.support.archive_samples import tar_of
 from tests.support.paths import ROOT
@@ -25,7 +25,7 @@ def archives(tmp_path: Path) -> Path:
 
 
 def test_pages_and_lists_are_private_and_so_are_their_folders(tmp_path: Path) -> None:
-    folder = make_folder(str(tmp_path / "reports" / "of" / "today"))
+    folder = checked_folder(str(tmp_path / "reports" / "of" / "today"))
     write_whole(folder / "below" / "page.html", b"a page")
     assert modes(tmp_path / "reports") == {("folder", 0o700), ("file", 0o600)}
 

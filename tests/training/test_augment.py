@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.fit.augment import Augmentation, augment
+from training.config import Augmentation
+from training.fit.augment import augment
 
 NOTHING = Augmentation(**{field.name: 0.0 for field in fields(Augmentation)})
 

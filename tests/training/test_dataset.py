@@ -227,7 +227,10 @@ def test_orthonets_hips_with_and_without_a_collar_stay_two() -> None:
         (("first.tar,a.png,stem,", "first.tar,a.png,cup,"), r"Rows 1 and 2 .* the same image"),
         (("first.tar,a.png,stem,P7", "first.tar,a.png,cup,P7"), r"Rows 1 and 2 .* the same image"),
         (("first.tar,a.png,,",), r"Row 1 .* has no label"),
-        (("third.tar,a.png,stem,",), r"The archive of the labels file's row 1 is not among"),
+        (
+            ("third.tar,a.png,stem,",),
+            r"The archive or file of the labels file's row 1 is not among",
+        ),
         ((), r"has no rows"),
         ((ROWS[0], ROWS[2], "first.tar,broken.png,screw,"), r"'screw' has no readable image"),
         ((ROWS[0],), r"fewer than two"),
@@ -241,10 +244,45 @@ def test_a_fault_is_one_sentence(
     assert "P7" not in str(caught.value)
 
 
-def test_a_missing_column_is_named(tmp_path: Path) -> None:
-    path = labels_file(tmp_path, "x,y", header="archive,label")
-    with pytest.raises(UsageError, match="no column 'member'"):
+@pytest.mark.parametrize(
+    ("header", "lacking"),
+    [
+        ("archive,label", "member"),
+        ("file,manufacturer", "label"),
+        ("image,label", "archive"),
+        ("file,member,label", "archive"),  # a member is of an archive
+    ],
+)
+def test_a_missing_column_is_named(tmp_path: Path, header: str, lacking: str) -> None:
+    path = labels_file(tmp_path, "x,y,z", header=header)
+    loose = r"where all radiographs lie loose, file \(the path below --images\) and label"
+    with pytest.raises(UsageError, match=f"no column '{lacking}'; .*{loose}"):
         read_labels(path)
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet", "archive alone"])
+def test_loose_radiographs_are_labelled_by_their_files(tmp_path: Path, form: str) -> None:
+    folder = tmp_path / "images"
+    (folder / "hips").mkdir(parents=True)
+    names = ["hips/1.png", "hips/2.png", "3.png"]
+    for seed, name in enumerate(names):
+        (folder / name).write_bytes(picture(seed))
+    rows = [*zip(names, ("cup", "stem", "stem"), ("P1", "P2", ""), strict=True)]
+    path = str(tmp_path / "labels.parquet")
+    if form == "parquet":
+        table = [dict(zip(("file", "label", "patient"), row, strict=True)) for row in rows]
+        pq.write_table(pa.Table.from_pylist(table), path)
+    elif form == "csv":
+        path = labels_file(tmp_path, *map(",".join, rows), header="file,label,patient")
+    else:
+        lines = (f"{file},,{label},{patient}" for file, label, patient in rows)
+        path = labels_file(tmp_path, *lines)
+    labelled = load(folder, path, tmp_path)
+    assert {
+        place: labelled.names[label]
+        for (place, _), label in zip(labelled.places_N, labelled.labels_N.tolist(), strict=True)
+    } == {"hips/1.png": "cup", "hips/2.png": "stem", "3.png": "stem"}
+    assert sorted(labelled.patients_N.tolist()) == [-1, 0, 1]
 
 
 @pytest.mark.parametrize("first", ["sep=;\n", "SEP=;\r\n", '"sep=;"\n', "\ufeffsep=;\n", ""])

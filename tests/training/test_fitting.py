@@ -14,11 +14,10 @@ from implant_model.errors import UsageError
 from implant_model.package.catalogue import ORTHONET
 from implant_model.phantoms.render import render
 from tests.support.ray_cluster import RayCluster
-from training.config import TrainConfig
+from training.config import SegmenterSettings, TrainConfig
 from training.data.labelled import LabelledSet
 from training.fit import fitting
 from training.fit.fitting import specs_of, watched
-from training.fit.segmenter import SegmenterSettings
 from training.masks.mask_files import write_masks
 from training.masks.mask_set import BY_HAND, POOR, gather_masks, write_poor
 

@@ -16,10 +16,9 @@ from implant_model.networks.spec import NetworkSpec
 from implant_model.networks.weights import load_network, weights_bytes
 from implant_model.package.catalogue import ORTHONET
 from implant_model.phantoms.render import render
-from training.fit.augment import Augmentation
+from training.config import Augmentation, SegmenterSettings
 from training.fit.segmenter import (
     MIN_MASKS,
-    SegmenterSettings,
     fit_segmenter,
     overlap_loss,
     segment,

@@ -3,6 +3,9 @@
 import csv
 import json
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +20,25 @@ from implant_model.networks.spec import NetworkSpec
 from implant_model.package.catalogue import ORTHONET
 from implant_model.package.load import ModelPackage, load_package
 from implant_model.phantoms.files import Sample, sample_archives
-from jobs.fitting.training_run import Call, report_set, say_missing, summarise
+from jobs.fitting.begun import begun, check_begun, check_same
+from jobs.fitting.training_call import Call
+from jobs.fitting.training_run import (
+    describe_masks,
+    report_set,
+    say_missing,
+    summarise,
+    warn_of_bits,
+)
 from jobs.train import main
 from tests.support.paths import ROOT
+from tests.support.pictures import noise_png
 from tests.support.ray_cluster import RayCluster
 from training.config import FitSettings, SplitSettings, from_document, load_config
 from training.data.divide import divide
 from training.data.gather import load_set
 from training.data.labelled import Excluded, LabelledSet
 from training.data.labels import read_labels
+from training.data.set_report import describe_shortcuts
 from training.data.shortcuts import probe_shortcuts
 from training.fit.loop import draw_order, learning_rate, parameter_groups, take_weights
 from training.metrics import wilson
@@ -55,6 +68,29 @@ def test_settings_are_read_from_toml_and_json_alike(tmp_path: Path) -> None:
         ({"network": {"pretrained": True, "start_from": "models/phantom"}}, "start_from"),
         ({"implants": {"a": 3}}, "implants.a is 3; a table is expected"),
         ([], "the file is"),
+        ({"fit": {"mixed_precision": 1}}, "fit.mixed_precision is 1; a value of type bool"),
+        ({"network": {"std": 0.0}}, "network.std is 0.0; 0.001 to 10 is expected"),
+        ({"name": "a b"}, "settings in train.toml cannot be used: The name 'a b' is not accepted"),
+        ({"implants": {"a": {"hip": 1}}}, r"settings in train.toml .*implants\.a"),
+        ({"preprocessing": {"size_px": 7}}, r"train.toml .*: preprocessing.size_px is 7; 16 to"),
+        ({"preprocessing": {"size": 64}}, "preprocessing.size is no setting; accepted are size_px"),
+        ({"preprocessing": {"fit": "crop"}}, "preprocessing.fit is 'crop'; squash or pad"),
+        (
+            {"calibration": {"folds": 3}, "network": {"architecture": "densenet11"}},
+            "network.architecture is 'densenet11'; one of resnet18, .*, fisher is expected",
+        ),
+        (
+            {"calibration": {"folds": 3}},
+            "calibration.folds is 3 and network.architecture 'resnet18'; .* Set the folds to 0, or",
+        ),
+        (
+            {"segmenter": {"width": 8}, "network": {"architecture": "fisher"}},
+            "segmenter.width is 8 and network.architecture 'fisher', which needs no segmenter",
+        ),
+        (
+            {"network": {"architecture": "fisher", "pretrained": True}},
+            "network.pretrained is true and network.architecture 'fisher', which has no first",
+        ),
     ],
 )
 def test_a_senseless_setting_is_named(document: object, message: str) -> None:
@@ -67,6 +103,23 @@ def test_a_settings_file_that_cannot_be_read(tmp_path: Path, name: str, text: st
     if text is not None:
         (tmp_path / name).write_text(text)
     with pytest.raises(UsageError, match=f"The settings file .*{name}"):
+        load_config(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "place"),
+    [
+        ("a.toml", b"# a\n[preprocessing]\nsize_px = 128 px\n", "TOML at its line 3, column 15"),
+        ("a.toml", b"x = [", "TOML at its end of document"),
+        ("a.toml", b'# a\nname = "\xff"\n', "UTF-8 at its line 2"),
+        ("a.json", b'{\n"name": }', "JSON at its line 2 column 9"),
+    ],
+)
+def test_the_place_of_a_fault_in_a_settings_file_is_said(
+    tmp_path: Path, name: str, data: bytes, place: str
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(UsageError, match=f"{name} is not (valid )?{place}\\.$"):
         load_config(str(tmp_path / name))
 
 
@@ -108,7 +161,7 @@ def test_a_folder_that_cannot_be_written_is_found_before_images_are_read(tmp_pat
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ('[network]\narchitecture = "resnet19"', "'resnet19' is not known; accepted are resnet18"),
+        ('[network]\narchitecture = "resnet19"', "'resnet19'; one of resnet18, resnet34"),
         ('[network]\nstart_from = "{none}"', "none"),
         ('[network]\nstart_from = "{package}"', "holds no resnet18 to start from"),
         ('[segmenter]\nwidth = 4\nmasks = "{none}"', "segmenter.masks is .*none; a folder"),
@@ -143,6 +196,121 @@ def test_a_training_that_was_begun_needs_resume(tmp_path: Path) -> None:
         main(call)
     with pytest.raises(UsageError, match="--workers is 99"):
         main([*call, "--workers", "99"])
+
+
+def test_a_refused_call_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="There is nothing at --images"):
+        main(["--images", str(tmp_path / "none"), "--output", str(tmp_path / "new" / "model")])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_refused_set_leaves_no_training_behind(tmp_path: Path) -> None:
+    (tmp_path / "images" / "stem").mkdir(parents=True)
+    (tmp_path / "images" / "stem" / "1.png").write_bytes(noise_png(1))
+    call = ["--images", str(tmp_path / "images"), "--output", str(tmp_path / "model")]
+    for _ in range(2):
+        with pytest.raises(UsageError, match="two classes or more"):
+            main(call)
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
+
+
+def test_nothing_to_resume_is_said(tmp_path: Path) -> None:
+    call = ["--images", str(tmp_path), "--resume", "--output"]
+    nothing = f"There is nothing to resume at {tmp_path}/m1.work; "
+    with pytest.raises(UsageError, match=f"{nothing}leave --resume out to begin a training"):
+        main([*call, str(tmp_path / "m1")])
+    with begun(tmp_path / "m2.work", from_document({}, "a test"), 1):
+        pass
+    with pytest.raises(UsageError, match=f"{nothing}trainings that .* of the outputs m2"):
+        main([*call, str(tmp_path / "m1")])
+
+
+def test_a_training_goes_on_as_it_was_begun_or_not_at_all(tmp_path: Path) -> None:
+    work = tmp_path / "m.work"
+    before = from_document({"preprocessing": {"size_px": 128}}, "a test")
+    check_begun(work, before, 1, resume=False)
+    with begun(work, before, 1):
+        check_same(work, "images and labels", "a")
+        check_same(work, "masks", "b")
+    with pytest.raises(UsageError, match=r"m.work holds a training that was begun; go on with --r"):
+        check_begun(work, before, 1, resume=False)
+    check_begun(work, before, 1, resume=True)
+    described = {"name": "x", "card": {"licence": "Apache-2.0"}}
+    check_begun(
+        work,
+        from_document({"preprocessing": {"size_px": 128}, **described}, "a test"),
+        1,
+        resume=True,
+    )
+    other = {"preprocessing": {"size_px": 160}, "fit": {"epochs": 3}}
+    changes = "fit.epochs was 60 and is 3; preprocessing.size_px was 128 and is 160. To go on, use"
+    with pytest.raises(UsageError, match=f"of other settings: {changes}"):
+        check_begun(work, from_document(other, "a test"), 1, resume=True)
+    with pytest.raises(UsageError, match="settings: --workers was 1 and is 2"):
+        check_begun(work, before, 2, resume=True)
+    with pytest.raises(UsageError, match="size_px was 128 and is its default"):
+        check_begun(work, from_document({}, "a test"), 1, resume=True)
+    with begun(work, before, 1):  # goes on
+        check_same(work, "images and labels", "a")
+        with pytest.raises(UsageError, match="The masks are not those that the training in"):
+            check_same(work, "masks", "c")
+
+
+def test_a_damaged_record_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "training.json").write_text("{")
+    with pytest.raises(UsageError, match=r"training.json is damaged; remove .* and begin anew"):
+        check_begun(tmp_path, from_document({}, "a test"), 1, resume=True)
+
+
+def test_a_refusal_keeps_a_training_that_was_begun_before(tmp_path: Path) -> None:
+    config = from_document({}, "a test")
+
+    def refused() -> None:
+        with begun(tmp_path / "m.work", config, 1):
+            raise UsageError("refused")
+
+    with begun(tmp_path / "m.work", config, 1):
+        check_same(tmp_path / "m.work", "masks", "a")
+    with pytest.raises(UsageError, match="refused"):
+        refused()
+    check_begun(tmp_path / "m.work", config, 1, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("job", "words", "message"),
+    [
+        ("train", ["--images", "{at}", "--output", "m", "--config", "{at}/a.toml"], "its line 1"),
+        ("train", ["--images", "{at}/none", "--output", "m"], "nothing at --images"),
+        ("train", ["--images", "{at}", "--output", "m", "--resume"], "nothing to resume"),
+        (
+            "evaluate",
+            ["--model", "{at}/m", "--images", "{at}", "--report", "r"],
+            "nothing at the model package",
+        ),
+        ("explain", ["--model", "{at}/m", "{at}/a.toml"], "nothing at the model package"),
+        ("explain", ["--model", "{at}/m", "{at}/none.png"], "IMAGE cannot be read"),
+    ],
+)
+def test_a_mistake_is_found_before_torch_and_ray_are_loaded(
+    job: str, words: list[str], message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a.toml").write_text("x = 1 px")
+    code = (
+        "import sys\n"
+        f"from jobs.{job} import main\n"
+        "try:\n"
+        "    main(sys.argv[1:])\n"
+        "except Exception as error:\n"
+        "    print(error, [name for name in ('torch', 'ray') if name in sys.modules])\n"
+    )
+    call = [sys.executable, "-c", code, *(word.replace("{at}", str(tmp_path)) for word in words)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        call, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert message in done.stdout
+    assert done.stdout.endswith(" []\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.toml"]
 
 
 def test_the_rate_climbs_and_falls() -> None:
@@ -191,11 +359,14 @@ def test_a_cue_that_tells_the_class_is_found() -> None:
     assert report.majority.value == 0.5
 
 
-def test_equal_cues_vote_together_and_not_by_the_order_of_files() -> None:
-    labels_N = np.array([0] * 20 + [1] * 60)  # sorted by class, all of one size
-    images_NSS = np.random.default_rng(0).integers(0, 255, (80, 16, 16), dtype=np.uint8)
-    report = probe_shortcuts(images_NSS, np.full((80, 2), 250), labels_N, np.arange(80))
-    assert report.native.value == report.majority.value == 0.75
+@pytest.mark.parametrize("counts", [(20, 20, 20, 20), (20, 60), (2, 2, 2, 2, 2, 2, 2, 2, 2, 2)])
+def test_a_cue_that_is_the_same_in_all_images_tells_nothing(counts: tuple[int, ...]) -> None:
+    labels_N = np.repeat(np.arange(len(counts)), counts)  # sorted by class, all of one size
+    num = len(labels_N)
+    images_NSS = np.random.default_rng(0).integers(0, 255, (num, 16, 16), dtype=np.uint8)
+    report = probe_shortcuts(images_NSS, np.full((num, 2), 250), labels_N, np.arange(num))
+    assert report.native.low <= report.majority.value <= report.native.high
+    assert not [line for line in describe_shortcuts(report) if line.startswith("WARNING")]
 
 
 def test_a_cues_share_is_no_surer_than_its_groups() -> None:
@@ -249,6 +420,57 @@ def test_printed_figures_name_their_data_and_intervals(
     count = 60 if folds else tests
     assert f"{parts} of s3://b/x, y, {count} images; 95 % intervals:\n" in out
     assert "0.900 (0.596 to 0.982), 10 images\n" in out
+
+
+@pytest.mark.parametrize(
+    ("counts", "has_segmenter", "words"),
+    [
+        ((0, 40, 2), True, ["Masks: 2 given, 40 automatic, 0 poor"]),
+        (
+            (42, 38, 0),
+            False,
+            [
+                "Masks: 0 given, 38 automatic, 42 poor.",
+                "  The poor ones are not used: it is learned how an implant lies from the others. "
+                "None need be corrected.",
+            ],
+        ),
+        (
+            (42, 38, 0),
+            True,
+            [
+                "Masks: 0 given, 38 automatic, 42 poor.",
+                "  The poor ones are not used: the segmenter learns from the others. "
+                "None need be corrected.",
+                "  42 of them are in poor; corrected there, and named by segmenter.masks in "
+                "another training, they teach its segmenter, too.",
+            ],
+        ),
+    ],
+)
+def test_poor_masks_are_no_task_for_the_user(
+    counts: tuple[int, int, int], has_segmenter: bool, words: list[str]
+) -> None:
+    lines = describe_masks(counts, counts[0], Path("poor"), has_segmenter=has_segmenter)
+    assert [*lines] == words
+
+
+@pytest.mark.parametrize(
+    ("split", "synthetic", "is_warned"),
+    [
+        ({"duplicate_bits": 8}, False, True),
+        ({"duplicate_bits": 8}, True, False),
+        ({}, False, False),
+    ],
+)
+def test_a_weak_guard_against_near_duplicates_is_warned_of(
+    split: dict[str, int],
+    synthetic: bool,
+    is_warned: bool,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    warn_of_bits(from_document({"split": split, "card": {"synthetic": synthetic}}, "a test"))
+    assert ("WARNING: split.duplicate_bits is 8" in capsys.readouterr().out) == is_warned
 
 
 def test_what_is_odd_about_a_set_is_said_and_kept(

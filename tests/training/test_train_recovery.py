@@ -48,13 +48,15 @@ synthetic = true
 """
 
 
-def train(folder: Path, bucket: str, name: str, store: ObjectStore) -> "subprocess.Popen[str]":
+def train(
+    folder: Path, bucket: str, name: str, store: ObjectStore, *more: str
+) -> "subprocess.Popen[str]":
     """Starts, or goes on with, the training of a name."""
     config = folder / f"{name}.toml"
     config.write_text(CONFIG.format(bucket=bucket, name=name, epochs=EPOCHS))
     images = f"s3://{bucket}/phantoms"
     command = ["--images", images, "--labels", f"{images}/labels.csv", "--workers", "2"]
-    output = ["--config", str(config), "--output", str(folder / name), "--resume"]
+    output = ["--config", str(config), "--output", str(folder / name), *more]
     own = {"RAY_AUTH_MODE": "disabled", "RAY_raylet_start_wait_time_s": "120"}
     return subprocess.Popen(
         [sys.executable, "-m", "jobs.train", *command, *output],
@@ -126,7 +128,7 @@ def test_a_lost_worker_and_a_lost_job_change_nothing(
         kill_all(job)
     before = epochs_of(tmp_path, "disturbed")
     assert 0 < before[done] <= done  # it went on from a checkpoint, not from the start
-    resumed = train(tmp_path, phantoms, "disturbed", object_store)
+    resumed = train(tmp_path, phantoms, "disturbed", object_store, "--resume")
     out, err = resumed.communicate(timeout=PATIENCE_S)
     assert resumed.returncode == 0, err
     after = epochs_of(tmp_path, "disturbed")[len(before) :]

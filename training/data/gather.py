@@ -58,7 +58,7 @@ class Place:
 class Gathered:
     """Rows as they come: what was read, and what could not be used. Patients are as written.
 
-    `tick` is called with the number of images after each one.
+    `tick` is called with the number of images after each member.
     """
 
     images: list[NDArray[np.uint8]] = field(default_factory=list)
@@ -126,6 +126,19 @@ def gather(
     return gathered
 
 
+def check_roots(roots: Sequence[str]) -> None:
+    """Find without listing all of it that nothing is where images are expected.
+
+    Raises:
+        UsageError: There is nothing at one of the roots.
+    """
+    for root in map(storage.normalise, roots):
+        try:
+            next(iter(storage.list_objects(root)), None)
+        except NotFoundError as error:
+            raise storage.nothing_there(root, "--images") from error
+
+
 def _listed(roots: Sequence[str]) -> Iterator[tuple[str, ObjectInfo]]:
     seen: set[str] = set()
     for root in map(storage.normalise, roots):
@@ -173,6 +186,7 @@ def _gather(
                     reason = str(prepared.reason)
                 if prepared is None or prepared.image is None or label is None:
                     gathered.excluded.append(Excluded(name, member.name, str(reason)))
+                    gathered.tick(len(gathered.images))
                     continue
                 patient = rows[key].patient if rows is not None else None
                 place = Place(info.uri, name, key, member.index)

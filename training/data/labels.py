@@ -2,10 +2,11 @@
 
 A labels file (CSV with a header, or Parquet) has the columns `archive`, `member`, `label` and,
 where known, `patient`. `archive` is the archive's path below the given --images, or its whole URI;
-`member` is the name inside, and may be left empty for a radiograph that lies loose. Without a
-file, the label of an image is the name of the folder that holds it directly, in an archive or not;
-an image in no folder may have a name as OrthoNet's radiographs have, `##_****.png`. Where all
-images of a set have such names, they are its labels: folders may be `train` and `test`.
+`member` is the name inside. Of a radiograph that lies loose, `archive` is its own path and `member`
+is empty; where all lie loose, the columns `file` and `label` do. Without a labels file, the label
+of an image is the name of the folder that holds it directly, in an archive or not; an image in no
+folder may have a name as OrthoNet's radiographs have, `##_****.png`. Where all images of a set have
+such names, they are its labels: folders may be `train` and `test`.
 
 No message of this module quotes a patient: rows are named by their numbers.
 """
@@ -25,6 +26,8 @@ from implant_model.package.catalogue import ORTHONET
 
 COLUMNS = ("archive", "member", "label", "patient")
 REQUIRED = ("archive", "member", "label")
+LOOSE = "file"
+"""Stands for `archive` and an empty `member` where all radiographs lie loose."""
 _DELIMITERS = (",", ";", "\t")
 _SEPARATOR = re.compile(r'"?sep=[,;\t]"?\r?\n', re.IGNORECASE)
 """A spreadsheet's first line on what is between values; the header tells it, too."""
@@ -109,8 +112,8 @@ def _csv_rows(data: bytes, uri: str) -> list[dict[str, str]]:
         delimiter = max(_DELIMITERS, key=text.partition("\n")[0].count)
         lines = io.StringIO(text, newline="")
         reader = csv.DictReader(lines, delimiter=delimiter, strict=True)
-        rows = [{name: row[name] or "" for name in COLUMNS if name in row} for row in reader]
-        _check_columns(reader.fieldnames or (), uri)
+        columns = _columns(reader.fieldnames or (), uri)
+        rows = [{name: row[of] or "" for name, of in columns.items()} for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"The labels file {uri} is neither Parquet nor CSV in UTF-8.") from error
     return rows
@@ -119,24 +122,34 @@ def _csv_rows(data: bytes, uri: str) -> list[dict[str, str]]:
 def _parquet_rows(data: bytes, uri: str) -> list[dict[str, str]]:
     try:
         names = pq.read_schema(pa.BufferReader(data)).names
-        _check_columns(names, uri)
-        table = pq.read_table(pa.BufferReader(data), columns=[n for n in COLUMNS if n in names])
+        columns = _columns(names, uri)
+        table = pq.read_table(pa.BufferReader(data), columns=[*columns.values()])
     except pa.ArrowException as error:
         raise UsageError(f"The labels file {uri} is damaged Parquet; write it anew.") from error
     return [
-        {name: "" if value is None else str(value) for name, value in row.items()}
+        {name: "" if row[of] is None else str(row[of]) for name, of in columns.items()}
         for row in table.to_pylist()
     ]
 
 
-def _check_columns(names: object, uri: str) -> None:
-    present = list(names) if isinstance(names, list | tuple) else []
-    missing = [name for name in REQUIRED if name not in present]
+def _columns(names: Sequence[str], uri: str) -> dict[str, str]:
+    """Return the file's column for each of `COLUMNS` that it has.
+
+    Raises:
+        UsageError: One that is needed is missing.
+    """
+    found = {name: name for name in COLUMNS if name in names}
+    if LOOSE in names and "archive" not in names and "member" not in names:
+        found["archive"] = LOOSE
+    needed = ("archive", "label") if found.get("archive") == LOOSE else REQUIRED
+    missing = [name for name in needed if name not in found]
     if missing:
         raise UsageError(
             f"The labels file {uri} has no column {missing[0]!r}; it has "
-            f"{', '.join(map(repr, present)) or 'none'}, and archive, member and label are needed."
+            f"{', '.join(map(repr, names)) or 'none'}. Needed are archive, member and label; or, "
+            "where all radiographs lie loose, file (the path below --images) and label."
         )
+    return found
 
 
 def check_labels(rows: list[dict[str, str]], uri: str) -> Labels:
@@ -146,9 +159,9 @@ def check_labels(rows: list[dict[str, str]], uri: str) -> Labels:
     by_archive: dict[str, dict[str, Label]] = {}
     for number, row in enumerate(rows, start=1):
         patient = row.get("patient", "").strip() or None
-        here = Label(row["archive"], row["member"], row["label"].strip(), patient, number)
+        here = Label(row["archive"], row.get("member", ""), row["label"].strip(), patient, number)
         if not here.archive or not here.label:
-            lacking = "label" if here.archive else "archive"
+            lacking = "label" if here.archive else "archive or file"
             raise UsageError(f"Row {number} of the labels file {uri} has no {lacking}.")
         same = by_archive.get(here.archive, {}).get(here.member)
         if same is not None:
@@ -184,8 +197,8 @@ def match_archives(labels: Labels, names: Mapping[str, str]) -> dict[str, Mappin
         if len(found) != 1:
             fault = "is not among the images" if not found else "means two of the images"
             raise UsageError(
-                f"The archive of the labels file's row {row} {fault}; its path below --images or "
-                "its whole URI is expected, such as 2026/export.tar."
+                f"The archive or file of the labels file's row {row} {fault}; its path below "
+                "--images or its whole URI is expected, such as 2026/export.tar or hips/0001.png."
             )
         if found[0] in matched:
             raise UsageError(f"The labels file's row {row} names an archive in a second way.")

@@ -12,62 +12,15 @@ Shapes: B images, C channels (1), H rows, W columns.
 """
 
 import math
-from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from training.config import Augmentation
+
 BLUR_TAPS = 9
 """Length of the blur's kernel in pixels; holds two standard deviations of `blur_px` up to 2."""
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """How far each random change may go; 0 turns one off.
-
-    Attributes:
-        rotation_deg: Largest turn to either side.
-        scale: Largest zoom, as a factor's logarithm to base 2: 0.25 is 0.84 to 1.19 times.
-        aspect: Largest stretch of width against height, as `scale` is given.
-        shear: Largest shear, as a tangent.
-        shift: Largest move, as a part of the image's side.
-        flip: Probability of a mirror image (left for right).
-        brightness: Largest grey value added, of a range of 1.
-        contrast: Largest change of the contrast about the mean grey, as a factor's log to base 2.
-        gamma: Largest exponent, as its logarithm to base 2.
-        ramp: Largest grey slope across the image in a random direction, of a range of 1.
-        invert: Probability of a negative.
-        noise: Largest standard deviation of the noise, of a range of 1.
-        blur_px: Largest standard deviation of the blur.
-        resolution: Largest loss of resolution, as a factor's logarithm to base 2.
-        erase: Largest area left out, as a part of the image's area.
-    """
-
-    rotation_deg: float = 15.0
-    scale: float = 0.25
-    aspect: float = 0.15
-    shear: float = 0.1
-    shift: float = 0.08
-    flip: float = 0.5
-    brightness: float = 0.15
-    contrast: float = 0.5
-    gamma: float = 0.5
-    ramp: float = 0.2
-    invert: float = 0.0
-    noise: float = 0.04
-    blur_px: float = 1.0
-    resolution: float = 1.0
-    erase: float = 0.1
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"augment.{field.name} is {value!r}; a number >= 0 is expected.")
-        for name in ("flip", "invert", "erase"):
-            if getattr(self, name) > 1:
-                raise ValueError(f"augment.{name} is {getattr(self, name)!r}; it is at most 1.")
 
 
 def augment(images_BHW: Tensor, spec: Augmentation, generator: torch.Generator) -> Tensor:

@@ -4,14 +4,13 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from implant_model.errors import UsageError
 from implant_model.networks.build import build, pretrained_weights
 from implant_model.networks.spec import FISHER, NetworkSpec
 from implant_model.networks.weights import load_network, weights_bytes
@@ -31,6 +30,7 @@ from training.calibrate import (
 from training.config import TrainConfig
 from training.data.labelled import LabelledSet
 from training.data.split import Indices, Split, deal, deal_folds, renumber
+from training.first_weights import of_architecture
 from training.fisher.fit_fisher import FisherTask, fit_fisher
 from training.fit.segmenting import SegmenterTask, fit_on_masks, measure_segmenter
 from training.fit.trainer import fit_network
@@ -71,6 +71,7 @@ class Workplace:
         num_workers: Of each training.
         use_gpu: Whether each worker holds a GPU.
         say: Gets a line as each epoch ends.
+        waiting: Gives signs of life of a step that it is called with, while the step lasts.
     """
 
     folder: Path
@@ -78,6 +79,7 @@ class Workplace:
     num_workers: int
     use_gpu: bool
     say: Callable[[str], None] = lambda line: None
+    waiting: Callable[[str], AbstractContextManager[object]] = nullcontext
 
     def weights_file(self, name: str, spec: NetworkSpec) -> Path:
         """Return where the weights of a network that is done lie."""
@@ -138,12 +140,18 @@ class _Fitting:
         for spec in specs_of(self.config):
             file = self.place.weights_file(self.name, spec)
             if not file.is_file():
-                curve = self.place.curve(self.name, spec)
-                with watched(curve, Path(spec.file).stem, self._epochs(spec), self.place.say):
+                with self._watched_fit(spec):
                     weights = self._fit(spec, done)
                 write_whole(file, weights)
             done[spec] = file.read_bytes()
         return done
+
+    def _watched_fit(self, spec: NetworkSpec) -> AbstractContextManager[object]:
+        name = Path(spec.file).stem
+        if spec.architecture == FISHER:
+            return self.place.waiting(f"  {name}: fitted to {len(self.split.train_N):,} images")
+        curve = self.place.curve(self.name, spec)
+        return watched(curve, name, self._epochs(spec), self.place.say)
 
     def _epochs(self, spec: NetworkSpec) -> int:
         part = self.config.segmenter if spec.role == "segmenter" else self.config.fit
@@ -272,28 +280,26 @@ def fit_split(
     fitting = _Fitting(labelled, groups_N, split, config, name, place, masks)
     networks = fitting.networks()
     device = "cuda" if place.use_gpu and torch.cuda.is_available() else "cpu"
-    calibrated, measured = _calibrate_and_measure(fitting, networks, device)
+    with place.waiting("  Calibrating and measuring"):
+        calibrated, measured = _calibrate_and_measure(fitting, networks, device)
     overlaps = None
     for spec, weights in networks.items():
         if spec.role == "segmenter" and masks is not None:
-            overlaps = measure_segmenter(
-                config.segmenter, weights, labelled.images_NSS, masks, split.test_N, device
-            )
+            with place.waiting("  Measuring the segmenter"):
+                overlaps = measure_segmenter(
+                    config.segmenter, weights, labelled.images_NSS, masks, split.test_N, device
+                )
     return Fitted(networks, calibrated, measured, overlaps)
 
 
-def check_networks(config: TrainConfig) -> None:
-    """Find before any image is read that a network cannot be built or started as it is asked to.
+def fetch_pretrained(config: TrainConfig) -> None:
+    """Have torchvision's weights on this machine, where they are asked for, before images are read.
 
     Raises:
-        UsageError: The architecture is not known, its pretrained weights are not to be had, or see
-            `first_weights`.
+        UsageError: They are not to be had.
     """
-    for spec in specs_of(config):
-        if spec.role == "classifier":
-            first_weights(config.network.start_from, spec)
-            if config.network.pretrained:
-                pretrained_weights(spec.architecture)
+    if config.network.pretrained:
+        pretrained_weights(config.network.architecture)
 
 
 def first_weights(package_uri: str, spec: NetworkSpec) -> State | None:
@@ -308,18 +314,12 @@ def first_weights(package_uri: str, spec: NetworkSpec) -> State | None:
     if not package_uri:
         return None
     package = load_package(package_uri)
-    for other in sorted(package.networks, key=lambda other: other.channels != spec.channels):
-        if other.architecture == spec.architecture:
-            network = load_network(other, len(package.catalogue), package.files[other.file])
-            return {
-                key: value
-                for key, value in network.state_dict().items()
-                if not key.startswith("head.")
-            }
-    raise UsageError(
-        f"The package {package_uri} holds no {spec.architecture} to start from; "
-        f"it holds {', '.join(other.architecture for other in package.networks)}."
-    )
+    fitting = of_architecture(package.networks, spec.architecture, package_uri)
+    other = min(fitting, key=lambda other: other.channels != spec.channels)
+    network = load_network(other, len(package.catalogue), package.files[other.file])
+    return {
+        key: value for key, value in network.state_dict().items() if not key.startswith("head.")
+    }
 
 
 def first_segmenter(package_uri: str, spec: NetworkSpec) -> State | None:

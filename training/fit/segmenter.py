@@ -14,7 +14,7 @@ Shapes: N images, B batch, S side.
 import io
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,66 +25,15 @@ from torch.nn import functional as F
 
 from implant_model.errors import UsageError
 from implant_model.networks.build import build
-from implant_model.networks.spec import GREY_MEAN, GREY_STD, NetworkSpec
 from implant_model.storage.local_files import whole_file
-from training.fit.augment import Augmentation, add_noise, affine_matrices, blur, degrade, retone
+from training.config import Augmentation, SegmenterSettings
+from training.fit.augment import add_noise, affine_matrices, blur, degrade, retone
 from training.masks.objects import clean_up
 
-SEGMENTER_FILE = "segmenter.safetensors"
 MIN_MASKS = 8  # fewer teach a U-Net nothing that a threshold did not know
 
 Images = NDArray[np.uint8]
 Masks = NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class SegmenterSettings:
-    """How the U-Net is fitted.
-
-    Attributes:
-        width: Channels of its first level; 0 for no segmenter.
-        reduction: Side of the squares that the image is averaged over before it.
-        masks: Folder of masks made or corrected by hand, which go before automatic ones; "" for
-            none. See `training.masks.mask_files`.
-        epochs: Passes over the images with masks.
-        batch_size: Images of one step.
-        learning_rate: AdamW's, at its highest; it falls as a cosine to 0.
-        weight_decay: AdamW's.
-        seed: Of weights, batches and views.
-    """
-
-    width: int = 0
-    reduction: int = 1
-    masks: str = ""
-    epochs: int = 30
-    batch_size: int = 16
-    learning_rate: float = 2e-3
-    weight_decay: float = 1e-4
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        ranges = {"width": (0, 128), "reduction": (1, 8), "epochs": (1, 10_000)}
-        for name, (low, high) in {**ranges, "batch_size": (1, 4096)}.items():
-            if not low <= getattr(self, name) <= high:
-                value = getattr(self, name)
-                raise ValueError(f"segmenter.{name} is {value!r}; {low} to {high} is expected.")
-        if not (self.learning_rate > 0 and self.weight_decay >= 0):
-            raise ValueError(
-                f"segmenter.learning_rate is {self.learning_rate!r} and weight_decay "
-                f"{self.weight_decay!r}; more than 0, and 0 or more, are expected."
-            )
-
-    def spec(self) -> NetworkSpec:
-        """Return the network as it is in a package; there must be a width."""
-        return NetworkSpec(
-            SEGMENTER_FILE,
-            "segmenter",
-            "unet",
-            width=self.width,
-            reduction=self.reduction,
-            mean=GREY_MEAN,
-            std=GREY_STD,
-        )
 
 
 def fit_segmenter(

@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from implant_model.networks.weights import load_network, weights_bytes
+from training.config import Augmentation, SegmenterSettings
 from training.failures import results_of
-from training.fit.augment import Augmentation
-from training.fit.segmenter import Images, Masks, SegmenterSettings, fit_segmenter, segment
+from training.fit.segmenter import Images, Masks, fit_segmenter, segment
 from training.fit.worker_inputs import State
 from training.masks.mask_set import MaskSet
 from training.masks.overlap import Overlaps, overlaps

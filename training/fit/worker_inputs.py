@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from implant_model.networks.spec import NetworkSpec
-from training.config import FitSettings
-from training.fit.augment import Augmentation
+from training.config import Augmentation, FitSettings
 
 State = dict[str, Tensor]
 

@@ -1,0 +1,84 @@
+"""The command line of a training, with all that can be checked before torch and Ray are loaded."""
+
+from argparse import Namespace
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from implant_model.errors import UsageError
+from jobs.entry.folder import checked_folder, local_folder
+from jobs.fitting.begun import check_begun
+from training.config import TrainConfig, load_config
+from training.data.gather import check_roots
+from training.data.labels import Labels, read_table
+from training.first_weights import check_first_weights
+from training.masks.mask_files import mask_files
+
+
+@dataclass(frozen=True)
+class Call:
+    """The command line, checked.
+
+    Attributes:
+        images: URIs as they were given.
+        labels: Rows of the labels file; None where folders are the classes.
+        output: Folder of the package.
+        config: All settings.
+        workers: Processes that fit.
+        resume: Whether to go on with the training in `work`.
+    """
+
+    images: tuple[str, ...]
+    labels: Labels | None = field(repr=False)
+    output: Path
+    config: TrainConfig
+    workers: int
+    resume: bool
+
+    @property
+    def work(self) -> Path:
+        """Return what a resumed training needs."""
+        return self.output.with_name(f"{self.output.name}.work")
+
+
+def make_call(options: Namespace) -> Call:
+    """Check the command line, and read the settings and the labels.
+
+    Args:
+        options: Of `jobs.train`.
+
+    Raises:
+        UsageError: The call, its settings, its labels or its folders are not fit for a training.
+    """
+    config = load_config(options.config)
+    if not 1 <= options.workers <= config.fit.batch_size:
+        raise UsageError(
+            f"--workers is {options.workers}; 1 to fit.batch_size ({config.fit.batch_size}) are "
+            "accepted, since every worker takes its share of each batch."
+        )
+    output = local_folder(options.output, "--output")
+    call = Call(tuple(options.images), None, output, config, options.workers, options.resume)
+    check_folders(call)
+    check_first_weights(config.network)
+    if config.needs_masks and config.segmenter.masks:
+        mask_files(Path(config.segmenter.masks))
+    labels = _read_labels(options.labels, config)
+    check_roots(call.images)
+    return Call(call.images, labels, output, config, call.workers, call.resume)
+
+
+def check_folders(call: Call) -> None:
+    """Refuse to write over a package or a training that was begun, or to go on with none."""
+    if call.output.exists() and (not call.output.is_dir() or any(call.output.iterdir())):
+        raise UsageError(f"--output {call.output} is there already; choose another folder.")
+    checked_folder(str(call.work), "--output")
+    check_begun(call.work, call.config, call.workers, resume=call.resume)
+
+
+def _read_labels(uri: str | None, config: TrainConfig) -> Labels | None:
+    if uri is None:
+        return None
+    labels = read_table(uri, "--labels")
+    if len(labels.names) < 2:
+        raise UsageError(f"--labels {uri} has one label only; two classes are needed.")
+    config.catalogue(labels.names)
+    return labels
