@@ -25,13 +25,13 @@ from jobs.deciding.decisions import (
 from jobs.deciding.standing import CaseStanding, stand
 from jobs.entry.command import DISCLAIMER, OK
 from jobs.entry.folder import local_folder
+from jobs.entry.steps import step
 from jobs.reviewing.cases import ReviewedAudit, open_audit
 from jobs.reviewing.endpoints import Endpoints
 from jobs.reviewing.guard import TOKEN, Guard
 from jobs.reviewing.heat import Heat
 from jobs.reviewing.originals import Originals
 from jobs.reviewing.settled import write_labels, write_synonyms
-from jobs.reviewing.trial import Trial
 from jobs.reviewing.workbench import Workbench
 
 HOST: Final = "127.0.0.1"
@@ -50,8 +50,9 @@ def serve(call: Namespace) -> int:
     """
     os.umask(OWNER_ALONE)  # decisions hold numbers of the registry
     reader = reader_of(call.reviewer)
-    audit = opened(call)
-    table = DecisionTable(audit.folder)
+    with step("The audit is opened"):
+        audit = opened(call)
+        table = DecisionTable(audit.folder)
     with listening(call.port) as channel, Originals(preprocessing_of(audit)) as originals:
         originals.start()
         bench = Workbench(audit, table, originals, reader)
@@ -74,8 +75,11 @@ def try_model(call: Namespace) -> int:
     Raises:
         UsageError: The call is wrong, or the package is missing or damaged.
     """
-    model = storage.normalise(call.model)
-    package = load_package(model, weights=False)
+    with step("The model is loaded"):
+        from jobs.reviewing.trial import Trial  # torch takes seconds; the workbench does without
+
+        model = storage.normalise(call.model)
+        package = load_package(model, weights=False)
     with listening(call.port) as channel, Originals(package.preprocessing) as originals:
         guard = Guard()
         trial = Trial(model, package, originals, guard, Heat(package))
@@ -94,7 +98,8 @@ def exchange(call: Namespace) -> int:
     """
     os.umask(OWNER_ALONE)
     folder = local_folder(call.audit, "--audit")
-    audit = opened(call)
+    with step("The audit is opened"):
+        audit = opened(call)
     table = DecisionTable(folder)
     for file in call.merge:
         found = read_export(file)

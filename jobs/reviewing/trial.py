@@ -20,7 +20,7 @@ from implant_model.limits import MIB
 from implant_model.package.load import ModelPackage
 from jobs.entry.command import DISCLAIMER
 from jobs.pages.page import called, environment, percent
-from jobs.pages.wording import OUTCOMES, REASONS
+from jobs.pages.wording import OUTCOMES, REASONS, novelty_sentence
 from jobs.reviewing.endpoints import TEMPLATES, refused, samples_of, static
 from jobs.reviewing.guard import Guard
 from jobs.reviewing.heat import Heat
@@ -79,9 +79,12 @@ class Trial:
 
     def _answer(self, data: bytes) -> str:
         answer = self._identified(data)
-        page = self._pages.get_template("answer.html.j2")
+        page, scale = self._pages.get_template("answer.html.j2"), self._package.novelty
         return page.render(
             answer=answer,
+            strangeness=None
+            if answer.novelty is None
+            else novelty_sentence(answer.novelty, scale.threshold, scale.known_pass_rate),
             meaning=OUTCOMES[answer.outcome],
             why=None if answer.reason is None else REASONS[answer.reason],
             percent=percent,

@@ -1,6 +1,7 @@
 """A radiograph dropped on the page: the job's answer, and nothing that stays."""
 
 import contextlib
+import html
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from implant_model.identification import identify
 from implant_model.limits import Limits
 from implant_model.package.load import load_package
 from jobs import review
+from jobs.pages.wording import novelty_sentence
 from jobs.reviewing.guard import CSRF_HEADER, Guard
 from jobs.reviewing.heat import Heat
 from jobs.reviewing.originals import Originals
@@ -45,8 +47,9 @@ def test_answer_is_that_of_the_job(client: TestClient, small_package: Path) -> N
     for _, share in answer.top:
         assert f"{100 * share:.1f}" in text
     assert answer.novelty is not None
-    side = "above" if answer.novelty > load_package(str(small_package)).novelty.threshold else "not"
-    assert f"Novelty {answer.novelty:.1f}, {side}" in text
+    scale = load_package(str(small_package)).novelty
+    said = novelty_sentence(answer.novelty, scale.threshold, scale.known_pass_rate)
+    assert html.escape(said, quote=True).replace("&#x27;", "&#39;") in text
     assert answer.header.patient
     assert answer.header.patient not in text
     samples = client.post("/samples", content=data)
