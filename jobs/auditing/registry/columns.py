@@ -56,8 +56,9 @@ NAMES: Final[Mapping[str, Sequence[str]]] = {
         "implantatname", "implantattyp", "implantatbezeichnung", "implantat", "prothese",
         "prothesenmodell", "bezeichnung", "artikelbezeichnung", "artikel", "produit",
         "nomduproduit", "modèle", "désignation", "producto", "modelo", "prótesis",
-        "denominación", "prodotto", "modello", "protesi", "denominazione", "productnaam", "modelnaam",
-        "produktnamn", "modellnamn", "protes", "produktnavn", "modelnavn", "modellnavn", "protese",
+        "denominación", "prodotto", "modello", "protesi", "denominazione", "productnaam",
+        "modelnaam", "produktnamn", "modellnamn", "protes", "produktnavn", "modelnavn",
+        "modellnavn", "protese",
     ),
     "hospital": (
         "hospital", "hospitalname", "site", "centre", "center", "clinic", "unit", "institution",
