@@ -4,6 +4,7 @@ Each request brings the file's bytes and takes the answer away; the server has n
 """
 
 import threading
+from functools import partial
 from typing import Final
 
 from starlette.applications import Starlette
@@ -21,9 +22,10 @@ from implant_model.package.load import ModelPackage
 from jobs.entry.command import DISCLAIMER
 from jobs.pages.page import called, environment, percent
 from jobs.pages.wording import OUTCOMES, REASONS, novelty_sentence
-from jobs.reviewing.endpoints import TEMPLATES, refused, samples_of, static
+from jobs.reviewing.endpoints import TEMPLATES, reference, refused, samples_of, static
 from jobs.reviewing.guard import Guard
 from jobs.reviewing.heat import Heat
+from jobs.reviewing.neighbours import Neighbour, Neighbours
 from jobs.reviewing.originals import Original, Originals, rejected
 
 MAX_BYTES: Final = 256 * MIB
@@ -38,16 +40,24 @@ class Trial:
         originals: Decodes for people.
         guard: The page's secrets.
         heat: Draws saliency.
+        neighbours: Finds references; None where the package has none.
     """
 
     def __init__(
-        self, model: str, package: ModelPackage, originals: Originals, guard: Guard, heat: Heat
+        self,
+        model: str,
+        package: ModelPackage,
+        originals: Originals,
+        guard: Guard,
+        heat: Heat,
+        neighbours: Neighbours | None = None,
     ) -> None:
         self._model = model
         self._package = package
         self._originals = originals
         self._guard = guard
         self._heat = heat
+        self._neighbours = neighbours
         self._lock = threading.Lock()
         self._pages = environment(TEMPLATES)
         titles = {i.name: called(i.name, i.manufacturer, i.product) for i in package.catalogue}
@@ -61,6 +71,7 @@ class Trial:
             Route("/identify", self.identify, methods=["POST"]),
             Route("/samples", self.samples, methods=["POST"]),
             Route("/saliency", self.saliency, methods=["POST"]),
+            Route("/reference/{place:int}", partial(reference, self._neighbours)),
             Route("/static/{name}", static),
             Route("/favicon.ico", lambda _request: Response(status_code=204)),
         ]
@@ -82,6 +93,8 @@ class Trial:
         page, scale = self._pages.get_template("answer.html.j2"), self._package.novelty
         return page.render(
             answer=answer,
+            near=self._near(answer),
+            usual=None if self._neighbours is None else self._neighbours.usual,
             strangeness=None
             if answer.novelty is None
             else novelty_sentence(answer.novelty, scale.threshold, scale.known_pass_rate),
@@ -89,6 +102,13 @@ class Trial:
             why=None if answer.reason is None else REASONS[answer.reason],
             percent=percent,
         )
+
+    def _near(self, answer: Identification) -> dict[str, list[Neighbour]]:
+        """Return the nearest references of the best implants and of all candidates."""
+        if self._neighbours is None or answer.image_HW is None:
+            return {}
+        names = dict.fromkeys([*(name for name, _ in answer.top), *answer.candidates])
+        return self._neighbours.near(answer.image_HW, list(names))
 
     def _identified(self, data: bytes) -> Identification:
         """Return the job's own answer; one at a time, since its decoder is one process."""

@@ -18,7 +18,7 @@ from jobs.reviewing.endpoints import Endpoints
 from jobs.reviewing.guard import CSRF_HEADER, Guard
 from jobs.reviewing.heat import Heat
 from jobs.reviewing.originals import Originals
-from jobs.reviewing.serve import preprocessing_of
+from jobs.reviewing.serve import neighbours_of, preprocessing_of
 from jobs.reviewing.workbench import Workbench
 from tests.support.paths import ROOT
 from tests.support.workbench.review_samples import Reviewed
@@ -56,7 +56,9 @@ def open_bench() -> Iterator[Callable[..., Opened]]:
             originals = stack.enter_context(Originals(preprocessing_of(audit)))
             bench, guard = Workbench(audit, DecisionTable(table), originals, reader), Guard()
             stack.callback(bench.close)
-            application = Endpoints(bench, guard, Heat(audit.package)).application()
+            heat = Heat(audit.package)
+            neighbours = neighbours_of(audit.package, heat)
+            application = Endpoints(bench, guard, heat, neighbours).application()
             client = TestClient(application, base_url=ADDRESS, raise_server_exceptions=True)
             client.get(f"/?token={guard.token}")
             return Opened(bench, guard, client)
