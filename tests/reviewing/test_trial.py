@@ -3,6 +3,8 @@
 import contextlib
 import html
 import io
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -102,3 +104,16 @@ def test_call_without_audit_and_model_is_a_sentence(words: list[str]) -> None:
         review.main(words)
     with pytest.raises(UsageError, match="--port is 70000"):
         review.main(["--audit", "x", "--port", "70000"])
+
+
+def test_several_are_answered_together(client: TestClient) -> None:
+    pages = [client.post("/identify", content=radiograph(n)).text for n in (0, 1)]
+    kept = [re.search(r'data-answer="([^"]*)"', page) for page in pages]
+    said = [json.loads(html.unescape(match[1])) for match in kept if match]
+    text = client.post("/joint", json=said).text
+    assert "Together, as one joint" in text
+    assert "of 2 radiographs speak for an implant" in text
+    wrong = client.post("/joint", json=[{"top": "<script>"}])
+    assert wrong.json() == {"error": "An answer of the joint is none."}
+    assert client.post("/joint", content=b"{").json() == {"error": "The request is no JSON."}
+    assert "MiB" in client.post("/joint", content=bytes(70_000)).json()["error"]
