@@ -70,8 +70,15 @@ def open_bench() -> Iterator[Callable[..., Opened]]:
 def serving(
     made: Reviewed, reader: str, *more: str
 ) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
-    """Runs `jobs.review` as a user does; gives its address with the token, and its process."""
-    command = [sys.executable, "-m", "jobs.review", *made.call, "--reviewer", reader, *more]
+    """Runs `jobs.review` as a reader does; gives its address with the token, and its process."""
+    with listening_to([*made.call, "--reviewer", reader, *more]) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def listening_to(call: list[str]) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+    """Runs `jobs.review` of this call, likewise."""
+    command = [sys.executable, "-m", "jobs.review", *call]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
