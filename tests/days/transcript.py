@@ -21,7 +21,10 @@ HOME: Final = "/home/me/implants"
 _MARK: Final = "=== played, exit code"
 _BLOCK: Final = re.compile(r"(?<=^```console\n).*?(?=^```$)", re.MULTILINE | re.DOTALL)
 _STATUS: Final = re.compile(r"^.* images/s .*\n", re.MULTILINE)
-_TICK: Final = re.compile(r"^(?:Pictures|(?:Images|Predictions) read): \d.*\n", re.MULTILINE)
+_TICK: Final = re.compile(
+    r"^(?:(?:Pictures|(?:Images|Predictions) read): \d.*|[A-Z][\w' ]+ (?:are|is) [\w ]+: \d+ s)\n",
+    re.MULTILINE,
+)
 """Comes where something takes more than 5 s."""
 _OF_RAY_JOB: Final = re.compile(
     r"^[\d-]+ [\d:,]+\t(?:INFO .* Status message: (?:.|\n)*?\n\n|(?:INFO|SUCC|WARNING|ERR) .*\n)",
