@@ -67,10 +67,15 @@ class NoveltyReference:
     background: Gaussian
     method: Method
 
+    def place(self, features_NF: npt.ArrayLike) -> Array64:
+        """Return embeddings where Euclidean distance is that by which novelty is measured, NF."""
+        features = np.asarray(features_NF, np.float64)
+        return self.within.whitened(_placed(features, self.mean_F, self.method))
+
     def score(self, features_NF: npt.ArrayLike) -> Array:
         """Return the novelty, N float32, of embeddings; higher is stranger."""
         features = np.asarray(features_NF, np.float64)
-        whitened = self.within.whitened(_placed(features, self.mean_F, self.method))
+        whitened = self.place(features)
         nearest = np.full(len(features), np.inf)
         for centre_F in self.within.whitened(self.centres_CF):
             nearest = np.minimum(nearest, _squared(whitened - centre_F))

@@ -24,6 +24,7 @@ out for a fault of the file, no image spoke for or against any record, or a whol
 lost its images, of which the last line names the likeliest cause.
 """
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -59,17 +60,34 @@ from jobs.deciding.decisions import DECISIONS, DecisionTable
 from jobs.deciding.sample import describe, read_sample, sample_table
 from jobs.deciding.standing import judged
 from jobs.deciding.verified_rate import VerifiedRate, estimate
-from jobs.entry.command import DISCLAIMER, INCOMPLETE, OK, run_command
+from jobs.entry.command import DISCLAIMER, INCOMPLETE, OK, run_command, shown
+from jobs.entry.ticker import waiting
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, chain, summary; return the exit code."""
     options = parse_audit(arguments, __doc__)
+    print(f"Audit of {shown(options.registry)}", flush=True)
     previous = read_previous(options)
     meanings = read_synonyms(options.synonyms)
-    file = read_file(options.registry, options.columns, options.key, options.encoding)
-    output = open_output(options.predictions, options.model)
-    audited = audit(file, output, options, meanings)
+    with waiting("The registry's file is read"):
+        file = read_file(options.registry, options.columns, options.key, options.encoding)
+    with waiting("Predictions and model are opened"):
+        output = open_output(options.predictions, options.model)
+    with waiting("Records and images are joined and judged"):
+        audited = audit(file, output, options, meanings)
+    with waiting("Page and tables are made"):
+        return report(options, file, output, audited, previous)
+
+
+def report(
+    options: AuditOptions,
+    file: RegistryFile,
+    output: Output,
+    audited: Audited,
+    previous: Mapping[str, Any] | None,
+) -> int:
+    """Sample, rate, page and tables of what was audited; return the exit code."""
     pictures = draw_pictures(audited, output, options.pictures, options.images)
     source = describe_source(options.registry, file, output)
     if options.previous is None:
@@ -119,7 +137,7 @@ def audit(file: RegistryFile, output: Output, options: AuditOptions, meanings: M
     order = worklist_order(verdicts, confusion)
     reading = Reading(
         list_unmatched(records, claims, words),
-        (*undone.notes, *records.notes),
+        (*file.notes, *undone.notes, *records.notes),
         explain(cause, known),
         meanings,
     )
@@ -164,7 +182,9 @@ def summarise(found: Findings, folder: Path) -> None:
     if found.rate.count:
         print(f"Rate of errors of the registry: {describe_rate(found)}")
     if found.verified is not None and found.verified.verified:
-        print(f"By {found.verified.verified:,} verified records: {found.verified.best}")
+        print(
+            f"By {found.verified.verified:,} verified records: {describe_verified(found.verified)}"
+        )
     if found.sample is not None:
         print(f"Sample: {found.sample['drawn']:,} records, to be read by jobs.review.")
     if found.rate.count:
@@ -177,6 +197,14 @@ def summarise(found: Findings, folder: Path) -> None:
     print(f"Report: {folder / files.PAGE}\n{DISCLAIMER}")
     if found.cause or not found.rate.count:
         print(found.cause or files.describe_nothing(found))
+
+
+def describe_verified(verified: VerifiedRate) -> str:
+    """Return the rate that people found, or why it is not known."""
+    rate = str(verified.best)
+    if math.isnan(verified.best.value):
+        rate = "not known until each stratum of the sample has one."
+    return f"By {verified.verified:,} verified records: {rate}"
 
 
 def describe_rate(found: Findings) -> str:

@@ -20,14 +20,16 @@ from argparse import Namespace
 from collections.abc import Sequence
 
 from implant_model.errors import UsageError
-from jobs.entry.command import Parser, run_command
+from jobs.entry.command import Parser, run_command, shown
+from jobs.entry.ticker import waiting
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, chain, summary; return the exit code."""
     call = parse(arguments)
-    from jobs.reviewing import serve  # a second, which --help does without
-
+    print(f"Opens {shown(call.audit or call.model)}", flush=True)
+    with waiting("The workbench is made ready"):
+        from jobs.reviewing import serve  # a second, which --help does without
     if not call.audit:
         return serve.try_model(call)
     others = (call.merge, call.export, call.labels, call.synonyms)

@@ -32,11 +32,13 @@ class ModelPackage:
         manifest: What package.json states; its fields are here as properties.
         hash: SHA-256 of package.json, in hexadecimal.
         files: Content of every other file, by name.
+        uri: Normalised, of the folder or prefix that it was read from.
     """
 
     manifest: Manifest = field(repr=False)
     hash: str
     files: Mapping[str, bytes] = field(repr=False)
+    uri: str = field(default="", repr=False, compare=False)
 
     @property
     def id(self) -> str:
@@ -138,7 +140,7 @@ def load_package(uri: str, *, weights: bool = True) -> ModelPackage:
         data = _read(root, MANIFEST, MAX_MANIFEST)
         manifest = Manifest.from_bytes(data)
         files = {name: _read_checked(root, name, facts) for name, facts in manifest.files.items()}
-        package = ModelPackage(manifest, sha256(data), files)
+        package = ModelPackage(manifest, sha256(data), files, root)
         if weights:
             _check_networks(package)
     except NotFoundError:

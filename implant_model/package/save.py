@@ -6,16 +6,19 @@
     MODEL_CARD.md        for people
 
 Nothing is unpickled, nothing outside the folder is read, and a file that `package.json` does not
-list is not looked at. Whoever can change `package.json` can make another package, but not one of
-the same id: the id in the tables holds the hash of `package.json`, and that holds all others.
+list is not looked at, but for the pictures of `references.py`, which change no answer. Whoever can
+change `package.json` can make another package, but not one of the same id: the id in the tables
+holds the hash of `package.json`, and that holds all others.
 """
 
 import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
+from implant_model import storage
 from implant_model.decode.preprocess import Preprocessing
 from implant_model.errors import UsageError
 from implant_model.networks.spec import NetworkSpec
@@ -99,7 +102,7 @@ def _write(folder: Path, files: Mapping[str, bytes]) -> ModelPackage:
         _move(staged, folder, files)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
-    return package
+    return replace(package, uri=storage.normalise(str(folder)))
 
 
 def _move(staged: Path, folder: Path, files: Mapping[str, bytes]) -> None:

@@ -69,17 +69,22 @@ def choose_model(models: Sequence[str], uri: str | None, dataset: Any) -> Packag
         UsageError: The table holds other models only, or several and none was named.
         PackageError: The package is missing or damaged.
     """
+    if not models:
+        raise UsageError(
+            "The output has no predictions yet: no archive of it is finished. The same "
+            "jobs.classify command goes on."
+        )
     if uri is not None:
         package = load_package(uri, weights=False)
         if package.id not in models:
             raise UsageError(
-                f"The predictions are of {', '.join(models) or 'no model'}; --model names "
+                f"The predictions are of {', '.join(models)}; --model names "
                 f"{package.id}. Classify with it, or name the package that made them."
             )
         return facts_of(package)
     if len(models) != 1:
         raise UsageError(
-            f"The predictions are of {len(models)} models ({', '.join(models) or 'none'}); name "
+            f"The predictions are of {len(models)} models ({', '.join(models)}); name "
             "the package of one of them by --model."
         )
     at_hand = shipped(models[0])

@@ -158,9 +158,9 @@ def describe(package: ModelPackage, predictions: Predictions) -> tuple[str, list
     for index in ranked[: max(SHOWN, len(candidates))]:
         mark = "candidate" if index in candidates else "no candidate"
         lines.append(f"{probabilities_C[index]:.3f}  {name_of(package.catalogue[index])}, {mark}")
-    side = "above" if novelty > package.novelty.threshold else "not above"
+    scale = package.novelty
     lines.append(
-        f"Novelty {novelty:.1f}, {side} the threshold {package.novelty.threshold:.1f}. Candidates "
+        f"{wording.novelty_sentence(novelty, scale.threshold, scale.known_pass_rate)} Candidates "
         f"are made to hold the right implant in {100 * package.coverage:.0f} % of radiographs like "
         "those that the model was calibrated on."
     )

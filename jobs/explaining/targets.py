@@ -83,26 +83,40 @@ def listed_targets(table: str, inputs: Sequence[str], predictions: str | None) -
         table: URI of CSV or Parquet, such as an audit's worklist.
         inputs: The INPUTs of classify, which names of archives are relative to; none: they are
             paths or URIs.
-        predictions: The --output of classify, which knows the files of keyed names.
+        predictions: The --output of classify, which knows the files of keyed names; without it
+            these are left out.
 
     Raises:
-        UsageError: It cannot be read, lacks a column, or names an archive that is not there.
+        UsageError: It cannot be read, lacks a column, names an archive that is not there, or has
+            keyed names alone and nothing that knows them.
     """
     roots = [storage.normalise(root) for root in inputs]
     rows = _read(table)
+    numbered = dict(enumerate(rows, start=1))
+    keyed = {number for number, row in numbered.items() if is_loose(row["archive"])}
     loose: Mapping[str, str] = {}
-    if any(is_loose(row["archive"]) for row in rows):
-        if predictions is None or not roots:
-            raise UsageError(
-                f"--table {table} has keyed names of loose radiographs: give --predictions OUTPUT "
-                "and --images INPUT, which know their files."
-            )
+    if keyed and predictions is not None and roots:
         output = storage.normalise(predictions)
         loose = {name: planned.info.uri for name, planned in find_files(output, roots)}
+    elif keyed:
+        _leave_out(table, len(keyed), len(rows))
+        numbered = {number: row for number, row in numbered.items() if number not in keyed}
     return [
         Target(number, _place(row["archive"], number, roots, loose), row["member_index"])
-        for number, row in enumerate(rows, start=1)
+        for number, row in numbered.items()
     ]
+
+
+def _leave_out(table: str, num_keyed: int, num_rows: int) -> None:
+    """Print how many loose radiographs are left out; where all are, refuse."""
+    needed = "give --predictions OUTPUT and --images INPUT, which know their files."
+    if num_keyed == num_rows:
+        raise UsageError(f"--table {table} has keyed names of loose radiographs alone: {needed}")
+    print(
+        f"{num_keyed:,} of {num_rows:,} rows of --table are loose radiographs under keyed names, "
+        f"and are left out: {needed}",
+        flush=True,
+    )
 
 
 def by_file(targets: Sequence[Target]) -> Iterator[tuple[str, list[Target]]]:

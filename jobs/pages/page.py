@@ -155,10 +155,14 @@ def _lines(
 
 
 def _histograms(facts: RunFacts, threshold: float | None) -> dict[str, object]:
+    novelty, is_share = facts.novelty, threshold is not None and threshold > 0
+    if threshold is not None and is_share:  # the score itself has no scale
+        novelty, threshold = {kind: v / threshold for kind, v in novelty.items()}, 1.0
     return {
         "box": _BOX,
         "probability": figures.histogram(facts.probability, limits=(0.0, 1.0)),
-        "novelty": figures.histogram(facts.novelty, mark=threshold),
+        "novelty": figures.histogram(novelty, mark=threshold),
+        "is_share": is_share,
     }
 
 
@@ -213,6 +217,7 @@ def environment(*folders: Path) -> jinja2.Environment:
         "place": "{:.2f}".format,
         "size": size,
         "moment": moment,
+        "on_scale": wording.novelty_on_scale,
     }
     return environment
 

@@ -55,9 +55,14 @@ def choose_model(output: str, name: str | None) -> str:
     models = sorted({file["partition.model"] for file in delta.active_files(table)})
     if name is None and len(models) == 1:
         return str(models[0])
+    if not models:
+        raise UsageError(
+            f"{output} holds no archive that was finished: there are no predictions yet. The same "
+            "jobs.classify command goes on."
+        )
     if name is None or name not in models:
         raise UsageError(
-            f"The predictions are of {', '.join(models) or 'no model'}; name one by --model"
+            f"The predictions are of {', '.join(models)}; name one by --model"
             + (f", which is {name}." if name else ".")
         )
     return name

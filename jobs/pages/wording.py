@@ -65,3 +65,29 @@ ARCHIVE_REASONS: Final[Mapping[ArchiveReason, str]] = {
     ArchiveReason.CHANGED: "It was replaced while it was read: run again.",
     ArchiveReason.STORAGE_ERROR: "The store did not answer: run again.",
 }
+
+
+def novelty_on_scale(novelty: float, threshold: float) -> str:
+    """Return a novelty score by its package's threshold, since the number itself has no scale."""
+    side = "above it" if novelty > threshold else "not above it"
+    if threshold > 0 <= novelty:
+        return f"{100 * novelty / threshold:,.0f} % of the threshold, {side}"
+    return f"{novelty:,.1f} against a threshold of {threshold:,.1f}, {side}"
+
+
+def novelty_sentence(novelty: float, threshold: float, known_pass_rate: float) -> str:
+    """Return what a novelty score means, for people.
+
+    Args:
+        novelty: The score.
+        threshold: The package's.
+        known_pass_rate: Share of known implants that the threshold was set to let pass.
+    """
+    passed = f"{100 * known_pass_rate:.0f} %"
+    meaning = "no sign of an implant that the model does not know"
+    if novelty > threshold:
+        meaning = "it looks like none of the model's implants"
+    return (
+        f"Novelty: {novelty_on_scale(novelty, threshold)}: {meaning}. The threshold is set so that "
+        f"{passed} of radiographs of known implants are not above it."
+    )

@@ -29,9 +29,10 @@ from jobs.deciding.standing import NOTHING
 from jobs.entry.command import DISCLAIMER
 from jobs.pages.page import TEMPLATES as PAGES
 from jobs.pages.page import environment, interval, number, percent
-from jobs.reviewing.cases import Case
+from jobs.reviewing.cases import Case, Radiograph
 from jobs.reviewing.guard import Guard
 from jobs.reviewing.heat import Heat
+from jobs.reviewing.neighbours import Neighbours
 from jobs.reviewing.originals import Original
 from jobs.reviewing.workbench import Queue, Verdict, Workbench
 
@@ -64,12 +65,16 @@ class Endpoints:
         workbench: Whose.
         guard: Its secrets.
         heat: Draws saliency.
+        neighbours: Finds references; None where the package has none.
     """
 
-    def __init__(self, workbench: Workbench, guard: Guard, heat: Heat) -> None:
+    def __init__(
+        self, workbench: Workbench, guard: Guard, heat: Heat, neighbours: Neighbours | None = None
+    ) -> None:
         self._bench = workbench
         self._guard = guard
         self._heat = heat
+        self._neighbours = neighbours
         self._pages = environment(TEMPLATES)
         self._pages.filters |= {
             "called": partial(called_implants, workbench.audit.titles),
@@ -88,6 +93,8 @@ class Endpoints:
             Route("/case/{queue}/{case}", self.case),
             Route("/pixels/{case}/{image:int}", self.pixels),
             Route("/saliency/{queue}/{case}/{image:int}", self.saliency),
+            Route("/near/{queue}/{case}/{image:int}", self.near),
+            Route("/reference/{place:int}", partial(reference, self._neighbours)),
             Route("/decide", self.decide, methods=["POST"]),
             Route("/undo", self.undo, methods=["POST"]),
             Route("/decisions.csv", self.csv),
@@ -202,6 +209,7 @@ class Endpoints:
             labels=BLIND if self._bench.is_blind(case, name) else JUDGEMENTS,
             threshold=None if package is None else package.novelty.threshold,
             has_heat=self._heat.is_there and not blind,
+            has_references=self._neighbours is not None and not blind,
             implants=sorted(self._bench.audit.titles.items()),
             percent=percent,
         )
@@ -222,18 +230,38 @@ class Endpoints:
 
     def saliency(self, request: Request) -> Response:
         """Return what speaks for the implant that was seen, as PNG."""
+        case, image = self._not_blind(request)
+        if image.place is None or case.seen is None:
+            raise UsageError("There is nothing to show of this radiograph.")
+        found = self._heat.draw(self._bench.originals, image.place, case.seen)
+        if isinstance(found, str):
+            return JSONResponse({"trouble": found}, 409)
+        return Response(found, media_type="image/png")
+
+    def near(self, request: Request) -> Response:
+        """Return the nearest references of the radiograph's candidates, a part of the page."""
+        case, image = self._not_blind(request)
+        if image.place is None or image.predicted is None or self._neighbours is None:
+            raise UsageError("There is nothing to compare with this radiograph.")
+        prepared = self._bench.originals.prepared(image.place)
+        if isinstance(prepared, Original) or prepared.image is None:
+            trouble = prepared.trouble if isinstance(prepared, Original) else None
+            return JSONResponse({"trouble": trouble or "It is no picture for the model."}, 409)
+        names = candidates_of(image.predicted, case.claimed, self._bench.audit.titles)
+        near = self._neighbours.near(prepared.image, names)
+        return self._page("references.html.j2", near=near, usual=self._neighbours.usual)
+
+    def _not_blind(self, request: Request) -> tuple[Case, Radiograph]:
+        """Return a case and one of its radiographs, where what the model says may be shown."""
         name, case = _queue(request), self._case(request)
         own = self._bench.standing().get(case.id, NOTHING).readings.get(self._bench.reader)
         if self._bench.is_blind(case, name) and own is None:
             raise UsageError("The sample is read without what the model says.")
         images = self._bench.audit.radiographs(case.id)
         place = request.path_params["image"]
-        if place >= len(images) or images[place].place is None or case.seen is None:
-            raise UsageError("There is nothing to show of this radiograph.")
-        found = self._heat.draw(self._bench.originals, images[place].place, case.seen)
-        if isinstance(found, str):
-            return JSONResponse({"trouble": found}, 409)
-        return Response(found, media_type="image/png")
+        if place >= len(images):
+            raise UsageError("The record has no such radiograph.")
+        return case, images[place]
 
     async def decide(self, request: Request) -> Response:
         """Keep a decision, and return what follows."""
@@ -286,6 +314,22 @@ def samples_of(found: Original) -> Response:
             "x-reduced": str(found.reduced),
         },
     )
+
+
+def candidates_of(
+    predicted: Mapping[str, Any], claimed: str | None, known: Mapping[str, str]
+) -> list[str]:
+    """Return implants to compare a radiograph with: the best ones, candidates, and the record's."""
+    best = [item["implant"] for item in predicted.get("top") or ()]
+    names = dict.fromkeys([*best, *(predicted.get("candidates") or ()), claimed])
+    return [name for name in names if name is not None and name in known]
+
+
+def reference(neighbours: Neighbours | None, request: Request) -> Response:
+    """Return the picture of a reference radiograph."""
+    if neighbours is None:
+        raise UsageError("The package has no references.")
+    return Response(neighbours.picture(request.path_params["place"]), media_type="image/png")
 
 
 def static(request: Request) -> Response:

@@ -1,4 +1,4 @@
-"""Saliency of a radiograph on demand; torch is imported when the first one is asked for."""
+"""Saliency and embedding of a radiograph on demand; torch is imported for the first one."""
 
 import threading
 from typing import TYPE_CHECKING, Final
@@ -15,7 +15,9 @@ SIZE_PX: Final = 320
 
 
 class Heat:
-    """Draws what speaks for an implant; its methods may be called by several threads.
+    """Draws what speaks for an implant, and measures where a radiograph lies.
+
+    Its methods may be called by several threads.
 
     Args:
         package: The model's; None draws nothing.
@@ -61,6 +63,24 @@ class Heat:
         label = self._package.catalogue.index(implant)
         with self._lock:
             return saliency_picture(explain(classifier, image_HW, label), SIZE_PX)
+
+    def embedding(self, image_HW: np.ndarray) -> np.ndarray:
+        """Return the embedding of one image, float32, as novelty is measured by.
+
+        Args:
+            image_HW: As the networks see it, uint8.
+
+        Raises:
+            RuntimeError: There is no package.
+        """
+        if self._package is None:
+            raise RuntimeError("There is no package to measure with.")
+        from implant_model.classifier import measure
+
+        classifier = self._opened(self._package)
+        with self._lock:
+            _, features_NF = measure(classifier.networks, image_HW[None])
+        return np.asarray(features_NF[0], np.float32)
 
     def _opened(self, package: ModelPackage) -> "Classifier":
         from implant_model.classifier import Classifier

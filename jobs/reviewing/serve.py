@@ -14,7 +14,8 @@ import uvicorn
 from implant_model import storage
 from implant_model.decode.preprocess import Preprocessing
 from implant_model.errors import UsageError
-from implant_model.package.load import load_package
+from implant_model.package.load import ModelPackage, load_package
+from implant_model.package.references import load_references
 from implant_model.storage.local_files import OWNER_ALONE
 from jobs.deciding.decisions import (
     DecisionTable,
@@ -25,13 +26,14 @@ from jobs.deciding.decisions import (
 from jobs.deciding.standing import CaseStanding, stand
 from jobs.entry.command import DISCLAIMER, OK
 from jobs.entry.folder import local_folder
+from jobs.entry.ticker import waiting
 from jobs.reviewing.cases import ReviewedAudit, open_audit
 from jobs.reviewing.endpoints import Endpoints
 from jobs.reviewing.guard import TOKEN, Guard
 from jobs.reviewing.heat import Heat
+from jobs.reviewing.neighbours import Neighbours
 from jobs.reviewing.originals import Originals
 from jobs.reviewing.settled import write_labels, write_synonyms
-from jobs.reviewing.trial import Trial
 from jobs.reviewing.workbench import Workbench
 
 HOST: Final = "127.0.0.1"
@@ -50,13 +52,16 @@ def serve(call: Namespace) -> int:
     """
     os.umask(OWNER_ALONE)  # decisions hold numbers of the registry
     reader = reader_of(call.reviewer)
-    audit = opened(call)
-    table = DecisionTable(audit.folder)
+    with waiting("The audit is opened"):
+        audit = opened(call)
+        table = DecisionTable(audit.folder)
     with listening(call.port) as channel, Originals(preprocessing_of(audit)) as originals:
         originals.start()
         bench = Workbench(audit, table, originals, reader)
         guard = Guard()
-        application = Endpoints(bench, guard, Heat(audit.package)).application()
+        heat = Heat(audit.package)
+        neighbours = neighbours_of(audit.package, heat)
+        application = Endpoints(bench, guard, heat, neighbours).application()
         _announce(bench, f"http://{HOST}:{channel.getsockname()[1]}/?{TOKEN}={guard.token}")
         try:
             run(application, channel)
@@ -74,11 +79,15 @@ def try_model(call: Namespace) -> int:
     Raises:
         UsageError: The call is wrong, or the package is missing or damaged.
     """
-    model = storage.normalise(call.model)
-    package = load_package(model, weights=False)
+    with waiting("The model is loaded"):
+        from jobs.reviewing.trial import Trial  # torch takes seconds; the workbench does without
+
+        model = storage.normalise(call.model)
+        package = load_package(model, weights=False)
     with listening(call.port) as channel, Originals(package.preprocessing) as originals:
-        guard = Guard()
-        trial = Trial(model, package, originals, guard, Heat(package))
+        guard, heat = Guard(), Heat(package)
+        neighbours = neighbours_of(package, heat)
+        trial = Trial(model, package, originals, guard, heat, neighbours)
         address = f"http://{HOST}:{channel.getsockname()[1]}/?{TOKEN}={guard.token}"
         print(f"Model: {package.id}\nOpen {address}\nCtrl-C ends it. {DISCLAIMER}", flush=True)
         run(trial.application(), channel)
@@ -94,7 +103,8 @@ def exchange(call: Namespace) -> int:
     """
     os.umask(OWNER_ALONE)
     folder = local_folder(call.audit, "--audit")
-    audit = opened(call)
+    with waiting("The audit is opened"):
+        audit = opened(call)
     table = DecisionTable(folder)
     for file in call.merge:
         found = read_export(file)
@@ -162,6 +172,18 @@ def reader_of(name: str | None) -> str:
 def preprocessing_of(audit: ReviewedAudit) -> Preprocessing:
     """Return what the networks see, for saliency; any serves where there is no package."""
     return Preprocessing() if audit.package is None else audit.package.preprocessing
+
+
+def neighbours_of(package: ModelPackage | None, heat: Heat) -> Neighbours | None:
+    """Return what finds references; None where there is no package, or it has none.
+
+    Raises:
+        PackageError: They are damaged, or of another package.
+    """
+    references = None if package is None else load_references(package)
+    if package is None or references is None:
+        return None
+    return Neighbours(package, references, heat)
 
 
 def listening(port: int) -> socket.socket:

@@ -12,8 +12,11 @@ from implant_model.errors import UsageError
 from implant_model.privacy import IdentifierPolicy, Protector
 from implant_model.pseudonym_key import Key
 from jobs import audit as job
+from jobs.auditing.registry.columns import NAMES, _plain, find_columns
 from jobs.auditing.registry.identifiers import plainer
+from jobs.auditing.registry.registry_file import read_file
 from tests.support.audit_samples import IMPLANTS, sure, write_output, write_registry
+from tests.support.paths import ROOT
 
 CORAIL, EXETER, OXFORD = "depuy-corail-collared", "stryker-exeter", "zimmer-biomet-oxford"
 KEY = b"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
@@ -184,7 +187,7 @@ def test_identifiers_as_spreadsheets_write_them(
     code, summary, found = audit(tmp_path / "1", images, rows, *more)
     assert (code, found) == (0, [AGREES] * len(WRITTEN))
     assert (
-        "study: 6 identifiers are read as they were before a spreadsheet" in summary["readings"][0]
+        "study: 6 identifiers are read as they were before a spreadsheet" in summary["readings"][1]
     )
     out = capsys.readouterr().out
     assert "6 identifiers are read" in out
@@ -203,7 +206,7 @@ def test_an_identifier_that_matches_as_it_is_stays(tmp_path: Path) -> None:
     images = [sure(EXETER, study="7.0"), sure(CORAIL, study="7")]
     rows: Rows = [{"study": "7.0", "product": "Exeter"}, {"study": "7", "product": "Corail"}]
     _, summary, found = audit(tmp_path / "1", images, rows)
-    assert (found, summary["readings"]) == ([AGREES, AGREES], [])
+    assert (found, summary["readings"][1:]) == ([AGREES, AGREES], [])
 
 
 def test_lost_zeros_are_named_and_not_put_back(
@@ -294,7 +297,7 @@ def test_a_letter_is_read_by_the_others_of_its_column(tmp_path: Path) -> None:
     base: dict[str, object] = {"patient": "P", "joint": "hip", "product": "Exeter"}
     _, summary, found = audit(tmp_path / "1", images, [{**base, "side": s} for s in "IDB"])
     assert [verdict for verdict, _ in found] == ["agrees", "no_image", "no_image"]
-    assert summary["readings"] == [
+    assert summary["readings"][1:] == [
         "side: I and D are read as left and right (izquierda and derecha)."
     ]
     _, _, found = audit(tmp_path / "2", images, [{**base, "side": s} for s in "LRS"])
@@ -517,6 +520,73 @@ def test_a_registrys_table_with_all_of_it_at_once(
     assert summary["error_rate"]["count"] == 1000
     assert len(summary["groups"]["year"]) == 12
     assert {group["name"] for group in summary["groups"]["manufacturer"]} == {*MAKERS}
-    (note,) = summary["readings"]
+    columns, note = summary["readings"]
+    assert columns.startswith("Columns: record from ")
     assert "Patientennummer: 2,250 identifiers are read" in note
     assert "Other components: 2,000 records, see excluded.csv." in capsys.readouterr().out
+
+
+def test_columns_that_are_read_and_those_that_are_not_are_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = [sure(EXETER, patient="P1", **HIP), sure(EXETER, patient="P2", **HIP)]
+    table = tmp_path / "german.csv"
+    head = "Fallnr;Pat.-Nr.;Seite;Gelenk;Hersteller;{};Klinik;OP-Datum;Bemerkung\n"
+    rows = "1;P1;links;H\u00fcfte;Stryker;Exeter V40;A;01.02.2020;x\n"
+    rows += "2;P2;links;H\u00fcfte;Stryker;Trident;A;13.02.2020;y\n"
+    table.write_text(head.format("Modell") + rows, encoding="utf-8")
+    _, summary, _ = audit(tmp_path / "1", images, str(table))
+    assert summary["readings"][0] == (
+        "Columns: record from 'Fallnr', patient from 'Pat.-Nr.', side from 'Seite', joint from "
+        "'Gelenk', manufacturer from 'Hersteller', product from 'Modell', hospital from 'Klinik', "
+        "year from 'OP-Datum'; not used: 'Bemerkung'."
+    )
+    out = capsys.readouterr().out
+    assert out.startswith(f"Audit of {table.as_uri()}\n")
+    assert f"Read: {summary['readings'][0]}\n" in out
+    table.write_text(head.format("Sorte") + rows, encoding="utf-8")
+    _, summary, found = audit(tmp_path / "2", images, str(table))
+    assert summary["readings"][0].endswith("not used: 'Sorte', 'Bemerkung'.")
+    assert summary["readings"][1].startswith("No column of products was found; makers alone")
+    assert "makers alone are compared" in capsys.readouterr().out
+    assert len(found) == 2
+
+
+@pytest.mark.parametrize(
+    ("field", "heading"),
+    [
+        ("patient", "PatNr"), ("patient", "Patientnummer"), ("patient", "Num\u00e9ro patient"),
+        ("patient", "ID paziente"), ("product", "Bezeichnung"), ("product", "Mod\u00e8le"),
+        ("product", "Protesi"), ("product", "PRODUKTNAVN"), ("manufacturer", "Tillverkare"),
+        ("side", "C\u00f4te\u0301"), ("side", "Zijde"), ("hospital", "Sygehus"),
+        ("year", "A\u00f1o"),
+        ("record", "Fall-Nr."), ("accession", "Accession No."), ("study", "Study UID"),
+    ],
+)  # fmt: skip
+def test_a_heading_is_found(field: str, heading: str) -> None:
+    assert find_columns([heading, "other"], {}) == {field: heading}
+
+
+def test_no_heading_is_of_two_fields_and_the_docs_have_all() -> None:
+    plain = [_plain(name) for names in NAMES.values() for name in names]
+    assert len(plain) == len({*plain})
+    page = (ROOT / "docs" / "audit.md").read_text(encoding="utf-8")
+    for field, names in NAMES.items():
+        assert f"| `{field}` | {', '.join(names)} |" in page
+
+
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        ("Wer,Hersteller", "which image is meant .* such as --columns patient=PatNr"),
+        ("PatNr,Wo,Gelenk,Hersteller", "for side and .* such as --columns side=Seite"),
+        ("PatNr,Seite,Gelenk,Was", "what was implanted .* such as --columns product=Modell"),
+    ],
+)
+def test_a_column_that_is_missing_is_named_with_an_example(
+    header: str, words: str, tmp_path: Path
+) -> None:
+    table = tmp_path / "records.csv"
+    table.write_text(f"{header}\n{','.join('x' * len(header.split(',')))}\n")
+    with pytest.raises(UsageError, match=words):
+        read_file(table.as_uri(), {}, None)

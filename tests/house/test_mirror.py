@@ -122,6 +122,7 @@ COVERED_BY = {
             *("opponent", "outcomes", "paired", "evaluation_call", "evaluation_run"),
         )
     },
+    "jobs.gallery": "reviewing/test_exemplars.py",
     "jobs.review": "reviewing/test_session.py",
     **{
         f"jobs.reviewing.{name}": f"reviewing/test_{by}.py"

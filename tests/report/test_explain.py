@@ -22,6 +22,7 @@ from implant_model.saliency import explain
 from jobs import explain as job
 from jobs.entry.command import DISCLAIMER
 from jobs.pages.saliency_picture import MARK, PANEL_PX, explanation_picture, overlay
+from jobs.pages.wording import novelty_sentence
 from jobs.pipeline.plan import make_plan
 from jobs.tables.loose_names import LooseNames
 from jobs.tables.state.record_index import Records
@@ -72,8 +73,9 @@ def test_a_radiograph_is_explained(
     pixels_HW = (phantom.pixels_HW << 4) | (phantom.pixels_HW >> 8)
     states = Classifier(package).classify(preprocess(pixels_HW, package.preprocessing)[None])
     assert printed.startswith(f"Outcome: {states.outcomes[0]}\n")
-    assert f"Novelty {states.novelty_N[0]:.1f}" in printed
-    assert f"threshold {package.novelty.threshold:.1f}" in printed
+    scale = package.novelty
+    novelty = float(states.novelty_N[0])
+    assert novelty_sentence(novelty, scale.threshold, scale.known_pass_rate) in printed
     for name, share in zip(package.catalogue.names, states.probabilities_NC[0], strict=True):
         mark = "candidate" if package.catalogue.index(name) in states.candidates[0] else "no candid"
         assert f"{share:.3f}  {name} (a maker), {mark}" in printed
@@ -255,12 +257,20 @@ def test_a_table_names_radiographs_as_the_predictions_do(
     for table in ("worklist.parquet", "worklist.csv"):
         call = ["--model", str(small_package), "--table", str(tmp_path / table), "--output"]
         call += [str(tmp_path / f"why-{table}"), "--images", str(archives)]
-        with pytest.raises(UsageError, match="keyed names of loose radiographs"):
-            job.main(call)
+        assert job.main(call) == 0
+        said = capsys.readouterr().out
+        assert "1 of 2 rows of --table are loose radiographs under keyed names, and" in said
+        assert "Picture: " in said
+        assert [path.name for path in (tmp_path / f"why-{table}").iterdir()] == ["1.png"]
+        (tmp_path / f"why-{table}" / "1.png").unlink()
         assert job.main([*call, "--predictions", output]) == 0
         one, two = (tmp_path / f"why-{table}" / f"{n}.png" for n in (1, 2))
         assert one.read_bytes() == two.read_bytes()
     assert "DOE" not in capsys.readouterr().out
+    (tmp_path / "loose.csv").write_text(f"archive,member_index\n{loose.name},0\n")
+    call = ["--model", str(small_package), "--table", str(tmp_path / "loose.csv")]
+    with pytest.raises(UsageError, match="keyed names of loose radiographs alone: give --pred"):
+        job.main([*call, "--output", str(tmp_path / "none"), "--images", str(archives)])
 
 
 @pytest.mark.parametrize(

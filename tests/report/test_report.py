@@ -24,6 +24,7 @@ from implant_model.errors import (
     UsageError,
 )
 from jobs import report as job
+from jobs.auditing.output import open_output
 from jobs.entry.command import DISCLAIMER
 from jobs.pages import wording
 from jobs.pages.comparison import NOT_IN_CATALOGUE, Comparison, Judged, compare
@@ -33,6 +34,8 @@ from jobs.pages.run_facts import IncompleteArchive, RunFacts, read_facts
 from jobs.pages.run_page import write_page
 from jobs.pipeline.drift import Shift
 from jobs.pipeline.health import Health
+from jobs.tables.archive_rows import RunIdentity
+from jobs.tables.publish import Tables
 from tests.support.browser import lay_out
 from tests.support.sample_output import BEGUN, ENDED, MODEL, OTHER_MODEL, publish_sample
 
@@ -260,6 +263,45 @@ def test_facts_are_those_of_the_tables(tmp_path: Path) -> None:
 def test_place_without_tables_has_no_facts(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no tables; name the --output of classify"):
         read_facts(storage.normalise(str(tmp_path)), MODEL)
+
+
+def test_output_of_which_nothing_is_finished_has_no_predictions_yet(tmp_path: Path) -> None:
+    output = storage.normalise(str(tmp_path / "out"))
+    Tables(output, RunIdentity(MODEL, "c0ffee", "0.1.0", "run-1")).create()
+    for model in ([], ["--model", MODEL]):
+        with pytest.raises(UsageError, match="there are no predictions yet"):
+            job.main([output, "--report", str(tmp_path / "report"), *model])
+    with pytest.raises(UsageError, match="has no predictions yet"):
+        open_output(output, None)
+
+
+@pytest.mark.parametrize(
+    ("novelty", "threshold", "words"),
+    [
+        (11342.0, 24177.6, "47 % of the threshold, not above it"),
+        (2000.0, 1000.0, "200 % of the threshold, above it"),
+        (0.0, 1000.0, "0 % of the threshold, not above it"),
+        (-1234.5, 1000.0, "-1,234.5 against a threshold of 1,000.0, not above it"),
+        (-700.0, -800.0, "-700.0 against a threshold of -800.0, above it"),
+        (3.0, 0.0, "3.0 against a threshold of 0.0, above it"),
+    ],
+)
+def test_novelty_is_put_on_the_scale_of_its_threshold(
+    novelty: float, threshold: float, words: str
+) -> None:
+    said = wording.novelty_sentence(novelty, threshold, 0.98)
+    assert said.startswith(f"Novelty: {words}: ")
+    assert said.endswith("98 % of radiographs of known implants are not above it.")
+    assert ("looks like none" in said) == (novelty > threshold)
+
+
+def test_histogram_of_novelty_is_in_shares_of_the_threshold() -> None:
+    facts = some_facts()
+    with_scale = render_run(facts, title="t", novelty_threshold=200.0)
+    assert "Novelty, as a share of the threshold" in with_scale
+    without = render_run(facts, title="t")
+    assert "as a share" not in without
+    assert "has no scale of its own" in without
 
 
 def test_comparison_counts_each_image_once() -> None:

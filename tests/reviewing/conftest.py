@@ -18,7 +18,7 @@ from jobs.reviewing.endpoints import Endpoints
 from jobs.reviewing.guard import CSRF_HEADER, Guard
 from jobs.reviewing.heat import Heat
 from jobs.reviewing.originals import Originals
-from jobs.reviewing.serve import preprocessing_of
+from jobs.reviewing.serve import neighbours_of, preprocessing_of
 from jobs.reviewing.workbench import Workbench
 from tests.support.paths import ROOT
 from tests.support.workbench.review_samples import Reviewed
@@ -56,7 +56,9 @@ def open_bench() -> Iterator[Callable[..., Opened]]:
             originals = stack.enter_context(Originals(preprocessing_of(audit)))
             bench, guard = Workbench(audit, DecisionTable(table), originals, reader), Guard()
             stack.callback(bench.close)
-            application = Endpoints(bench, guard, Heat(audit.package)).application()
+            heat = Heat(audit.package)
+            neighbours = neighbours_of(audit.package, heat)
+            application = Endpoints(bench, guard, heat, neighbours).application()
             client = TestClient(application, base_url=ADDRESS, raise_server_exceptions=True)
             client.get(f"/?token={guard.token}")
             return Opened(bench, guard, client)
@@ -68,8 +70,15 @@ def open_bench() -> Iterator[Callable[..., Opened]]:
 def serving(
     made: Reviewed, reader: str, *more: str
 ) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
-    """Runs `jobs.review` as a user does; gives its address with the token, and its process."""
-    command = [sys.executable, "-m", "jobs.review", *made.call, "--reviewer", reader, *more]
+    """Runs `jobs.review` as a reader does; gives its address with the token, and its process."""
+    with listening_to([*made.call, "--reviewer", reader, *more]) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def listening_to(call: list[str]) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+    """Runs `jobs.review` of this call, likewise."""
+    command = [sys.executable, "-m", "jobs.review", *call]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

@@ -120,6 +120,9 @@ def test_sample_is_served_without_what_the_model_says(
 ) -> None:
     own = make_reviewed(tmp_path / "own", 12, 64, more=("--sample", "12"))
     opened = open_bench(own, tmp_path / "table")
+    home = opened.client.get("/").text
+    assert "nobody has read any of its 12 records" in home
+    assert "no such images" not in home
     for case in opened.bench.audit.sample:
         text = opened.client.get(f"/case/sample/{case}").text
         record = opened.bench.audit.cases[case].row - 1
@@ -135,10 +138,21 @@ def test_sample_is_served_without_what_the_model_says(
         assert opened.client.get(f"/pixels/{case}/0").status_code == 200
     first = opened.bench.audit.sample[0]
     assert send(opened, first, queue="sample").json()["rate"] == ""
+    assert "until each stratum has a verified record" in opened.client.get("/").text
     for case in opened.bench.audit.sample[1:]:
         answer = send(opened, case, "record_right", queue="sample").json()
     assert answer["rate"].startswith("Wrong: 8.3")
     assert "Verified, by the sample alone" in opened.client.get("/").text
+
+
+def test_sample_of_which_nothing_could_be_judged_is_not_an_unread_one(
+    open_bench: Callable[..., Opened], tmp_path: Path
+) -> None:
+    own = make_reviewed(tmp_path / "own", 12, 64, more=("--sample", "12"))
+    opened = open_bench(own, tmp_path / "table")
+    send(opened, opened.bench.audit.sample[0], "cannot_tell", queue="sample")
+    home = opened.client.get("/").text
+    assert "1 of 12 records were read, and none could be judged" in home
 
 
 def test_static_files_are_a_list(opened: Opened) -> None:

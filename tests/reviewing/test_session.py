@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from jobs import review
+from jobs import gallery, review
 from jobs.deciding.decisions import DecisionTable
-from tests.reviewing.conftest import serving
+from tests.reviewing.conftest import listening_to, serving
+from tests.reviewing.test_exemplars import STATED, labelled
+from tests.support.small_package import save_small_package
 from tests.support.workbench.devtools import Browser
-from tests.support.workbench.review_samples import Reviewed, make_reviewed
+from tests.support.workbench.review_samples import Reviewed, make_reviewed, radiograph
 
 NUM_CASES = 30
 SHOWN = "document.querySelector('#case').dataset.shown"
@@ -142,6 +144,50 @@ def test_keys_show_the_picture_as_asked_and_keep_out_of_fields(
         assert browser.ask("document.querySelector('#keys').hidden") is False
         browser.press("h")
         browser.wait("document.querySelector('figure.active .heat').naturalWidth > 0")
+        assert browser.complaints() == []
+
+
+def test_references_are_shown_by_a_key_under_the_policy(tmp_path: Path, browser: Browser) -> None:
+    own = make_reviewed(tmp_path / "own", 6, 64)
+    call = ["--model", str(own.package), *labelled(tmp_path / "set"), *STATED]
+    assert gallery.main(call) == 0
+    with serving(own, "Ann") as (address, _):
+        begin(browser, address, "worklist")
+        browser.press("e")
+        near = "document.querySelectorAll('figure.active .compared img')"
+        browser.wait(f"{near}.length >= 9")
+        browser.ask(f"{near}.forEach(image => image.loading = 'eager')")
+        browser.wait(f"[...{near}].every(image => image.naturalWidth === 64)")
+        browser.press("e")
+        assert browser.ask("document.querySelector('figure.active .compared').hidden") is True
+        assert browser.complaints() == []
+
+
+def test_two_radiographs_that_are_dropped_are_answered_side_by_side_and_together(
+    tmp_path: Path, browser: Browser
+) -> None:
+    save_small_package(tmp_path / "package")
+    assert (
+        gallery.main(["--model", str(tmp_path / "package"), *labelled(tmp_path / "set"), *STATED])
+        == 0
+    )
+    files = [tmp_path / f"{n}.dcm" for n in (0, 1)]
+    for number, file in enumerate(files):
+        file.write_bytes(radiograph(number, 64, dicom=True))
+    with listening_to(["--model", str(tmp_path / "package")]) as (address, _):
+        browser.open(address)
+        choose = browser.call("Runtime.evaluate", expression="document.querySelector('#files')")
+        place = choose["result"]["objectId"]
+        browser.call("DOM.setFileInputFiles", files=[*map(str, files)], objectId=place)
+        browser.wait("document.querySelector('#joint .joint') !== null")
+        assert "of 2 radiographs speak" in browser.ask(
+            "document.querySelector('#joint').textContent"
+        )
+        tops = "[...document.querySelectorAll('#answers .case')].map(c => c.offsetTop)"
+        assert len({*browser.ask(tops)}) == 1, "side by side"
+        browser.size(390, 844, phone=True)
+        browser.wait("document.documentElement.scrollWidth <= 390")
+        assert len({*browser.ask(tops)}) == 2
         assert browser.complaints() == []
 
 

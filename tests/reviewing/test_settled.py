@@ -1,6 +1,7 @@
 """What people settled goes back: labels that training reads, synonyms that an audit takes."""
 
 import csv
+import json
 import uuid
 from pathlib import Path
 
@@ -9,14 +10,15 @@ import pytest
 from implant_model import storage
 from implant_model.decode.preprocess import Preprocessing
 from implant_model.errors import UsageError
+from implant_model.identification import identify
 from implant_model.limits import Limits
-from jobs import audit, review
+from jobs import audit, evaluate, review
 from jobs.deciding.decisions import DecisionTable, Judgement
 from jobs.reviewing.cases import open_audit
 from jobs.reviewing.originals import Originals
 from jobs.reviewing.serve import preprocessing_of
 from jobs.reviewing.workbench import Queue, Verdict, Workbench
-from tests.support.workbench.review_samples import Reviewed, make_reviewed, summary_of
+from tests.support.workbench.review_samples import Reviewed, make_reviewed, radiograph, summary_of
 from training.data.gather import gather
 from training.data.labels import read_labels
 
@@ -62,6 +64,33 @@ def test_labels_are_those_that_training_reads(
     made.archive.write_bytes(made.archive.read_bytes() + bytes(512))
     assert review.main([*made.call, "--labels", str(file)]) == 0
     assert "4 could not be read again" in capsys.readouterr().out
+
+
+def test_labels_are_those_that_an_evaluation_scores_a_package_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = make_reviewed(tmp_path / "own", 15, 64)
+    named = {0: (Judgement.RECORD_WRONG, "a new implant"), 9: (Judgement.BAD_IMAGE, "")}
+    right = {3: (Judgement.RECORD_RIGHT, ""), 6: (Judgement.RECORD_WRONG, made.truths[6])}
+    decide(made, named | right)
+    file, report = tmp_path / "labels.csv", tmp_path / "evaluation"
+    assert review.main([*made.call, "--labels", str(file)]) == 0
+    call = ["--model", str(made.package), "--images", str(made.archive), "--labels", str(file)]
+    assert evaluate.main([*call, "--report", str(report), "--robustness", "0"]) == 0
+    found = json.loads((report / "evaluation.json").read_text())
+    labels = {3: audit_claim(made, 3), 6: made.truths[6]}
+    best = {at: [said(made, 2 * at + place) for place in (0, 1)] for at in labels}
+    hits = sum(name == labels[at] for at, names in best.items() for name in names)
+    assert found["figures"]["top_1"]["count"] == 4, "two radiographs of each known label"
+    assert found["figures"]["top_1"]["value"] == hits / 4
+    assert "Outside the catalogue: 'a new implant', 2 images" in capsys.readouterr().out
+    assert found["figures"]["unknown_found"]["count"] == 2
+
+
+def said(made: Reviewed, member: int) -> str | None:
+    """The package's own first answer on a radiograph of the archive."""
+    found = identify(radiograph(member, 64, dicom=member % 2 == 1), str(made.package))
+    return None if found.implant is None else found.implant.name
 
 
 def audit_claim(made: Reviewed, record: int) -> str | None:

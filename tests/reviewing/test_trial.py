@@ -1,7 +1,10 @@
 """A radiograph dropped on the page: the job's answer, and nothing that stays."""
 
 import contextlib
+import html
 import io
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from implant_model.identification import identify
 from implant_model.limits import Limits
 from implant_model.package.load import load_package
 from jobs import review
+from jobs.pages.wording import novelty_sentence
 from jobs.reviewing.guard import CSRF_HEADER, Guard
 from jobs.reviewing.heat import Heat
 from jobs.reviewing.originals import Originals
@@ -45,8 +49,9 @@ def test_answer_is_that_of_the_job(client: TestClient, small_package: Path) -> N
     for _, share in answer.top:
         assert f"{100 * share:.1f}" in text
     assert answer.novelty is not None
-    side = "above" if answer.novelty > load_package(str(small_package)).novelty.threshold else "not"
-    assert f"Novelty {answer.novelty:.1f}, {side}" in text
+    scale = load_package(str(small_package)).novelty
+    said = novelty_sentence(answer.novelty, scale.threshold, scale.known_pass_rate)
+    assert html.escape(said, quote=True).replace("&#x27;", "&#39;") in text
     assert answer.header.patient
     assert answer.header.patient not in text
     samples = client.post("/samples", content=data)
@@ -99,3 +104,16 @@ def test_call_without_audit_and_model_is_a_sentence(words: list[str]) -> None:
         review.main(words)
     with pytest.raises(UsageError, match="--port is 70000"):
         review.main(["--audit", "x", "--port", "70000"])
+
+
+def test_several_are_answered_together(client: TestClient) -> None:
+    pages = [client.post("/identify", content=radiograph(n)).text for n in (0, 1)]
+    kept = [re.search(r'data-answer="([^"]*)"', page) for page in pages]
+    said = [json.loads(html.unescape(match[1])) for match in kept if match]
+    text = client.post("/joint", json=said).text
+    assert "Together, as one joint" in text
+    assert "of 2 radiographs speak for an implant" in text
+    wrong = client.post("/joint", json=[{"top": "<script>"}])
+    assert wrong.json() == {"error": "An answer of the joint is none."}
+    assert client.post("/joint", content=b"{").json() == {"error": "The request is no JSON."}
+    assert "MiB" in client.post("/joint", content=bytes(70_000)).json()["error"]

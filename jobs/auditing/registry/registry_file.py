@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from implant_model import storage
 from implant_model.errors import NotFoundError, UsageError
-from jobs.auditing.registry.columns import choose_key, find_columns
+from jobs.auditing.registry.columns import choose_key, describe_columns, find_columns
 
 MAX_BYTES: Final = 16 << 30
 _HEADER: Final = 1 << 20
@@ -36,6 +36,7 @@ class RegistryFile:
         columns: The file's column of each field.
         asked: Those of them that the user named.
         sha256: Of the file's bytes, hexadecimal.
+        notes: Sentences on which column was read as what.
     """
 
     table: pa.Table
@@ -44,6 +45,7 @@ class RegistryFile:
     columns: Mapping[str, str]
     asked: Mapping[str, str] = field(default_factory=dict)
     sha256: str = ""
+    notes: tuple[str, ...] = ()
 
     def is_asked(self, name: str) -> bool:
         """Return whether the user named the column of a field, and the heading did not."""
@@ -106,7 +108,8 @@ def _read_parquet(data: bytes, asked: Mapping[str, str], key: str | None) -> Reg
     chosen = choose_key(columns, key, header)
     table = file.read(columns=sorted(set(columns.values())))
     fields = {name: _as_text(table[column], column) for name, column in columns.items()}
-    return RegistryFile(pa.table(fields), (), chosen, columns, asked)
+    notes = describe_columns(columns, header)
+    return RegistryFile(pa.table(fields), (), chosen, columns, asked, notes=notes)
 
 
 def _read_csv(
@@ -144,7 +147,8 @@ def _read_csv(
         raise
     rows = sorted(malformed.rows)
     fields = {name: _trimmed(_with_gaps(table[c], rows)) for name, c in columns.items()}
-    return RegistryFile(pa.table(fields), tuple(rows), chosen, columns, asked)
+    notes = describe_columns(columns, header)
+    return RegistryFile(pa.table(fields), tuple(rows), chosen, columns, asked, notes=notes)
 
 
 def _header(data: bytes, encoding: str) -> tuple[list[str], str, int]:

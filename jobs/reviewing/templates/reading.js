@@ -166,6 +166,7 @@
   function act(what) {
     if (what === "layout") return lay();
     if (what === "heat") return heat();
+    if (what === "near") return near();
     if (what === "before" || what === "after") return choose(state.active + (what === "after" ? 1 : -1));
     active()?.act(what);
     showWindow();
@@ -197,6 +198,30 @@
       image.hidden = false;
       button.setAttribute("aria-pressed", "true");
       say("Saliency is shown below the radiograph.");
+    } catch (error) {
+      warn(error.message);
+    }
+  }
+
+  async function near() {
+    const button = place.querySelector('[data-do="near"]');
+    const film = active();
+    if (!button || !film) return;
+    const part = film.figure.querySelector(".compared");
+    if (!part.hidden) {
+      part.hidden = true;
+      button.setAttribute("aria-pressed", "false");
+      return;
+    }
+    say("References are looked for.");
+    try {
+      const answer = await ask(`/near/${queue}/${state.current}/${film.figure.dataset.image}`);
+      if (!answer.ok) throw new Error((await answer.json()).trouble);
+      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      part.replaceChildren(document.adoptNode(page.querySelector(".near")));
+      part.hidden = false;
+      button.setAttribute("aria-pressed", "true");
+      say("References are shown below the radiograph.");
     } catch (error) {
       warn(error.message);
     }
@@ -273,6 +298,7 @@
     u: guarded(undo), s: guarded(skip), "?": toggleHelp,
     "[": () => choose(state.active - 1), "]": () => choose(state.active + 1),
     g: () => act("layout"), i: () => act("invert"), r: () => act("rotate"), h: () => act("heat"),
+    e: () => act("near"),
     "+": () => act("in"), "=": () => act("in"), "-": () => act("out"), "0": () => act("reset"),
     w: () => windowBy(0, 0.85), W: () => windowBy(0, 1 / 0.85),
     l: () => windowBy(-0.04, 1), L: () => windowBy(0.04, 1),

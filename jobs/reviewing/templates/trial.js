@@ -3,6 +3,7 @@
 (() => {
   const csrf = document.querySelector('meta[name="csrf"]').content;
   const answers = document.getElementById("answers");
+  const joint = document.getElementById("joint");
   const drop = document.getElementById("drop");
   const input = document.getElementById("files");
   const say = text => { document.getElementById("status").textContent = text; };
@@ -63,9 +64,21 @@
     return article.querySelector("h2").textContent;
   }
 
+  /* What was answered one by one is sent back, since the server keeps nothing. */
+  async function together() {
+    const said = Array.from(answers.querySelectorAll("[data-answer]"),
+      article => JSON.parse(article.dataset.answer));
+    if (said.length < 2) return;
+    const html = await (await send("/joint", JSON.stringify(said))).text();
+    const part = new DOMParser().parseFromString(html, "text/html").querySelector(".joint");
+    joint.replaceChildren(document.adoptNode(part));
+  }
+
   async function take(files) {
     warn("");
     answers.replaceChildren();
+    joint.replaceChildren();
+    answers.classList.toggle("several", files.length > 1);
     const found = [];
     for (const [at, file] of [...files].entries()) {
       say(`Radiograph ${at + 1} of ${files.length} is read.`);
@@ -74,6 +87,11 @@
       } catch (error) {
         warn(`Radiograph ${at + 1}: ${error.message}`);
       }
+    }
+    try {
+      await together();
+    } catch (error) {
+      warn(`Together: ${error.message}`);
     }
     say(`Answered: ${found.join(", ") || "none"}.`);
     input.value = "";

@@ -201,8 +201,8 @@ def _flags(found: pa.ChunkedArray | pa.Array) -> Flags:
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:
-    whole = column.combine_chunks()
-    return whole.combine_chunks() if isinstance(whole, pa.ChunkedArray) else whole
+    """Return a column in one piece; one that is gets no copy."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def _row(record: ArchiveRecord) -> dict[str, Any]:
