@@ -6,7 +6,9 @@ BIN := .venv/bin
 # Processes of tests side by side, e.g. TESTS="-n 0 tests/pipeline"; auto: tests/support/parallel.py.
 TESTS ?= -n auto
 
-.PHONY: demo test check lint test-all test-slow test-gpu torture privacy bench sbom vulnerabilities lock clean
+.PHONY: setup demo test check lint test-all test-slow test-gpu torture privacy bench sbom vulnerabilities lock clean
+
+setup: .venv/installed
 
 demo: .venv/installed
 	$(BIN)/python -m jobs.demo --output demo-output
