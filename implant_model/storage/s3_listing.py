@@ -105,11 +105,7 @@ def _pages(
             .paginate(
                 Bucket=bucket,
                 Prefix=prefix,
-                PaginationConfig=(
-                    {"PageSize": PAGE_KEYS}
-                    if most is None
-                    else {"MaxItems": most, "PageSize": most}
-                ),
+                PaginationConfig={} if most is None else {"MaxItems": most, "PageSize": most},
                 **start,
             )
         )

@@ -149,11 +149,11 @@ def test_what_cannot_go_together_is_refused() -> None:
     with pytest.raises(UsageError, match="fisher has 1 input channel, not 2"):
         NetworkSpec("classifier.safetensors", "classifier", FISHER, channels=2)
     network = {"architecture": FISHER}
-    with pytest.raises(UsageError, match=r"segmenter\.width is 16; 0 beside a fisher"):
+    with pytest.raises(UsageError, match=r"segmenter\.width is 16 and network\.architecture"):
         from_document({"network": network, "segmenter": {"width": 16}}, "a file")
-    with pytest.raises(UsageError, match="a torchvision backbone with first weights"):
+    with pytest.raises(UsageError, match="which has no first weights"):
         from_document({"network": {**network, "start_from": "models/phantom"}}, "a file")
-    with pytest.raises(UsageError, match=r"calibration\.folds is 5; 0 but for a fisher network"):
+    with pytest.raises(UsageError, match=r"calibration\.folds is 5 and network\.architecture"):
         from_document({"calibration": {"folds": 5}}, "a file")
     assert from_document({"network": network}, "a file").needs_masks
     assert not from_document({}, "a file").needs_masks

@@ -32,8 +32,8 @@ def test_it_finds_what_one_listing_finds(
         monkeypatch.setenv(name, value)
     for key in sorted({*shapes()[shape]}):
         object_store.client().put_object(Bucket=bucket, Key=f"pacs/{key}", Body=b"x")
-    monkeypatch.setattr(s3_listing, "PAGE_KEYS", 7)
-    monkeypatch.setattr(s3_listing, "PAGES_IN_ORDER", 2)
+    monkeypatch.setattr(s3_listing, "PAGE_KEYS", 50)  # of moto's pages, see its support
+    monkeypatch.setattr(s3_listing, "PAGES_IN_ORDER", 1)
     expected = list(list_objects(f"s3://{bucket}/pacs"))
     assert len(expected) >= len({*shapes()[shape]}) - 1  # "2026/" may be a folder's marker
     found = list(list_objects(f"s3://{bucket}/pacs", in_order=False))
@@ -45,9 +45,9 @@ def test_error_of_a_thread_reaches_the_caller_and_ends_the_others(
 ) -> None:
     for name, value in object_store.environment.items():
         monkeypatch.setenv(name, value)
-    for number in range(60):
-        object_store.client().put_object(Bucket=bucket, Key=f"p/{number:02}/x", Body=b"x")
-    monkeypatch.setattr(s3_listing, "PAGE_KEYS", 5)
+    for number in range(120):
+        object_store.client().put_object(Bucket=bucket, Key=f"p/{number:03}/x", Body=b"x")
+    monkeypatch.setattr(s3_listing, "PAGE_KEYS", 50)
     monkeypatch.setattr(s3_listing, "PAGES_IN_ORDER", 1)
     pages, calls = s3_listing._pages, []
 

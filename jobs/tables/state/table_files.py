@@ -27,7 +27,7 @@ NamesOf = Callable[[File], pa.ChunkedArray]
 """Reads which archives a file holds."""
 
 CHECKPOINT_EVERY: Final = 100
-"""Entries, as deltalake has it."""
+"""Entries, as deltalake has it where the table does not ask for another number."""
 _LOG: Final = "_delta_log"
 _STATISTICS: Final = (("min", "minValues"), ("max", "maxValues"))
 _VERSION_DIGITS: Final = 20
@@ -58,6 +58,8 @@ class TableFiles:
         self._model = model
         self._names_of = names_of
         self._version = table.version()
+        every = table.metadata().configuration.get("delta.checkpointInterval", CHECKPOINT_EVERY)
+        self._checkpoint_every = int(every)
         self._transaction = table.transaction_version(delta.APPLICATION) or 0
         self.listed = delta.file_columns(table, model)
         """As they were when the table was opened: `delta.active_files`, as columns."""
@@ -177,7 +179,7 @@ class TableFiles:
             return False  # had only the reply been lost, it would be this one
         self._version += 1
         self._apply(entry)
-        if self._version % CHECKPOINT_EVERY == 0:
+        if self._version % self._checkpoint_every == 0:
             delta.checkpoint(self._uri)
         return True
 
