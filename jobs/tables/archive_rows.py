@@ -15,7 +15,7 @@ from implant_model import storage
 from implant_model.decode.version import DECODE_VERSION, FIRST_DECODE_VERSION
 from implant_model.errors import ArchiveStatus, Outcome, StorageError
 from jobs.tables import delta
-from jobs.tables.delta import Action
+from jobs.tables.delta import Action, Table
 from jobs.tables.file_statistics import statistics_of
 from jobs.tables.records import ArchiveResult
 from jobs.tables.schema import ARCHIVE_ROW, BUNDLE
@@ -48,17 +48,14 @@ class ArchiveRows:
 
     Args:
         uri: Of the table.
+        table: The same as deltalake has opened it.
         identity: Of this run.
 
     Raises:
-        StorageError: There is no table, or it cannot be read.
         UsageError: Another tool has made it one that this software does not write.
     """
 
-    def __init__(self, uri: str, identity: RunIdentity) -> None:
-        table = delta.open_table(uri)
-        if table is None:
-            raise StorageError(f"The table {uri} is not there any more.")
+    def __init__(self, uri: str, table: Table, identity: RunIdentity) -> None:
         self._uri = uri
         self._identity = identity
         self._files = TableFiles(uri, table, identity.model, self._names)

@@ -6,7 +6,6 @@ once more, and a compaction that is killed leaves files that no log names. What 
 held stays in the store until it is vacuumed, which alone deletes.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -66,10 +65,10 @@ def compact(
 
 def _compact(output: str, name: str, days: int | None, least: int) -> Compacted:
     uri = storage.join(output, name)
-    before = _count(uri, output)
+    sizes = _sizes(uri, output)
     deleted: list[str] = []
     try:
-        if _count(uri, output, below=TARGET_BYTES // 4) >= least:
+        if sum(size < TARGET_BYTES // 4 for size in sizes) >= least:
             delta.commit(
                 uri,
                 lambda table: table.optimize.compact(
@@ -84,13 +83,12 @@ def _compact(output: str, name: str, days: int | None, least: int) -> Compacted:
     except OSError as error:
         raise StorageError(f"The table {uri} could not be changed: {error}.") from error
     Checksums(output).write()
-    return Compacted(name, before, _count(uri, output), len(deleted))
+    return Compacted(name, len(sizes), len(_sizes(uri, output)), len(deleted))
 
 
-def _count(uri: str, output: str, below: float = math.inf) -> int:
-    """Return files of a table that have fewer bytes."""
+def _sizes(uri: str, output: str) -> list[int]:
     table = delta.open_table(uri)
     if table is None:
         raise UsageError(f"{output} holds no tables; name the --output of classify.")
-    sizes = delta.file_columns(table)["size_bytes"].to_pylist()
-    return sum(size < below for size in sizes)
+    sizes: list[int] = delta.file_columns(table)["size_bytes"].to_pylist()
+    return sizes

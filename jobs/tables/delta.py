@@ -9,7 +9,7 @@ clean-up of the log is off.
 import contextlib
 import random
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
 import pyarrow as pa
@@ -155,40 +155,26 @@ def commit(uri: str, work: Callable[[DeltaTable], Answer]) -> Answer:
     raise AssertionError("unreachable")
 
 
-def active_files(
-    table: DeltaTable, model: str | None = None, archives: Collection[str] | None = None
-) -> list[dict[str, Any]]:
+def active_files(table: DeltaTable, model: str | None = None) -> list[dict[str, Any]]:
     """Return the data files of one model's partition, or of all.
 
     Args:
         table: Of predictions or of archives.
         model: Name of a partition; None for all.
-        archives: Names; files that hold rows of one other archive alone are left out. None for all.
 
     Returns:
         Dicts with `path`, `size_bytes`, `num_records`, `partition.model` and those statistics
         `min.COLUMN` and `max.COLUMN` of archive and version that there are.
     """
-    rows: list[dict[str, Any]] = file_columns(table, model, archives).to_pylist()
+    rows: list[dict[str, Any]] = file_columns(table, model).to_pylist()
     return rows
 
 
-def file_columns(
-    table: DeltaTable, model: str | None = None, archives: Collection[str] | None = None
-) -> pa.Table:
+def file_columns(table: DeltaTable, model: str | None = None) -> pa.Table:
     """Return `active_files` as columns."""
     actions = pa.table(table.get_add_actions(flatten=True))
     files = actions.select([name for name in _OF_A_FILE if name in actions.column_names])
-    if model is not None:
-        files = files.filter(pc.equal(files["partition.model"], model))
-    if archives is not None and {"min.archive", "max.archive"} <= set(files.column_names):
-        least, greatest = files["min.archive"], files["max.archive"]
-        is_other = pc.and_(
-            pc.equal(least, greatest),
-            pc.invert(pc.is_in(least, pa.array(list(archives), least.type))),
-        )
-        files = files.filter(pc.invert(pc.fill_null(is_other, False)))
-    return files
+    return files if model is None else files.filter(pc.equal(files["partition.model"], model))
 
 
 def add_action(path: str, size: int, statistics: str, model: str) -> AddAction:
@@ -258,42 +244,36 @@ def replace_files(table: DeltaTable, actions: list[Action]) -> None:
     )
 
 
-def write_rows(table: DeltaTable, rows: pa.Table, predicate: str | None = None) -> None:
-    """Commit rows; with a predicate, in place of the rows for which it holds."""
-    replacing: dict[str, Any] = {"mode": "append"}
-    if predicate is not None:
-        replacing = {"mode": "overwrite", "predicate": predicate}
+def write_rows(table: DeltaTable, rows: pa.Table) -> None:
+    """Commit rows."""
     write_deltalake(
         table,
         rows,
+        mode="append",
         commit_properties=_next_transaction(table),
         post_commithook_properties=HOOKS,
         schema_mode="merge",  # a column that another tool has added stays, and is null
-        **replacing,
     )
 
 
-def read_rows(
-    table: DeltaTable, model: str | None = None, archives: Collection[str] | None = None
-) -> list[dict[str, Any]]:
+def read_rows(table: DeltaTable, model: str | None = None) -> list[dict[str, Any]]:
     """Return all rows of one model's partition, or of the table.
 
     Args:
         table: Of archives.
         model: Name of a partition; None for all.
-        archives: Names; the rows of others are left out. None for all.
 
     Raises:
         StorageError: A data file is damaged or gone, or the store does not answer.
     """
     filters = None if model is None else [("model", "=", model)]
     try:
-        found = table.to_pyarrow_table(filters=filters)
-        if archives is not None:  # not by the reader: it trusts statistics that others cut short
-            found = found.filter(pc.is_in(found["archive"], pa.array(list(archives), pa.string())))
-        rows: list[dict[str, Any]] = found.to_pylist()
+        rows: list[dict[str, Any]] = table.to_pyarrow_table(filters=filters).to_pylist()
     except (DeltaError, pa.ArrowException, OSError, ValueError) as error:
-        raise _unreadable(table, error) from error
+        raise StorageError(
+            f"The rows of the table {table.table_uri} cannot be read ({type(error).__name__}); "
+            "jobs.verify names the file that is damaged."
+        ) from error
     return rows
 
 
@@ -308,18 +288,6 @@ def checkpoint(uri: str) -> None:
         return
     with contextlib.suppress(DeltaError, OSError):  # the next one is as good
         table.create_checkpoint()
-
-
-def _unreadable(table: DeltaTable, error: Exception) -> StorageError:
-    return StorageError(
-        f"The rows of the table {table.table_uri} cannot be read ({type(error).__name__}); "
-        "jobs.verify names the file that is damaged."
-    )
-
-
-def sql_string(text: str) -> str:
-    """Return a string literal for a predicate."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _next_transaction(table: DeltaTable) -> CommitProperties:

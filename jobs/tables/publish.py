@@ -56,6 +56,7 @@ class Tables:
     """
 
     def __init__(self, output: str, identity: RunIdentity) -> None:
+        self._output = output
         self._predictions = storage.join(output, PREDICTIONS)
         self._archives = storage.join(output, ARCHIVES)
         self._identity = identity
@@ -78,18 +79,13 @@ class Tables:
 
     def records(self) -> Records:
         """Return the rows of `archives` under this model, as they are now."""
-        if delta.open_table(self._predictions) is None or delta.open_table(self._archives) is None:
+        predictions, archives = map(delta.open_table, (self._predictions, self._archives))
+        if predictions is None or archives is None:
             return Records.of()
-        self._opened, records = self._open()
-        return records
-
-    def _open(self) -> "tuple[_Opened, Records]":
-        predictions = delta.open_table(self._predictions)
-        if predictions is None:
-            raise StorageError(f"The table {self._predictions} is not there any more.")
         files = TableFiles(self._predictions, predictions, self._model, self._shared.names)
-        rows = ArchiveRows(self._archives, self._identity)
-        return _Opened(files, rows), rows.read(files, self._shared)
+        rows = ArchiveRows(self._archives, archives, self._identity)
+        self._opened = _Opened(files, rows)
+        return rows.read(files, self._shared)
 
     def commit(self, results: Sequence[ArchiveResult]) -> list[ArchiveResult]:
         """Publish the results of archives.
@@ -105,7 +101,9 @@ class Tables:
             StorageError: The tables could not be written.
         """
         if self._opened is None:
-            self._opened, _ = self._open()
+            self.records()
+        if self._opened is None:
+            raise StorageError(f"The tables of {self._output} are not there any more.")
         files, rows = self._opened
         standing = list(results)
 

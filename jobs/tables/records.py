@@ -55,11 +55,6 @@ class ArchiveRecord:
     has_rows: bool = True
     decode_version: int = DECODE_VERSION
 
-    @property
-    def is_older(self) -> bool:
-        """Whether an older version of the decode has read it: its pixels may be others by now."""
-        return self.decode_version < DECODE_VERSION
-
 
 @dataclass(frozen=True)
 class ArchiveResult:

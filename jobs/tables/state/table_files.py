@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from implant_model import __version__, storage
 from implant_model.errors import NotFoundError, StorageError, UsageError
@@ -96,9 +97,7 @@ class TableFiles:
         if names and unknown:
             part = self.listed.take(pa.array(unknown))
             least, greatest = (part[f"{end}.archive"] for end in ("min", "max"))
-            is_one = np.asarray(
-                pa.compute.fill_null(pa.compute.equal(least, greatest), False).to_numpy()
-            )
+            is_one = np.asarray(pc.fill_null(pc.equal(least, greatest), False).to_numpy())
             number_N = np.asarray(unknown, np.int64)
             self.learn(hash_column(least.filter(pa.array(is_one))), number_N[is_one])
             unknown = number_N[~is_one].tolist()
