@@ -24,9 +24,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.speed_archives import KINDS, link, prepare
-from benchmarks.speed_start import START, measure_start
-from benchmarks.speed_table import CONTENDERS, report
+from benchmarks.rivals.speed_archives import KINDS, link, prepare
+from benchmarks.rivals.speed_start import START, measure_start
+from benchmarks.rivals.speed_table import CONTENDERS, report
 from implant_model.errors import ImplantError
 from jobs.entry.cluster import NODE
 from jobs.entry.command import OK, run_command
@@ -143,7 +143,7 @@ def slope(kind: str, contender: str, tar: Path, bench: Bench) -> float:
         for place, size in zip(folders, sizes, strict=True):
             link(tar, place, size)
         lines = run(
-            ["speed_contender", contender, str(bench.model), f"{folder}/out", *map(str, folders)],
+            ["rivals.speed_contender", contender, str(bench.model), f"{folder}/out", *map(str, folders)],
             bench,
         )
     for size, line in zip(sizes, lines, strict=False):
@@ -155,7 +155,7 @@ def slope(kind: str, contender: str, tar: Path, bench: Bench) -> float:
 
 def limit(tar: Path, bench: Bench, rates: dict[str, list[float]]) -> float:
     """Return cores over CPU seconds of decode and model, measured with all cores at work."""
-    command = [sys.executable, "-m", "benchmarks.speed_limit", str(bench.model), str(tar)]
+    command = [sys.executable, "-m", "benchmarks.rivals.speed_limit", str(bench.model), str(tar)]
     running = [
         subprocess.Popen(
             command, cwd=ROOT, env={**bench.environment, "OMP_NUM_THREADS": "1", **NODE},

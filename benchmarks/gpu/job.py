@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.gpu.busy import BusyGpu
+from benchmarks.rivals.speed_archives import KINDS, link, prepare
+from benchmarks.rivals.speed_contender import PRECISIONS
 from benchmarks.speed import FIRST, ROOT
-from benchmarks.speed_archives import KINDS, link, prepare
-from benchmarks.speed_contender import PRECISIONS
 from implant_model.errors import ImplantError
 from implant_model.networks.spec import Precision
 
@@ -25,7 +25,7 @@ class JobRate:
     """One measurement of the job.
 
     Attributes:
-        kind: Of file, see `benchmarks.speed_archives`.
+        kind: Of file, see `benchmarks.rivals.speed_archives`.
         precision: Of the networks.
         cores: For readers, actor, driver and all of Ray.
         images_s: Images a second, a slope between two sizes of run.
@@ -78,7 +78,7 @@ def _run(arguments: list[str], cores: int, expected: list[int]) -> tuple[list[fl
     """Return seconds that each folder took, and when each was done, on `time.monotonic`."""
     own = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     with tempfile.TemporaryFile("w+") as errors, subprocess.Popen(
-        [sys.executable, "-u", "-m", "benchmarks.speed_contender", *arguments],
+        [sys.executable, "-u", "-m", "benchmarks.rivals.speed_contender", *arguments],
         cwd=ROOT, env=own, stdout=subprocess.PIPE, stderr=errors, text=True,
         preexec_fn=lambda: os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores]),
     ) as process:  # fmt: skip

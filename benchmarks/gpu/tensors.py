@@ -1,35 +1,21 @@
-"""Tensors ready: the networks alone, the classifier's actor, and the actor in its Ray Data stage.
-
-Letters: N images, H height, W width.
-"""
+"""Tensors ready: the networks alone, the classifier's actor, and the actor in its Ray stage."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
 
-import numpy as np
 import pyarrow as pa
 import ray
 import torch
-from ray.data import DataContext
 
+from benchmarks.stage_rate import COUNTED, make_block, stage_rate
 from implant_model.classifier import Classifier
-from implant_model.errors import ImplantError
 from implant_model.networks.spec import Precision
 from implant_model.package.load import ModelPackage
-from jobs.pipeline.blocks import block_table
-from jobs.pipeline.source import BLOCK_MEMBERS, BlockSource
+from jobs.pipeline.source import BLOCK_MEMBERS, large_block_members
 from jobs.pipeline.stages import CALLS_PER_ACTOR, ClassifyBlock, Resources, classify_stage
-from jobs.tables.receipts import Unit
-from jobs.tables.schema import PREDICTION_ROW
-
-TASKS: Final = 32
-"""Read tasks that hand out the blocks of a run of the stage."""
-COUNTED: Final = 0.75
-"""Share of a run of the stage that counts: before that, processes start and networks are loaded."""
 
 
 @dataclass(frozen=True)
@@ -61,17 +47,21 @@ def measure_tensors(
         repeats: How often each is measured.
         seconds: Of each measurement.
     """
-    block = make_block(package.preprocessing.size_px)
-    rates = _in_this_process(block, package, precision, resources, repeats, seconds)
+    size_px = package.preprocessing.size_px
+    members = large_block_members(size_px) if resources.large_blocks else BLOCK_MEMBERS
+    block = make_block(size_px, members)
+    rates = _in_this_process(block, members, package, precision, resources, repeats, seconds)
     torch.cuda.empty_cache()
-    count = int(seconds / COUNTED * max(rates.actor) / BLOCK_MEMBERS) + 4
+    count = int(seconds / COUNTED * max(rates.actor) / members) + 4
+    stage = partial(classify_stage, precision=precision, package=package, resources=resources)
     for _ in range(repeats):
-        rates.stage.append(stage_rate(block, count, precision, package, resources))
+        rates.stage.append(stage_rate(block, members, count, stage, resources.read_cpus))
     return rates
 
 
 def _in_this_process(
     block: pa.Table,
+    members: int,
     package: ModelPackage,
     precision: Precision,
     resources: Resources,
@@ -84,7 +74,7 @@ def _in_this_process(
     rates = TensorRates(batches.batch_size, [], [], [])
     for _ in range(repeats):
         rates.alone.append(rate(batches.repeat, batches.batch_size, 1, seconds))
-        rates.actor.append(rate(call, BLOCK_MEMBERS, CALLS_PER_ACTOR, seconds))
+        rates.actor.append(rate(call, members, CALLS_PER_ACTOR, seconds))
     return rates
 
 
@@ -107,50 +97,3 @@ def rate(work: Callable[[], object], images: int, threads: int, seconds: float) 
         calls = sum(pool.map(repeat, range(threads)))
     torch.cuda.synchronize()
     return calls * images / (time.monotonic() - begun)
-
-
-def make_block(size_px: int) -> pa.Table:
-    """Return a full block of noise, schema `BLOCK`, all of whose rows wait for a prediction."""
-    shape = (BLOCK_MEMBERS, size_px, size_px)
-    images_NHW = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    must = {"archive": "a.tar", "archive_version": "1", "frame": 0}
-    rows = [
-        dict.fromkeys(PREDICTION_ROW.names) | must | {"member_index": n, "member": f"{n:06}.dcm"}
-        for n in range(BLOCK_MEMBERS)
-    ]
-    unit = Unit(0, "a.tar", "1", 0, BLOCK_MEMBERS, images_NHW.nbytes, "unit.parquet")
-    table = pa.Table.from_pylist(rows, PREDICTION_ROW)
-    return block_table([unit], table, images_NHW.tobytes())
-
-
-def stage_rate(
-    block: pa.Table, count: int, precision: Precision, package: ModelPackage, resources: Resources
-) -> float:
-    """Images a second of so many blocks through the stage, by when the last of them come out."""
-    context = DataContext.get_current()
-    context.target_max_block_size = 1
-    context.execution_options.preserve_order = False
-    holder = [ray.put(block)]
-    shares = [len(range(task, count, TASKS)) for task in range(min(TASKS, count))]
-    source = BlockSource([partial(_hand_out, holder, share) for share in shares])
-    blocks = ray.data.read_datasource(
-        source, override_num_blocks=len(shares), num_cpus=resources.read_cpus
-    )
-    filled = classify_stage(blocks, precision, package, resources)
-    seen_at = [
-        time.monotonic()
-        for batch in filled.iter_batches(
-            batch_size=None, batch_format="pyarrow", prefetch_batches=0
-        )
-        for _ in range(len(batch))
-    ]
-    if len(seen_at) != count:
-        raise ImplantError(f"The stage gave {len(seen_at)} blocks of {count}.")
-    first = count - int(COUNTED * count)
-    return (count - first) * BLOCK_MEMBERS / (seen_at[-1] - seen_at[first - 1])
-
-
-def _hand_out(holder: "list[ray.ObjectRef[pa.Table]]", count: int) -> Iterator[pa.Table]:
-    block = ray.get(holder[0])
-    for _ in range(count):
-        yield block

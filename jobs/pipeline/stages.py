@@ -10,7 +10,7 @@ bounded number of times, and then its block is left out: the ledger misses the a
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -31,7 +31,12 @@ from jobs.pipeline.filled_rows import fill_rows
 from jobs.pipeline.publisher import PublishBlock
 from jobs.pipeline.read_ahead import Group
 from jobs.pipeline.recipe import Recipe
-from jobs.pipeline.source import BLOCK_MEMBERS, ArchiveSource, group_archives
+from jobs.pipeline.source import (
+    BLOCK_MEMBERS,
+    ArchiveSource,
+    group_archives,
+    large_block_members,
+)
 from jobs.tables.receipts import ArchiveReceipt, Fault, Published, load_receipts
 from jobs.tables.records import PlannedArchive
 from jobs.tables.schema import PREDICTION_ROW
@@ -48,8 +53,12 @@ end of each block: a tenth more pictures a second where they are small. A GPU ha
 while the rows of the one before are filled."""
 WAITING_PER_CPU = 16
 """Blocks for each CPU that may be in the object store: small pictures are decoded faster than they
-are classified, and would fill it. With fewer than a dozen Ray Data stops readers for want of room,
-and their idle processes are ended and started again."""
+are classified, and would fill it."""
+LEAST_WAITING = 16
+"""Blocks that there must be room for: with fewer than a dozen Ray Data stops readers for want of
+room, and their idle processes are ended and started again."""
+LARGE_FROM_CPUS = 64
+"""Cores that fill more of the smaller blocks in a second than one driver hands on."""
 TASKS_PER_CPU = 16
 """Read tasks for each CPU: enough that the last ones end together, few enough to start quickly."""
 CPUS_PER_PUBLISHER = 8
@@ -73,7 +82,9 @@ class Resources:
         batch_size: Pictures in one pass of the networks; None fits it to the device.
         read_tasks: Most read tasks that archives are dealt to.
         max_publishers: Publisher actors that there may be.
-        max_waiting: Blocks that may be in the object store, as far as Ray Data can tell.
+        max_waiting: Blocks of the smaller kind that may be in the object store, as far as Ray Data
+            can tell.
+        large_blocks: Whether blocks are large: where there are GPUs, or many cores.
     """
 
     min_actors: int
@@ -85,6 +96,7 @@ class Resources:
     read_tasks: int
     max_publishers: int
     max_waiting: int
+    large_blocks: bool
 
 
 def choose_resources(
@@ -118,7 +130,10 @@ def choose_resources(
     tasks = int(max(cpus, 1) * TASKS_PER_CPU)
     publishers = max(1, int(cpus // CPUS_PER_PUBLISHER))
     waiting = int(max(cpus, 1) * WAITING_PER_CPU)
-    return Resources(*actors, gpus_per_actor, share, share, batch_size, tasks, publishers, waiting)
+    large = bool(gpus_per_actor) or cpus >= LARGE_FROM_CPUS
+    return Resources(
+        *actors, gpus_per_actor, share, share, batch_size, tasks, publishers, waiting, large
+    )
 
 
 def run_stages(
@@ -170,16 +185,20 @@ def build(
     context.target_max_block_size = 1
     context.execution_options.preserve_order = False
     context.max_errored_blocks = MAX_LOST_TASKS
-    block_bytes = BLOCK_MEMBERS * recipe.preprocessing.size_px**2
+    size_px = recipe.preprocessing.size_px
+    block_members = large_block_members(size_px) if resources.large_blocks else BLOCK_MEMBERS
     context.execution_options.resource_limits = ExecutionResources(
-        object_store_memory=resources.max_waiting * block_bytes
+        object_store_memory=max(
+            resources.max_waiting * BLOCK_MEMBERS, LEAST_WAITING * block_members
+        )
+        * size_px**2
     )
     with warnings.catch_warnings():
         # How often a lost task is repeated has no parameter of its own in Ray 2.60, which repeats
         # without end by default; `ray_remote_args` goes in 2.64, so pyproject.toml has that bound.
         warnings.simplefilter("ignore", RayDeprecationWarning)
         blocks = ray.data.read_datasource(
-            ArchiveSource(groups, recipe),
+            ArchiveSource(groups, recipe, block_members),
             override_num_blocks=len(groups),
             num_cpus=resources.read_cpus,
             ray_remote_args={"max_retries": retries(alone)},
@@ -228,12 +247,33 @@ def classify_stage(
     Returns:
         Blocks whose rows are filled and whose pictures are gone.
     """
+    arguments = (ray.put(package), precision, resources)
+    return actor_stage(blocks, ClassifyBlock, arguments, resources, alone=alone)
+
+
+def actor_stage(
+    blocks: Dataset,
+    actor: type[Callable[[pa.Table], pa.Table]],
+    arguments: tuple[object, ...],
+    resources: Resources,
+    *,
+    alone: bool = False,
+) -> Dataset:
+    """Map a pool of actors over blocks, see `classify_stage`.
+
+    Args:
+        blocks: Blocks of schema `BLOCK`, one row each.
+        actor: What is made in each process, and called with a block.
+        arguments: What it is made with.
+        resources: What an actor asks for, and how many there are.
+        alone: See `build`.
+    """
     gpus: dict[str, Any] = (
         {"num_gpus": resources.gpus_per_actor} if resources.gpus_per_actor else {}
     )
     classified: Dataset = blocks.map_batches(
-        ClassifyBlock,
-        fn_constructor_args=(ray.put(package), precision, resources),
+        actor,
+        fn_constructor_args=arguments,
         batch_size=1,
         batch_format="pyarrow",
         compute=ActorPoolStrategy(

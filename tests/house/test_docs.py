@@ -16,9 +16,9 @@ from statistics import median
 
 import pytest
 
+from benchmarks.rivals.speed_archives import KINDS
+from benchmarks.rivals.speed_table import RIVALS, ratios
 from benchmarks.speed import read_result
-from benchmarks.speed_archives import KINDS
-from benchmarks.speed_table import RIVALS, ratios
 from implant_model.decode.version import DECODE_VERSION
 from implant_model.errors import TRANSIENT, ArchiveReason, ArchiveStatus, Outcome, Reason
 from implant_model.limits import MIB, Limits

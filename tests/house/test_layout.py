@@ -39,7 +39,6 @@ ONLY_IN = {
 }
 MAX_MODULES = 17
 """Of one folder, so that its list is read at a glance."""
-MAY_HOLD_MORE = {"benchmarks": 21}
 FOLDERS_IN_A_CIRCLE: dict[str, set[frozenset[str]]] = {}
 MAY_DRAW_PHANTOMS = ("jobs/samples/", "implant_model/phantoms/")
 SAME_NAME = {
@@ -98,7 +97,7 @@ def test_a_folder_fits_a_screen() -> None:
             if path.name != "__init__.py":
                 folders[path.parent].append(path.stem)
     for folder, names in folders.items():
-        assert len(names) <= MAY_HOLD_MORE.get(place(folder), MAX_MODULES), place(folder)
+        assert len(names) <= MAX_MODULES, place(folder)
 
 
 def test_no_name_twice() -> None:

@@ -14,8 +14,8 @@ from statistics import median
 
 import pytest
 
+from benchmarks.rivals.speed_table import RIVALS, ratios
 from benchmarks.speed import read_result
-from benchmarks.speed_table import RIVALS, ratios
 from implant_model.errors import Outcome
 from jobs.entry import command
 from jobs.pipeline.classify_options import parse_classify

@@ -1,6 +1,6 @@
 """The table of the benchmark: ratios turn by turn, medians, and what was set as the least."""
 
-from benchmarks.speed_table import ratios, report
+from benchmarks.rivals.speed_table import ratios, report
 
 MEASURED = {
     "dicom": {

@@ -46,8 +46,13 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
 
 
 @pytest.mark.parametrize(
-    ("cpus", "max_actors", "read_tasks", "max_publishers", "max_waiting"),
-    [(1, 1, 16, 1, 16), (2, 1, 32, 1, 32), (8, 4, 128, 1, 128), (128, 64, 2048, 16, 2048)],
+    ("cpus", "max_actors", "read_tasks", "max_publishers", "max_waiting", "large_blocks"),
+    [
+        (1, 1, 16, 1, 16, False),
+        (2, 1, 32, 1, 32, False),
+        (8, 4, 128, 1, 128, False),
+        (128, 64, 2048, 16, 2048, True),
+    ],
 )
 def test_without_a_gpu_readers_and_actors_share_the_cores(
     cluster: dict[str, float],
@@ -56,11 +61,13 @@ def test_without_a_gpu_readers_and_actors_share_the_cores(
     read_tasks: int,
     max_publishers: int,
     max_waiting: int,
+    large_blocks: bool,
 ) -> None:
     cluster |= {"CPU": cpus}
     asked = choose_resources(None, None, 7)
-    shares = (0.0, 0.5, 0.5)
-    assert asked == Resources(1, max_actors, *shares, 7, read_tasks, max_publishers, max_waiting)
+    actors, shares = (1, max_actors), (0.0, 0.5, 0.5)
+    most = (read_tasks, max_publishers, max_waiting)
+    assert asked == Resources(*actors, *shares, 7, *most, large_blocks=large_blocks)
 
 
 @pytest.mark.parametrize(
@@ -87,6 +94,7 @@ def test_each_gpu_has_its_actors(
     asked = choose_resources(None, gpus_per_actor, None)
     assert (asked.min_actors, asked.max_actors, asked.gpus_per_actor) == (1, max_actors, taken)
     assert asked.read_cpus == asked.actor_cpus == share
+    assert asked.large_blocks == (taken > 0)
 
 
 def test_actors_that_are_named_are_taken(cluster: dict[str, float]) -> None:

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
 from implant_model import storage
 from implant_model.decode.preprocess import Preprocessing
@@ -12,7 +13,7 @@ from implant_model.privacy import IdentifierPolicy, Protector
 from implant_model.pseudonym_key import Key
 from jobs.pipeline.blocks import BLOCK, read_block
 from jobs.pipeline.recipe import Recipe
-from jobs.pipeline.source import group_archives, read_group
+from jobs.pipeline.source import group_archives, large_block_members, read_group
 from jobs.tables.receipts import (
     End,
     Fault,
@@ -84,6 +85,24 @@ def test_units_are_cut_by_members_and_by_bytes(tmp_path: Path, decoder: DecodePr
         assert [(u.first_member, u.members) for u in units] == [(0, 2), (2, 2), (4, 1)]
         assert rows["member_index"].to_pylist() == [0, 1, 2, 3, 4]
         assert len({u.path for u in units}) == 3
+
+
+def test_a_block_takes_archives_until_it_has_its_members(
+    tmp_path: Path, decoder: DecodeProcess
+) -> None:
+    group = [
+        (n, planned_tar(tmp_path / f"{n}.tar", {f"{i}.txt": b"x" for i in range(3)}))
+        for n in range(4)
+    ]
+    how = recipe(tmp_path)
+    for most, members in ((1, [3, 3, 3, 3, 0]), (4, [6, 6, 0]), (9, [9, 3]), (1024, [12])):
+        tables = read_group(group, how, decoder.prepare, block_members=most)
+        assert [read_block(table, SIZE_PX)[1].num_rows for table in tables] == members
+
+
+@pytest.mark.parametrize(("size_px", "members"), [(64, 1024), (256, 1024), (384, 455), (1024, 256)])
+def test_a_large_block_is_bounded_by_its_pictures(size_px: int, members: int) -> None:
+    assert large_block_members(size_px) == members
 
 
 def test_cut_archive_is_salvaged_with_every_member_it_names(

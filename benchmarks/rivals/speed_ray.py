@@ -1,7 +1,7 @@
 """A contender of `benchmarks.speed`: a straightforward Ray Data pipeline.
 
 As Ray's documentation shows it: `read_webdataset`, `map`, `map_batches` with an actor, and
-`write_parquet`. Decoding and the model's use are those of `benchmarks.speed_loader`.
+`write_parquet`. Decoding and the model's use are those of `benchmarks.rivals.speed_loader`.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import numpy as np
 import ray
 import torch
 
-from benchmarks.speed_loader import BATCH, load_model, read_image, to_tensor
+from benchmarks.rivals.speed_loader import BATCH, load_model, read_image, to_tensor
 from implant_model.package.load import ModelPackage
 
 

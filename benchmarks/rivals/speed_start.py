@@ -7,10 +7,10 @@ import time
 from pathlib import Path
 from typing import Final
 
-from benchmarks.speed_archives import link, prepare
+from benchmarks.rivals.speed_archives import link, prepare
 from implant_model.errors import ImplantError
 
-ROOT: Final = Path(__file__).parents[1]
+ROOT: Final = Path(__file__).parents[2]
 START: Final = "start"
 KIND: Final = "small"
 NUM_TARS: Final = 2

@@ -1,6 +1,6 @@
 """The limit of `benchmarks.speed`: CPU time of this job's own decode and model, nothing else.
 
-    python -m benchmarks.speed_limit MODEL TAR --seconds 5
+    python -m benchmarks.rivals.speed_limit MODEL TAR --seconds 5
 
 Decodes the members of a tar that is in memory, in this process, and runs the networks on the
 pictures in the batches of the job, in float32 and in bfloat16. Prints CPU milliseconds a picture of
@@ -20,7 +20,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from benchmarks.speed_archives import NUM_DIFFERENT
+from benchmarks.rivals.speed_archives import NUM_DIFFERENT
 from implant_model.decode.prepare import picture_of, silence_loggers
 from implant_model.errors import ImplantError
 from implant_model.limits import Limits

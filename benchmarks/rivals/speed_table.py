@@ -6,8 +6,8 @@ from statistics import median
 from typing import Final
 
 from benchmarks.machine import machine
-from benchmarks.speed_archives import KINDS
-from benchmarks.speed_start import START
+from benchmarks.rivals.speed_archives import KINDS
+from benchmarks.rivals.speed_start import START
 
 RIVALS: Final = ("loader", "ray", "limit")
 CONTENDERS: Final = ("job", "bfloat16", *RIVALS)

@@ -1,6 +1,6 @@
 """Runs one contender of `benchmarks.speed` on folders of tars, in a process of its own.
 
-    python -m benchmarks.speed_contender job MODEL OUTPUT FOLDER [FOLDER ...]
+    python -m benchmarks.rivals.speed_contender job MODEL OUTPUT FOLDER [FOLDER ...]
 
 Prints the seconds that each folder took as JSON on its last line. Ray comes from `RAY_ADDRESS`.
 """
@@ -70,11 +70,11 @@ def rival(name: str) -> Contender:
         import ray
         import ray.data
 
-        from benchmarks.speed_ray import classify as by_ray
+        from benchmarks.rivals.speed_ray import classify as by_ray
 
         ray.init(log_to_driver=False, logging_level=logging.WARNING)
         return by_ray
-    from benchmarks.speed_loader import classify as by_loader
+    from benchmarks.rivals.speed_loader import classify as by_loader
 
     return by_loader
 
