@@ -38,7 +38,7 @@ def examine(classifier: Classifier, gathered: Gathered) -> Examined:
         catalogue.names,
         labels_of(catalogue, gathered.labels),
         classifier.classify(images_NSS),
-        join_groups(gathered.patients, pictures_N.tolist()),
+        join_groups(gathered.patients, pictures_N),
     )
 
 

@@ -63,7 +63,7 @@ COVERED_BY = {
     "training.card": "training/test_packaging.py",
     "training.config": "training/test_train.py",
     "training.data.divide": "training/test_set_report.py",
-    "training.data.duplicates": "training/test_dataset.py",
+    "training.data.components": "training/test_duplicates.py",
     "training.data.gather": "training/test_dataset.py",
     "training.data.labelled": "training/test_dataset.py",
     "training.data.labels": "training/test_dataset.py",

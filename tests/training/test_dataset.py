@@ -1,6 +1,5 @@
 """Labelled sets: read by the main job's own code, nothing dropped unseen, faults in a sentence."""
 
-import io
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,6 @@ from implant_model.limits import Limits
 from implant_model.storage.uri import ObjectInfo, ObjectReader
 from tests.support.archive_samples import tar_of, zip_of
 from tests.support.pictures import encoded
-from training.data.duplicates import duplicate_groups, near_pairs, perceptual_hashes
 from training.data.gather import load_set
 from training.data.labelled import (
     Excluded,
@@ -315,13 +313,3 @@ def test_a_binary_labels_file_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UsageError, match="neither Parquet nor CSV"):
         read_labels(str(path))
-
-
-def test_near_duplicates_survive_rescaling_and_jpeg() -> None:
-    pictures = [Image.open(io.BytesIO(picture(seed, 200, detail=24))) for seed in range(20)]
-    buffer = io.BytesIO()
-    pictures[3].resize((150, 150)).save(buffer, "JPEG", quality=40)
-    pictures.append(Image.open(buffer))
-    images = np.stack([np.asarray(item.convert("L").resize((96, 96))) for item in pictures])
-    assert near_pairs(perceptual_hashes(images), 20) == [(3, 20)]
-    assert duplicate_groups(images, 20).tolist() == [*range(20), 3]

@@ -48,8 +48,7 @@ def divide(labelled: LabelledSet, settings: SplitSettings, calibrate: bool = Tru
         UsageError: A class is missing from a part.
     """
     pictures_N = duplicate_groups(labelled.images_NSS, settings.duplicate_bits)
-    patients = [None if number < 0 else number for number in labelled.patients_N.tolist()]
-    groups_N = join_groups(patients, pictures_N.tolist())
+    groups_N = join_groups(labelled.patients_N, pictures_N)
     labels_N = labelled.labels_N
     folds: tuple[Split, ...] = ()
     if settings.folds:

@@ -28,8 +28,9 @@ from training.calibrate import (
     run_networks,
 )
 from training.config import TrainConfig
+from training.data.components import Indices
 from training.data.labelled import LabelledSet
-from training.data.split import Indices, Split, deal, deal_folds, renumber
+from training.data.split import Split, deal, deal_folds, renumber
 from training.first_weights import of_architecture
 from training.fisher.fit_fisher import FisherTask, fit_fisher
 from training.fit.segmenting import SegmenterTask, fit_on_masks, measure_segmenter
@@ -209,7 +210,7 @@ class _Fitting:
     def deal_training(self, folds: int) -> Indices:
         """Deal the training part to folds of whole groups."""
         train_N = self.split.train_N
-        groups_N = renumber(self.groups_N[train_N].tolist())
+        groups_N = renumber(self.groups_N[train_N])
         seed = self.config.split.seed
         return deal_folds(self.labelled.labels_N[train_N], groups_N, folds, seed)
 
