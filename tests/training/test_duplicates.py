@@ -10,8 +10,8 @@ from PIL import Image
 
 from tests.support.pictures import encoded
 from training.data import duplicates
-from training.data.components import Components
 from training.data.duplicates import duplicate_groups, near_groups
+from training.data.links import Components
 
 
 def picture(seed: int) -> Image.Image:

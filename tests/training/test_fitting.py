@@ -74,14 +74,14 @@ def test_masks_by_hand_go_before_automatic_ones(
     joined: None, phantoms: tuple[LabelledSet, np.ndarray], tmp_path: Path
 ) -> None:
     labelled, true_NSS = phantoms
-    alone = gather_masks(labelled, "", tmp_path / "cache")
+    alone = gather_masks(labelled, "", str(tmp_path / "cache"))
     assert (alone.grades_N == POOR).any()
     written = write_poor(labelled, alone, tmp_path / "poor")
     assert written == int((alone.grades_N == POOR).sum())
     assert len(list((tmp_path / "poor" / "a.tar").glob("*.dcm.png"))) == written
 
     write_masks(tmp_path / "hand", ["a.tar/3.dcm"], labelled.images_NSS[3:4], true_NSS[3:4])
-    mixed = gather_masks(labelled, str(tmp_path / "hand"), tmp_path / "cache")
+    mixed = gather_masks(labelled, str(tmp_path / "hand"), str(tmp_path / "cache"))
     assert mixed.grades_N[3] == BY_HAND
     assert (mixed.masks_NSS[3] == true_NSS[3]).all()
     assert mixed.digest != alone.digest
@@ -91,7 +91,7 @@ def test_masks_by_hand_go_before_automatic_ones(
 
     (tmp_path / "hand" / "a.tar" / "4.dcm.png").write_bytes(b"no picture")
     with pytest.raises(UsageError, match=r"^Mask 2 of 2 in .*, by path, is no PNG"):
-        gather_masks(labelled, str(tmp_path / "hand"), tmp_path / "cache")
+        gather_masks(labelled, str(tmp_path / "hand"), str(tmp_path / "cache"))
 
 
 def test_progress_is_said_once_an_epoch_and_not_for_what_was_done_before(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data.components import Components, Indices
+from training.data.links import Components, Indices
 
 SIDE_PX = 64
 """Side of the square that is transformed; 4 times the frequencies kept."""

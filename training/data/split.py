@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from implant_model.errors import UsageError
-from training.data.components import Components, Indices
+from training.data.links import Components, Indices
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Fits one network with Ray Train: any number of workers, CPU (gloo) or GPU (nccl) alike.
 
-The tensor set lies once in Ray's object store, and each worker maps it from there. What the workers
-do is in `training.fit.loop`.
+Where the pictures lie is in Ray's object store, and each worker reads those of its batches. What
+the workers do is in `training.fit.loop`.
 """
 
 from pathlib import Path
