@@ -10,7 +10,7 @@ import ray
 
 from implant_model import storage
 from implant_model.decode.preprocess import Preprocessing
-from implant_model.errors import StorageError
+from implant_model.errors import StorageError, UsageError
 from implant_model.limits import Limits
 from tests.support.archive_samples import tar_of
 from tests.support.object_store import ObjectStore
@@ -176,6 +176,18 @@ def test_a_cache_in_a_bucket_is_as_one_on_disk(
     reader = Counting()
     again = gather(objects, labels, SPEC, Limits(), uri, read=reader)
     assert (reader.read, len(again.images)) == ([], 7)
+
+
+def test_a_cache_that_cannot_be_is_a_users_mistake(
+    archive: tuple[Path, Labels], tmp_path: Path
+) -> None:
+    folder, labels = archive
+    objects = list_images([str(folder)])
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(UsageError, match="for prepared images cannot be made"):
+        gather(objects, labels, SPEC, Limits(), str(tmp_path / "file" / "cache"))
+    with pytest.raises(UsageError, match="has the scheme 'gs'"):
+        gather(objects, labels, SPEC, Limits(), "gs://bucket/cache")
 
 
 @pytest.mark.cluster

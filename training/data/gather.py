@@ -134,14 +134,12 @@ def gather(
         read: Reads what is not in the cache.
 
     Raises:
-        UsageError: The labels speak of an archive that is not there.
-        StorageError: The cache cannot be used.
+        UsageError: The labels speak of an archive that is not there, or the cache is not usable.
+        StorageError: The cache cannot be read or written after all.
     """
     by_uri = {info.uri: name for info, name in objects}
     rows = match_archives(labels, by_uri) if labels is not None else None
-    cache = storage.normalise(cache)
-    if not storage.is_remote(cache):
-        make_private(Path(local_path(cache)))
+    cache = _usable(cache)
     bundles = [*bundles_of(objects, rows, spec, limits)]
     indices = _indices(bundles, Recipe(spec, limits, cache), tick, read)
     gathered = _assemble(bundles, indices, rows, cache, spec.size_px)
@@ -149,6 +147,21 @@ def gather(
         named = labels_of_names([place.member for place in gathered.places])
         gathered = replace(gathered, labels=named or gathered.labels)
     return gathered
+
+
+def _usable(cache: str) -> str:
+    """Return the URI of a cache, whose folder is there then."""
+    uri = storage.normalise(cache)
+    if storage.is_remote(uri):
+        storage.check_output(uri)
+        return uri
+    try:
+        make_private(Path(local_path(uri)))
+    except OSError as error:
+        raise UsageError(
+            f"The folder {cache} for prepared images cannot be made: {error.strerror}."
+        ) from error
+    return uri
 
 
 def _indices(bundles: Sequence[Bundle], recipe: Recipe, tick: Tick, read: Read) -> list[pa.Table]:

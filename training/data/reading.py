@@ -114,16 +114,25 @@ def read_bundle(bundle: Bundle, recipe: Recipe, decoder: DecodeProcess, tick: Ti
     Raises:
         StorageError: The cache cannot be written.
     """
-    rows = _Rows(recipe, bundle.key, tick)
+    rows = IndexRows(recipe, bundle.key, tick)
     is_whole = True
     for number, wanted in enumerate(bundle.objects):
         is_whole &= _read_object(rows, number, wanted, decoder)
     index = rows.table()
     if is_whole:
-        sink = pa.BufferOutputStream()
-        pq.write_table(index, sink, compression="zstd", write_page_checksum=True)
-        keep(index_uri(recipe.cache, bundle.key), sink.getvalue().to_pybytes())
+        put_index(recipe.cache, bundle.key, index)
     return index
+
+
+def put_index(cache: str, key: str, index: pa.Table) -> None:
+    """Keep the index of a bundle, which is done then.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    sink = pa.BufferOutputStream()
+    pq.write_table(index, sink, compression="zstd", write_page_checksum=True)
+    keep(index_uri(cache, key), sink.getvalue().to_pybytes())
 
 
 def read_index(cache: str, key: str) -> pa.Table:
@@ -153,7 +162,7 @@ def shards_of(index: pa.Table) -> list[Shard]:
 
 
 @dataclass
-class _Rows:
+class IndexRows:
     """The index as it grows, and the pictures that are in no shard yet."""
 
     recipe: Recipe
@@ -167,23 +176,25 @@ class _Rows:
     waiting: list[NDArray[np.uint8]] = field(default_factory=list)
     pictures: int = 0
 
-    def add(self, **values: object) -> None:
+    def _add(self, **values: object) -> None:
         for name, column in self.columns.items():
             column.append(values.get(name))
 
     def leave_out(self, number: int, member: str, index: int, reason: str) -> None:
-        self.add(object=number, member=member, index=index, reason=reason)
+        """Add a member of an object that has no picture."""
+        self._add(object=number, member=member, index=index, reason=reason)
         self.tick(self.pictures)
 
     def add_picture(
         self, number: int, key: str, radiograph: Radiograph, image_SS: NDArray[np.uint8]
     ) -> None:
+        """Add a member that has one; it is put when there are enough for a shard."""
         prepared, place = radiograph.prepared, len(self.waiting)
         header = None if prepared is None else prepared.header
         patient = None if header is None else header.patient
         flat = np.ascontiguousarray(image_SS).ravel()
         self.waiting.append(flat.copy())
-        self.add(
+        self._add(
             object=number,
             member=key,
             index=radiograph.member.index,
@@ -213,13 +224,14 @@ class _Rows:
         self.shards.append(put_shard(self.recipe.cache, self.key, pictures_NB))
 
     def table(self) -> pa.Table:
+        """Put what is in no shard yet; return the index."""
         if self.waiting:
             self._put()
         shards = json.dumps([[shard.name, shard.start] for shard in self.shards])
         return pa.table(self.columns, schema=INDEX.with_metadata({SHARDS: shards}))
 
 
-def _read_object(rows: _Rows, number: int, wanted: Wanted, decoder: DecodeProcess) -> bool:
+def _read_object(rows: IndexRows, number: int, wanted: Wanted, decoder: DecodeProcess) -> bool:
     """Add the members of one archive or loose radiograph; return whether the store gave it."""
     seen: set[str] = set()
     is_loose = wanted.members is not None and "" in wanted.members
@@ -248,7 +260,7 @@ def _read_object(rows: _Rows, number: int, wanted: Wanted, decoder: DecodeProces
 
 
 def _add(
-    rows: _Rows, number: int, radiograph: Radiograph, reason: str | None, is_loose: bool
+    rows: IndexRows, number: int, radiograph: Radiograph, reason: str | None, is_loose: bool
 ) -> None:
     member, prepared = radiograph.member, radiograph.prepared
     if prepared is not None and prepared.image is not None:

@@ -16,6 +16,7 @@ import io
 import json
 import math
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -124,7 +125,8 @@ class Training:
                 self.first_epoch = self.fit.epochs
 
     def train_epoch(self, epoch: int) -> dict[str, float]:
-        """Make one pass; return its mean loss and its last learning rate."""
+        """Make one pass; return its mean loss, its last learning rate and how long it took."""
+        begun = time.monotonic()
         self.model.train()
         total, rate = torch.zeros((), device=self.device), 0.0
         seed = (self.fit.seed * 1_000_003 + epoch) * 1_009 + self.rank
@@ -140,7 +142,8 @@ class Training:
                 views_BCHW = nn.functional.avg_pool2d(views_BCHW, 2)
             total += self.step(views_BCHW, labels_B)
             self.update_average(epoch * self.steps_per_epoch + step)
-        return {"loss": float(total) / self.steps_per_epoch, "learning_rate": rate}
+        loss = float(total) / self.steps_per_epoch
+        return {"loss": loss, "learning_rate": rate, "seconds": time.monotonic() - begun}
 
     @torch.no_grad()
     def inputs(self, views_B1HW: Tensor) -> Tensor:
