@@ -28,7 +28,14 @@ from implant_model.storage.local_files import make_private
 from implant_model.storage.uri import ObjectInfo, local_path
 from training.data.bundles import FORMAT, Bundle, Wanted, bundles_of
 from training.data.labelled import Excluded, LabelledSet, Rows, reason_counts, unread_archives
-from training.data.labels import Label, Labels, label_of_name, labels_of_names, match_archives
+from training.data.labels import (
+    Label,
+    Labels,
+    label_of_name,
+    labels_of_names,
+    match_archives,
+    orthonet_label,
+)
 from training.data.reading import (
     INDEX,
     Recipe,
@@ -143,7 +150,7 @@ def gather(
     bundles = [*bundles_of(objects, rows, spec, limits)]
     indices = _indices(bundles, Recipe(spec, limits, cache), tick, read)
     gathered = _assemble(bundles, indices, rows, cache, spec.size_px)
-    if labels is None:
+    if labels is None and all(orthonet_label(place.member) for place in gathered.places):
         named = labels_of_names([place.member for place in gathered.places])
         gathered = replace(gathered, labels=named or gathered.labels)
     return gathered
@@ -182,19 +189,21 @@ def _indices(bundles: Sequence[Bundle], recipe: Recipe, tick: Tick, read: Read) 
 
 def _assemble(
     bundles: Sequence[Bundle],
-    indices: Sequence[pa.Table],
+    indices: list[pa.Table],
     rows: Mapping[str, Mapping[str, Label]] | None,
     cache: str,
     side: int,
 ) -> Gathered:
-    """Join indices with labels."""
+    """Join indices, which are emptied, with labels."""
     excluded: list[Excluded] = []
     names = _Names(cache)
     objects: list[Wanted] = []
     shards: list[Shard] = []
     parts: list[pa.Table] = []
     object_N, shard_N = [], []
-    for bundle, index in zip(bundles, indices, strict=True):
+    indices.reverse()
+    for bundle in bundles:
+        index = indices.pop()
         left_out = index.filter(pc.is_valid(index["reason"])).select(["object", "member", "reason"])
         for row in left_out.to_pylist():
             name = bundle.objects[row["object"]].name
@@ -207,6 +216,8 @@ def _assemble(
         objects.extend(bundle.objects)
         shards.extend(shards_of(index))
     table = pa.concat_tables([INDEX.empty_table().select(_KEPT), *parts]).combine_chunks()
+    parts.clear()
+    pa.default_memory_pool().release_unused()
     members, digests, index_N = table["member"], table["digest"], table["index"].to_numpy()
     where_N = np.concatenate([np.zeros(0, np.int32), *object_N])
 
