@@ -135,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             runs.append(measure(folder, count, options.patience_s, config))
             print(runs[-1], flush=True)
             rates = rates or ingest(folder / "model.work" / "images")
-    text = report(runs, rates or {})
+    text = report(runs, rates or {}, options.made_from)
     options.result.write_text(text, encoding="utf-8")
     print(text)
     return INCOMPLETE if any(run.ended for run in runs) else OK
@@ -334,7 +334,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def report(runs: Sequence[Run], rates: dict[str, float]) -> str:
+def report(runs: Sequence[Run], rates: dict[str, float], made_from: int) -> str:
     """Return the result as Markdown."""
     lines = [
         "# A training as its set grows",
@@ -342,8 +342,8 @@ def report(runs: Sequence[Run], rates: dict[str, float]) -> str:
         f"`python -m benchmarks.train_scale --images {' '.join(str(run.images) for run in runs)}`, "
         f"{datetime.now(UTC):%Y-%m-%d}: tars of {PER_TAR:,} JPEG of {SIDE_PX} px, the whole of "
         "`jobs.train` with one worker, the smallest network of torchvision's at 32 px for two "
-        "epochs; a million and more are made in the cache as if read, and trained on once. Peaks "
-        "of anonymous memory. Near duplicates: within 40 of 256 bits, exact, by "
+        f"epochs; sets of {made_from:,} and more are made in the cache as if read, and trained on "
+        "once. Peaks of anonymous memory. Near duplicates: within 40 of 256 bits, exact, by "
         "themselves on one core. Reading has Ray's start and one decoding process for each core.",
         "",
         f"Machine: {machine()}.",
