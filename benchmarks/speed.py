@@ -142,10 +142,8 @@ def slope(kind: str, contender: str, tar: Path, bench: Bench) -> float:
         folders = [Path(folder) / f"in-{size}" for size in sizes]
         for place, size in zip(folders, sizes, strict=True):
             link(tar, place, size)
-        lines = run(
-            ["rivals.speed_contender", contender, str(bench.model), f"{folder}/out", *map(str, folders)],
-            bench,
-        )
+        arguments = [str(bench.model), f"{folder}/out", *map(str, folders)]
+        lines = run(["rivals.speed_contender", contender, *arguments], bench)
     for size, line in zip(sizes, lines, strict=False):
         if line != f"{size * members} rows":
             raise ImplantError(f"{contender} wrote {line!r} of {size * members} images of {kind}.")

@@ -11,9 +11,9 @@ DIR/excluded.csv (what could not be used, and why; it holds members' names, the 
 --labels is a file as for jobs.train; without it, each image's folder is its label. Labels that the
 model's catalogue lacks measure how it meets unknown implants. --against compares with another
 package, or with a reader's answers in a table of archive, member and label.
-Runs on one machine, on CPU or --device cuda, with all prepared images in memory: for some ten
-thousand of them. Exit codes: 0 done; 2 the call is wrong; 3 done, without labelled images that
-could not be read.
+Names the images on one machine, on CPU or --device cuda. Prepared images are on disk, in TMPDIR;
+with --cache they are kept, shared with jobs.train, and read by Ray where they are many.
+Exit codes: 0 done; 2 the call is wrong; 3 done, without labelled images that could not be read.
 """
 
 import sys
@@ -54,6 +54,7 @@ def parse(arguments: Sequence[str] | None) -> Namespace:
         metavar="N",
         help=_ROBUSTNESS,
     )
+    parser.add_argument("--cache", metavar="URI", help=_CACHE)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default cpu")
     call = parser.parse_args(arguments)
     call.images = tuple(call.images)
@@ -64,6 +65,7 @@ def parse(arguments: Sequence[str] | None) -> Namespace:
 
 _LABELS = "table of archive, member, label and patient, or of file and label"
 _ROBUSTNESS = "measure on so many images also as poor scans would show them; default 500"
+_CACHE = "folder or s3:// prefix that keeps the prepared images; default: not kept"
 _IMAGES = "archives, radiographs, folders or s3:// prefixes"
 
 

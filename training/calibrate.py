@@ -9,7 +9,7 @@ small to spare a calibration part, the training part is held out from itself, fo
 Shapes: N images, S side, K classes, F features.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +28,11 @@ from implant_model.networks.spec import NetworkSpec
 from implant_model.networks.weights import load_networks
 from implant_model.novelty import Method, NoveltyReference, fit_novelty
 
+MAX_REFERENCE = 50_000
+"""Training images whose embeddings are held at once: 100 MB of 512 features."""
+MIN_EACH = 32
+"""Of each class among them, however many classes there are."""
+
 Images = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
@@ -44,6 +49,19 @@ class Outputs:
 
     logits_NK: Floats
     features_NF: Floats
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What the networks say of images, with how far these are from known implants.
+
+    Attributes:
+        logits_NK: Before calibration.
+        novelty_N: Scores.
+    """
+
+    logits_NK: Floats
+    novelty_N: Floats
 
 
 @dataclass(frozen=True)
@@ -100,30 +118,62 @@ class Measured:
 
 
 def run_networks(
-    files: Mapping[NetworkSpec, bytes], num_classes: int, images_NSS: Images, device: str
+    files: Mapping[NetworkSpec, bytes], num_classes: int, parts: Iterable[Images], device: str
 ) -> Outputs:
     """Run packaged networks, as the ensemble that they make, on preprocessed images.
 
     Args:
         files: The networks with the content of their files.
         num_classes: K.
-        images_NSS: uint8; N may be 0.
+        parts: Images, uint8 (B, S, S), some at a time; the last may be empty.
         device: As torch names it.
     """
     weights = {spec.file: data for spec, data in files.items()}
     networks = load_networks(list(files), num_classes, weights).to(device)
-    return Outputs(*measure_networks(networks, images_NSS, device=device))
+    outputs = [measure_networks(networks, part_BSS, device=device) for part_BSS in parts]
+    return Outputs(*(np.concatenate(column) for column in zip(*outputs, strict=True)))
 
 
-def hold_out(reference: NoveltyReference, outputs: Outputs, labels_N: Indices) -> HeldOut:
-    """Score images that neither the networks nor the reference were fitted to.
+def score(
+    files: Mapping[NetworkSpec, bytes],
+    num_classes: int,
+    reference: NoveltyReference,
+    parts: Iterable[Images],
+    device: str,
+) -> Scored:
+    """Run packaged networks over images that neither they nor the reference were fitted to.
 
     Args:
+        files: As of `run_networks`.
+        num_classes: K.
         reference: What novelty is measured from.
-        outputs: On those images.
-        labels_N: Their classes.
+        parts: As of `run_networks`; embeddings are dropped part by part.
+        device: As torch names it.
     """
-    return HeldOut(outputs.logits_NK, labels_N, reference.score(outputs.features_NF))
+    logits, novelty = [], []
+    weights = {spec.file: data for spec, data in files.items()}
+    networks = load_networks(list(files), num_classes, weights).to(device)
+    for part_BSS in parts:
+        logits_BK, features_BF = measure_networks(networks, part_BSS, device=device)
+        logits.append(logits_BK)
+        novelty.append(reference.score(features_BF))
+    return Scored(np.concatenate(logits), np.concatenate(novelty))
+
+
+def reference_part(labels_N: Indices, most: int = MAX_REFERENCE) -> Indices:
+    """Return positions of the training images that describe where known implants lie.
+
+    All of them, or of a larger part a lot of each class: a covariance is no better for more.
+    """
+    if len(labels_N) <= most:
+        return np.arange(len(labels_N))
+    shuffled_N = np.random.default_rng(0).permutation(len(labels_N))
+    by_class_N = shuffled_N[np.argsort(labels_N[shuffled_N], kind="stable")]
+    counts_K = np.bincount(labels_N)
+    starts_K = np.cumsum(counts_K) - counts_K
+    rank_N = np.arange(len(labels_N)) - np.repeat(starts_K, counts_K)
+    each = max(most // int((counts_K > 0).sum()), MIN_EACH)
+    return np.sort(by_class_N[rank_N < each])
 
 
 def hold_out_folds(
@@ -176,10 +226,10 @@ def calibrate(
     )
 
 
-def measure(outputs: Outputs, indices_N: Indices, calibration: Calibrated) -> Measured:
-    """Apply a calibration to outputs on a test part."""
-    probabilities_NK = softmax(outputs.logits_NK, calibration.temperature)
-    novelty_N = calibration.reference.score(outputs.features_NF)
+def measure(scored: Scored, indices_N: Indices, calibration: Calibrated) -> Measured:
+    """Apply a calibration to what the networks state of a test part."""
+    probabilities_NK = softmax(scored.logits_NK, calibration.temperature)
+    novelty_N = scored.novelty_N
     own = calibration.own_quantiles
     quantiles = calibration.quantile if own is None else np.array(own)
     return Measured(

@@ -341,6 +341,18 @@ class CardSettings:
 
 
 @dataclass(frozen=True)
+class DataSettings:
+    """Where the set is kept while it is trained on.
+
+    Attributes:
+        cache: Folder or URI (s3://...) for prepared images that every worker reaches; several
+            trainings may share one. "" for the training's own working folder.
+    """
+
+    cache: str = ""
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """All settings of one training.
 
@@ -355,6 +367,7 @@ class TrainConfig:
 
     name: str = "implants"
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    data: DataSettings = field(default_factory=DataSettings)
     split: SplitSettings = field(default_factory=SplitSettings)
     augment: Augmentation = field(default_factory=Augmentation)
     segmenter: SegmenterSettings = field(default_factory=SegmenterSettings)

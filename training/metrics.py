@@ -18,6 +18,13 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.floating]
 Indices = NDArray[np.int64]
+Statistic = Callable[[Indices], float]
+"""Of images that count so many times each, int64 (N,)."""
+MAX_DRAWN = 200_000_000
+"""Images drawn in all resamplings of a statistic, as far as there are 200 of them."""
+MIN_ROUNDS = 200
+MAX_RANKS = 1 << 27
+"""Ranks of images in classes that are kept from one resampling to the next: 512 MB."""
 Z_95 = 1.959963984540054
 """The standard normal's 97.5 % quantile."""
 
@@ -86,7 +93,7 @@ def _wilson_of(value: float, effective: float, count: int) -> Figure:
 
 
 def bootstrap(
-    statistic: Callable[[Indices], float],
+    statistic: Statistic,
     groups_N: Indices,
     rounds: int = 1000,
     seed: int = 0,
@@ -102,29 +109,30 @@ def bootstrap(
     upper end of Wilson's interval of 0 of G. Of a figure of 0 or 1 in 0..1 this is Wilson's own.
 
     Args:
-        statistic: From positions of images, with repetitions, to a number; NaN where undefined.
+        statistic: From how often each image counts to a number; NaN where undefined. `mean_of`
+            and its siblings make such.
         groups_N: Group of each image; groups are drawn whole.
-        rounds: Number of resamplings.
+        rounds: Number of resamplings; of a million images there are fewer, down to 200.
         seed: The same seed gives the same interval.
         centred: Move the interval so that the resamplings' median lies on the estimate, and cut it
             at 0: for a sum of absolute gaps, which resampling widens.
         span: Least and greatest value that the statistic can take.
         num_units: G, where the statistic rests on fewer groups than there are, see `scarcer`.
     """
-    members = [np.flatnonzero(groups_N == group) for group in np.unique(groups_N)]
+    count = len(groups_N)
+    names, of_N = np.unique(groups_N, return_inverse=True)
     rng = np.random.default_rng(seed)
     values = []
-    for _ in range(rounds if members else 0):
-        drawn = rng.integers(len(members), size=len(members))
-        values.append(statistic(np.concatenate([members[group] for group in drawn])))
+    for _ in range(min(rounds, max(MIN_ROUNDS, MAX_DRAWN // count)) if count else 0):
+        drawn = rng.integers(len(names), size=len(names))
+        values.append(statistic(np.bincount(drawn, minlength=len(names))[of_N]))
     finite = [value for value in values if not math.isnan(value)]
     low, high = np.quantile(finite, [0.025, 0.975]).tolist() if finite else (math.nan, math.nan)
-    everything = np.arange(len(groups_N))
-    value = statistic(everything) if len(everything) else math.nan
+    value = statistic(np.ones(count, np.int64)) if count else math.nan
     if centred and finite:
         shift = float(np.median(finite)) - value
         low, high = max(0.0, low - shift), max(0.0, high - shift)
-    unseen = Z_95**2 / ((len(members) if num_units is None else num_units) + Z_95**2)
+    unseen = Z_95**2 / ((len(names) if num_units is None else num_units) + Z_95**2)
     least, most = value + unseen * (span[0] - value), value + unseen * (span[1] - value)
     return Figure(value, float(np.fmin(low, least)), float(np.fmax(high, most)), len(groups_N))
 
@@ -148,13 +156,31 @@ def confusion(labels_N: Indices, predicted_N: Indices, num_classes: int) -> Indi
     return matrix_KK
 
 
+def mean_of(values_N: NDArray[np.float64]) -> Statistic:
+    """Return the statistic that is the mean of a value of each image."""
+    return lambda weights_N: float(weights_N @ values_N) / float(weights_N.sum())
+
+
 def macro_f1(labels_N: Indices, predicted_N: Indices) -> float:
     """Return mean over the classes among the labels of 2 TP / (2 TP + FP + FN)."""
-    scores = []
-    for label in np.unique(labels_N):
-        truth, claim = labels_N == label, predicted_N == label
-        scores.append(2 * (truth & claim).sum() / (truth.sum() + claim.sum()))
-    return float(np.mean(scores)) if scores else math.nan
+    return macro_f1_of(labels_N, predicted_N)(np.ones(len(labels_N), np.int64))
+
+
+def macro_f1_of(labels_N: Indices, predicted_N: Indices) -> Statistic:
+    """Return the statistic that is `macro_f1`."""
+    count = int(max(labels_N.max(initial=-1), predicted_N.max(initial=-1))) + 1
+    right_N = np.flatnonzero(labels_N == predicted_N)
+
+    def statistic(weights_N: Indices) -> float:
+        truth_K = np.bincount(labels_N, weights_N, count)
+        claim_K = np.bincount(predicted_N, weights_N, count)
+        both_K = np.bincount(labels_N[right_N], weights_N[right_N], count)
+        there_K = truth_K > 0
+        if not there_K.any():
+            return math.nan
+        return float(np.mean(2 * both_K[there_K] / (truth_K + claim_K)[there_K]))
+
+    return statistic
 
 
 def calibration_error(labels_N: Indices, probabilities_NK: Floats, bins: int = 10) -> float:
@@ -163,33 +189,83 @@ def calibration_error(labels_N: Indices, probabilities_NK: Floats, bins: int = 1
     The count-weighted mean of |share right - mean probability| (Naeini et al. 2015) over bins of
     equal count, which do not leave almost empty bins at the low end as bins of equal width do.
     """
-    if not len(labels_N):
-        return math.nan
-    confidence_N = probabilities_NK.max(axis=1).astype(np.float64)
-    right_N = probabilities_NK.argmax(axis=1) == labels_N
+    return calibration_error_of(labels_N, probabilities_NK, bins)(np.ones(len(labels_N), np.int64))
+
+
+def calibration_error_of(labels_N: Indices, probabilities_NK: Floats, bins: int = 10) -> Statistic:
+    """Return the statistic that is `calibration_error`."""
+    confidence_N = probabilities_NK.max(axis=1, initial=0).astype(np.float64)
     order_N = np.argsort(confidence_N, kind="stable")
-    gaps = [
-        abs(float(right_N[part].sum() - confidence_N[part].sum()))
-        for part in np.array_split(order_N, min(bins, len(order_N)))
-    ]
-    return sum(gaps) / len(labels_N)
+    right_N = probabilities_NK.argmax(axis=1) == labels_N if len(labels_N) else confidence_N > 0
+    excess_N = (right_N - confidence_N)[order_N]
+
+    def statistic(weights_N: Indices) -> float:
+        sorted_N = weights_N[order_N]
+        ends_N = np.concatenate([[0], np.cumsum(sorted_N)])
+        total = int(ends_N[-1])
+        if not total:
+            return math.nan
+        sums_N = np.concatenate([[0.0], np.cumsum(sorted_N * excess_N)])
+        parts = min(bins, total)
+        sizes = np.full(parts, total // parts)
+        sizes[: total % parts] += 1
+        edges = np.concatenate([[0], np.cumsum(sizes)])
+        return float(np.abs(np.diff(np.interp(edges, ends_N, sums_N))).sum()) / total
+
+    return statistic
 
 
 def auroc(scores_N: Floats, positive_N: NDArray[np.bool_]) -> float:
     """Return area under the ROC curve: how often a positive scores above a negative, ties half."""
-    positives, negatives = int(positive_N.sum()), int((~positive_N).sum())
-    if not positives or not negatives:
+    return auroc_of(scores_N, positive_N)(np.ones(len(scores_N), np.int64))
+
+
+def auroc_of(scores_N: Floats, positive_N: NDArray[np.bool_]) -> Statistic:
+    """Return the statistic that is `auroc`."""
+    rank_N = _ranks(scores_N)
+    return lambda weights_N: _area(rank_N, positive_N, weights_N)
+
+
+def _ranks(scores_N: Floats) -> NDArray[np.int32]:
+    _, rank_N = np.unique(scores_N, return_inverse=True)
+    return rank_N.astype(np.int32)
+
+
+def _area(rank_N: NDArray[np.int32], positive_N: NDArray[np.bool_], weights_N: Indices) -> float:
+    count = int(rank_N.max(initial=-1)) + 1
+    at = np.flatnonzero(positive_N)
+    positive_R = np.bincount(rank_N[at], weights_N[at], count)
+    negative_R = np.bincount(rank_N, weights_N, count) - positive_R
+    pairs = float(positive_R.sum()) * float(negative_R.sum())
+    if not pairs:
         return math.nan
-    _, inverse_N, counts = np.unique(scores_N, return_inverse=True, return_counts=True)
-    ranks = np.cumsum(counts) - (counts - 1) / 2
-    rank_sum = float(ranks[inverse_N][positive_N].sum())
-    return (rank_sum - positives * (positives + 1) / 2) / (positives * negatives)
+    return float(positive_R @ (np.cumsum(negative_R) - negative_R / 2)) / pairs
 
 
 def mean_auroc(labels_N: Indices, probabilities_NK: Floats) -> float:
     """Return mean over the classes among the labels of each class against the rest."""
-    areas = [auroc(probabilities_NK[:, k], labels_N == k) for k in np.unique(labels_N)]
-    return float(np.mean(areas)) if areas else math.nan
+    return mean_auroc_of(labels_N, probabilities_NK)(np.ones(len(labels_N), np.int64))
+
+
+def mean_auroc_of(labels_N: Indices, probabilities_NK: Floats) -> Statistic:
+    """Return the statistic that is `mean_auroc`."""
+    is_kept = probabilities_NK.size <= MAX_RANKS
+    kept: dict[int, NDArray[np.int32]] = {}
+
+    def ranks(label: int) -> NDArray[np.int32]:
+        if label in kept:
+            return kept[label]
+        rank_N = _ranks(probabilities_NK[:, label])
+        if is_kept:
+            kept[label] = rank_N
+        return rank_N
+
+    def statistic(weights_N: Indices) -> float:
+        there = np.flatnonzero(np.bincount(labels_N, weights_N))
+        areas = [_area(ranks(int(k)), labels_N == k, weights_N) for k in there]
+        return float(np.mean(areas)) if areas else math.nan
+
+    return statistic
 
 
 def covered(labels_N: Indices, candidates: list[list[int]]) -> NDArray[np.bool_]:
@@ -221,24 +297,19 @@ def evaluate(
     predicted_N = probabilities_NK.argmax(axis=1).astype(np.int64)
     sizes_N = np.array([len(members) for members in candidates], dtype=np.float64)
 
-    def of(statistic: Callable[[Indices], float]) -> Figure:
-        return bootstrap(statistic, groups_N)
-
     figures = {
         f"top_{k}": share(top_k_hits(labels_N, probabilities_NK, k), groups_N) for k in (1, 3)
     }
-    figures["macro_f1"] = of(lambda i: macro_f1(labels_N[i], predicted_N[i]))
-    figures["mean_auroc"] = of(lambda i: mean_auroc(labels_N[i], probabilities_NK[i]))
+    figures["macro_f1"] = bootstrap(macro_f1_of(labels_N, predicted_N), groups_N)
+    figures["mean_auroc"] = bootstrap(mean_auroc_of(labels_N, probabilities_NK), groups_N)
     figures["calibration_error"] = bootstrap(
-        lambda i: calibration_error(labels_N[i], probabilities_NK[i]), groups_N, centred=True
+        calibration_error_of(labels_N, probabilities_NK), groups_N, centred=True
     )
     figures["coverage"] = share(covered(labels_N, candidates), groups_N)
     # One class more than in any set that was seen: of thousands of classes the greatest value that
     # a mean size can take gives no information.
     most = min(probabilities_NK.shape[1], sizes_N.max(initial=0) + 1)
-    figures["set_size"] = bootstrap(
-        lambda i: float(sizes_N[i].mean()), groups_N, span=(0.0, float(most))
-    )
+    figures["set_size"] = bootstrap(mean_of(sizes_N), groups_N, span=(0.0, float(most)))
     for label, name in enumerate(names):
         truth_N = labels_N == label
         figures[f"sensitivity: {name}"] = share(predicted_N[truth_N] == label, groups_N[truth_N])

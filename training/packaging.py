@@ -145,12 +145,12 @@ def make_package(folder: Path, training: Training) -> tuple[ModelPackage, Figure
         measured_on=measured_on,
         cues=training.cues
         or probe_shortcuts(
-            labelled.images_NSS, labelled.sizes_N2, labelled.labels_N, division.groups_N
+            labelled.cues(), labelled.sizes_N2, labelled.labels_N, division.groups_N
         ),
         groups=len(np.unique(division.groups_N)),
         duplicates=division.duplicates,
         patients_known=int((labelled.patients_N >= 0).sum()),
-        excluded=labelled.excluded,
+        excluded=tuple(labelled.excluded),
         masks=None if training.masks is None else training.masks.counts(division.shipped.train_N),
         command=shlex.join(training.command),
         environment=environment(training.place),

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from implant_model.classifier import Predictions
 from implant_model.errors import Outcome
 from jobs.evaluating.robustness import Images, distortions
-from training.metrics import Figure, auroc, bootstrap, evaluate, scarcer, share
+from training.metrics import Figure, auroc_of, bootstrap, evaluate, mean_of, scarcer, share
 
 Indices = NDArray[np.int64]
 Hits = NDArray[np.bool_]
@@ -123,7 +123,7 @@ def assess(examined: Examined) -> dict[str, Figure]:
         "called_unknown": share(unknown_N[at], groups),
         "unknown_found": share(unknown_N[others], groups_N[others]),
         "novelty_auroc": bootstrap(
-            lambda i: auroc(novelty_N[i], ~known_N[i]),
+            auroc_of(novelty_N, ~known_N),
             groups_N,
             num_units=scarcer(known_N, groups_N),
         ),
@@ -137,15 +137,12 @@ def assess_classes(examined: Examined) -> list[ClassFigures]:
     labels_N, groups_N = examined.labels_N[at], examined.groups_N[at]
     right_N, probabilities_NK = examined.right_N[at], examined.said.probabilities_NC[at]
 
-    def area(label: int) -> Callable[[Indices], float]:
-        return lambda i: auroc(probabilities_NK[i, label], labels_N[i] == label)
-
     return [
         ClassFigures(
             name,
             share(right_N[labels_N == label], groups_N[labels_N == label]),
             bootstrap(
-                area(label),
+                auroc_of(probabilities_NK[:, label], labels_N == label),
                 groups_N,
                 CLASS_ROUNDS,
                 num_units=scarcer(labels_N == label, groups_N),
@@ -215,4 +212,4 @@ def assess_robustness(
 
 def _loss(before_N: Hits, after_N: Hits, groups_N: Indices) -> Figure:
     lost_N = before_N.astype(np.float64) - after_N.astype(np.float64)
-    return bootstrap(lambda i: float(lost_N[i].mean()), groups_N, span=(-1.0, 1.0))
+    return bootstrap(mean_of(lost_N), groups_N, span=(-1.0, 1.0))

@@ -43,6 +43,7 @@ class EvaluationCall:
         data: What to call the images; None for the usual.
         pictures: Whether the worst mistakes are shown.
         robustness: Images that are also looked at as poor scans show them.
+        cache: Where prepared images are kept; None where they are not.
         device: cpu or cuda.
     """
 
@@ -55,6 +56,7 @@ class EvaluationCall:
     data: str | None
     pictures: bool
     robustness: int
+    cache: str | None
     device: str
 
 
@@ -83,6 +85,7 @@ def make_call(options: Namespace) -> EvaluationCall:
         options.data,
         options.pictures,
         options.robustness,
+        options.cache,
         options.device,
     )
 

@@ -1,10 +1,11 @@
 """The steps of an evaluation, in order: read, examine, compare, measure, write, summary."""
 
 import math
-from functools import partial
+import tempfile
 from pathlib import Path
 
 from implant_model.classifier import Classifier
+from implant_model.decode.preprocess import Preprocessing
 from implant_model.errors import UsageError
 from implant_model.limits import Limits
 from jobs.entry.command import DISCLAIMER, INCOMPLETE, OK
@@ -24,18 +25,30 @@ from jobs.evaluating.opponent import compare_with
 from jobs.evaluating.outcomes import confusion, data_facts, mistakes, poor_scans, usual_name
 from jobs.evaluating.paired import Paired
 from jobs.evaluating.robustness import distortions
-from training.data.gather import Gathered, gather
+from jobs.fitting.read_images import read_fast
+from training.data.gather import Gathered, Read, gather
 from training.data.labelled import reason_counts, write_excluded
+from training.data.reading import read_here
 
 SHOWN = ("top_1", "top_3", "macro_f1", "mean_auroc", "calibration_error", "coverage", "set_size")
 NOVELTY = ("called_unknown", "unknown_found", "novelty_auroc")
 
 
 def evaluate(call: EvaluationCall) -> int:
-    """Evaluate as the command line asks.
+    """Evaluate as the command line asks, see `_evaluate`."""
+    if call.cache is not None:
+        return _evaluate(call, call.cache, read_fast)
+    with tempfile.TemporaryDirectory() as cache:
+        return _evaluate(call, cache, read_here)
+
+
+def _evaluate(call: EvaluationCall, cache: str, read_bundles: Read) -> int:
+    """Evaluate with prepared images in a cache.
 
     Args:
         call: Of `jobs.evaluate`, checked.
+        cache: Folder or URI.
+        read_bundles: Reads what is not there.
 
     Returns:
         The exit code.
@@ -48,9 +61,12 @@ def evaluate(call: EvaluationCall) -> int:
         classifier = Classifier(call.package, device)
         theirs = call.opponent.package if call.opponent else None
         other = None if theirs is None else Classifier(theirs, device)
-    read = partial(gather, call.objects, call.labels, limits=Limits())
-    with ticking("Images read") as tick:
-        held = read(classifier.package.preprocessing, tick=tick)
+
+    def read(spec: Preprocessing) -> Gathered:
+        with ticking("Images read") as tick:
+            return gather(call.objects, call.labels, spec, Limits(), cache, tick, read_bundles)
+
+    held = read(classifier.package.preprocessing)
     check_images(held)
     print(f"{len(held.images):,} images read, {len(held.excluded):,} left out", flush=True)
     with waiting("Naming the images"):
@@ -116,7 +132,7 @@ def check_images(held: Gathered) -> None:
     Raises:
         UsageError: No labelled image could be read.
     """
-    if not held.images:
+    if not len(held.images):
         raise UsageError(f"No labelled image could be read ({reason_counts(held)}).")
 
 

@@ -9,14 +9,15 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from implant_model.classifier import Classifier, has_gpu
+from implant_model.classifier import Classifier, Predictions, has_gpu
 from implant_model.errors import UsageError
 from implant_model.package.catalogue import Catalogue
 from implant_model.package.load import ModelPackage
 from jobs.evaluating.assessment import Examined
 from training.config import SplitSettings
-from training.data.duplicates import duplicate_groups
+from training.data.duplicates import near_groups
 from training.data.gather import Gathered
+from training.data.shards import Pictures, in_parts
 from training.data.split import join_groups
 
 
@@ -31,14 +32,24 @@ def examine(classifier: Classifier, gathered: Gathered) -> Examined:
         Labels by name or synonym of the package's catalogue, -1 where it has none; groups of
         patients and near duplicates, as in training.
     """
-    images_NSS = np.stack(gathered.images)
-    pictures_N = duplicate_groups(images_NSS, duplicate_bits(classifier.package))
+    pictures_N = near_groups(gathered.hashes_NB, duplicate_bits(classifier.package))
     catalogue = classifier.package.catalogue
     return Examined(
         catalogue.names,
         labels_of(catalogue, gathered.labels),
-        classifier.classify(images_NSS),
-        join_groups(gathered.patients, pictures_N.tolist()),
+        classify_all(classifier, gathered.images),
+        join_groups(gathered.patients_N, pictures_N),
+    )
+
+
+def classify_all(classifier: Classifier, images: Pictures) -> Predictions:
+    """Classify pictures, some at a time."""
+    parts = [classifier.classify(part_NSS) for part_NSS in in_parts(images)]
+    return Predictions(
+        np.concatenate([part.probabilities_NC for part in parts]),
+        np.concatenate([part.novelty_N for part in parts]),
+        [candidates for part in parts for candidates in part.candidates],
+        [outcome for part in parts for outcome in part.outcomes],
     )
 
 
@@ -62,7 +73,7 @@ def labels_of(catalogue: Catalogue, texts: Sequence[str]) -> NDArray[np.int64]:
 
 def outside(examined: Examined, gathered: Gathered) -> Counter[str]:
     """Return labels that the catalogue lacks, with their images."""
-    return Counter(gathered.labels[i] for i in np.flatnonzero(~examined.known_N))
+    return Counter(gathered.labels[i] for i in np.flatnonzero(~examined.known_N).tolist())
 
 
 def usable_device(name: str) -> str:

@@ -12,7 +12,7 @@ from implant_model.package.load import ModelPackage
 from implant_model.storage.uri import ObjectInfo
 from jobs.evaluating.assessment import Examined
 from jobs.evaluating.evaluation_call import Opponent
-from jobs.evaluating.examination import labels_of
+from jobs.evaluating.examination import classify_all, labels_of
 from jobs.evaluating.paired import Paired, compare_readers
 from training.data.gather import Gathered, Place
 from training.data.labels import Labels, match_archives
@@ -59,7 +59,7 @@ def compare_with(
 def package_hits(classifier: Classifier, gathered: Gathered) -> dict[Key, bool]:
     """Whether another package names each image rightly, of implants that its catalogue holds."""
     labels_N = labels_of(classifier.package.catalogue, gathered.labels)
-    said = classifier.classify(np.stack(gathered.images))
+    said = classify_all(classifier, gathered.images)
     right_N = said.probabilities_NC.argmax(axis=1) == labels_N
     return {
         key_of(place): bool(right)

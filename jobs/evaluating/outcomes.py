@@ -30,7 +30,7 @@ def data_facts(
         labels=None if labels is None else labels.uri,
         num_images=len(held.images),
         num_groups=len(np.unique(examined.groups_N)),
-        num_patients_known=sum(patient is not None for patient in held.patients),
+        num_patients_known=int((held.patients_N >= 0).sum()),
         outside=dict(outside(examined, held).most_common()),
         excluded=excluded,
         missing=num_missing(held),
@@ -93,7 +93,7 @@ def poor_scans(
     drawn = np.sort(np.random.default_rng(0).permutation(known)[:most])
     if not len(drawn):
         return
-    images_NSS = np.stack([held.images[place] for place in drawn])
+    images_NSS = held.images[drawn]
     labels_N, groups_N = examined.labels_N[drawn], examined.groups_N[drawn]
     yield from assess_robustness(images_NSS, labels_N, groups_N, classifier.classify)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from training.metrics import Figure, bootstrap
+from training.metrics import Figure, bootstrap, mean_of
 
 Hits = NDArray[np.bool_]
 Indices = NDArray[np.int64]
@@ -58,7 +58,7 @@ def compare_readers(first_N: Hits, second_N: Hits, groups_N: Indices) -> Paired:
         only_second,
         int((~first_N & ~second_N).sum()),
         mcnemar_exact(only_first, only_second),
-        bootstrap(lambda i: float(gain_N[i].mean()), groups_N, span=(-1.0, 1.0)),
+        bootstrap(mean_of(gain_N), groups_N, span=(-1.0, 1.0)),
     )
 
 

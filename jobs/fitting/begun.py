@@ -17,8 +17,8 @@ from training.config import TrainConfig
 
 FILE: Final = "training.json"
 _LEFT_BY_FITS: Final = ("checkpoints", "*.jsonl", "*.safetensors", "*.pt")
-_NOT_FITTED: Final = ("name", "card", "implants")
-"""Settings that only describe the package; they may change before it is written."""
+_NOT_FITTED: Final = ("name", "data", "card", "implants")
+"""Settings that only describe the package, or where images lie; they may change meanwhile."""
 
 
 def fitted_settings(config: TrainConfig) -> dict[str, Any]:

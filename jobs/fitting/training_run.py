@@ -1,7 +1,6 @@
 """The steps of a training, in order: set, division, masks, networks, package, summary."""
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from functools import partial
 from hashlib import sha256
@@ -12,10 +11,11 @@ import numpy as np
 from implant_model.limits import Limits
 from implant_model.package.weakness import weaknesses
 from implant_model.storage.local_files import write_whole
-from jobs.entry.cluster import place_workers, start_ray
+from jobs.entry.cluster import place_workers
 from jobs.entry.command import INCOMPLETE, OK, shown
 from jobs.entry.ticker import ticking, waiting
 from jobs.fitting.begun import begun, check_same, fitted_settings
+from jobs.fitting.read_images import read_fast, start_ray_train
 from jobs.fitting.training_call import Call
 from training.config import TrainConfig
 from training.data.divide import Division, divide
@@ -56,7 +56,7 @@ def _train(call: Call, words: Sequence[str]) -> int:
     preprocessing = call.config.pixels
     with ticking("Images read") as tick:
         labelled = load_set(
-            call.images, call.labels, preprocessing, Limits(), call.work / "images", tick
+            call.images, call.labels, preprocessing, Limits(), image_cache(call), tick, read_fast
         )
     check_same(call.work, "images and labels", labelled.fingerprint)
     division = divide(labelled, call.config.split, calibrate=not call.config.calibration.folds)
@@ -65,10 +65,7 @@ def _train(call: Call, words: Sequence[str]) -> int:
     write_excluded(labelled, call.work / "excluded.csv")
     cues = report_set(labelled, division, call.work / "set.txt")
     warn_of_bits(call.config)
-    # The default of 60 s is over before torch is imported on a busy machine, and the start is
-    # begun again without end.
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
-    start_ray()
+    start_ray_train()
     place = workplace(call)
     masks = find_masks(labelled, call)
     if masks is not None:
@@ -95,6 +92,11 @@ def _train(call: Call, words: Sequence[str]) -> int:
     return say_missing(labelled)
 
 
+def image_cache(call: Call) -> str:
+    """Return the folder of the prepared images."""
+    return call.config.data.cache or str(call.work / "images")
+
+
 def workplace(call: Call) -> Workplace:
     """Return where the trainings run, see `place_workers`."""
     use_gpu = place_workers(call.workers, say)
@@ -109,9 +111,7 @@ def say(line: str) -> None:
 
 def report_set(labelled: LabelledSet, division: Division, file: Path) -> ShortcutReport:
     """State and keep what is odd about the set, of many classes those of the fewest groups."""
-    cues = probe_shortcuts(
-        labelled.images_NSS, labelled.sizes_N2, labelled.labels_N, division.groups_N
-    )
+    cues = probe_shortcuts(labelled.cues(), labelled.sizes_N2, labelled.labels_N, division.groups_N)
     classes = describe_classes(labelled, division)
     cue_lines = [*describe_shortcuts(cues)]
     kept = [*describe_links(labelled, division, named=True), *cue_lines, *classes]
@@ -141,7 +141,7 @@ def find_masks(labelled: LabelledSet, call: Call) -> MaskSet | None:
     if not call.config.needs_masks:
         return None
     with waiting("Looking for the implants' outlines"):
-        masks = gather_masks(labelled, settings.masks, call.work / "images")
+        masks = gather_masks(labelled, settings.masks, image_cache(call))
     folder = call.work / "poor-masks"
     written = write_poor(labelled, masks, folder)
     counts = masks.counts(np.arange(len(labelled)))

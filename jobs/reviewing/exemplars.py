@@ -1,5 +1,6 @@
 """Chooses reference radiographs out of a labelled set, and puts them beside a package."""
 
+import tempfile
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from implant_model import storage
 from implant_model.classifier import Classifier, measure
 from implant_model.errors import UsageError
 from implant_model.limits import Limits
-from implant_model.package.load import load_package
+from implant_model.package.load import ModelPackage, load_package
 from implant_model.package.references import FILE, MAX_ROWS, MAX_SIDE_PX, References
 from implant_model.storage.local_files import write_whole
 from implant_model.storage.uri import is_s3, local_path
@@ -49,8 +50,12 @@ def add_references(call: Namespace) -> int:
         raise UsageError(f"--per-class is too large: {MAX_ROWS:,} references are accepted in all.")
     labels = None if call.labels is None else read_table(call.labels, "--labels")
     objects = list_images(call.images, () if labels is None else (labels.uri,))
-    with ticking("Images read") as tick:
-        held = gather(objects, labels, package.preprocessing, Limits(), tick)
+    with ticking("Images read") as tick, tempfile.TemporaryDirectory() as cache:
+        held = gather(objects, labels, package.preprocessing, Limits(), cache, tick)
+        return _add(call, folder, package, held)
+
+
+def _add(call: Namespace, folder: Path, package: ModelPackage, held: Gathered) -> int:
     known = [package.catalogue.find(label) for label in held.labels]
     chosen = choose(known, held, call.per_class)
     if not chosen:
@@ -58,7 +63,7 @@ def add_references(call: Namespace) -> int:
             f"No image shows an implant of {package.id}: {len(held.images):,} were read, with the "
             f"labels {', '.join(sorted({*held.labels})[:8]) or 'none'} ({reason_counts(held)})."
         )
-    images_NHW = np.stack([held.images[at] for at in chosen])
+    images_NHW = held.images[np.array(chosen)]
     with waiting("Embeddings are computed"):
         _, features_NF = measure(Classifier(package).networks, images_NHW)
     references = References(
@@ -82,13 +87,14 @@ def choose(known: Sequence[int | None], held: Gathered, per_class: int) -> list[
     In an order that follows from the images' content, so that the same set gives the same; of
     patients who have several, the others come when each patient has one.
     """
-    taken: Counter[tuple[int, str]] = Counter()
+    taken: Counter[tuple[int, int | str]] = Counter()
     ranked: list[tuple[int, int, str, int]] = []
     for at in sorted(range(len(known)), key=lambda at: held.digests[at]):
         label = known[at]
         if label is None:
             continue
-        owner = label, held.patients[at] or held.digests[at]
+        patient = int(held.patients_N[at])
+        owner = label, held.digests[at] if patient < 0 else patient
         ranked.append((label, taken[owner], held.digests[at], at))
         taken[owner] += 1
     used: Counter[int] = Counter()

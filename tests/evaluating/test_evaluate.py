@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from implant_model.classifier import Classifier, Predictions
@@ -73,7 +74,8 @@ def report(archives: Path, small_package: Path, tmp_path_factory: pytest.TempPat
     with (archives / "labels.csv").open(newline="") as file:
         rows = [(r["archive"], r["member"], r["label"], "") for r in csv.DictReader(file)]
     write_table(reader, rows[:8])
-    code = job.main(call(archives, small_package, folder, "--against", str(reader), "--pictures"))
+    more = ["--against", str(reader), "--pictures", "--cache", str(folder.parent / "cache")]
+    code = job.main(call(archives, small_package, folder, *more))
     assert code == 3, "labelled images could not be read"
     return folder
 
@@ -115,6 +117,13 @@ def test_figures_are_those_of_the_classifier(report: Path, right: list[bool]) ->
     assert len(scans) == 15
     assert {scan["top_1"]["count"] for scan in scans} == {12}
     assert found["notice"] == DISCLAIMER
+
+
+def test_prepared_images_are_kept_where_that_is_asked_for(report: Path) -> None:
+    """All 14 of them, in shards that another evaluation or a training takes."""
+    indices = [pq.read_table(file) for file in (report.parent / "cache").glob("*.parquet")]
+    assert sum(len(index["shard"].drop_null()) for index in indices) == 14
+    assert len([*(report.parent / "cache").glob("*.arrow")]) == len(indices)
 
 
 def test_a_reader_who_is_always_right_is_compared(report: Path, right: list[bool]) -> None:

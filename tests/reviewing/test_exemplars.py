@@ -61,10 +61,15 @@ def test_references_are_what_the_networks_see_and_hold_no_patient(
 
 def test_each_patient_comes_before_the_second_of_any() -> None:
     held = Gathered(
-        images=[np.zeros((4, 4), np.uint8)] * 6,
+        images=np.zeros((6, 4, 4), np.uint8),
         labels=["a"] * 6,
-        patients=["p", "p", "p", "q", None, None],
+        patients_N=np.array([0, 0, 0, 1, -1, -1]),
+        sizes_N2=np.full((6, 2), 4),
+        places=[],
         digests=["1", "2", "3", "9", "7", "8"],
+        hashes_NB=np.zeros((6, 32), np.uint8),
+        cues_NC=np.zeros((6, 2), np.float32),
+        excluded=[],
     )
     assert choose([0] * 6, held, 4) == [0, 4, 5, 3]
     assert choose([0] * 6, held, 9) == [0, 4, 5, 3, 1, 2]

@@ -59,7 +59,9 @@ def test_labels_are_those_that_training_reads(
     assert found["6.bin"] == audit_claim(made, 3)
     assert set(found) == {"0.bin", "1.bin", "6.bin", "7.bin"}
     info = storage.stat(made.archive.as_uri())
-    gathered = gather([(info, "01.tar")], labels, Preprocessing(size_px=64), Limits())
+    gathered = gather(
+        [(info, "01.tar")], labels, Preprocessing(size_px=64), Limits(), str(tmp_path / "cache")
+    )
     assert sorted(gathered.labels) == sorted(found.values()), "what jobs.train fits"
     made.archive.write_bytes(made.archive.read_bytes() + bytes(512))
     assert review.main([*made.call, "--labels", str(file)]) == 0

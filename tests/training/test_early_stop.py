@@ -1,5 +1,6 @@
 """When a training ends early, and with which weights."""
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,7 +20,7 @@ class Constant(nn.Module):
 
 
 def watch(patience: int) -> EarlyStop:
-    images_NSS = torch.zeros(100, 4, 4, dtype=torch.uint8)
+    images_NSS = np.zeros((100, 4, 4), np.uint8)
     labels_N = torch.tensor([0] * 75 + [1] * 25)  # best is a log-odds of ln 3 = 1.1
     return EarlyStop(patience, Constant(), images_NSS, labels_N, lambda images: images)
 

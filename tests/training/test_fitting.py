@@ -11,12 +11,18 @@ import ray
 
 from implant_model.decode.preprocess import Preprocessing, preprocess
 from implant_model.errors import UsageError
+from implant_model.networks.build import build
+from implant_model.networks.spec import NetworkSpec
+from implant_model.networks.weights import weights_bytes
+from implant_model.novelty import fit_novelty
 from implant_model.package.catalogue import ORTHONET
 from implant_model.phantoms.render import render
 from tests.support.ray_cluster import RayCluster
+from training.calibrate import run_networks, score
 from training.config import SegmenterSettings, TrainConfig
 from training.data.labelled import LabelledSet
-from training.fit import fitting
+from training.data.shards import in_parts
+from training.fit import fitting, scoring
 from training.fit.fitting import specs_of, watched
 from training.masks.mask_files import write_masks
 from training.masks.mask_set import BY_HAND, POOR, gather_masks, write_poor
@@ -74,14 +80,14 @@ def test_masks_by_hand_go_before_automatic_ones(
     joined: None, phantoms: tuple[LabelledSet, np.ndarray], tmp_path: Path
 ) -> None:
     labelled, true_NSS = phantoms
-    alone = gather_masks(labelled, "", tmp_path / "cache")
+    alone = gather_masks(labelled, "", str(tmp_path / "cache"))
     assert (alone.grades_N == POOR).any()
     written = write_poor(labelled, alone, tmp_path / "poor")
     assert written == int((alone.grades_N == POOR).sum())
     assert len(list((tmp_path / "poor" / "a.tar").glob("*.dcm.png"))) == written
 
     write_masks(tmp_path / "hand", ["a.tar/3.dcm"], labelled.images_NSS[3:4], true_NSS[3:4])
-    mixed = gather_masks(labelled, str(tmp_path / "hand"), tmp_path / "cache")
+    mixed = gather_masks(labelled, str(tmp_path / "hand"), str(tmp_path / "cache"))
     assert mixed.grades_N[3] == BY_HAND
     assert (mixed.masks_NSS[3] == true_NSS[3]).all()
     assert mixed.digest != alone.digest
@@ -91,7 +97,25 @@ def test_masks_by_hand_go_before_automatic_ones(
 
     (tmp_path / "hand" / "a.tar" / "4.dcm.png").write_bytes(b"no picture")
     with pytest.raises(UsageError, match=r"^Mask 2 of 2 in .*, by path, is no PNG"):
-        gather_masks(labelled, str(tmp_path / "hand"), tmp_path / "cache")
+        gather_masks(labelled, str(tmp_path / "hand"), str(tmp_path / "cache"))
+
+
+@pytest.mark.cluster
+def test_rays_tasks_score_as_this_process_does(
+    joined: None, phantoms: tuple[LabelledSet, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labelled, _ = phantoms
+    spec = NetworkSpec("a.safetensors", "classifier", "shufflenet_v2_x0_5")
+    files = {spec: weights_bytes(build(spec, 2))}
+    images, positions_N = labelled.images_NSS, np.arange(47, 0, -1)
+    train = run_networks(files, 2, in_parts(images), "cpu")
+    reference = fit_novelty(train.features_NF, labelled.labels_N, 2)
+    here = score(files, 2, reference, in_parts(images, positions_N), "cpu")
+    monkeypatch.setattr(scoring, "TASK_IMAGES", 20)
+    there = scoring.score_by_ray(files, 2, reference, images, positions_N, use_gpu=False)
+    np.testing.assert_allclose(there.logits_NK, here.logits_NK, atol=1e-5)
+    np.testing.assert_allclose(there.novelty_N, here.novelty_N, rtol=1e-3)
+    np.testing.assert_allclose(here.logits_NK, train.logits_NK[positions_N], atol=1e-5)
 
 
 def test_progress_is_said_once_an_epoch_and_not_for_what_was_done_before(tmp_path: Path) -> None:

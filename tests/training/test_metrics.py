@@ -1,6 +1,7 @@
 """Metrics against values worked out by hand or published."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -8,14 +9,20 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from training.metrics import (
+    Statistic,
     auroc,
+    auroc_of,
     bootstrap,
     calibration_error,
+    calibration_error_of,
     confusion,
     covered,
     evaluate,
     macro_f1,
+    macro_f1_of,
     mean_auroc,
+    mean_auroc_of,
+    mean_of,
     scarcer,
     share,
     top_k_hits,
@@ -109,8 +116,8 @@ def test_coverage() -> None:
 
 def test_bootstrap_draws_whole_groups() -> None:
     values_N = np.array([0.0] * 50 + [1.0] * 50)
-    alone = bootstrap(lambda i: float(values_N[i].mean()), np.arange(100), rounds=300)
-    pairs = bootstrap(lambda i: float(values_N[i].mean()), np.arange(100) // 10, rounds=300)
+    alone = bootstrap(mean_of(values_N), np.arange(100), rounds=300)
+    pairs = bootstrap(mean_of(values_N), np.arange(100) // 10, rounds=300)
     assert alone.value == pairs.value == 0.5
     assert pairs.high - pairs.low > 1.8 * (alone.high - alone.low)  # sqrt(10) in the limit
 
@@ -133,9 +140,8 @@ def test_an_area_rests_on_the_scarcer_side() -> None:
     scores_N, positive_N = np.arange(100.0), np.arange(100) >= 96
     units = scarcer(positive_N, np.arange(100) // 2)
     assert units == 2
-    figure = bootstrap(
-        lambda i: auroc(scores_N[i], positive_N[i]), np.arange(100) // 2, 20, num_units=units
-    )
+    area = auroc_of(scores_N, positive_N)
+    figure = bootstrap(area, np.arange(100) // 2, 20, num_units=units)
     assert figure.value == 1
     assert figure.low == pytest.approx(wilson(2, 2).low)
 
@@ -174,10 +180,39 @@ def test_the_calibration_errors_interval_is_not_widened_by_resampling() -> None:
     labels_N = (rng.random(60) > confidence_N).astype(np.int64)
     probabilities_NK = np.stack([confidence_N, 1 - confidence_N], axis=1)
 
-    def error(chosen_N: np.ndarray) -> float:
-        return calibration_error(labels_N[chosen_N], probabilities_NK[chosen_N])
-
+    error = calibration_error_of(labels_N, probabilities_NK)
     plain = bootstrap(error, np.arange(60))
     centred = bootstrap(error, np.arange(60), centred=True)
     assert (plain.low + plain.high) / 2 > plain.value
     assert centred.low < centred.value < centred.high < plain.high
+
+
+def test_a_statistic_counts_an_image_as_often_as_it_was_drawn() -> None:
+    """What each figure is of the drawn images themselves, with repetitions."""
+    rng = np.random.default_rng(0)
+    probabilities_NK = rng.dirichlet([1, 1, 1], 60).round(1)
+    labels_N, values_N = rng.integers(0, 3, 60), rng.random(60)
+    predicted_N = probabilities_NK.argmax(axis=1)
+    confidence_N = probabilities_NK.max(axis=1) + np.arange(60) / 1e6  # no two are alike
+    sure_NK = np.stack([confidence_N, 1 - confidence_N], axis=1)
+    pairs: list[tuple[Statistic, Callable[[np.ndarray], float]]] = [
+        (mean_of(values_N), lambda i: float(values_N[i].mean())),
+        (macro_f1_of(labels_N, predicted_N), lambda i: macro_f1(labels_N[i], predicted_N[i])),
+        (
+            mean_auroc_of(labels_N, probabilities_NK),
+            lambda i: mean_auroc(labels_N[i], probabilities_NK[i]),
+        ),
+        (
+            calibration_error_of(labels_N % 2, sure_NK),
+            lambda i: calibration_error(labels_N[i] % 2, sure_NK[i]),
+        ),
+        (
+            auroc_of(probabilities_NK[:, 0], labels_N == 0),
+            lambda i: auroc(probabilities_NK[i, 0], labels_N[i] == 0),
+        ),
+    ]
+    for _ in range(20):
+        drawn = rng.integers(60, size=rng.integers(1, 120))
+        weights_N = np.bincount(drawn, minlength=60)
+        for statistic, of_images in pairs:
+            assert statistic(weights_N) == pytest.approx(of_images(drawn), nan_ok=True)

@@ -12,7 +12,7 @@ from implant_model.networks.spec import NetworkSpec
 from implant_model.networks.weights import weights_bytes
 from implant_model.novelty import fit_novelty
 from implant_model.package.load import load_package
-from training.calibrate import Outputs, hold_out_folds
+from training.calibrate import Outputs, hold_out_folds, reference_part
 from training.config import CardSettings, SplitSettings, TrainConfig, from_document
 from training.data.divide import Division, divide
 from training.data.labelled import Excluded, LabelledSet
@@ -220,3 +220,13 @@ def test_a_start_from_a_package_leaves_its_head(labelled: LabelledSet, tmp_path:
     other = NetworkSpec("a.safetensors", "classifier", "resnet18")
     with pytest.raises(Exception, match="holds no resnet18 to start from"):
         first_weights(str(tmp_path / "model"), other)
+
+
+def test_of_a_large_training_part_a_lot_of_each_class_is_the_reference() -> None:
+    labels_N = np.repeat([0, 1, 2, 3], [5000, 30, 2000, 400])
+    assert reference_part(labels_N[:500]).tolist() == [*range(500)]
+    chosen = reference_part(labels_N, 1000)
+    assert len(np.unique(chosen)) == len(chosen)
+    assert np.bincount(labels_N[chosen]).tolist() == [250, 30, 250, 250]
+    assert (np.diff(chosen) > 0).all()
+    assert np.bincount(labels_N[reference_part(labels_N, 4)]).tolist() == [32, 30, 32, 32]

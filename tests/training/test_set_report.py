@@ -55,7 +55,7 @@ def test_a_cue_that_gives_classes_away_is_warned_of(
     labelled: LabelledSet, division: Division
 ) -> None:
     def lines(sizes_N2: np.ndarray) -> list[str]:
-        found = probe_shortcuts(labelled.images_NSS, sizes_N2, labelled.labels_N, division.groups_N)
+        found = probe_shortcuts(labelled.cues(), sizes_N2, labelled.labels_N, division.groups_N)
         return list(describe_shortcuts(found))
 
     told = lines(labelled.sizes_N2)

@@ -39,7 +39,7 @@ from training.data.gather import load_set
 from training.data.labelled import Excluded, LabelledSet
 from training.data.labels import read_labels
 from training.data.set_report import describe_shortcuts
-from training.data.shortcuts import probe_shortcuts
+from training.data.shortcuts import cues_of, probe_shortcuts
 from training.fit.loop import draw_order, learning_rate, parameter_groups, take_weights
 from training.metrics import wilson
 
@@ -211,7 +211,7 @@ def test_a_refused_set_leaves_no_training_behind(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(UsageError, match="two classes or more"):
             main(call)
-    assert [path.name for path in tmp_path.iterdir()] == ["images"]
+    assert [path.name for path in (tmp_path / "model.work").iterdir()] == ["images"]  # prepared
 
 
 def test_nothing_to_resume_is_said(tmp_path: Path) -> None:
@@ -352,7 +352,7 @@ def test_a_cue_that_tells_the_class_is_found() -> None:
     images_NSS = rng.integers(60, 200, (80, 16, 16), dtype=np.uint8)
     sizes_N2 = np.where(labels_N[:, None] == 1, rng.integers(300, 900, (80, 1)), 250)
     report = probe_shortcuts(
-        images_NSS, np.repeat(sizes_N2, 2, axis=1)[:, :2], labels_N, np.arange(80)
+        cues_of(images_NSS), np.repeat(sizes_N2, 2, axis=1)[:, :2], labels_N, np.arange(80)
     )
     assert report.native.value > 0.95
     assert report.seen.high < 0.8
@@ -364,7 +364,7 @@ def test_a_cue_that_is_the_same_in_all_images_tells_nothing(counts: tuple[int, .
     labels_N = np.repeat(np.arange(len(counts)), counts)  # sorted by class, all of one size
     num = len(labels_N)
     images_NSS = np.random.default_rng(0).integers(0, 255, (num, 16, 16), dtype=np.uint8)
-    report = probe_shortcuts(images_NSS, np.full((num, 2), 250), labels_N, np.arange(num))
+    report = probe_shortcuts(cues_of(images_NSS), np.full((num, 2), 250), labels_N, np.arange(num))
     assert report.native.low <= report.majority.value <= report.native.high
     assert not [line for line in describe_shortcuts(report) if line.startswith("WARNING")]
 
@@ -373,7 +373,7 @@ def test_a_cues_share_is_no_surer_than_its_groups() -> None:
     labels_N, groups_N = np.arange(90) // 3 % 2, np.arange(90) // 3
     images_NSS = np.random.default_rng(0).integers(60, 200, (90, 16, 16), dtype=np.uint8)
     sizes_N2 = np.where(labels_N[:, None] == 1, 900, 250).repeat(2, axis=1)
-    report = probe_shortcuts(images_NSS, sizes_N2, labels_N, groups_N)
+    report = probe_shortcuts(cues_of(images_NSS), sizes_N2, labels_N, groups_N)
     assert report.native.value == 1.0
     assert report.native.low == pytest.approx(wilson(30, 30).low)
     assert report.majority.low < wilson(45, 90).low
@@ -522,7 +522,7 @@ def shipped_top_1(package: ModelPackage, archives: Path, tmp_path: Path) -> floa
     """The package's share right on its own test part, as a user of the package would find it."""
     labels = read_labels(str(tmp_path / "labels.csv"))
     spec = package.preprocessing
-    labelled = load_set([str(archives)], labels, spec, Limits(), tmp_path / "again")
+    labelled = load_set([str(archives)], labels, spec, Limits(), str(tmp_path / "again"))
     settings = load_config(str(tmp_path / "train.toml")).split
     test_N = divide(labelled, settings).shipped.test_N
     predictions = Classifier(package).classify(labelled.images_NSS[test_N])

@@ -9,7 +9,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from implant_model.classifier import Classifier
@@ -29,6 +28,8 @@ CONFIG = """
 name = "recovered"
 [preprocessing]
 size_px = 48
+[data]
+cache = "s3://{bucket}/{name}-images"
 [split]
 calibration = 0.3
 test = 0.3
@@ -144,10 +145,13 @@ def test_a_lost_worker_and_a_lost_job_change_nothing(
 
     package = packages[0]
     assert package.id in out
+    shards = object_store.client().list_objects_v2(Bucket=phantoms, Prefix="alone-images/")
+    assert any(item["Key"].endswith(".arrow") for item in shards["Contents"])
+    assert not (tmp_path / "alone.work" / "images").exists()
     labels = read_labels(f"file://{tmp_path}/phantoms/labels.csv")
     objects = list_images([str(tmp_path / "phantoms")], [labels.uri])
-    read = gather(objects, labels, package.preprocessing, Limits())
-    said = Classifier(package).classify(np.stack(read.images))
+    read = gather(objects, labels, package.preprocessing, Limits(), str(tmp_path / "again"))
+    said = Classifier(package).classify(read.images[:])
     names = [package.catalogue.names[best] for best in said.probabilities_NC.argmax(axis=1)]
     right = sum(name == label for name, label in zip(names, read.labels, strict=True))
     assert right > 0.7 * len(names)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.config import SplitSettings
-from training.data.duplicates import duplicate_groups
+from training.data.duplicates import near_groups
 from training.data.labelled import LabelledSet
 from training.data.split import (
     Split,
@@ -47,9 +47,8 @@ def divide(labelled: LabelledSet, settings: SplitSettings, calibrate: bool = Tru
     Raises:
         UsageError: A class is missing from a part.
     """
-    pictures_N = duplicate_groups(labelled.images_NSS, settings.duplicate_bits)
-    patients = [None if number < 0 else number for number in labelled.patients_N.tolist()]
-    groups_N = join_groups(patients, pictures_N.tolist())
+    pictures_N = near_groups(labelled.hashes(), settings.duplicate_bits)
+    groups_N = join_groups(labelled.patients_N, pictures_N)
     labels_N = labelled.labels_N
     folds: tuple[Split, ...] = ()
     if settings.folds:

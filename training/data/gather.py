@@ -1,40 +1,56 @@
-"""Reads labelled radiographs by the very loop that the main job reads with.
+"""A labelled set from archives and labels: what is in the cache, and what must be read first.
 
-Archives -> `read_radiographs` (members, a child process that decodes) -> uint8 (S, S). What cannot
-be used is in `excluded`, image by image with its reason: nothing is left out unseen.
+What cannot be used is in `excluded`, image by image with its reason: nothing is left out unseen.
+Memory follows the images by some two hundred bytes each; their pictures remain in the cache.
 
-Shapes: S side of the preprocessed image.
+Shapes: N images, S side of the preprocessed image, B bytes, C cues.
 """
 
 import hashlib
 import json
+import sys
+from array import array
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from implant_model import storage
-from implant_model.archives.members import Member
-from implant_model.decode.decoded import Header
 from implant_model.decode.preprocess import Preprocessing
-from implant_model.decode.sandbox import DecodeProcess
 from implant_model.decode.version import DECODE_VERSION
-from implant_model.errors import ArchiveError, NotFoundError, Reason, StorageError, UsageError
+from implant_model.errors import NotFoundError, UsageError
 from implant_model.limits import Limits
-from implant_model.radiographs import read_radiographs
-from implant_model.storage.uri import ObjectInfo
-from training.data.labelled import (
-    Excluded,
-    LabelledSet,
-    content_digest,
-    from_file,
-    reason_counts,
-    to_file,
-    unread_archives,
+from implant_model.storage.local_files import make_private
+from implant_model.storage.uri import ObjectInfo, local_path
+from training.data.bundles import FORMAT, Bundle, Wanted, bundles_of
+from training.data.labelled import Excluded, LabelledSet, Rows, reason_counts, unread_archives
+from training.data.labels import (
+    Label,
+    Labels,
+    label_of_name,
+    labels_of_names,
+    match_archives,
+    orthonet_label,
 )
-from training.data.labels import Label, Labels, label_of_name, labels_of_names, match_archives
+from training.data.reading import (
+    INDEX,
+    Recipe,
+    Tick,
+    hash_patient,
+    index_uri,
+    patient_key,
+    read_here,
+    read_index,
+    shards_of,
+)
+from training.data.shards import Pictures, Shard, StoredPictures, StoredRows
+
+Read = Callable[[Sequence[Bundle], Recipe, Tick], Iterator[tuple[int, pa.Table]]]
+"""Reads bundles into the cache and yields the index of each, with its position, in any order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,21 +70,31 @@ class Place:
     index: int
 
 
-@dataclass
+@dataclass(frozen=True)
 class Gathered:
-    """Rows as they come: what was read, and what could not be used. Patients are as written.
+    """Images as they were read, and what could not be used.
 
-    `tick` is called with the number of images after each member.
+    Attributes:
+        images: Preprocessed, uint8 (N, S, S); read where they are asked for.
+        labels: Of each.
+        patients_N: Number of each image's patient, int64; -1 where unknown.
+        sizes_N2: Rows and columns as stored, int64; 0 where unknown.
+        places: Where each lies.
+        digests: Of each image's file, see `content_digest`.
+        hashes_NB: See `duplicates`.
+        cues_NC: See `shortcuts.cues_of`.
+        excluded: What could not be used, and why.
     """
 
-    images: list[NDArray[np.uint8]] = field(default_factory=list)
-    labels: list[str] = field(default_factory=list)
-    patients: list[str | None] = field(default_factory=list, repr=False)
-    sizes: list[tuple[int, int]] = field(default_factory=list)
-    places: list[Place] = field(default_factory=list)
-    digests: list[str] = field(default_factory=list)
-    excluded: list[Excluded] = field(default_factory=list)
-    tick: Callable[[int], None] = field(default=lambda _: None, repr=False, compare=False)
+    images: Pictures
+    labels: Sequence[str]
+    patients_N: NDArray[np.int64]
+    sizes_N2: NDArray[np.int64]
+    places: Sequence[Place]
+    digests: Sequence[str]
+    hashes_NB: NDArray[np.uint8]
+    cues_NC: NDArray[np.float32]
+    excluded: Sequence[Excluded]
 
 
 def list_images(
@@ -99,31 +125,180 @@ def gather(
     labels: Labels | None,
     spec: Preprocessing,
     limits: Limits,
-    tick: Callable[[int], None] = lambda _: None,
+    cache: str,
+    tick: Tick = lambda _: None,
+    read: Read = read_here,
 ) -> Gathered:
-    """Read, decode and preprocess what `list_images` found, see `load_set`.
+    """Take what `list_images` found from the cache, and read what is not there, see `load_set`.
 
     Args:
         objects: What may hold images.
         labels: Rows of a labels file; None: the folders are the classes.
         spec: How pixels are prepared.
         limits: Bounds on what is read.
+        cache: URI of a folder for prepared images; made if it is not there.
         tick: Called with the number of images that are read, as they are.
+        read: Reads what is not in the cache.
 
     Raises:
-        UsageError: The labels speak of an archive that is not there.
+        UsageError: The labels speak of an archive that is not there, or the cache is not usable.
+        StorageError: The cache cannot be read or written after all.
     """
     by_uri = {info.uri: name for info, name in objects}
-    wanted = match_archives(labels, by_uri) if labels is not None else None
-    gathered = Gathered(tick=tick)
-    with DecodeProcess(spec, limits) as decoder:
-        for info, name in objects:
-            rows = None if wanted is None else wanted.get(info.uri, {})
-            _gather(gathered, info, name, rows, decoder, limits)
-    if labels is None:
-        members = [place.member for place in gathered.places]
-        gathered.labels = labels_of_names(members) or gathered.labels
+    rows = match_archives(labels, by_uri) if labels is not None else None
+    cache = _usable(cache)
+    bundles = [*bundles_of(objects, rows, spec, limits)]
+    indices = _indices(bundles, Recipe(spec, limits, cache), tick, read)
+    gathered = _assemble(bundles, indices, rows, cache, spec.size_px)
+    if labels is None and all(orthonet_label(place.member) for place in gathered.places):
+        named = labels_of_names([place.member for place in gathered.places])
+        gathered = replace(gathered, labels=named or gathered.labels)
     return gathered
+
+
+def _usable(cache: str) -> str:
+    """Return the URI of a cache, whose folder is there then."""
+    uri = storage.normalise(cache)
+    if storage.is_remote(uri):
+        storage.check_output(uri)
+        return uri
+    try:
+        make_private(Path(local_path(uri)))
+    except OSError as error:
+        raise UsageError(
+            f"The folder {cache} for prepared images cannot be made: {error.strerror}."
+        ) from error
+    return uri
+
+
+def _indices(bundles: Sequence[Bundle], recipe: Recipe, tick: Tick, read: Read) -> list[pa.Table]:
+    """Return the index of each bundle, in their order."""
+    kept = {info.uri for info in storage.list_objects(recipe.cache + "/")}
+    found: dict[int, pa.Table] = {}
+    todo = []
+    for position, bundle in enumerate(bundles):
+        if index_uri(recipe.cache, bundle.key) in kept:
+            found[position] = read_index(recipe.cache, bundle.key)
+        else:
+            todo.append(position)
+    if todo:
+        for position, index in read([bundles[position] for position in todo], recipe, tick):
+            found[todo[position]] = index
+    return [found[position] for position in range(len(bundles))]
+
+
+def _assemble(
+    bundles: Sequence[Bundle],
+    indices: list[pa.Table],
+    rows: Mapping[str, Mapping[str, Label]] | None,
+    cache: str,
+    side: int,
+) -> Gathered:
+    """Join indices, which are emptied, with labels."""
+    excluded: list[Excluded] = []
+    names = _Names(cache)
+    objects: list[Wanted] = []
+    shards: list[Shard] = []
+    parts: list[pa.Table] = []
+    object_N, shard_N = [], []
+    indices.reverse()
+    for bundle in bundles:
+        index = indices.pop()
+        left_out = index.filter(pc.is_valid(index["reason"])).select(["object", "member", "reason"])
+        for row in left_out.to_pylist():
+            name = bundle.objects[row["object"]].name
+            excluded.append(Excluded(name, row["member"], row["reason"]))
+        part = index.filter(pc.is_null(index["reason"]))
+        names.add(bundle, part, rows)
+        object_N.append(part["object"].to_numpy() + len(objects))
+        shard_N.append(part["shard"].to_numpy() + len(shards))
+        parts.append(part.select(_KEPT).replace_schema_metadata(None))
+        objects.extend(bundle.objects)
+        shards.extend(shards_of(index))
+    table = pa.concat_tables([INDEX.empty_table().select(_KEPT), *parts]).combine_chunks()
+    parts.clear()
+    pa.default_memory_pool().release_unused()
+    members, digests, index_N = table["member"], table["digest"], table["index"].to_numpy()
+    where_N = np.concatenate([np.zeros(0, np.int32), *object_N])
+
+    def place(at: int) -> Place:
+        wanted = objects[where_N[at]]
+        return Place(wanted.info.uri, wanted.name, members[at].as_py(), int(index_N[at]))
+
+    count = table.num_rows
+    return Gathered(
+        StoredPictures(
+            StoredRows(
+                cache,
+                tuple(shards),
+                np.concatenate([np.zeros(0, np.int32), *shard_N]).astype(np.int32),
+                table["row"].to_numpy(),
+                table["crc"].to_numpy(),
+                side**2,
+            ),
+            side,
+        ),
+        names.labels,
+        np.array(names.patients, np.int64),
+        np.column_stack([table["rows"].to_numpy(), table["columns"].to_numpy()]).astype(np.int64),
+        Rows(count, place),
+        Rows(count, lambda at: digests[at].as_py().hex()),
+        _bytes_of(table["hash"]),
+        np.column_stack([table["black"].to_numpy(), table["sharpness"].to_numpy()]),
+        excluded,
+    )
+
+
+_KEPT = ["member", "index", "digest", "hash", "black", "sharpness", "rows", "columns", "row", "crc"]
+
+
+def _bytes_of(column: pa.ChunkedArray) -> NDArray[np.uint8]:
+    """Return a column of binary values of one length: uint8 (N, B)."""
+    width = column.type.byte_width
+    parts = [
+        np.frombuffer(chunk.buffers()[1], np.uint8)[chunk.offset * width :][: len(chunk) * width]
+        for chunk in column.chunks
+        if len(chunk)
+    ]
+    return np.concatenate([np.zeros(0, np.uint8), *parts]).reshape(-1, width)
+
+
+class _Names:
+    """Labels and patients' numbers, image by image.
+
+    Args:
+        cache: Whose key hides the patients of headers.
+    """
+
+    def __init__(self, cache: str) -> None:
+        self.labels: list[str] = []
+        self.patients = array("q")
+        self._cache, self._key = cache, b""
+        self._numbers: dict[bytes, int] = {}
+
+    def add(
+        self, bundle: Bundle, part: pa.Table, rows: Mapping[str, Mapping[str, Label]] | None
+    ) -> None:
+        """Add the images of a bundle."""
+        columns = (part[name].to_pylist() for name in ("object", "member", "patient"))
+        for number, member, header_patient in zip(*columns, strict=True):
+            wanted = bundle.objects[number]
+            if rows is None:
+                label, patient = label_of_name(wanted.name, member), header_patient
+            else:
+                row = rows[wanted.info.uri][member]
+                label, patient = row.label, header_patient
+                if row.patient:
+                    patient = self._hash(row.patient)
+            self.labels.append(sys.intern(str(label)))
+            unknown = patient is None
+            self.patients.append(
+                -1 if unknown else self._numbers.setdefault(patient, len(self._numbers))
+            )
+
+    def _hash(self, patient: str) -> bytes:
+        self._key = self._key or patient_key(self._cache)
+        return hash_patient(patient, self._key)
 
 
 def check_roots(roots: Sequence[str]) -> None:
@@ -155,90 +330,14 @@ def _listed(roots: Sequence[str]) -> Iterator[tuple[str, ObjectInfo]]:
             raise storage.nothing_there(root, "--images") from error
 
 
-def _gather(
-    gathered: Gathered,
-    info: ObjectInfo,
-    name: str,
-    rows: Mapping[str, Label] | None,
-    decoder: DecodeProcess,
-    limits: Limits,
-) -> None:
-    """Add the images of one archive or loose radiograph, and list what it cannot add."""
-    seen: set[str] = set()
-
-    def named(member: Member) -> tuple[str, str | None, str | None]:
-        """What a labels file calls a member, its label, and why it is not wanted."""
-        key = "" if rows is not None and "" in rows else member.name
-        label = _label_of(rows, name, key)
-        return key, label, _unusable(member, label, key in seen)
-
-    try:
-        with storage.open_object(info) as reader:
-            for radiograph in read_radiographs(
-                *(reader, name.rsplit("/", 1)[-1], limits, decoder.prepare, content_digest),
-                allocate=decoder.allocate,
-                is_wanted=lambda member: named(member)[2] is None,
-            ):
-                member, prepared = radiograph.member, radiograph.prepared
-                key, label, reason = named(member)
-                seen.add(key)
-                if prepared is not None and prepared.image is None:
-                    reason = str(prepared.reason)
-                if prepared is None or prepared.image is None or label is None:
-                    gathered.excluded.append(Excluded(name, member.name, str(reason)))
-                    gathered.tick(len(gathered.images))
-                    continue
-                patient = rows[key].patient if rows is not None else None
-                place = Place(info.uri, name, key, member.index)
-                gathered.digests.append(str(radiograph.content))
-                _add(gathered, place, label, patient, prepared.header, prepared.image)
-    except (ArchiveError, StorageError) as error:
-        gathered.excluded.append(Excluded(name, "", str(error.reason)))
-    missing = sorted(set(rows) - seen) if rows is not None else []
-    gathered.excluded.extend(Excluded(name, member, "not_in_archive") for member in missing)
-
-
-def _unusable(member: Member, label: str | None, seen_before: bool) -> str | None:
-    """Why a member is not decoded: it has no label, no content, or the name of one before it."""
-    if label is None:
-        return str(member.reason) if member.reason is Reason.CLUTTER else "no_label"
-    if seen_before:
-        return "name_twice"
-    return None if member.reason is None else str(member.reason)
-
-
-def _label_of(rows: Mapping[str, Label] | None, name: str, key: str) -> str | None:
-    if rows is None:
-        return label_of_name(name, key)
-    return rows[key].label if key in rows else None
-
-
-def _add(
-    gathered: Gathered,
-    place: Place,
-    label: str,
-    patient: str | None,
-    header: Header,
-    image_SS: NDArray[np.uint8],
-) -> None:
-    gathered.images.append(image_SS)
-    gathered.labels.append(label)
-    gathered.patients.append(patient or header.patient)
-    gathered.sizes.append((header.rows or 0, header.columns or 0))
-    gathered.places.append(place)
-    gathered.tick(len(gathered.images))
-
-
-CACHE_FORMAT = 4
-
-
 def load_set(
     roots: Sequence[str],
     labels: Labels | None,
     spec: Preprocessing,
     limits: Limits,
-    cache: Path,
-    tick: Callable[[int], None] = lambda _: None,
+    cache: str,
+    tick: Tick = lambda _: None,
+    read: Read = read_here,
 ) -> LabelledSet:
     """Read a labelled set, or take it from the cache where nothing has changed.
 
@@ -247,26 +346,23 @@ def load_set(
         labels: Rows of a labels file; None: the folders are the classes.
         spec: How pixels are prepared; the package's own.
         limits: Bounds on what is read.
-        cache: Folder for the prepared set; made if it is not there.
+        cache: URI of a folder for prepared images; made if it is not there. Several trainings may
+            share one.
         tick: Called with the number of images that are read, as they are.
+        read: Reads what is not in the cache.
 
     Raises:
         UsageError: No image, an archive that is not there, or a class without a readable image.
-        StorageError: An archive that is there cannot be listed.
+        StorageError: An archive that is there cannot be listed, or the cache cannot be used.
     """
     objects = list_images(roots, () if labels is None else (labels.uri,))
     fingerprint = _fingerprint(objects, labels, spec, limits)
-    file = cache / f"{fingerprint[:32]}.npz"
-    if file.is_file():
-        return from_file(file, fingerprint)
-    gathered = gather(objects, labels, spec, limits, tick)
+    gathered = gather(objects, labels, spec, limits, cache, tick, read)
     known = labels.names if labels is not None else tuple(sorted(set(gathered.labels)))
     unread = unread_archives(gathered)
     if unread:
-        return _assemble(gathered, known, _without(fingerprint, unread))
-    labelled = _assemble(gathered, known, fingerprint)
-    to_file(file, labelled)
-    return labelled
+        fingerprint = _without(fingerprint, unread)
+    return _labelled(gathered, known, fingerprint)
 
 
 def _without(fingerprint: str, unread: Sequence[str]) -> str:
@@ -280,29 +376,21 @@ def _fingerprint(
     spec: Preprocessing,
     limits: Limits,
 ) -> str:
-    rows = (
-        None
-        if labels is None
-        else [
-            [row.archive, row.member, row.label, row.patient]
-            for members in labels.by_archive.values()
-            for row in members.values()
-        ]
-    )
-    document = {
-        "format": CACHE_FORMAT,
-        "decode": DECODE_VERSION,
-        "objects": [[info.uri, info.version, name] for info, name in objects],
-        "labels": rows,
-        "preprocessing": spec.to_json(),
-        "limits": asdict(limits),
-    }
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+    recipe = [FORMAT, DECODE_VERSION, spec.to_json(), asdict(limits), labels is None]
+    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode())
+    for info, name in objects:
+        digest.update(json.dumps([info.uri, info.version, name]).encode())
+    for members in () if labels is None else labels.by_archive.values():
+        for row in members.values():
+            digest.update(json.dumps([row.archive, row.member, row.label, row.patient]).encode())
+    return digest.hexdigest()
 
 
-def _assemble(gathered: Gathered, names: tuple[str, ...], fingerprint: str) -> LabelledSet:
-    counts = {name: gathered.labels.count(name) for name in names}
-    empty = [name for name, count in counts.items() if count == 0]
+def _labelled(gathered: Gathered, names: tuple[str, ...], fingerprint: str) -> LabelledSet:
+    index = {name: place for place, name in enumerate(names)}
+    labels_N = np.fromiter(map(index.__getitem__, gathered.labels), np.int64, len(gathered.labels))
+    counts = np.bincount(labels_N, minlength=len(names))
+    empty = [name for name, count in zip(names, counts.tolist(), strict=True) if count == 0]
     if len(names) < 2 or empty:
         fault = f"the class {empty[0]!r} has no readable image" if empty else "fewer than two"
         left_out = reason_counts(gathered)
@@ -311,20 +399,22 @@ def _assemble(gathered: Gathered, names: tuple[str, ...], fingerprint: str) -> L
             f"({len(gathered.labels)} images were read, {len(gathered.excluded)} left out"
             f"{f': {left_out}' if left_out else ''})."
         )
-    index = {name: place for place, name in enumerate(names)}
-    numbers: dict[str, int] = {}
-    patients = [
-        -1 if patient is None else numbers.setdefault(patient, len(numbers))
-        for patient in gathered.patients
-    ]
+    places = gathered.places
+
+    def place(at: int) -> tuple[str, str]:
+        here = places[at]
+        return here.archive, here.member
+
     return LabelledSet(
-        np.stack(gathered.images),
-        np.array([index[label] for label in gathered.labels], dtype=np.int64),
-        np.array(patients, dtype=np.int64),
-        np.array(gathered.sizes, dtype=np.int64).reshape(-1, 2),
-        tuple((place.archive, place.member) for place in gathered.places),
+        gathered.images,
+        labels_N,
+        gathered.patients_N,
+        gathered.sizes_N2,
+        Rows(len(places), place),
         names,
         tuple(gathered.excluded),
         fingerprint,
-        tuple(gathered.digests),
+        gathered.digests,
+        gathered.hashes_NB,
+        gathered.cues_NC,
     )

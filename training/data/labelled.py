@@ -1,28 +1,29 @@
-"""A labelled tensor set, and the one file that keeps it.
+"""A labelled set: its pictures, by position, and what is known of each of them.
 
-Nothing in the file is executed when it is read. Patients are numbers in it; archives and members
-have their names, by which masks are found and exclusions are listed.
+Patients are numbers in it; archives and members have their names, by which masks are found and
+exclusions are listed.
 
-Shapes: N images, S side of the preprocessed image.
+Shapes: N images, S side of the preprocessed image, B bytes, C cues.
 """
 
 import hashlib
-import io
-import json
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar, overload
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from implant_model.errors import TRANSIENT
-from implant_model.storage.local_files import write_whole
 from implant_model.storage.spreadsheets import write_csv
+from training.data.duplicates import perceptual_hashes
+from training.data.shards import Pictures, in_parts
+from training.data.shortcuts import cues_of
 
+Item = TypeVar("Item", covariant=True)
 UNLABELLED: Final = frozenset({"no_label", "clutter"})
 """Reasons of members that nobody asked to use."""
 DIGEST_BYTES: Final = 8
@@ -54,7 +55,7 @@ class LabelledSet:
     """Images with what is known of them.
 
     Attributes:
-        images_NSS: Preprocessed, uint8.
+        images_NSS: Preprocessed, uint8; read where they are asked for.
         labels_N: Class of each, int64, an index into `names`.
         patients_N: Number of each image's patient, int64; -1 where unknown.
         sizes_N2: Rows and columns as stored, int64; 0 where unknown.
@@ -63,20 +64,36 @@ class LabelledSet:
         excluded: What could not be used, and why.
         fingerprint: SHA-256 of all that made the set, hexadecimal.
         digests: Of each image's file, see `content_digest`; () of a set that was not read.
+        hashes_NB: See `duplicates`; None of a set that was not read.
+        cues_NC: See `shortcuts.cues_of`; None of a set that was not read.
     """
 
-    images_NSS: NDArray[np.uint8]
+    images_NSS: Pictures
     labels_N: NDArray[np.int64]
     patients_N: NDArray[np.int64]
     sizes_N2: NDArray[np.int64]
-    places_N: tuple[tuple[str, str], ...]
+    places_N: Sequence[tuple[str, str]]
     names: tuple[str, ...]
-    excluded: tuple[Excluded, ...]
+    excluded: Sequence[Excluded]
     fingerprint: str
-    digests: tuple[str, ...] = ()
+    digests: Sequence[str] = ()
+    hashes_NB: NDArray[np.uint8] | None = None
+    cues_NC: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.labels_N)
+
+    def hashes(self) -> NDArray[np.uint8]:
+        """Return the pictures' perceptual hashes, uint8 (N, 32)."""
+        if self.hashes_NB is not None:
+            return self.hashes_NB
+        return np.concatenate([perceptual_hashes(part) for part in in_parts(self.images_NSS)])
+
+    def cues(self) -> NDArray[np.float32]:
+        """Return what preprocessing leaves of the files' facts, see `shortcuts.cues_of`."""
+        if self.cues_NC is not None:
+            return self.cues_NC
+        return np.concatenate([cues_of(part) for part in in_parts(self.images_NSS)])
 
 
 class HasExcluded(Protocol):
@@ -110,38 +127,31 @@ def write_excluded(labelled: HasExcluded, file: Path) -> None:
     write_csv(file, pa.table(texts, schema=pa.schema([(name, pa.string()) for name in columns])))
 
 
-def to_file(file: Path, labelled: LabelledSet) -> None:
-    """Write a set whole or not at all."""
-    facts = {
-        "names": labelled.names,
-        "places": labelled.places_N,
-        "digests": labelled.digests,
-        "excluded": [asdict(item) for item in labelled.excluded],
-    }
-    buffer = io.BytesIO()
-    np.savez(
-        buffer,
-        images=labelled.images_NSS,
-        labels=labelled.labels_N,
-        patients=labelled.patients_N,
-        sizes=labelled.sizes_N2,
-        facts=np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8),
-    )
-    write_whole(file, buffer.getvalue())
+class Rows(Sequence[Item]):
+    """Rows that are made when they are asked for, so that columns are all that is held.
 
+    Args:
+        count: How many.
+        row: Makes one from its position.
+    """
 
-def from_file(file: Path, fingerprint: str) -> LabelledSet:
-    """Read what `to_file` wrote under this fingerprint."""
-    with np.load(file, allow_pickle=False) as arrays:
-        facts = json.loads(arrays["facts"].tobytes())
-        return LabelledSet(
-            arrays["images"],
-            arrays["labels"],
-            arrays["patients"],
-            arrays["sizes"],
-            tuple((archive, member) for archive, member in facts["places"]),
-            tuple(facts["names"]),
-            tuple(Excluded(**item) for item in facts["excluded"]),
-            fingerprint,
-            tuple(facts["digests"]),
-        )
+    def __init__(self, count: int, row: Callable[[int], Item]) -> None:
+        self._count, self._row = count, row
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, at: int) -> Item: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[Item]: ...
+
+    def __getitem__(self, at: int | slice) -> Item | Sequence[Item]:
+        """Return one row, or some."""
+        if isinstance(at, slice):
+            return [self._row(place) for place in range(*at.indices(self._count))]
+        return self._row(range(self._count)[at])
+
+    def __iter__(self) -> Iterator[Item]:
+        return map(self._row, range(self._count))

@@ -8,6 +8,7 @@ Shapes: N images, S side.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import cv2
@@ -17,6 +18,8 @@ from numpy.typing import NDArray
 from training.metrics import Figure, share
 
 VOTES = 5
+MAX_PROBED = 10_000
+"""Images that are probed: of a larger set so many are drawn, since each is held against all."""
 
 
 @dataclass(frozen=True)
@@ -35,21 +38,37 @@ class ShortcutReport:
 
 
 def probe_shortcuts(
-    images_NSS: NDArray[np.uint8],
+    seen_NC: NDArray[np.floating],
     sizes_N2: NDArray[np.int64],
     labels_N: NDArray[np.int64],
     groups_N: NDArray[np.int64],
 ) -> ShortcutReport:
-    """Measure how well cues alone name the class."""
+    """Measure how well cues alone name the class.
+
+    Args:
+        seen_NC: See `cues_of`.
+        sizes_N2: Rows and columns as stored; 0 where unknown.
+        labels_N: Class of each image.
+        groups_N: Group of each image.
+    """
+    if len(labels_N) > MAX_PROBED:
+        chosen = np.sort(np.random.default_rng(0).permutation(len(labels_N))[:MAX_PROBED])
+        seen_NC, sizes_N2 = seen_NC[chosen], sizes_N2[chosen]
+        labels_N, groups_N = labels_N[chosen], groups_N[chosen]
     sizes_N2 = np.maximum(sizes_N2, 1)
     native_NC = np.column_stack([np.log(sizes_N2), np.log(sizes_N2[:, 0] / sizes_N2[:, 1])])
-    seen_NC = np.array([[black_share(image), sharpness(image)] for image in images_NSS])
     commonest = int(np.bincount(labels_N).argmax())
     return ShortcutReport(
         share(labels_N == commonest, groups_N),
         _nearest(native_NC, labels_N, groups_N),
         _nearest(seen_NC, labels_N, groups_N),
     )
+
+
+def cues_of(images_NSS: Iterable[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    """Return what preprocessing leaves of a file's facts: share of black, sharpness; (N, 2)."""
+    cues = [[black_share(image_SS), sharpness(image_SS)] for image_SS in images_NSS]
+    return np.array(cues, np.float32).reshape(-1, 2)
 
 
 def black_share(image_SS: NDArray[np.uint8]) -> float:
@@ -64,7 +83,7 @@ def sharpness(image_SS: NDArray[np.uint8]) -> float:
 
 
 def _nearest(
-    cues_NC: NDArray[np.float64], labels_N: NDArray[np.int64], groups_N: NDArray[np.int64]
+    cues_NC: NDArray[np.floating], labels_N: NDArray[np.int64], groups_N: NDArray[np.int64]
 ) -> Figure:
     """Leave-one-group-out vote of the 5 nearest neighbours on standardised cues.
 

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from implant_model.errors import UsageError
-
-Indices = NDArray[np.int64]
+from training.data.links import Components, Indices
 
 
 @dataclass(frozen=True)
@@ -31,38 +30,62 @@ class Split:
     test_N: Indices
 
 
-def join_groups(*keys: Sequence[object]) -> Indices:
+def join_groups(*keys: Sequence[object] | Indices) -> Indices:
     """Join images that share any key into groups.
 
     Args:
         keys: One or more sequences of the same length N; two images with an equal entry in the
-            same sequence belong together. None means that nothing is known and joins nothing.
+            same sequence belong together. None, or in an array of numbers a negative one, means
+            that nothing is known and joins nothing.
 
     Returns:
         Group numbers int64 (N,), counted from 0 in the order of their first image.
     """
-    count = len(keys[0])
-    parents = list(range(count))
-
-    def root(index: int) -> int:
-        while parents[index] != index:
-            parents[index] = parents[parents[index]]
-            index = parents[index]
-        return index
-
+    components = Components(len(keys[0]))
     for sequence in keys:
-        first: dict[object, int] = {}
-        for index, key in enumerate(sequence):
-            if key is not None:
-                other, here = root(first.setdefault(key, index)), root(index)
-                parents[max(other, here)] = min(other, here)
-    return renumber([root(index) for index in range(count)])
+        key_N = sequence if isinstance(sequence, np.ndarray) else _numbers(sequence)
+        at = np.flatnonzero(key_N >= 0)
+        _, first_U, of_M = np.unique(key_N[at], return_index=True, return_inverse=True)
+        components.link(at, at[first_U[of_M]])
+    return renumber(components.all_roots())
 
 
-def renumber(keys: Sequence[int]) -> Indices:
-    """Return numbers distinct keys from 0 in the order of their first appearance."""
-    numbers: dict[int, int] = {}
-    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+def _numbers(keys: Sequence[object]) -> Indices:
+    """Return a number for each distinct key, -1 for None."""
+    numbers: dict[object, int] = {}
+    found = (-1 if key is None else numbers.setdefault(key, len(numbers)) for key in keys)
+    return np.fromiter(found, np.int64, len(keys))
+
+
+def renumber(keys_N: Indices) -> Indices:
+    """Return numbers of distinct keys from 0 in the order of their first appearance."""
+    _, first_U, of_N = np.unique(keys_N, return_index=True, return_inverse=True)
+    rank_U = np.empty(len(first_U), np.int64)
+    rank_U[np.argsort(first_U)] = np.arange(len(first_U))
+    return rank_U[of_N]
+
+
+class _Counts:
+    """Images of each group by class, kept as what there is: of many classes most have none.
+
+    Args:
+        labels_N: Class of each image, from 0.
+        groups_N: Group of each image, from 0; each occurs.
+    """
+
+    def __init__(self, labels_N: Indices, groups_N: Indices, num_classes: int) -> None:
+        keys, self._counts = np.unique(groups_N * num_classes + labels_N, return_counts=True)
+        self._labels = keys % num_classes
+        self._starts_G = np.searchsorted(keys, np.arange(int(groups_N.max()) + 2) * num_classes)
+        self.sizes_G = np.bincount(groups_N)
+        self.row_K = np.zeros(num_classes, np.int64)
+
+    def __getitem__(self, group: int) -> Indices:
+        """Return the counts of a group: int64 (K,), overwritten by the next."""
+        part = slice(*self._starts_G[group : group + 2])
+        self.row_K[:] = 0
+        self.row_K[self._labels[part]] = self._counts[part]
+        return self.row_K
 
 
 def deal(
@@ -80,17 +103,16 @@ def deal(
         Part of each image, int64 (N,).
     """
     num_classes = int(labels_N.max()) + 1
-    counts_GK = np.zeros((int(groups_N.max()) + 1, num_classes))
-    np.add.at(counts_GK, (groups_N, labels_N), 1)
-    lacking_PK = np.outer(np.asarray(shares), counts_GK.sum(axis=0))
+    counts = _Counts(labels_N, groups_N, num_classes)
+    lacking_PK = np.outer(np.asarray(shares), np.bincount(labels_N))
     closed_P = np.where(np.asarray(shares) > 0, 0.0, -np.inf)
-    shuffled = np.random.default_rng(seed).permutation(len(counts_GK))
-    part_of_group = np.empty(len(counts_GK), dtype=np.int64)
-    for group in shuffled[np.argsort(-counts_GK[shuffled].sum(axis=1), kind="stable")]:
-        wanted_P = lacking_PK @ counts_GK[group] / counts_GK[group].sum()
+    shuffled = np.random.default_rng(seed).permutation(len(counts.sizes_G))
+    part_of_group = np.empty(len(shuffled), dtype=np.int64)
+    for group in shuffled[np.argsort(-counts.sizes_G[shuffled], kind="stable")]:
+        wanted_P = lacking_PK @ counts[group].astype(np.float64) / counts.sizes_G[group]
         part = int(np.argmax(wanted_P + 1e-6 * lacking_PK.sum(axis=1) + closed_P))
         part_of_group[group] = part
-        lacking_PK[part] -= counts_GK[group]
+        lacking_PK[part] -= counts.row_K
     return part_of_group[groups_N]
 
 
@@ -117,16 +139,17 @@ def split_balanced(
     Raises:
         UsageError: A class has no groups that make up the number, or none left to train on.
     """
-    counts_GK = np.zeros((int(groups_N.max()) + 1, len(names)), dtype=np.int64)
-    np.add.at(counts_GK, (groups_N, labels_N), 1)
-    order_G = np.random.default_rng(seed).permutation(len(counts_GK))
-    parts_G = np.zeros(len(counts_GK), dtype=np.int64)
+    counts = _Counts(labels_N, groups_N, len(names))
+    order_G = np.random.default_rng(seed).permutation(len(counts.sizes_G))
+    parts_G = np.zeros(len(order_G), dtype=np.int64)
     for part, each, title in ((2, test_each, "test"), (1, calibration_each, "calibration")):
         lacking_K = np.full(len(names), each)
         for group in order_G[parts_G[order_G] == 0]:
-            if (counts_GK[group] <= lacking_K).all() and lacking_K.any():
+            if not lacking_K.any():
+                break
+            if (counts[group] <= lacking_K).all():
                 parts_G[group] = part
-                lacking_K -= counts_GK[group]
+                lacking_K -= counts.row_K
         if lacking_K.any():
             worst = int(lacking_K.argmax())
             raise UsageError(
@@ -178,12 +201,15 @@ def check_split(split: Split, labels_N: Indices, groups_N: Indices, names: Seque
         "calibration": split.calibration_N,
         "test": split.test_N,
     }
-    owners: dict[int, str] = {}
-    for part, indices_N in parts.items():
-        for group in np.unique(groups_N[indices_N]).tolist():
-            if owners.setdefault(group, part) != part:
-                raise ValueError(f"Group {group} is in {owners[group]} and in {part}.")
-        missing = sorted(set(range(len(names))) - set(labels_N[indices_N].tolist()))
+    owner_G = np.full(int(groups_N.max()) + 1, -1)
+    for number, (part, indices_N) in enumerate(parts.items()):
+        before_N = owner_G[groups_N[indices_N]]
+        if (before_N >= 0).any():
+            at = int(np.argmax(before_N >= 0))
+            owner = [*parts][before_N[at]]
+            raise ValueError(f"Group {groups_N[indices_N[at]]} is in {owner} and in {part}.")
+        owner_G[groups_N[indices_N]] = number
+        missing = sorted(set(range(len(names))) - set(np.unique(labels_N[indices_N]).tolist()))
         if len(indices_N) and missing:
             counts = (len(np.unique(groups_N[labels_N == label])) for label in missing)
             classes = ", ".join(

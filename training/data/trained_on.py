@@ -59,8 +59,10 @@ def learned_before(package_uri: str, labelled: LabelledSet, division: Division) 
         return frozenset()
     before = record_of(load_package(package_uri, weights=False))
     splits = (division.shipped, *division.folds)
-    held_out = {int(i) for split in splits for i in (*split.calibration_N, *split.test_N)}
-    seen = [i for i in sorted(held_out) if before and labelled.digests[i] in before]
+    held_out = np.unique(
+        np.concatenate([part_N for x in splits for part_N in (x.calibration_N, x.test_N)])
+    )
+    seen = [i for i in held_out.tolist() if before and labelled.digests[i] in before]
     if seen:
         raise UsageError(
             f"The package {package_uri} of network.start_from was trained on {len(seen)} of the "

@@ -10,8 +10,11 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+from training.data.shards import Pictures
 
 State = dict[str, Tensor]
 BATCH_SIZE = 64
@@ -23,7 +26,7 @@ class EarlyStop:
     Args:
         patience: Epochs without a better loss after which the training ends.
         judge: A network of the architecture, for its own use.
-        images_NSS: uint8, held out of the training.
+        images: Held out of the training, N of them.
         labels_N: Their classes.
         inputs: From images in 0..1, B1SS, to what the network sees, BCSS.
     """
@@ -32,13 +35,13 @@ class EarlyStop:
         self,
         patience: int,
         judge: nn.Module,
-        images_NSS: Tensor,
+        images: Pictures,
         labels_N: Tensor,
         inputs: Callable[[Tensor], Tensor],
     ) -> None:
         self.patience = patience
         self.judge = judge.requires_grad_(False)
-        self.images_NSS, self.labels_N, self.inputs = images_NSS, labels_N, inputs
+        self.images, self.labels_N, self.inputs = images, labels_N, inputs
         self.best: State | None = None
         self.least, self.waited = math.inf, 0
 
@@ -63,8 +66,9 @@ class EarlyStop:
         self.judge.eval()
         total = 0.0
         for start in range(0, len(self.labels_N), BATCH_SIZE):
-            images_B1SS = self.images_NSS[start : start + BATCH_SIZE, None].float() / 255
             labels_B = self.labels_N[start : start + BATCH_SIZE]
+            images_BSS = torch.from_numpy(self.images[np.arange(start, start + len(labels_B))])
+            images_B1SS = images_BSS.to(labels_B.device)[:, None].float() / 255
             logits_BK = self.judge(self.inputs(images_B1SS))
             loss = nn.functional.cross_entropy(logits_BK.float(), labels_B, reduction="sum")
             total += float(loss)

@@ -19,25 +19,32 @@ from implant_model.package.load import load_package
 from implant_model.storage.local_files import write_whole
 from training.calibrate import (
     Calibrated,
+    HeldOut,
     Measured,
-    Outputs,
+    Scored,
     calibrate,
-    hold_out,
     hold_out_folds,
     measure,
+    reference_part,
     run_networks,
+    score,
 )
 from training.config import TrainConfig
 from training.data.labelled import LabelledSet
-from training.data.split import Indices, Split, deal, deal_folds, renumber
+from training.data.links import Indices
+from training.data.shards import Chosen, in_parts
+from training.data.split import Split, deal, deal_folds, renumber
 from training.first_weights import of_architecture
 from training.fisher.fit_fisher import FisherTask, fit_fisher
+from training.fit.scoring import score_by_ray
 from training.fit.segmenting import SegmenterTask, fit_on_masks, measure_segmenter
 from training.fit.trainer import fit_network
 from training.fit.worker_inputs import FitTask, Material, State
 from training.masks.mask_set import POOR, MaskSet
 from training.masks.overlap import Overlaps
 
+MAX_HERE = 20_000
+"""Images that this process names by itself, before Ray's workers have imported torch."""
 NOVELTY_FOLDS = 40
 """A novelty grows as the images grow fewer that it is measured from, so that few are held out."""
 Networks = Mapping[NetworkSpec, bytes]
@@ -209,7 +216,7 @@ class _Fitting:
     def deal_training(self, folds: int) -> Indices:
         """Deal the training part to folds of whole groups."""
         train_N = self.split.train_N
-        groups_N = renumber(self.groups_N[train_N].tolist())
+        groups_N = renumber(self.groups_N[train_N])
         seed = self.config.split.seed
         return deal_folds(self.labelled.labels_N[train_N], groups_N, folds, seed)
 
@@ -228,11 +235,11 @@ class _Fitting:
             config.augment,
         )
         material = Material(
-            self.labelled.images_NSS[train_N],
+            Chosen(self.labelled.images_NSS, train_N),
             self.labelled.labels_N[train_N],
             first_weights(config.network.start_from, spec),
             b"" if segmenter is None else done[segmenter],
-            self.labelled.images_NSS[watched_N],
+            Chosen(self.labelled.images_NSS, watched_N),
             self.labelled.labels_N[watched_N],
         )
         return fit_network(
@@ -339,15 +346,23 @@ def _calibrate_and_measure(
     labelled, split, settings = fitting.labelled, fitting.split, fitting.config.calibration
     num_classes, labels_N = len(labelled.names), labelled.labels_N
 
-    def run(part_N: Indices) -> Outputs:
-        return run_networks(networks, num_classes, labelled.images_NSS[part_N], device)
+    images, method = labelled.images_NSS, settings.method
 
-    train, train_labels_N = run(split.train_N), labels_N[split.train_N]
-    method = settings.method
+    def run(part_N: Indices) -> Scored:
+        place = fitting.place
+        if len(part_N) > MAX_HERE:
+            return score_by_ray(networks, num_classes, reference, images, part_N, place.use_gpu)
+        return score(networks, num_classes, reference, in_parts(images, part_N), device)
+
+    train_N = split.train_N
+    if fitting.folds_N is None:
+        train_N = train_N[reference_part(labels_N[train_N])]
+    train = run_networks(networks, num_classes, in_parts(images, train_N), device)
+    train_labels_N = labels_N[train_N]
     reference = fit_novelty(train.features_NF, train_labels_N, num_classes, method)
     if fitting.folds_N is None:
-        calibration_N = split.calibration_N
-        held_out = hold_out(reference, run(calibration_N), labels_N[calibration_N])
+        scored, held_N = run(split.calibration_N), labels_N[split.calibration_N]
+        held_out = HeldOut(scored.logits_NK, held_N, scored.novelty_N)
     else:
         logits_NK = np.load(fitting.place.held_out_file(fitting.name))
         folds_N = fitting.deal_training(NOVELTY_FOLDS)

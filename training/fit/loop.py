@@ -5,6 +5,9 @@ that a training repeats itself on the same number of workers, and one that was b
 if it had not been: seeds follow the epoch, and a checkpoint holds weights, their average and the
 optimiser.
 
+The order is drawn over the whole training part, as it would be in memory, and each worker reads
+its share of the next batches while the network is at work on this one: the shuffle is a whole one.
+
 Shapes: N images, S side, B batch, C channels, K classes.
 """
 
@@ -13,6 +16,7 @@ import io
 import json
 import math
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -27,6 +31,8 @@ from torch import Tensor, nn
 from implant_model.networks.build import ImplantSegmenter, build
 from implant_model.networks.weights import load_network
 from training.config import FitSettings
+from training.data.links import Indices
+from training.data.shards import read_batches
 from training.fit.augment import augment
 from training.fit.early_stop import EarlyStop
 from training.fit.worker_inputs import FitTask, Material
@@ -50,8 +56,8 @@ class Training:
         context = ray.train.get_context()
         self.rank, self.num_workers = context.get_world_rank(), context.get_world_size()
         self.device: torch.device = get_device()
-        self.images_NSS = torch.tensor(material.images_NSS).to(self.device)
-        self.labels_N = torch.tensor(material.labels_N).to(self.device)
+        self.images = material.images
+        self.labels_N = torch.tensor(material.labels_N)
         self.segmenter: ImplantSegmenter | None = None
         if recipe.segmenter is not None:
             segmenter = load_network(recipe.segmenter, 1, material.segmenter_file)
@@ -74,10 +80,9 @@ class Training:
         """Return what ends the training early; None where all epochs are expected."""
         if not self.fit.patience:
             return None
-        images_NSS = torch.tensor(material.watched_NSS).to(self.device)
         labels_N = torch.tensor(material.watched_labels_N).to(self.device)
         judge = copy.deepcopy(network).to(self.device)
-        return EarlyStop(self.fit.patience, judge, images_NSS, labels_N, self.inputs)
+        return EarlyStop(self.fit.patience, judge, material.watched, labels_N, self.inputs)
 
     def run(self) -> None:
         """Train the epochs that are left and report each."""
@@ -120,36 +125,44 @@ class Training:
                 self.first_epoch = self.fit.epochs
 
     def train_epoch(self, epoch: int) -> dict[str, float]:
-        """Make one pass; return its mean loss and its last learning rate."""
+        """Make one pass; return its mean loss, its last learning rate and how long it took."""
+        begun = time.monotonic()
         self.model.train()
         total, rate = torch.zeros((), device=self.device), 0.0
         seed = (self.fit.seed * 1_000_003 + epoch) * 1_009 + self.rank
         generator = torch.Generator(self.device).manual_seed(seed)
-        for step, batch_B in enumerate(self.batches(epoch)):
+        for step, (images_BSS, labels_B) in enumerate(self.batches(epoch)):
             done = (epoch * self.steps_per_epoch + step) / (self.fit.epochs * self.steps_per_epoch)
             rate = learning_rate(done, self.fit)
             for group in self.optimiser.param_groups:
                 group["lr"] = rate
-            views_BCHW = augment(self.images_NSS[batch_B], self.recipe.augmentation, generator)
+            views_BCHW = augment(images_BSS, self.recipe.augmentation, generator)
             views_BCHW = self.inputs(views_BCHW)
             if epoch < self.fit.half_size * self.fit.epochs:
                 views_BCHW = nn.functional.avg_pool2d(views_BCHW, 2)
-            total += self.step(views_BCHW, self.labels_N[batch_B])
+            total += self.step(views_BCHW, labels_B)
             self.update_average(epoch * self.steps_per_epoch + step)
-        return {"loss": float(total) / self.steps_per_epoch, "learning_rate": rate}
+        loss = float(total) / self.steps_per_epoch
+        return {"loss": loss, "learning_rate": rate, "seconds": time.monotonic() - begun}
 
     @torch.no_grad()
     def inputs(self, views_B1HW: Tensor) -> Tensor:
         """Return what the network sees: the radiograph, or it and its cut-out."""
         return views_B1HW if self.segmenter is None else self.segmenter.with_cut_out(views_B1HW)
 
-    def batches(self, epoch: int) -> Iterator[Tensor]:
-        """Yield this worker's share of each batch: positions on its device."""
+    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield this worker's share of each batch, images and labels, on its device."""
+        for positions_B, images_BSS in read_batches(self.images, self.shares(epoch)):
+            labels_B = self.labels_N[torch.from_numpy(positions_B)]
+            yield torch.from_numpy(images_BSS).to(self.device), labels_B.to(self.device)
+
+    def shares(self, epoch: int) -> Iterator[Indices]:
+        """Yield the positions of this worker's share of each batch."""
         generator = torch.Generator().manual_seed(self.fit.seed * 1_000_003 + epoch)
-        order_N = draw_order(self.labels_N.cpu(), self.fit.class_balance, generator)
+        order_N = draw_order(self.labels_N, self.fit.class_balance, generator).numpy()
         for step in range(self.steps_per_epoch):
             batch_B = order_N[step * self.fit.batch_size :][: self.fit.batch_size]
-            yield batch_B[self.rank :: self.num_workers].to(self.device)
+            yield batch_B[self.rank :: self.num_workers]
 
     def step(self, views_BCHW: Tensor, labels_B: Tensor) -> Tensor:
         """Make one step of the optimiser; return the loss, detached."""

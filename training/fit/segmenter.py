@@ -27,7 +27,10 @@ from implant_model.errors import UsageError
 from implant_model.networks.build import build
 from implant_model.storage.local_files import whole_file
 from training.config import Augmentation, SegmenterSettings
+from training.data.links import Indices
+from training.data.shards import PART, Pictures, read_batches
 from training.fit.augment import add_noise, affine_matrices, blur, degrade, retone
+from training.masks.mask_set import SetOfMasks
 from training.masks.objects import clean_up
 
 MIN_MASKS = 8  # fewer teach a U-Net nothing that a threshold did not know
@@ -37,8 +40,8 @@ Masks = NDArray[np.bool_]
 
 
 def fit_segmenter(
-    images_NSS: Images,
-    masks_NSS: Masks,
+    images: Pictures,
+    masks: SetOfMasks,
     settings: SegmenterSettings,
     augmentation: Augmentation,
     device: str = "cpu",
@@ -49,8 +52,8 @@ def fit_segmenter(
     """Fit a U-Net to images and masks.
 
     Args:
-        images_NSS: Preprocessed, uint8; of the training part only.
-        masks_NSS: bool, of the same shape.
+        images: Preprocessed, uint8; of the training part only.
+        masks: bool, of the same shape.
         settings: How.
         augmentation: How far its views may go; nothing is erased and no negative is made.
         device: As torch names it.
@@ -64,24 +67,33 @@ def fit_segmenter(
     Raises:
         UsageError: Fewer than `MIN_MASKS` masks that hold anything.
     """
-    if images_NSS.shape != masks_NSS.shape:
-        raise ValueError(f"Images are {images_NSS.shape}, masks {masks_NSS.shape}; one shape is.")
-    used = int(masks_NSS.any(axis=(1, 2)).sum())
+    if images.shape != masks.shape:
+        raise ValueError(f"Images are {images.shape}, masks {masks.shape}; one shape is.")
+    used = _num_used(masks, len(images))
     if used < MIN_MASKS:
         raise UsageError(
             f"The segmenter has {used} masks to learn from; {MIN_MASKS} are expected. Give masks "
             "made by hand (segmenter.masks), or train without a segmenter (segmenter.width = 0)."
         )
-    fit = _Fit(settings, torch.device(device), len(images_NSS))
+    fit = _Fit(settings, torch.device(device), len(images))
     if first_weights is not None:
         fit.network.load_state_dict(first_weights, strict=False)
     first = fit.resume(state_file)
-    images = torch.from_numpy(np.ascontiguousarray(images_NSS)).to(device)
-    masks = torch.from_numpy(np.ascontiguousarray(masks_NSS)).to(device)
     for epoch in range(first, settings.epochs):
         report(epoch, fit.epoch(epoch, images, masks, augmentation))
         fit.keep(state_file, epoch)
     return fit.network.cpu().eval().requires_grad_(False)
+
+
+def _num_used(masks: SetOfMasks, count: int) -> int:
+    """Return how many masks hold anything, as far as it takes to know that they are enough."""
+    used = 0
+    for start in range(0, count, PART):
+        part_BSS = masks[np.arange(start, min(start + PART, count))]
+        used += int(part_BSS.any(axis=(1, 2)).sum())
+        if used >= MIN_MASKS:
+            break
+    return used
 
 
 class _Fit:
@@ -120,15 +132,22 @@ class _Fit:
         with whole_file(file) as stream:
             torch.save({"epoch": epoch, "network": network, "optimiser": optimiser}, stream)
 
-    def epoch(self, epoch: int, images: Tensor, masks: Tensor, augmentation: Augmentation) -> float:
+    def epoch(
+        self, epoch: int, images: Pictures, masks: SetOfMasks, augmentation: Augmentation
+    ) -> float:
         """Make one pass; return its mean loss."""
         self.network.train()
         seed = self.settings.seed * 1_000_003 + epoch
         generator = torch.Generator(self.device).manual_seed(seed)
         total = torch.zeros((), device=self.device)
-        for step, batch_B in enumerate(self._batches(seed)):
+        for step, (batch_B, images_BSS) in enumerate(read_batches(images, self._batches(seed))):
             self._set_rate((epoch * self.steps + step) / (self.settings.epochs * self.steps))
-            views_B1SS, masks_B1SS = views(images[batch_B], masks[batch_B], augmentation, generator)
+            views_B1SS, masks_B1SS = views(
+                torch.from_numpy(images_BSS).to(self.device),
+                torch.from_numpy(masks[batch_B]).to(self.device),
+                augmentation,
+                generator,
+            )
             logits = self.network(views_B1SS.to(memory_format=torch.channels_last))
             loss = overlap_loss(logits.float(), masks_B1SS)
             self.optimiser.zero_grad(set_to_none=True)
@@ -137,9 +156,9 @@ class _Fit:
             total += loss.detach()
         return float(total) / self.steps
 
-    def _batches(self, seed: int) -> Iterator[Tensor]:
+    def _batches(self, seed: int) -> Iterator[Indices]:
         generator = torch.Generator().manual_seed(seed)
-        order_N = torch.randperm(self.count, generator=generator).to(self.device)
+        order_N = torch.randperm(self.count, generator=generator).numpy()
         for start in range(0, self.steps * self.batch_size, self.batch_size):
             yield order_N[start : start + self.batch_size]
 

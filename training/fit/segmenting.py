@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from implant_model.networks.weights import load_network, weights_bytes
 from training.config import Augmentation, SegmenterSettings
+from training.data.shards import PART, Chosen, Pictures
 from training.failures import results_of
-from training.fit.segmenter import Images, Masks, fit_segmenter, segment
+from training.fit.segmenter import fit_segmenter, segment
 from training.fit.worker_inputs import State
-from training.masks.mask_set import MaskSet
-from training.masks.overlap import Overlaps, overlaps
+from training.masks.mask_set import ChosenMasks, MaskSet, SetOfMasks
+from training.masks.overlap import Overlaps, overlaps, pool_overlaps
 
 Indices = NDArray[np.int64]
 
@@ -46,9 +47,7 @@ class SegmenterTask:
     first_weights: State | None
 
 
-def fit_on_masks(
-    images_NSS: Images, masks: MaskSet, train_N: Indices, task: SegmenterTask
-) -> bytes:
+def fit_on_masks(images: Pictures, masks: MaskSet, train_N: Indices, task: SegmenterTask) -> bytes:
     """Fit a U-Net to the usable masks of a training part, in a task of Ray's.
 
     Returns:
@@ -59,21 +58,21 @@ def fit_on_masks(
     """
     used_N = masks.usable(train_N)
     remote = _fit.options(num_cpus=task.threads, num_gpus=int(task.use_gpu), max_retries=3)
-    fit = remote.remote(images_NSS[used_N], masks.masks_NSS[used_N], task)
+    fit = remote.remote(Chosen(images, used_N), ChosenMasks(masks.masks_NSS, used_N), task)
     weights: bytes = results_of([fit])[0]
     return weights
 
 
 @ray.remote
-def _fit(images_NSS: Images, masks_NSS: Masks, task: SegmenterTask) -> bytes:
+def _fit(images: Pictures, masks: SetOfMasks, task: SegmenterTask) -> bytes:
     def report(epoch: int, loss: float) -> None:
         with task.curve.open("a") as file:
             file.write(json.dumps({"epoch": epoch, "loss": loss}) + "\n")
 
     torch.set_num_threads(task.threads)
     network = fit_segmenter(
-        images_NSS,
-        masks_NSS,
+        images,
+        masks,
         task.settings,
         task.augmentation,
         "cuda" if task.use_gpu else "cpu",
@@ -87,7 +86,7 @@ def _fit(images_NSS: Images, masks_NSS: Masks, task: SegmenterTask) -> bytes:
 def measure_segmenter(
     settings: SegmenterSettings,
     weights: bytes,
-    images_NSS: Images,
+    images: Pictures,
     masks: MaskSet,
     test_N: Indices,
     device: str,
@@ -95,4 +94,8 @@ def measure_segmenter(
     """Compare the packaged network's masks of a test part with those that may measure."""
     used_N = masks.measuring(test_N)
     network = load_network(settings.spec(), 1, weights)
-    return overlaps(segment(network, images_NSS[used_N], device), masks.masks_NSS[used_N], used_N)
+    parts = []
+    for start in range(0, max(len(used_N), 1), PART):
+        at_B = used_N[start : start + PART]
+        parts.append(overlaps(segment(network, images[at_B], device), masks.masks_NSS[at_B], at_B))
+    return pool_overlaps(parts)

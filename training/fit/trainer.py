@@ -1,7 +1,7 @@
 """Fits one network with Ray Train: any number of workers, CPU (gloo) or GPU (nccl) alike.
 
-The tensor set lies once in Ray's object store, and each worker maps it from there. What the workers
-do is in `training.fit.loop`.
+Where the pictures lie is in Ray's object store, and each worker reads those of its batches. What
+the workers do is in `training.fit.loop`.
 """
 
 from pathlib import Path
@@ -33,7 +33,7 @@ def fit_network(
         name: Of this training: the same name under the same storage path goes on from its last
             checkpoint.
         storage_path: Folder or URI that every worker reaches.
-        curve: File that gets a line of JSON for each epoch: epoch, loss, learning_rate.
+        curve: File that gets a line of JSON for each epoch: epoch, loss, learning_rate, seconds.
         num_workers: Processes, one GPU each where `use_gpu`.
         use_gpu: Whether workers hold a GPU.
 

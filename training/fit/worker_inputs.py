@@ -1,6 +1,8 @@
 """What is given to every worker of a training: its task and its material.
 
-Shapes: N images, S side, K classes.
+Pictures are given by where they lie: a worker reads its share of a batch when it is its turn.
+
+Shapes: N images, K classes.
 """
 
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ from torch import Tensor
 
 from implant_model.networks.spec import NetworkSpec
 from training.config import Augmentation, FitSettings
+from training.data.shards import Pictures
 
 State = dict[str, Tensor]
 
@@ -41,17 +44,17 @@ class Material:
     """What is fitted, and what the fit starts from.
 
     Attributes:
-        images_NSS: Preprocessed images, uint8.
+        images: Preprocessed images.
         labels_N: Their classes.
         first_weights: Tensors to start from where name and shape fit; None for none.
         segmenter_file: Content of the segmenter's file; b"" for none.
-        watched_NSS: Images of the training part that early stopping watches; none for N of 0.
+        watched: Images of the training part that early stopping watches; none for N of 0.
         watched_labels_N: Their classes.
     """
 
-    images_NSS: NDArray[np.uint8]
+    images: Pictures
     labels_N: NDArray[np.int64]
     first_weights: State | None
     segmenter_file: bytes
-    watched_NSS: NDArray[np.uint8]
+    watched: Pictures
     watched_labels_N: NDArray[np.int64]

@@ -8,18 +8,20 @@ Shapes: N images, S side of the preprocessed image.
 
 import hashlib
 import io
-import math
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import ray
 from numpy.typing import NDArray
 
+from implant_model import storage
 from implant_model.errors import UsageError
-from implant_model.storage.local_files import write_whole
 from training.data.labelled import LabelledSet
+from training.data.shards import Pictures, Shard, StoredRows, as_positions, keep, put_shard
 from training.failures import results_of
 from training.masks.automatic import find_mask
 from training.masks.mask_files import is_inside, mask_file, mask_files, read_mask, write_masks
@@ -33,18 +35,76 @@ Masks = NDArray[np.bool_]
 Indices = NDArray[np.int64]
 
 
+class SetOfMasks(Protocol):
+    """Masks by position, bool; an array (N, S, S) is such."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return (N, S, S)."""
+
+    def __getitem__(self, positions: Any, /) -> Masks:
+        """Return those at some positions, in that order."""
+
+
+@dataclass(frozen=True)
+class StoredMasks:
+    """Masks in shards, a bit for each pixel.
+
+    Attributes:
+        rows: Their bytes.
+        side: S.
+    """
+
+    rows: StoredRows
+    side: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return (N, S, S)."""
+        return (len(self.rows), self.side, self.side)
+
+    def __getitem__(self, positions: Any) -> Masks:
+        """Read the masks at some positions."""
+        positions_N = as_positions(positions, len(self.rows))
+        bits_NB = self.rows.read(positions_N.ravel())
+        found = np.unpackbits(bits_NB, axis=1, count=self.side**2).astype(bool)
+        found = found.reshape(-1, self.side, self.side)
+        return found if positions_N.ndim else np.asarray(found[0])
+
+
+@dataclass(frozen=True)
+class ChosenMasks:
+    """Some masks of others, by position.
+
+    Attributes:
+        masks: The others.
+        positions_N: Which of them.
+    """
+
+    masks: SetOfMasks
+    positions_N: Indices
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return (N, S, S)."""
+        return (len(self.positions_N), *self.masks.shape[1:])
+
+    def __getitem__(self, positions: Any) -> Masks:
+        return self.masks[self.positions_N[positions]]
+
+
 @dataclass(frozen=True)
 class MaskSet:
     """A mask for each image of a set, and what it is worth.
 
     Attributes:
-        masks_NSS: bool, True on the implant.
+        masks_NSS: bool, True on the implant; read where they are asked for.
         grades_N: `POOR` or `GOOD` of automatic ones, `BY_HAND`; uint8.
         digest: SHA-256 of the images and all masks made by hand, hexadecimal.
         unused: Files in the folder of masks made by hand that belong to no image.
     """
 
-    masks_NSS: Masks
+    masks_NSS: SetOfMasks
     grades_N: NDArray[np.uint8]
     digest: str
     unused: int = 0
@@ -65,29 +125,72 @@ class MaskSet:
         return poor, good, by_hand
 
 
-def gather_masks(labelled: LabelledSet, folder: str, cache: Path) -> MaskSet:
+def gather_masks(labelled: LabelledSet, folder: str, cache: str) -> MaskSet:
     """Find or read a mask for each image. Ray must run.
 
     Args:
         labelled: The set.
         folder: Of masks made by hand, see `training.masks.mask_files`; "" for none.
-        cache: Folder that keeps the automatic masks.
+        cache: URI of the folder that keeps the masks; Ray's workers reach it.
 
     Raises:
         UsageError: See `find_files`, or a mask that is there cannot be used.
     """
+    cache = storage.normalise(cache)
     files, unused = find_files(labelled, folder)
-    masks_NSS = np.zeros(labelled.images_NSS.shape, bool)
-    grades_N = np.full(len(labelled), BY_HAND, np.uint8)
-    others_N = np.array([n for n in range(len(labelled)) if n not in files], np.int64)
-    masks_NSS[others_N], grades_N[others_N] = _automatic(labelled, others_N, cache)
+    found = _Found(len(labelled), labelled.images_NSS.shape[1])
+    others_N = np.setdiff1d(np.arange(len(labelled)), np.array([*files], np.int64))
+    _automatic(found, labelled, others_N, cache)
     digest = hashlib.sha256(labelled.fingerprint.encode())
-    by_path = sorted(files.values())
-    for index, file in files.items():
-        what = f"Mask {by_path.index(file) + 1} of {len(by_path)} in {folder}, by path,"
-        masks_NSS[index] = read_mask(file, labelled.images_NSS.shape[1], what)
-        digest.update(f"{index}:".encode() + np.packbits(masks_NSS[index]).tobytes())
-    return MaskSet(masks_NSS, grades_N, digest.hexdigest(), unused)
+    by_path = {file: number for number, file in enumerate(sorted(files.values()), start=1)}
+    for part in _in_parts([*files.items()]):
+        masks = []
+        for index, file in part:
+            what = f"Mask {by_path[file]} of {len(by_path)} in {folder}, by path,"
+            masks.append(np.packbits(read_mask(file, found.side, what)))
+            digest.update(f"{index}:".encode() + masks[-1].tobytes())
+        grades = np.full(len(masks), BY_HAND, np.uint8)
+        found.take(np.array([index for index, _ in part]), *_put(cache, np.stack(masks)), grades)
+    return MaskSet(found.masks(cache), found.grades_N, digest.hexdigest(), unused)
+
+
+def _in_parts(files: Sequence[tuple[int, Path]]) -> Iterator[Sequence[tuple[int, Path]]]:
+    for start in range(0, len(files), TASK_IMAGES):
+        yield files[start : start + TASK_IMAGES]
+
+
+class _Found:
+    """Where the masks of a set lie, as they are found.
+
+    Args:
+        count: N.
+        side: S.
+    """
+
+    def __init__(self, count: int, side: int) -> None:
+        self.side = side
+        self.shards: list[Shard] = []
+        self.shard_N, self.row_N = np.zeros(count, np.int32), np.zeros(count, np.int32)
+        self.crc_N, self.grades_N = np.zeros(count, np.uint32), np.zeros(count, np.uint8)
+
+    def take(
+        self, at_B: Indices, shard: Shard, crc_B: NDArray[np.uint32], grades_B: NDArray[np.uint8]
+    ) -> None:
+        """Take the masks of some positions, which are one shard."""
+        self.shard_N[at_B], self.row_N[at_B] = len(self.shards), np.arange(len(at_B))
+        self.crc_N[at_B], self.grades_N[at_B] = crc_B, grades_B
+        self.shards.append(shard)
+
+    def masks(self, cache: str) -> StoredMasks:
+        """Return the masks of all positions."""
+        length = -(-(self.side**2) // 8)
+        places = self.shard_N, self.row_N, self.crc_N
+        return StoredMasks(StoredRows(cache, tuple(self.shards), *places, length), self.side)
+
+
+def _put(cache: str, bits_NB: NDArray[np.uint8]) -> tuple[Shard, NDArray[np.uint32]]:
+    crc_N = np.array([zlib.crc32(bits_B.data) for bits_B in bits_NB], np.uint32)
+    return put_shard(cache, "masks", bits_NB), crc_N
 
 
 def find_files(labelled: LabelledSet, folder: str) -> tuple[Mapping[int, Path], int]:
@@ -117,43 +220,56 @@ def find_files(labelled: LabelledSet, folder: str) -> tuple[Mapping[int, Path], 
     return files, len(there - set(files.values()))
 
 
-def _automatic(
-    labelled: LabelledSet, indices_N: Indices, cache: Path
-) -> tuple[Masks, NDArray[np.uint8]]:
-    shape = (len(indices_N), *labelled.images_NSS.shape[1:])
+def _automatic(found: _Found, labelled: LabelledSet, indices_N: Indices, cache: str) -> None:
+    """Take automatic masks of some images: those in the cache, or Ray's tasks find them."""
     made_of = f"{labelled.fingerprint} {METHOD} ".encode() + indices_N.tobytes()
-    file = cache / f"{hashlib.sha256(made_of).hexdigest()[:32]}-masks.npz"
-    if file.is_file():
-        with np.load(file, allow_pickle=False) as arrays:
-            bits = np.unpackbits(arrays["bits"], count=math.prod(shape))
-            return bits.reshape(shape).astype(bool), arrays["grades"]
-    masks_NSS, grades_N = find_masks(labelled.images_NSS[indices_N])
-    buffer = io.BytesIO()
-    np.savez(buffer, bits=np.packbits(masks_NSS), grades=grades_N)
-    write_whole(file, buffer.getvalue())
-    return masks_NSS, grades_N
+    uri = storage.join(cache, f"{hashlib.sha256(made_of).hexdigest()[:32]}-masks.npz")
+    if storage.exists(uri) is None:
+        parts = find_masks(labelled.images_NSS, indices_N, cache)
+        buffer = io.BytesIO()
+        np.savez(
+            buffer,
+            shards=np.array([[part[0].name, str(part[0].start)] for part in parts]).reshape(-1, 2),
+            sizes=np.array([len(part[1]) for part in parts], np.int64),
+            crc=np.concatenate([np.zeros(0, np.uint32), *(part[1] for part in parts)]),
+            grades=np.concatenate([np.zeros(0, np.uint8), *(part[2] for part in parts)]),
+        )
+        keep(uri, buffer.getvalue())
+    with np.load(io.BytesIO(storage.read_bytes(uri)), allow_pickle=False) as arrays:
+        end = 0
+        for (name, start), size in zip(arrays["shards"].tolist(), arrays["sizes"], strict=True):
+            part = slice(end, end := end + int(size))
+            shard = Shard(name, int(start))
+            found.take(indices_N[part], shard, arrays["crc"][part], arrays["grades"][part])
 
 
-def find_masks(images_NSS: Images) -> tuple[Masks, NDArray[np.uint8]]:
-    """Return automatic masks and their grades, `POOR` or `GOOD`, found by Ray's tasks."""
-    tasks = [
-        _find.remote(images_NSS[start : start + TASK_IMAGES])
-        for start in range(0, len(images_NSS), TASK_IMAGES)
-    ]
-    parts: list[tuple[Masks, NDArray[np.uint8]]] = results_of(tasks)
-    masks_NSS = np.zeros(images_NSS.shape, bool)
-    grades_N = np.zeros(len(images_NSS), np.uint8)
-    for number, (masks_BSS, grades_B) in enumerate(parts):
-        place = slice(number * TASK_IMAGES, number * TASK_IMAGES + len(grades_B))
-        masks_NSS[place], grades_N[place] = masks_BSS, grades_B
-    return masks_NSS, grades_N
+def find_masks(
+    pictures: Pictures, positions_N: Indices, cache: str
+) -> list[tuple[Shard, NDArray[np.uint32], NDArray[np.uint8]]]:
+    """Find automatic masks by Ray's tasks, which put them in the cache.
+
+    Returns:
+        For each part of the positions its shard, the CRC-32 of each mask's bits and its grade,
+        `POOR` or `GOOD`.
+    """
+    shared = ray.put(pictures)
+    found: list[tuple[Shard, NDArray[np.uint32], NDArray[np.uint8]]] = results_of(
+        [
+            _find.remote(shared, positions_N[start : start + TASK_IMAGES], cache)
+            for start in range(0, len(positions_N), TASK_IMAGES)
+        ]
+    )
+    return found
 
 
 @ray.remote(num_cpus=1)
-def _find(images_NSS: Images) -> tuple[Masks, NDArray[np.uint8]]:
-    found = [find_mask(image_SS) for image_SS in images_NSS]
+def _find(
+    pictures: Pictures, positions_N: Indices, cache: str
+) -> tuple[Shard, NDArray[np.uint32], NDArray[np.uint8]]:
+    found = [find_mask(image_SS) for image_SS in pictures[positions_N]]
     grades = [GOOD if graded.grade.word == "good" else POOR for graded in found]
-    return np.stack([graded.mask_HW for graded in found]), np.array(grades, np.uint8)
+    bits_NB = np.stack([np.packbits(graded.mask_HW) for graded in found])
+    return *_put(cache, bits_NB), np.array(grades, np.uint8)
 
 
 def write_poor(labelled: LabelledSet, masks: MaskSet, folder: Path, most: int = 500) -> int:
@@ -174,6 +290,7 @@ def write_poor(labelled: LabelledSet, masks: MaskSet, folder: Path, most: int = 
         for index in np.flatnonzero(masks.grades_N == POOR).tolist()
     }
     chosen = [index for index, name in names.items() if is_inside(name)][:most]
-    images_NSS, masks_NSS = labelled.images_NSS[chosen], masks.masks_NSS[chosen]
+    at_N = np.array(chosen, np.int64)
+    images_NSS, masks_NSS = labelled.images_NSS[at_N], masks.masks_NSS[at_N]
     write_masks(folder, [names[index] for index in chosen], images_NSS, masks_NSS)
     return len(chosen)

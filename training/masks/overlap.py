@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from training.metrics import Figure, bootstrap
+from training.metrics import Figure, bootstrap, mean_of
 
 Mask = NDArray[np.bool_]
 Masks = NDArray[np.bool_]
@@ -83,6 +83,6 @@ def overlap_figures(measured: Overlaps, groups_N: Indices) -> dict[str, Figure]:
     """
     chosen_N = groups_N[measured.indices_N]
     return {
-        "dice": bootstrap(lambda chosen: float(measured.dice_N[chosen].mean()), chosen_N),
-        "iou": bootstrap(lambda chosen: float(measured.iou_N[chosen].mean()), chosen_N),
+        "dice": bootstrap(mean_of(measured.dice_N), chosen_N),
+        "iou": bootstrap(mean_of(measured.iou_N), chosen_N),
     }

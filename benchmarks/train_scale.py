@@ -1,0 +1,394 @@
+"""Shows what a training takes as its set grows: memory, reading, near duplicates, ingest.
+
+    python -m benchmarks.train_scale
+    python -m benchmarks.train_scale --images 10000 100000 1000000 --folder /var/tmp
+
+For each size it writes tars of 64 px synthetic pictures, runs the whole of `jobs.train` on them in
+processes of its own, and looks at the memory of all of them twice a second. The network is the
+smallest of torchvision's, at 32 px and for two epochs: what is measured is everything around it.
+From --made-from pictures on, they are made in the cache as if they had been read, and there is one
+epoch. A run that takes longer than --patience-s is ended, and what it had reached by then is
+reported. Then the rate at which batches come to a training step is compared, in one process, with
+the step's own rate and with a DataLoader of torch's over the same shards. The result goes to
+benchmarks/train_scale.md. It needs Linux and 4 GB of disk for a million pictures.
+Exit codes: 0 done; 3 a run was ended before it was done, or did not end well.
+"""
+
+import argparse
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from benchmarks.machine import machine
+from benchmarks.process_memory import Peaks, look
+from implant_model.archives.members import Member
+from implant_model.decode.decoded import Header, Prepared
+from implant_model.decode.preprocess import Preprocessing
+from implant_model.limits import Limits
+from implant_model.networks.build import build
+from implant_model.networks.spec import NetworkSpec
+from implant_model.radiographs import Radiograph
+from jobs.entry.command import INCOMPLETE, OK, run_command
+from training.data.bundles import SMALL_BYTES, Bundle, bundles_of
+from training.data.duplicates import near_groups
+from training.data.gather import list_images
+from training.data.labelled import content_digest
+from training.data.reading import IndexRows, Recipe, put_index, shards_of
+from training.data.shards import Shard, StoredPictures, StoredRows, read_batches
+
+_MADE = "sets of so many pictures or more are made in the cache, one epoch; default 1,000,000"
+ROOT = Path(__file__).parents[1]
+SIZES = (10_000, 100_000, 1_000_000)
+PER_TAR = 5_000
+CLASSES = 8
+SIDE_PX = 64
+LOOK_EVERY_S = 0.5
+TRAINS = 0.6
+"""Share of the set that trains, by default."""
+BATCH = 128
+INGEST_STEPS = 60
+REPEATS = 5
+"""Of each rate in turn; the median counts."""
+SPEC = Preprocessing(size_px=32, trim_borders=False)
+CONFIG = """
+name = "scale"
+[preprocessing]
+size_px = 32
+trim_borders = false
+[network]
+architecture = "shufflenet_v2_x0_5"
+[fit]
+epochs = 2
+batch_size = 128
+mixed_precision = false
+[card]
+synthetic = true
+"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One size and what it took; None where it was not reached.
+
+    Attributes:
+        images: Of the set.
+        read_s: Seconds from the call to the last index, Ray's start among them.
+        duplicates_s: Seconds for near duplicates by themselves, on one core.
+        trained: Images a second, of one worker, in the last epoch.
+        total_s: Seconds of the whole; of a run that was ended, until then.
+        ended: Whether it was ended before it was done.
+        peaks: Memory of its processes.
+        cache_bytes: Of the prepared images.
+    """
+
+    images: int
+    read_s: float | None
+    duplicates_s: float | None
+    trained: float | None
+    total_s: float
+    ended: bool
+    peaks: Peaks
+    cache_bytes: int
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse, chain, summary; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, nargs="+", default=list(SIZES))
+    parser.add_argument("--folder", help="where the archives are written meanwhile")
+    parser.add_argument("--patience-s", type=float, default=7200, help="of one run")
+    parser.add_argument("--made-from", type=int, default=1_000_000, metavar="N", help=_MADE)
+    parser.add_argument("--result", type=Path, default=ROOT / "benchmarks" / "train_scale.md")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    runs, rates = [], None
+    for count in options.images:
+        with tempfile.TemporaryDirectory(dir=options.folder) as name:
+            folder = Path(name)
+            config = CONFIG
+            if count >= options.made_from:
+                make_cache(folder / "images", folder / "model.work" / "images", count)
+                config = CONFIG.replace("epochs = 2", "epochs = 1")
+            else:
+                write_archives(folder / "images", count)
+            runs.append(measure(folder, count, options.patience_s, config))
+            print(runs[-1], flush=True)
+            rates = rates or ingest(folder / "model.work" / "images")
+    text = report(runs, rates or {}, options.made_from)
+    options.result.write_text(text, encoding="utf-8")
+    print(text)
+    return INCOMPLETE if any(run.ended for run in runs) else OK
+
+
+def write_archives(folder: Path, count: int) -> None:
+    """Write tars of pictures whose folder is their class."""
+    folder.mkdir()
+    starts = range(0, count, PER_TAR)
+    parts = [(folder / f"{start:07}.tar", start, min(PER_TAR, count - start)) for start in starts]
+    with get_context("spawn").Pool(os.cpu_count()) as pool:
+        pool.starmap(_write_tar, parts, chunksize=1)
+
+
+def _write_tar(path: Path, first: int, count: int) -> None:
+    rng = np.random.default_rng(first)
+    with tarfile.open(path, "w") as archive:
+        for number in range(first, first + count):
+            coarse = rng.integers(0, 256, (16, 16), dtype=np.uint8)
+            picture = cv2.resize(coarse, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_CUBIC)
+            label = number % CLASSES
+            at = 6 * label
+            picture[at : at + 6] = 250  # what there is to learn
+            data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
+            header = tarfile.TarInfo(f"class-{label}/{number}.jpg")
+            header.size = len(data)
+            archive.addfile(header, io.BytesIO(data))
+
+
+def make_cache(images: Path, cache: Path, count: int) -> None:
+    """Make prepared pictures as if so many had been read from archives, which hold nothing."""
+    images.mkdir()
+    for first in range(0, count, PER_TAR):
+        with (images / f"{first:07}.tar").open("wb") as archive:
+            archive.truncate(SMALL_BYTES + 1)
+    recipe = Recipe(SPEC, Limits(), cache.as_uri())
+    found = bundles_of(list_images([str(images)]), None, recipe.spec, recipe.limits)
+    parts = [(bundle, recipe, at * PER_TAR) for at, bundle in enumerate(found)]
+    with get_context("spawn").Pool(os.cpu_count()) as pool:
+        pool.starmap(_make_bundle, parts, chunksize=1)
+
+
+def _make_bundle(bundle: Bundle, recipe: Recipe, first: int) -> None:
+    rng, rows = np.random.default_rng(first), IndexRows(recipe, bundle.key, lambda _: None)
+    for number in range(first, first + PER_TAR):
+        coarse = rng.integers(0, 256, (16, 16), dtype=np.uint8)
+        picture = cv2.resize(coarse, (32, 32), interpolation=cv2.INTER_CUBIC)
+        label = number % CLASSES
+        picture[3 * label : 3 * label + 3] = 250
+        member = Member(number - first, f"class-{label}/{number}.jpg", 1, None, None)
+        prepared = Prepared(Header(rows=SIDE_PX, columns=SIDE_PX), picture, None)
+        radiograph = Radiograph(member, content_digest(picture.data), prepared)
+        rows.add_picture(0, member.name, radiograph, np.asarray(picture, np.uint8))
+    put_index(recipe.cache, bundle.key, rows.table())
+
+
+def measure(folder: Path, count: int, patience_s: float, config: str) -> Run:
+    """Train on the archives of a folder in fresh processes, looking at their memory meanwhile."""
+    (folder / "train.toml").write_text(config)
+    output = folder / "model"
+    command = [sys.executable, "-m", "jobs.train", "--images", str(folder / "images")]
+    command += ["--output", str(output), "--config", str(folder / "train.toml")]
+    cache = folder / "model.work" / "images"
+    peaks, begun, read_s = Peaks(), time.monotonic(), None
+    with (folder / "log").open("w+b") as log:
+        job = subprocess.Popen(
+            command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        while job.poll() is None and time.monotonic() - begun < patience_s:
+            peaks.add(look(job.pid))
+            if read_s is None and _num_read(cache) >= count:
+                read_s = time.monotonic() - begun
+            time.sleep(LOOK_EVERY_S)
+        ended = job.poll() is None
+        if ended:
+            os.killpg(job.pid, signal.SIGKILL)
+            job.wait()
+    total_s = time.monotonic() - begun
+    if not ended and job.returncode:
+        print((folder / "log").read_text(errors="replace"), flush=True)
+    duplicates_s = None
+    if read_s is not None:
+        start = time.monotonic()
+        near_groups(_hashes(cache), 40)
+        duplicates_s = time.monotonic() - start
+    cache_bytes = sum(file.stat().st_size for file in cache.iterdir()) if cache.is_dir() else 0
+    trained = _trained(folder / "model.work", count)
+    failed = ended or bool(job.returncode)
+    return Run(count, read_s, duplicates_s, trained, total_s, failed, peaks, cache_bytes)
+
+
+def _num_read(cache: Path) -> int:
+    """Return the images of all indices that are there."""
+    if not cache.is_dir():
+        return 0
+    return sum(pq.read_metadata(file).num_rows for file in cache.glob("*.parquet"))
+
+
+def _hashes(cache: Path) -> np.ndarray:
+    columns = (pq.read_table(file, columns=["hash"])["hash"] for file in cache.glob("*.parquet"))
+    data = b"".join(value for column in columns for value in column.to_pylist())
+    return np.asarray(np.frombuffer(data, np.uint8).reshape(-1, 32))
+
+
+def _trained(work: Path, count: int) -> float | None:
+    """Return images a second between the ends of the last two epochs, by the times of the lines."""
+    for curve in work.glob("*.jsonl"):
+        facts = [json.loads(line) for line in curve.read_text().splitlines()]
+        seconds = [fact["seconds"] for fact in facts if "seconds" in fact]
+        if seconds:
+            return count * TRAINS / float(seconds[-1])
+    return None
+
+
+class _Set(Dataset[Any]):
+    """The shards as torch's DataLoader takes a set: one picture by its position."""
+
+    def __init__(self, pictures: StoredPictures) -> None:
+        self.pictures = pictures
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, at: int) -> np.ndarray:
+        return np.asarray(self.pictures[np.array([at])][0])
+
+
+def ingest(cache: Path) -> dict[str, float]:
+    """Return images a second: of a step alone, of batches alone, of both, and of a DataLoader."""
+    pictures = _pictures(cache)
+    order = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(0)).numpy()
+    steps = min(INGEST_STEPS, len(order) // BATCH)
+    batches = [order[step * BATCH :][:BATCH] for step in range(steps)]
+    network = build(NetworkSpec("a.safetensors", "classifier", "shufflenet_v2_x0_5"), CLASSES)
+    optimiser = torch.optim.AdamW(network.parameters())
+
+    def step(images: np.ndarray | torch.Tensor) -> None:
+        views = torch.as_tensor(images)[:, None].float() / 255
+        labels = torch.zeros(len(views), dtype=torch.long)
+        loss = nn.functional.cross_entropy(network(views), labels)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+
+    in_memory = pictures[batches[0]]
+
+    def ours() -> Iterator[np.ndarray]:
+        yield from (images for _, images in read_batches(pictures, batches))
+
+    def loader() -> Iterator[torch.Tensor]:
+        yield from DataLoader(
+            _Set(pictures),
+            batch_sampler=[batch.tolist() for batch in batches],
+            num_workers=2,
+            multiprocessing_context="fork",
+        )
+
+    step(in_memory)
+    kinds: dict[str, Callable[[], float]] = {
+        "batches alone": lambda: _rate(ours(), None),
+        "a DataLoader of 2 processes alone": lambda: _rate(loader(), None),
+        "the step alone, its batch in memory": lambda: _rate([in_memory] * steps, step),
+        "the step, with batches from shards": lambda: _rate(ours(), step),
+        "the step, with a DataLoader of 2 processes": lambda: _rate(loader(), step),
+    }
+    found = [{name: rate() for name, rate in kinds.items()} for _ in range(REPEATS)]
+    return {name: median(rates[name] for rates in found) for name in kinds}
+
+
+def _rate(batches: Any, step: Any) -> float:
+    begun, count = time.monotonic(), 0
+    for images in batches:
+        count += len(images)
+        if step is not None:
+            step(images)
+    return count / (time.monotonic() - begun)
+
+
+def _pictures(cache: Path) -> StoredPictures:
+    shards: list[Shard] = []
+    parts = []
+    for file in sorted(cache.glob("*.parquet")):
+        index = pq.read_table(file)
+        column = pa.array(index["shard"].to_numpy() + len(shards), pa.int32())
+        parts.append([column.to_numpy(), index["row"].to_numpy(), index["crc"].to_numpy()])
+        shards += shards_of(index)
+    shard_N, row_N, crc_N = (np.concatenate(part) for part in zip(*parts, strict=True))
+    rows = StoredRows(cache.as_uri(), tuple(shards), shard_N, row_N, crc_N, 32**2)
+    return StoredPictures(rows, 32)
+
+
+COLUMNS = (
+    "images", "cache, MB", "read, s", "read, images/s", "near duplicates, s", "trained, images/s",
+    "driver, MB", "largest worker, MB", "all workers and decoders, MB", "object store, MB",
+    "the whole, s",
+)  # fmt: skip
+
+
+def report(runs: Sequence[Run], rates: dict[str, float], made_from: int) -> str:
+    """Return the result as Markdown."""
+    lines = [
+        "# A training as its set grows",
+        "",
+        f"`python -m benchmarks.train_scale --images {' '.join(str(run.images) for run in runs)}`, "
+        f"{datetime.now(UTC):%Y-%m-%d}: tars of {PER_TAR:,} JPEG of {SIDE_PX} px, the whole of "
+        "`jobs.train` with one worker, the smallest network of torchvision's at 32 px for two "
+        f"epochs; sets of {made_from:,} and more are made in the cache as if read, and trained on "
+        "once. Peaks of anonymous memory. Near duplicates: within 40 of 256 bits, exact, by "
+        "themselves on one core. Reading has Ray's start and one decoding process for each core.",
+        "",
+        f"Machine: {machine()}.",
+        "",
+        f"| {' | '.join(COLUMNS)} |",
+        f"|{'---:|' * len(COLUMNS)}",
+        *map(_line, runs),
+        "",
+    ]
+    if any(run.ended for run in runs):
+        lines += ["A dash: not reached; the run was ended for want of time, or failed.", ""]
+    if rates:
+        lines += [
+            "Batches of 128 random pictures, one process, one thread for the step, medians of 5:",
+            "",
+            "| what | images/s |",
+            "|---|---:|",
+            *(f"| {name} | {rate:,.0f} |" for name, rate in rates.items()),
+            "",
+        ]
+        alone = rates["the step alone, its batch in memory"]
+        share = rates["the step, with batches from shards"] / alone
+        lines += [f"Of the step's own rate {share:.2f} is reached with batches from shards.", ""]
+    return "\n".join(lines)
+
+
+def _line(run: Run) -> str:
+    peaks = run.peaks
+    memory = [peaks.by_role["driver"], peaks.largest, peaks.total, peaks.by_role["store"]]
+    values = [
+        f"{run.images:,}",
+        f"{run.cache_bytes / 1e6:,.0f}",
+        *(_shown(run.read_s), _shown(run.read_s and run.images / run.read_s)),
+        *(_shown(run.duplicates_s), _shown(run.trained)),
+        *(f"{value / 1e6:,.0f}" for value in memory),
+        f"{run.total_s:,.0f}{' (ended)' if run.ended else ''}",
+    ]
+    return f"| {' | '.join(values)} |"
+
+
+def _shown(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
+
+
+if __name__ == "__main__":
+    run_command("train_scale", lambda: main(sys.argv[1:]))

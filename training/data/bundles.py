@@ -1,0 +1,112 @@
+"""What is read, and kept, together: one archive, or a few dozen small ones and loose radiographs.
+
+A bundle's key is a hash of all that makes its prepared pictures: the objects with their versions,
+the members that are wanted, preprocessing, limits and the decoder's version; not the labels. So a
+set that has grown reads what is new, and another label costs nothing.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Final
+
+from implant_model.decode.preprocess import Preprocessing
+from implant_model.decode.version import DECODE_VERSION
+from implant_model.limits import MIB, Limits
+from implant_model.storage.uri import ObjectInfo
+from training.data.labels import Label
+
+FORMAT: Final = 5
+"""Of index and shards; a change makes what is kept void."""
+SMALL_BYTES: Final = 16 * MIB
+"""A larger object is a bundle of its own."""
+BUNDLE_BYTES: Final = 256 * MIB
+BUNDLE_OBJECTS: Final = 1024
+ENDS: Final = 256
+"""One in so many small objects ends its bundle, by its name's hash: where one is added, only the
+bundle that it falls into is another."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """An object, and what of it is wanted.
+
+    Attributes:
+        info: The object.
+        name: Its path below --images.
+        members: Those that a labels file names, "" for a loose radiograph; None: those in folders.
+    """
+
+    info: ObjectInfo
+    name: str
+    members: frozenset[str] | None = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What one task reads, and one index describes.
+
+    Attributes:
+        key: Of what makes its prepared pictures, hexadecimal.
+        objects: One or more.
+    """
+
+    key: str
+    objects: tuple[Wanted, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        """Return the size of its objects."""
+        return sum(wanted.info.size for wanted in self.objects)
+
+
+def bundles_of(
+    objects: Sequence[tuple[ObjectInfo, str]],
+    rows: Mapping[str, Mapping[str, Label]] | None,
+    spec: Preprocessing,
+    limits: Limits,
+) -> Iterator[Bundle]:
+    """Yield all objects in bundles, in their order.
+
+    Args:
+        objects: With their paths below --images.
+        rows: Of a labels file by URI, see `match_archives`; None: the folders are the classes.
+        spec: How pixels are prepared.
+        limits: Bounds on what is read.
+    """
+    recipe = json.dumps([FORMAT, DECODE_VERSION, spec.to_json(), asdict(limits)], sort_keys=True)
+    for part in _parts(objects):
+        wanted = tuple(
+            Wanted(info, name, None if rows is None else frozenset(rows.get(info.uri, {})))
+            for info, name in part
+        )
+        yield Bundle(_key(recipe, wanted), wanted)
+
+
+def _parts(
+    objects: Sequence[tuple[ObjectInfo, str]],
+) -> Iterator[Sequence[tuple[ObjectInfo, str]]]:
+    part: list[tuple[ObjectInfo, str]] = []
+    size = 0
+    for info, name in objects:
+        if part and (info.size > SMALL_BYTES or size + info.size > BUNDLE_BYTES):
+            yield part
+            part, size = [], 0
+        part.append((info, name))
+        size += info.size
+        ends = hashlib.sha256(info.uri.encode()).digest()[0] % ENDS == 0
+        if info.size > SMALL_BYTES or ends or len(part) >= BUNDLE_OBJECTS:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
+
+
+def _key(recipe: str, objects: Sequence[Wanted]) -> str:
+    facts = hashlib.sha256(recipe.encode())
+    for wanted in objects:
+        members = None if wanted.members is None else sorted(wanted.members)
+        line = [wanted.info.uri, wanted.info.version, wanted.name, members]
+        facts.update(json.dumps(line).encode())
+    return facts.hexdigest()[:32]
