@@ -43,13 +43,16 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks.machine import machine
 from benchmarks.process_memory import Peaks, look
 from implant_model.archives.members import Member
+from implant_model.classifier import Predictions
 from implant_model.decode.decoded import Header, Prepared
 from implant_model.decode.preprocess import Preprocessing
+from implant_model.errors import Outcome
 from implant_model.limits import Limits
 from implant_model.networks.build import build
 from implant_model.networks.spec import NetworkSpec
 from implant_model.radiographs import Radiograph
 from jobs.entry.command import INCOMPLETE, OK, run_command
+from jobs.evaluating.assessment import Examined, assess, assess_classes
 from training.data.bundles import SMALL_BYTES, Bundle, bundles_of
 from training.data.duplicates import near_groups
 from training.data.gather import list_images
@@ -58,6 +61,7 @@ from training.data.reading import IndexRows, Recipe, put_index, shards_of
 from training.data.shards import Shard, StoredPictures, StoredRows, read_batches
 
 _MADE = "sets of so many pictures or more are made in the cache, one epoch; default 1,000,000"
+_ALONE = "near duplicates and figures of so many images by themselves; 0 for none"
 ROOT = Path(__file__).parents[1]
 SIZES = (10_000, 100_000, 1_000_000)
 PER_TAR = 5_000
@@ -119,6 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", help="where the archives are written meanwhile")
     parser.add_argument("--patience-s", type=float, default=7200, help="of one run")
     parser.add_argument("--made-from", type=int, default=1_000_000, metavar="N", help=_MADE)
+    parser.add_argument("--alone", type=int, default=1_000_000, metavar="N", help=_ALONE)
     parser.add_argument("--result", type=Path, default=ROOT / "benchmarks" / "train_scale.md")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -136,6 +141,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(runs[-1], flush=True)
             rates = rates or ingest(folder / "model.work" / "images")
     text = report(runs, rates or {}, options.made_from)
+    if options.alone:
+        text += alone(options.alone, duplicates_alone(options.alone), figures_alone(options.alone))
     options.result.write_text(text, encoding="utf-8")
     print(text)
     return INCOMPLETE if any(run.ended for run in runs) else OK
@@ -269,16 +276,23 @@ def ingest(cache: Path) -> dict[str, float]:
     order = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(0)).numpy()
     steps = min(INGEST_STEPS, len(order) // BATCH)
     batches = [order[step * BATCH :][:BATCH] for step in range(steps)]
-    network = build(NetworkSpec("a.safetensors", "classifier", "shufflenet_v2_x0_5"), CLASSES)
-    optimiser = torch.optim.AdamW(network.parameters())
 
-    def step(images: np.ndarray | torch.Tensor) -> None:
-        views = torch.as_tensor(images)[:, None].float() / 255
-        labels = torch.zeros(len(views), dtype=torch.long)
-        loss = nn.functional.cross_entropy(network(views), labels)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
+    def new_step() -> Callable[[Any], None]:
+        """Of a network of its own: one that has nothing left to learn has other numbers."""
+        spec = NetworkSpec("a.safetensors", "classifier", "shufflenet_v2_x0_5")
+        network = build(spec, CLASSES)
+        optimiser = torch.optim.AdamW(network.parameters())
+
+        def step(images: Any) -> None:
+            views = torch.as_tensor(images)[:, None].float() / 255
+            labels = torch.randint(CLASSES, (len(views),))
+            loss = nn.functional.cross_entropy(network(views), labels)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+
+        step(in_memory)
+        return step
 
     in_memory = pictures[batches[0]]
 
@@ -293,13 +307,12 @@ def ingest(cache: Path) -> dict[str, float]:
             multiprocessing_context="fork",
         )
 
-    step(in_memory)
     kinds: dict[str, Callable[[], float]] = {
         "batches alone": lambda: _rate(ours(), None),
         "a DataLoader of 2 processes alone": lambda: _rate(loader(), None),
-        "the step alone, its batch in memory": lambda: _rate([in_memory] * steps, step),
-        "the step, with batches from shards": lambda: _rate(ours(), step),
-        "the step, with a DataLoader of 2 processes": lambda: _rate(loader(), step),
+        "the step alone, its batch in memory": lambda: _rate([in_memory] * steps, new_step()),
+        "the step, with batches from shards": lambda: _rate(ours(), new_step()),
+        "the step, with a DataLoader of 2 processes": lambda: _rate(loader(), new_step()),
     }
     found = [{name: rate() for name, rate in kinds.items()} for _ in range(REPEATS)]
     return {name: median(rates[name] for rates in found) for name in kinds}
@@ -325,6 +338,40 @@ def _pictures(cache: Path) -> StoredPictures:
     shard_N, row_N, crc_N = (np.concatenate(part) for part in zip(*parts, strict=True))
     rows = StoredRows(cache.as_uri(), tuple(shards), shard_N, row_N, crc_N, 32**2)
     return StoredPictures(rows, 32)
+
+
+def duplicates_alone(count: int) -> float:
+    """Return seconds for near duplicates of random hashes, one in twenty a near copy of another."""
+    rng = np.random.default_rng(0)
+    hashes = rng.integers(0, 256, (count, 32), dtype=np.uint8)
+    copies, sources = rng.permutation(count)[: count // 20], rng.integers(count, size=count // 20)
+    flips = np.stack([rng.permutation(256) < rng.integers(45) for _ in copies])
+    hashes[copies] = hashes[sources] ^ np.packbits(flips, axis=1)
+    begun = time.monotonic()
+    near_groups(hashes, 40)
+    return time.monotonic() - begun
+
+
+def figures_alone(count: int, classes: int = 12) -> float:
+    """Return seconds for all figures of so many predictions, those of each class among them."""
+    rng = np.random.default_rng(0)
+    labels_N = rng.integers(0, classes, count)
+    probabilities = rng.random((count, classes)).astype(np.float32)
+    probabilities[np.arange(count), labels_N] += 2 * rng.random(count)
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    labels_N[rng.random(count) < 0.02] = -1
+    said = Predictions(
+        probabilities,
+        rng.random(count).astype(np.float32),
+        [[best] for best in probabilities.argmax(axis=1).tolist()],
+        [Outcome.IDENTIFIED] * count,
+    )
+    names = tuple(map(str, range(classes)))
+    examined = Examined(names, labels_N, said, rng.integers(0, count * 2 // 3, count))
+    begun = time.monotonic()
+    assess(examined)
+    assess_classes(examined)
+    return time.monotonic() - begun
 
 
 COLUMNS = (
@@ -368,6 +415,15 @@ def report(runs: Sequence[Run], rates: dict[str, float], made_from: int) -> str:
         share = rates["the step, with batches from shards"] / alone
         lines += [f"Of the step's own rate {share:.2f} is reached with batches from shards.", ""]
     return "\n".join(lines)
+
+
+def alone(count: int, duplicates_s: float, figures_s: float) -> str:
+    """Return what parts of a training or an evaluation take by themselves, as Markdown."""
+    return (
+        f"By themselves, on one core, of {count:,} images: near duplicates of random hashes, one "
+        f"in twenty a near copy, {duplicates_s:,.0f} s; all figures of `jobs.evaluate` with their "
+        f"intervals by groups, of 12 classes, {figures_s:,.0f} s.\n"
+    )
 
 
 def _line(run: Run) -> str:
