@@ -26,7 +26,7 @@ def read_file(uri: str, schema: pa.Schema, columns: Sequence[str] | None = None)
 
     Args:
         uri: Of the file.
-        schema: Types of the columns that it knows; delta-rs writes texts as views.
+        schema: Types of the columns that it knows; others have theirs, see `plain`.
         columns: Those that the file lacks are left out.
 
     Raises:
@@ -48,7 +48,7 @@ def read_batches(
             picked = [f for f in file.schema_arrow if wanted is None or f.name in wanted]
             known = {field.name: field.type for field in schema}
             types = pa.schema(
-                [f.with_type(known.get(f.name, f.type)) for f in picked],
+                [f.with_type(known.get(f.name) or plain(f.type)) for f in picked],
                 metadata=file.schema_arrow.metadata,
             )
             yield types.empty_table()
@@ -56,6 +56,21 @@ def read_batches(
                 yield pa.Table.from_batches([batch]).select(types.names).cast(types)
     except (pa.ArrowException, OSError) as error:
         raise StorageError(f"{uri} cannot be read ({type(error).__name__}).") from error
+
+
+def plain(type_: pa.DataType) -> pa.DataType:
+    """Return a type without views, which delta-rs writes and not all of Arrow's functions take."""
+    if pa.types.is_string_view(type_):
+        return pa.string()
+    if pa.types.is_binary_view(type_):
+        return pa.binary()
+    if pa.types.is_struct(type_):
+        return pa.struct([f.with_type(plain(f.type)) for f in type_])
+    if pa.types.is_map(type_):
+        return pa.map_(plain(type_.key_type), plain(type_.item_type))
+    if pa.types.is_list(type_) or pa.types.is_list_view(type_):
+        return pa.list_(type_.value_field.with_type(plain(type_.value_type)))
+    return type_
 
 
 def side_by_side(work: Callable[[Item], Found], items: Iterable[Item]) -> Iterator[Found]:

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, Field
+from deltalake.schema import PrimitiveType
 
 from implant_model import storage
 from jobs.entry.command import OK
+from jobs.tables.compaction import compact
 from jobs.tables.verification import verify_output
 from tests.support.archive_samples import tar_of
 from tests.support.object_store import ObjectStore
@@ -21,6 +23,8 @@ MAINTENANCE: dict[str, Maintain] = {
     "z_order": lambda table: table.optimize.z_order(["implant", "archive"]),
     "vacuum": lambda table: table.vacuum(dry_run=False),
     "checkpoint": lambda table: table.create_checkpoint(),
+    "column": lambda table: table.alter.add_columns(Field("note", PrimitiveType("string"))),
+    "properties": lambda table: table.alter.set_table_properties({"delta.appendOnly": "false"}),
     "compact twice": lambda table: (table.optimize.compact(), table.optimize.compact()),
 }
 
@@ -62,7 +66,24 @@ def test_next_night_does_nothing_and_doubles_nothing(
     capsys.readouterr()
     assert direct.classify(call) == OK
     assert "images" not in capsys.readouterr().err, "something was read again"
-    assert rows_of(tmp_path).equals(before)
+    assert rows_of(tmp_path)[before.columns].equals(before)
+    check(tmp_path)
+
+
+def test_column_of_another_tool_stays_through_runs_and_compactions(
+    call: list[str], tmp_path: Path
+) -> None:
+    assert direct.classify(call) == OK
+    MAINTENANCE["column"](table_of(tmp_path))
+    table_of(tmp_path).update({"note": "'seen'"})
+    (tmp_path / "in" / "d.tar").write_bytes(tar_of({"0.png": noise_png(20)}))
+    (tmp_path / "in" / "b.tar").write_bytes(tar_of({"0.png": noise_png(21)}))
+    assert direct.classify(call) == OK
+    compact(storage.normalise(str(tmp_path / "out")))
+    rows = rows_of(tmp_path)
+    assert rows.group_by("archive").len().sort("archive")["len"].to_list() == [4, 1, 4, 1, 1]
+    assert set(rows.filter(pl.col("archive").is_in(["a.tar", "loose.png"]))["note"]) == {"seen"}
+    assert set(rows.filter(pl.col("archive").is_in(["b.tar", "d.tar"]))["note"]) == {None}
     check(tmp_path)
 
 
