@@ -16,6 +16,7 @@ from implant_model.decode.preprocess import Preprocessing
 from implant_model.package.load import ModelPackage
 from implant_model.package.manifest import Calibration
 from implant_model.package.save import save_package
+from training.applied_card import write_applied_card
 from training.calibrate import Measured, pool
 from training.card import CardFacts, write_card
 from training.config import TrainConfig
@@ -177,6 +178,7 @@ def make_package(folder: Path, training: Training) -> tuple[ModelPackage, Figure
         provenance=_provenance(config, labelled, facts, learned),
         card=write_card(config, catalogue, facts),
     )
+    write_applied_card(folder, package)
     return package, figures
 
 
