@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
-from implant_model.networks.spec import FISHER
+from implant_model.networks.spec import FISHER_LITE, FISHERS
 from implant_model.package.catalogue import Catalogue
 from implant_model.package.weakness import weaknesses
 from training.config import SegmenterSettings, TrainConfig
@@ -169,7 +170,7 @@ def _cues(cues: ShortcutReport) -> list[str]:
 
 
 def _training(config: TrainConfig, facts: CardFacts) -> list[str]:
-    how = _at_once if config.network.architecture == FISHER else _by_epochs
+    how = _at_once if config.network.architecture in FISHERS else _by_epochs
     return [
         *how(config, facts),
         f"```\n{facts.command}\n```",
@@ -193,13 +194,23 @@ def _calibration(folds: int) -> str:
 
 def _at_once(config: TrainConfig, facts: CardFacts) -> list[str]:
     poor, good, by_hand = facts.masks or (0, 0, 0)
+    lite = config.network.architecture == FISHER_LITE
+    described = (
+        "descriptors of its upper part, made by the first eleven blocks of an EfficientNet-Lite0 "
+        "with weights of ImageNet, which were not fitted"
+        if lite
+        else "descriptors of its edges"
+    )
+    scratch = "The rest" if lite else "All of it"
+    start = [f"First weights: `{Path(config.network.weights).name}`. {config.card.weights}"]
     return [
-        "A search for the implant brings it upright; Gaussians are laid into descriptors of its "
-        "edges, and a linear layer tells the classes by how far those lie from the Gaussians' "
-        "means (Perronnin et al. 2010). All of it was fitted to the training part, from scratch; "
+        f"A search for the implant brings it upright; Gaussians are laid into {described}, and a "
+        "linear layer tells the classes by how far those lie from the Gaussians' means (Perronnin "
+        f"et al. 2010). {scratch} was fitted to the training part, from scratch; "
         "only the linear layer saw labels. How an upright implant looks was learned from "
         f"{by_hand} masks that were given and {good} automatic ones ({poor} more were graded poor "
         f"and left out), those of the training part. Seed {config.fit.seed}. {facts.environment}",
+        *(start if lite else []),
     ]
 
 

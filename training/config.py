@@ -17,7 +17,14 @@ from typing import Any, Final, TypeVar, cast, get_type_hints
 
 from implant_model.decode.preprocess import Preprocessing
 from implant_model.errors import UsageError
-from implant_model.networks.spec import BACKBONES, FISHER, GREY_MEAN, GREY_STD, NetworkSpec
+from implant_model.networks.spec import (
+    BACKBONES,
+    FISHER_LITE,
+    FISHERS,
+    GREY_MEAN,
+    GREY_STD,
+    NetworkSpec,
+)
 from implant_model.novelty import METHODS, Method
 from implant_model.package.catalogue import ORTHONET, Catalogue, Implant
 from implant_model.package.manifest import check_name
@@ -185,11 +192,14 @@ class NetworkSettings:
     Attributes:
         architecture: A backbone of torchvision's that `networks.build` builds, fitted by
             epochs, or `fisher`: upright views, local descriptors and a linear layer, fitted at
-            once, of which `fit` sets class_balance and seed alone (for a few hundred radiographs).
+            once, of which `fit` sets class_balance and seed alone (for a few hundred radiographs);
+            or `fisher_efficientnet_lite0`, the same with descriptors of a pretrained network.
         pretrained: Whether to start from torchvision's ImageNet weights (downloaded by torch).
         start_from: A model package whose network of the same architecture gives the first weights
             of all but the last layer, and whose U-Net of the same width, if it has one, gives the
             segmenter's; "" for none.
+        weights: A file of EfficientNet-Lite0's ImageNet weights, safetensors or `.pth`, which
+            `fisher_efficientnet_lite0` describes views with; "" for the others.
         mean: Grey subtracted, in 0..1.
         std: Grey divided by.
     """
@@ -197,11 +207,12 @@ class NetworkSettings:
     architecture: str = "resnet18"
     pretrained: bool = False
     start_from: str = ""
+    weights: str = ""
     mean: float = 0.449
     std: float = 0.226
 
     def __post_init__(self) -> None:
-        known = (*BACKBONES, FISHER)
+        known = (*BACKBONES, *FISHERS)
         is_known = self.architecture in known
         _wanted(is_known, "network.architecture", self.architecture, f"one of {', '.join(known)}")
         _wanted(-10 <= self.mean <= 10, "network.mean", self.mean, "-10 to 10")
@@ -214,10 +225,15 @@ class NetworkSettings:
         for name in ("pretrained", "start_from"):
             value = getattr(self, name)
             _together(
-                self.architecture != FISHER or not value,
-                f"network.{name} is {_toml(value)} and network.architecture {FISHER!r}, which has "
-                "no first weights. Leave it out, or choose another architecture.",
+                self.architecture not in FISHERS or not value,
+                f"network.{name} is {_toml(value)} and network.architecture {self.architecture!r}, "
+                "which has no such first weights. Leave it out, or choose another architecture.",
             )
+        _together(
+            (self.architecture == FISHER_LITE) == bool(self.weights),
+            f"network.weights is {self.weights!r} and network.architecture {self.architecture!r}; "
+            f"a file of weights goes with {FISHER_LITE!r}, and with no other.",
+        )
 
 
 @dataclass(frozen=True)
@@ -332,12 +348,14 @@ class CardSettings:
         licence: Their licence.
         synthetic: Whether they are phantoms, of which the card then states what they cannot show.
         notes: Anything else a user must know.
+        weights: Origin and licence of `network.weights`, if there are any.
     """
 
     source: str = "Not stated."
     licence: str = "Not stated."
     synthetic: bool = False
     notes: str = ""
+    weights: str = ""
 
 
 @dataclass(frozen=True)
@@ -385,16 +403,16 @@ class TrainConfig:
         self._check_preprocessing()
         architecture, width = self.network.architecture, self.segmenter.width
         _together(
-            architecture != FISHER or not width,
-            f"segmenter.width is {width} and network.architecture {FISHER!r}, which needs no "
+            architecture not in FISHERS or not width,
+            f"segmenter.width is {width} and network.architecture {architecture!r}, which needs no "
             "segmenter. Set the width to 0, or choose another architecture.",
         )
         folds = self.calibration.folds
         _together(
-            architecture == FISHER or not folds,
+            architecture in FISHERS or not folds,
             f"calibration.folds is {folds} and network.architecture {architecture!r}; by folds of "
-            f"its training part only {FISHER!r} is calibrated. Set the folds to 0, or choose "
-            f"{FISHER!r}.",
+            f"its training part only {' and '.join(FISHERS)} are calibrated. Set the folds to 0, "
+            "or choose one of them.",
         )
 
     def _check_preprocessing(self) -> None:
@@ -414,7 +432,7 @@ class TrainConfig:
     @property
     def needs_masks(self) -> bool:
         """Whether the set's masks are needed: to fit a segmenter, or to bring implants upright."""
-        return bool(self.segmenter.width) or self.network.architecture == FISHER
+        return bool(self.segmenter.width) or self.network.architecture in FISHERS
 
     def catalogue(self, labels: tuple[str, ...]) -> Catalogue:
         """Return the implants of the given labels, in their order.

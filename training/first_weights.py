@@ -1,15 +1,19 @@
 """Finds that the first weights of a network are not to be had before torch is loaded."""
 
+import hashlib
 import os
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from implant_model.errors import UsageError
 from implant_model.networks.spec import BACKBONES, NetworkSpec
 from implant_model.package.load import load_package
 from training.config import NetworkSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TIMEOUT_S: Final = 10.0
 SITE: Final = "https://download.pytorch.org/models"
@@ -51,6 +55,10 @@ def check_first_weights(network: NetworkSettings) -> None:
         of_architecture(package.networks, network.architecture, network.start_from)
     if network.pretrained:
         check_pretrained(network.architecture)
+    if network.weights and not Path(network.weights).is_file():
+        raise UsageError(
+            f"The file of first weights {network.weights} (network.weights) is not there."
+        )
 
 
 def of_architecture(
@@ -88,6 +96,43 @@ def check_pretrained(architecture: str) -> None:
             f"The pretrained weights of {architecture} are not in {folder} and could not be "
             f"fetched from {url} ({error}); put them there, or train without them."
         ) from error
+
+
+def trunk_of_file(path: str) -> dict[str, "Tensor"]:
+    """Return the trunk of a file of EfficientNet-Lite0's weights, safetensors or torch's.
+
+    Of a file of torch's nothing but tensors is unpickled.
+
+    Raises:
+        UsageError: It cannot be read, or holds another network's weights.
+    """
+    import safetensors.torch
+    import torch
+
+    from implant_model.networks.lite_trunk import trunk_state
+
+    try:
+        if path.endswith(".safetensors"):
+            published = safetensors.torch.load_file(path)
+        else:
+            published = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # of as many kinds as there are damaged files
+        raise UsageError(
+            f"{path} (network.weights) is no file of weights: safetensors, or what torch.save made "
+            "of tensors alone, is expected."
+        ) from error
+    try:
+        return trunk_state(published)
+    except (KeyError, TypeError, RuntimeError, AttributeError) as error:
+        raise UsageError(
+            f"{path} (network.weights) does not hold the weights of an EfficientNet-Lite0 as its "
+            "publishers name them (_conv_stem.weight, _blocks.0._depthwise_conv.weight, ...)."
+        ) from error
+
+
+def weights_digest(path: str) -> str:
+    """Return the SHA-256 of a file of first weights, hexadecimal."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def hub_folder() -> Path:

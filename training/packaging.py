@@ -16,6 +16,7 @@ from implant_model.decode.preprocess import Preprocessing
 from implant_model.package.load import ModelPackage
 from implant_model.package.manifest import Calibration
 from implant_model.package.save import save_package
+from training.applied_card import write_applied_card
 from training.calibrate import Measured, pool
 from training.card import CardFacts, write_card
 from training.config import TrainConfig
@@ -23,6 +24,7 @@ from training.data.divide import Division
 from training.data.labelled import LabelledSet
 from training.data.shortcuts import ShortcutReport, probe_shortcuts
 from training.data.trained_on import KEY, Digests, all_learned, pack_digests
+from training.first_weights import weights_digest
 from training.fit.fitting import Fitted, Workplace, class_counts
 from training.masks.mask_set import MaskSet
 from training.masks.overlap import overlap_figures, pool_overlaps
@@ -176,6 +178,7 @@ def make_package(folder: Path, training: Training) -> tuple[ModelPackage, Figure
         provenance=_provenance(config, labelled, facts, learned),
         card=write_card(config, catalogue, facts),
     )
+    write_applied_card(folder, package)
     return package, figures
 
 
@@ -210,6 +213,16 @@ def environment(place: Workplace) -> str:
     )
 
 
+def _first_weights(config: TrainConfig) -> dict[str, object]:
+    """Return what a file of first weights was; empty without one."""
+    path = config.network.weights
+    if not path:
+        return {}
+    origin = config.card.weights
+    facts = {"file": Path(path).name, "sha256": weights_digest(path), "origin": origin}
+    return {"first_weights": facts}
+
+
 def _metrics(
     measured_on: str, figures: Figures, controls: Mapping[str, Figures]
 ) -> dict[str, object]:
@@ -239,5 +252,6 @@ def _provenance(
             "excluded": len(labelled.excluded),
         },
         "settings": config.to_json(),
+        **_first_weights(config),
         **({KEY: pack_digests(learned)} if learned else {}),
     }

@@ -20,8 +20,8 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from implant_model.errors import UsageError
-from implant_model.networks.fisher import FisherBackbone
-from implant_model.networks.spec import BACKBONES, FISHER, NetworkSpec, check_specs
+from implant_model.networks.fisher import FisherBackbone, LiteFisherBackbone
+from implant_model.networks.spec import BACKBONES, FISHER, FISHER_LITE, NetworkSpec, check_specs
 from implant_model.networks.unet import UNet
 
 __all__ = ["models"]
@@ -178,6 +178,8 @@ def build(spec: NetworkSpec, num_classes: int, *, pretrained: bool = False) -> n
         return ImplantSegmenter(spec)
     if spec.architecture == FISHER:
         return ImplantClassifier(spec, FisherBackbone(), num_classes)
+    if spec.architecture == FISHER_LITE:
+        return ImplantClassifier(spec, LiteFisherBackbone(), num_classes)
     return ImplantClassifier(spec, _backbone(spec.architecture, pretrained), num_classes)
 
 

@@ -25,7 +25,7 @@ from torch import nn
 from torch.nn import functional
 
 from implant_model.networks.build import Ensemble
-from implant_model.networks.spec import FISHER, Precision
+from implant_model.networks.spec import FISHERS, Precision
 
 Array = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
@@ -211,7 +211,7 @@ def is_convertible(networks: Ensemble) -> bool:
     Args:
         networks: Of a package.
     """
-    return all(member.spec.architecture != FISHER for member in networks.members)
+    return all(member.spec.architecture not in FISHERS for member in networks.members)
 
 
 def _joined(parts: Sequence[tuple[Array, Array]]) -> tuple[Array, Array]:

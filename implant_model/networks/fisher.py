@@ -24,7 +24,16 @@ from implant_model.networks.alignment import (
     in_image,
     upright,
 )
-from implant_model.networks.descriptors import CELLS_PX, RAW, Descriptors, describe
+from implant_model.networks.descriptors import (
+    CELLS_PX,
+    MIN_PRESENCE,
+    RAW,
+    Descriptors,
+    describe,
+    presence_at,
+)
+from implant_model.networks.lite_trunk import CHANNELS, STRIDE_PX, LiteTrunk, even_greys
+from implant_model.networks.spec import GREY_MEAN, GREY_STD
 
 VIEWS = ((0.0, 1.0), (6.0, 0.94), (-6.0, 1.07))
 """Turn in degrees and zoom of each view of the upright implant; the embedding is their mean."""
@@ -32,6 +41,11 @@ REDUCED = 64
 GAUSSIANS = 256
 PLACE = 3.0
 """How much of a descriptor's spread its place makes, in deviations from one side to the other."""
+
+HEAD_PX = (8, 16, 120, 136)
+"""Top, left, bottom and right of the upright view's part that a `LiteTrunk` sees."""
+ZOOM = 2
+EVENED_PX = 24  # of the enlarged part
 
 
 class FisherBackbone(nn.Module):
@@ -49,6 +63,9 @@ class FisherBackbone(nn.Module):
         shares_G: Their shares.
     """
 
+    raw, reduced, gaussians = RAW, REDUCED, GAUSSIANS
+    num_views = len(VIEWS)
+    cell_px = float(CELLS_PX[1])  # that the heat of a descriptor is spread over
     num_features = GAUSSIANS * (REDUCED + 2)
     presence_11QQ: Tensor
     centre_R: Tensor
@@ -63,12 +80,12 @@ class FisherBackbone(nn.Module):
         self.search = PoseSearch()
         quarter = tuple(side // STEP_PX for side in UPRIGHT_HW)
         self.register_buffer("presence_11QQ", torch.ones(1, 1, *quarter))
-        self.register_buffer("centre_R", torch.zeros(RAW))
-        self.register_buffer("basis_RE", torch.zeros(RAW, REDUCED))
+        self.register_buffer("centre_R", torch.zeros(self.raw))
+        self.register_buffer("basis_RE", torch.zeros(self.raw, self.reduced))
         self.register_buffer("spread", torch.zeros(1))
-        self.register_buffer("means_GE", torch.zeros(GAUSSIANS, REDUCED + 2))
-        self.register_buffer("sharpness_GE", torch.ones(GAUSSIANS, REDUCED + 2))
-        self.register_buffer("shares_G", torch.full((GAUSSIANS,), 1 / GAUSSIANS))
+        self.register_buffer("means_GE", torch.zeros(self.gaussians, self.reduced + 2))
+        self.register_buffer("sharpness_GE", torch.ones(self.gaussians, self.reduced + 2))
+        self.register_buffer("shares_G", torch.full((self.gaussians,), 1 / self.gaussians))
 
     def forward(self, images_B1SS: Tensor) -> Tensor:
         """Return embeddings, BF; each image for itself, so that none depends on another."""
@@ -87,7 +104,7 @@ class FisherBackbone(nn.Module):
         return self._posed(resized(image_11SS))[0]
 
     def _posed(self, image_11SS: Tensor) -> tuple[Tensor, Tensor]:
-        poses_V5 = view_poses(self.search(gradient_field(image_11SS)))
+        poses_V5 = view_poses(self.search(gradient_field(image_11SS)), self.num_views)
         return upright(image_11SS.expand(len(poses_V5), -1, -1, -1), poses_V5)[:, 0], poses_V5
 
     def evidence(self, image_11SS: Tensor, weights_F: Tensor) -> Tensor:
@@ -113,7 +130,7 @@ class FisherBackbone(nn.Module):
             places_N2 = in_image(found.places_N2 * size, pose_5[None])[0] / STEP_PX
             column_N, row_N = places_N2.long().clamp(0, quarter - 1).unbind(1)
             heat.index_add_(0, row_N * quarter + column_N, parts_N)
-        soft_11QQ = gaussian_blur(heat.view(1, 1, quarter, quarter), CELLS_PX[1] / STEP_PX)
+        soft_11QQ = gaussian_blur(heat.view(1, 1, quarter, quarter), self.cell_px / STEP_PX)
         side = image_11SS.shape[-1]
         return functional.interpolate(soft_11QQ, (side, side), mode="bilinear")[0, 0]
 
@@ -149,6 +166,61 @@ class FisherBackbone(nn.Module):
         return functional.normalize(rooted_F, dim=0)
 
 
+class LiteFisherBackbone(FisherBackbone):
+    """The same with descriptors of a pretrained network: places of the maps of a `LiteTrunk`.
+
+    The trunk sees the implant's upper part, where manufacturers differ, at twice the size and with
+    evened greys. It is not fitted.
+
+    Attributes:
+        trunk: Gives the descriptors.
+        trunk_mean_R: Mean of each of the maps' channels.
+        trunk_scale_R: One over their deviation; descriptors are of length one after it.
+    """
+
+    raw, reduced, gaussians = CHANNELS, 48, 64
+    num_views = 2  # a third would make it slower than descriptors of edges are
+    cell_px = STRIDE_PX / ZOOM
+    num_features = 64 * (48 + 2)
+    trunk_mean_R: Tensor
+    trunk_scale_R: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = LiteTrunk()
+        self.register_buffer("trunk_mean_R", torch.zeros(CHANNELS))
+        self.register_buffer("trunk_scale_R", torch.ones(CHANNELS))
+
+    def describe(self, view_HW: Tensor) -> Descriptors:
+        """Describe the places of the maps that the implant covers now and then."""
+        maps_RHW = self.maps(view_HW)
+        raw_NR = maps_RHW.flatten(1).T
+        places_N2 = self._places(*maps_RHW.shape[1:]).to(raw_NR)
+        counts_N = presence_at(places_N2, self.presence_11QQ)
+        kept_N = counts_N >= MIN_PRESENCE
+        even_NR = (raw_NR[kept_N] - self.trunk_mean_R) * self.trunk_scale_R
+        return Descriptors(
+            functional.normalize(even_NR, dim=1), places_N2[kept_N], counts_N[kept_N]
+        )
+
+    def maps(self, view_HW: Tensor) -> Tensor:
+        """Return the trunk's last maps of a view's upper part, RHW."""
+        top, left, bottom, right = HEAD_PX
+        part_11HW = view_HW[None, None, top:bottom, left:right]
+        large_1HW = functional.interpolate(part_11HW, scale_factor=ZOOM, mode="bilinear")[0]
+        even_1HW = even_greys(large_1HW, EVENED_PX)
+        maps_1RHW: Tensor = self.trunk((even_1HW[None] - GREY_MEAN) / GREY_STD)
+        return maps_1RHW[0]
+
+    def _places(self, height: int, width: int) -> Tensor:
+        """Return column and row of the maps' places in the view, in 0..1, row by row."""
+        top, left, bottom, right = HEAD_PX
+        rows = (top + (torch.arange(height) + 0.5) / height * (bottom - top)) / UPRIGHT_HW[0]
+        columns = (left + (torch.arange(width) + 0.5) / width * (right - left)) / UPRIGHT_HW[1]
+        y, x = torch.meshgrid(rows, columns, indexing="ij")
+        return torch.stack((x.flatten(), y.flatten()), dim=1)
+
+
 def resized(images_B1HW: Tensor) -> Tensor:
     """Return the images at the side that the search and the views are made for."""
     if images_B1HW.shape[-1] == SIDE_PX:
@@ -157,12 +229,12 @@ def resized(images_B1HW: Tensor) -> Tensor:
     return functional.interpolate(images_B1HW, size, mode="bilinear", antialias=True)
 
 
-def view_poses(pose_15: Tensor) -> Tensor:
-    """Return the poses of the views, V5, around the one that was found."""
-    turns = [torch.deg2rad(pose_15.new_tensor(turn)) for turn, _ in VIEWS]
-    poses_V5 = pose_15.repeat(len(VIEWS), 1)
+def view_poses(pose_15: Tensor, views: int = len(VIEWS)) -> Tensor:
+    """Return the poses of the first views, V5, around the one that was found."""
+    turns = [torch.deg2rad(pose_15.new_tensor(turn)) for turn, _ in VIEWS[:views]]
+    poses_V5 = pose_15.repeat(views, 1)
     poses_V5[:, 2] += torch.stack(turns)
-    poses_V5[:, 1] *= pose_15.new_tensor([zoom for _, zoom in VIEWS])
+    poses_V5[:, 1] *= pose_15.new_tensor([zoom for _, zoom in VIEWS[:views]])
     return poses_V5
 
 

@@ -32,7 +32,10 @@ BACKBONES = (
     "vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn",
 )  # fmt: skip
 UNET = "unet"
-FISHER = "fisher"  # not of torchvision: see `implant_model.networks.fisher`
+# Not of torchvision: see `implant_model.networks.fisher`
+FISHER = "fisher"
+FISHER_LITE = "fisher_efficientnet_lite0"
+FISHERS = (FISHER, FISHER_LITE)
 _ROLES = ("segmenter", "classifier")
 MAX_WIDTH = 128
 MAX_REDUCTION = 8
@@ -48,7 +51,7 @@ class NetworkSpec:
     Attributes:
         file: Name of its weights in the package, `*.safetensors`.
         role: `segmenter` (mask of the implant, at most one in a package) or `classifier`.
-        architecture: One of `BACKBONES` or `fisher` for a classifier, `unet` for a segmenter.
+        architecture: One of `BACKBONES` or `FISHERS` for a classifier, `unet` for a segmenter.
         channels: 1 the radiograph; 2 the radiograph and its cut-out by the segmenter.
         width: Channels of a U-Net's first level; None for other architectures.
         reduction: A U-Net works on the image averaged over squares of this many pixels a side.
@@ -78,11 +81,11 @@ class NetworkSpec:
             return f"its role is {self.role!r}; segmenter or classifier is accepted."
         if self.role == "segmenter":
             return self._segmenter_fault()
-        if self.architecture not in (*BACKBONES, FISHER):
-            accepted = ", ".join((*BACKBONES, FISHER))
+        if self.architecture not in (*BACKBONES, *FISHERS):
+            accepted = ", ".join((*BACKBONES, *FISHERS))
             return f"a classifier {self.architecture!r} is not known; accepted are {accepted}."
-        if self.architecture == FISHER and self.channels != 1:
-            return f"a classifier {FISHER} has 1 input channel, not {self.channels}."
+        if self.architecture in FISHERS and self.channels != 1:
+            return f"a classifier {self.architecture} has 1 input channel, not {self.channels}."
         if self.channels not in (1, 2):
             return f"it has {self.channels} input channels; 1 or 2 are accepted."
         if self.width is not None or self.reduction != 1:

@@ -356,7 +356,7 @@ def test_figures_of_the_shoulders_are_those_of_the_package() -> None:
     top, page = figures["top_1"], text("docs/models.md")
     chosen = package["calibration"]["coverage"]
     for sentence in (
-        f"trained from scratch on {top['count']} real radiographs",
+        f"trained on {top['count']} real radiographs",
         f"right in {top['value']:.3f} of the images "
         f"(95 % interval {top['low']:.3f} to {top['high']:.3f}, "
         f"macro F1 {figures['macro_f1']['value']:.3f}, "

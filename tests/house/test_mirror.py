@@ -41,6 +41,7 @@ COVERED_BY = {
     "implant_model.errors": "archives/test_read.py",
     "implant_model.limits": "archives/test_expand.py",
     "implant_model.networks.descriptors": "networks/test_fisher.py",
+    "implant_model.networks.lite_trunk": "networks/test_fisher.py",
     "implant_model.networks.unet": "networks/test_build.py",
     "implant_model.package.load": "package/test_package.py",
     "implant_model.package.manifest": "package/test_package.py",

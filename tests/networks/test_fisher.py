@@ -1,15 +1,19 @@
 """The classifier of upright local descriptors: fitted, packed, run and explained on phantoms."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 
 from implant_model.decode.preprocess import Preprocessing, preprocess
 from implant_model.errors import UsageError
-from implant_model.networks.build import Ensemble, ImplantClassifier, build
-from implant_model.networks.fisher import FisherBackbone
-from implant_model.networks.spec import FISHER, NetworkSpec
+from implant_model.networks.build import Ensemble, ImplantClassifier, build, fold_batch_norms
+from implant_model.networks.fisher import FisherBackbone, LiteFisherBackbone
+from implant_model.networks.lite_trunk import LiteTrunk, even_greys, trunk_state
+from implant_model.networks.spec import FISHER, FISHER_LITE, NetworkSpec
 from implant_model.networks.weights import load_network, weights_bytes
 from implant_model.phantoms.render import render_unknown
 from implant_model.saliency import heat_maps
@@ -19,6 +23,7 @@ from training.fisher.gmm import fit_mixture, main_axes
 from training.masks.automatic import find_mask
 
 SPEC = NetworkSpec("classifier.safetensors", "classifier", FISHER, mean=0.0, std=1.0)
+LITE = replace(SPEC, architecture=FISHER_LITE)
 KINDS = ("humeral-stem", "reverse-shoulder")
 EACH = 10
 
@@ -157,3 +162,95 @@ def test_what_cannot_go_together_is_refused() -> None:
         from_document({"calibration": {"folds": 5}}, "a file")
     assert from_document({"network": network}, "a file").needs_masks
     assert not from_document({}, "a file").needs_masks
+
+
+@pytest.fixture(scope="module")
+def lite(task: FisherTask) -> ImplantClassifier:
+    """Fitted with a trunk of random weights: the recipe must work with them, not tell implants."""
+    torch.manual_seed(0)
+    trunk = LiteTrunk().eval()
+    calibrated_norms(trunk)
+    few = np.r_[0:5, EACH : EACH + 5]
+    chosen = replace(
+        task,
+        images_NSS=task.images_NSS[few],
+        labels_N=task.labels_N[few],
+        masks_NSS=task.masks_NSS[few],
+        usable_N=task.usable_N[few],
+        trunk=trunk.state_dict(),
+    )
+    fitted = build(LITE, len(KINDS))
+    fitted.load_state_dict(fit_fisher(chosen).state)
+    loaded = load_network(LITE, len(KINDS), weights_bytes(fitted))
+    assert isinstance(loaded, ImplantClassifier)
+    return loaded
+
+
+def calibrated_norms(trunk: LiteTrunk) -> None:
+    """Let batch norms take their means from noise."""
+    trunk.train()
+    with torch.no_grad():
+        for _ in range(5):
+            trunk(torch.randn(2, 1, 96, 96))
+    trunk.eval()
+
+
+def test_descriptors_of_a_trunk_tell_phantoms_that_it_has_not_seen(lite: ImplantClassifier) -> None:
+    images_NSS, labels_N = phantoms(2, 4)
+    named_N = lite(as_tensor(images_NSS)).argmax(dim=1).numpy()
+    assert (named_N == labels_N).mean() >= 6 / 8
+
+
+def test_a_trunk_gives_the_same_with_its_batch_norms_folded(
+    lite: ImplantClassifier, task: FisherTask
+) -> None:
+    image = as_tensor(task.images_NSS[:1])
+    before = lite.features(image)
+    folded = load_network(LITE, len(KINDS), weights_bytes(lite))
+    fold_batch_norms(folded)
+    assert isinstance(folded, ImplantClassifier)
+    assert before.shape == (1, LiteFisherBackbone.num_features)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
+    assert torch.allclose(folded.features(image), before, atol=2e-3)
+
+
+def test_heat_of_a_trunk_lies_on_the_implant(lite: ImplantClassifier, task: FisherTask) -> None:
+    good = np.flatnonzero(task.usable_N)[:3]
+    heat = heat_maps(Ensemble([lite]), task.images_NSS[good], task.labels_N[good])
+    on = heat[task.masks_NSS[good]].sum() / heat.sum()
+    assert on > 1.5 * task.masks_NSS[good].mean()
+
+
+def test_even_greys_are_offsets_from_the_mean_around() -> None:
+    picture_1HW = torch.rand(1, 30, 41, generator=torch.Generator().manual_seed(0))
+
+    def mean(values_1HW: torch.Tensor) -> torch.Tensor:
+        framed = functional.pad(values_1HW[None], (4,) * 4, mode="replicate")
+        return functional.avg_pool2d(framed, 9, 1)[0]
+
+    offsets = picture_1HW - mean(picture_1HW)
+    expected = 0.5 + 0.2 * offsets / (mean(offsets**2).sqrt() + 0.03)
+    assert torch.allclose(even_greys(picture_1HW, 4), expected.clamp(0, 1), atol=1e-4)
+    assert even_greys(torch.full((1, 9, 9), 0.7), 4).sub(0.5).abs().max() < 1e-3
+
+
+def test_published_weights_of_colours_give_the_same_for_greys() -> None:
+    torch.manual_seed(0)
+    state = LiteTrunk().state_dict()
+    colours = torch.randn(32, 3, 3, 3)
+    published = {**state, "_conv_stem.weight": colours, "_fc.weight": torch.zeros(10, 1280)}
+    grey = trunk_state(published)
+    assert grey.keys() == state.keys()
+    picture = torch.rand(1, 1, 8, 8)
+    by_colours = functional.conv2d(picture.expand(-1, 3, -1, -1), colours)
+    assert torch.allclose(
+        functional.conv2d(picture, grey["_conv_stem.weight"]), by_colours, atol=1e-5
+    )
+    del published["_bn0.weight"]
+    with pytest.raises(KeyError):
+        trunk_state(published)
+
+
+def test_a_trunk_has_a_place_for_each_16_pixels() -> None:
+    with torch.no_grad():
+        assert LiteTrunk().eval()(torch.zeros(1, 1, 224, 240)).shape == (1, 112, 14, 15)

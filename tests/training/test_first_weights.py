@@ -1,19 +1,30 @@
 """What a network starts from is looked for as torch and torchvision would, and without them."""
 
+import hashlib
+import pickle
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from torchvision import models
 
 from implant_model.errors import UsageError
-from implant_model.networks.spec import BACKBONES
+from implant_model.networks.lite_trunk import LiteTrunk
+from implant_model.networks.spec import BACKBONES, FISHER_LITE
 from training import first_weights
 from training.config import NetworkSettings
-from training.first_weights import PRETRAINED, SITE, check_first_weights, hub_folder
+from training.first_weights import (
+    PRETRAINED,
+    SITE,
+    check_first_weights,
+    hub_folder,
+    trunk_of_file,
+    weights_digest,
+)
 
 
 def test_files_are_those_of_torchvision() -> None:
@@ -69,3 +80,41 @@ def test_a_package_has_networks_to_start_from_or_is_refused(small_package: Path)
         check_first_weights(NetworkSettings("resnet18", start_from=str(small_package)))
     with pytest.raises(UsageError, match="There is nothing at the model package"):
         check_first_weights(NetworkSettings(start_from=str(small_package / "absent")))
+
+
+def published() -> dict[str, torch.Tensor]:
+    colours = torch.ones(32, 3, 3, 3)
+    return {**LiteTrunk().state_dict(), "_conv_stem.weight": colours, "_fc.bias": torch.zeros(9)}
+
+
+@pytest.mark.parametrize("name", ["lite0.pth", "lite0.safetensors"])
+def test_a_file_of_weights_gives_the_trunk(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    save = safetensors.torch.save_file if name.endswith("safetensors") else torch.save
+    save(published(), path)
+    trunk = trunk_of_file(str(path))
+    LiteTrunk().load_state_dict(trunk)
+    assert (trunk["_conv_stem.weight"] == 3).all()
+    assert weights_digest(str(path)) == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+class Harmful:
+    def __reduce__(self) -> tuple[object, ...]:
+        return pytest.fail, ("what came out of a file was run",)
+
+
+def test_files_that_hold_no_trunk_are_refused(tmp_path: Path) -> None:
+    other, damaged, harmful = (tmp_path / name for name in ("a.pth", "b.safetensors", "c.pth"))
+    torch.save({"layer1.0.conv1.weight": torch.zeros(1)}, other)
+    damaged.write_bytes(b"not weights")
+    harmful.write_bytes(pickle.dumps(Harmful()))
+    with pytest.raises(
+        UsageError, match=r"a\.pth .*does not hold the weights of an EfficientNet-L"
+    ):
+        trunk_of_file(str(other))
+    for path in (damaged, harmful):
+        with pytest.raises(UsageError, match=r"is no file of weights: safetensors, or"):
+            trunk_of_file(str(path))
+    gone = NetworkSettings(FISHER_LITE, weights=str(tmp_path / "gone.pth"))
+    with pytest.raises(UsageError, match=r"gone\.pth \(network\.weights\) is not there"):
+        check_first_weights(gone)

@@ -77,7 +77,7 @@ def test_settings_are_read_from_toml_and_json_alike(tmp_path: Path) -> None:
         ({"preprocessing": {"fit": "crop"}}, "preprocessing.fit is 'crop'; squash or pad"),
         (
             {"calibration": {"folds": 3}, "network": {"architecture": "densenet11"}},
-            "network.architecture is 'densenet11'; one of resnet18, .*, fisher is expected",
+            "network.architecture is 'densenet11'; one of resnet18, .*, fisher_eff.* is expected",
         ),
         (
             {"calibration": {"folds": 3}},
@@ -89,7 +89,15 @@ def test_settings_are_read_from_toml_and_json_alike(tmp_path: Path) -> None:
         ),
         (
             {"network": {"architecture": "fisher", "pretrained": True}},
-            "network.pretrained is true and network.architecture 'fisher', which has no first",
+            "network.pretrained is true and network.architecture 'fisher', which has no such first",
+        ),
+        (
+            {"network": {"architecture": "fisher_efficientnet_lite0"}},
+            "network.weights is '' and network.architecture 'fisher_efficientnet_lite0'; a file of",
+        ),
+        (
+            {"network": {"weights": "a.pth"}},
+            "network.weights is 'a.pth' and network.architecture 'resnet18'; .* with no other",
         ),
     ],
 )

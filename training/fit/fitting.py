@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from implant_model.networks.build import build, pretrained_weights
-from implant_model.networks.spec import FISHER, NetworkSpec
+from implant_model.networks.spec import FISHERS, NetworkSpec
 from implant_model.networks.weights import load_network, weights_bytes
 from implant_model.novelty import fit_novelty
 from implant_model.package.load import load_package
@@ -34,7 +34,7 @@ from training.data.labelled import LabelledSet
 from training.data.links import Indices
 from training.data.shards import Chosen, in_parts
 from training.data.split import Split, deal, deal_folds, renumber
-from training.first_weights import of_architecture
+from training.first_weights import of_architecture, trunk_of_file
 from training.fisher.fit_fisher import FisherTask, fit_fisher
 from training.fit.scoring import score_by_ray
 from training.fit.segmenting import SegmenterTask, fit_on_masks, measure_segmenter
@@ -107,8 +107,9 @@ def specs_of(config: TrainConfig) -> tuple[NetworkSpec, ...]:
     With a segmenter they are OrthoNet's: one sees the radiograph, one radiograph and cut-out.
     """
     network = config.network
-    if network.architecture == FISHER:  # it evens the greys by itself
-        return (NetworkSpec("classifier.safetensors", "classifier", FISHER, mean=0.0, std=1.0),)
+    if network.architecture in FISHERS:  # they even the greys by themselves
+        kind = network.architecture
+        return (NetworkSpec("classifier.safetensors", "classifier", kind, mean=0.0, std=1.0),)
 
     def classifier(file: str, channels: int) -> NetworkSpec:
         return NetworkSpec(
@@ -155,7 +156,7 @@ class _Fitting:
 
     def _watched_fit(self, spec: NetworkSpec) -> AbstractContextManager[object]:
         name = Path(spec.file).stem
-        if spec.architecture == FISHER:
+        if spec.architecture in FISHERS:
             return self.place.waiting(f"  {name}: fitted to {len(self.split.train_N):,} images")
         curve = self.place.curve(self.name, spec)
         return watched(curve, name, self._epochs(spec), self.place.say)
@@ -168,7 +169,7 @@ class _Fitting:
         if spec.role == "segmenter":
             return self._fit_segmenter(spec)
         network = build(spec, len(self.labelled.names))
-        if spec.architecture == FISHER:
+        if spec.architecture in FISHERS:
             network.load_state_dict(self._fit_fisher())
         else:
             network.load_state_dict(self._fit_classifier(spec, done))
@@ -191,7 +192,7 @@ class _Fitting:
     def _fit_fisher(self) -> State:
         if self.masks is None:
             raise ValueError("The template of an upright implant is learned from masks.")
-        train_N = self.split.train_N
+        train_N, weights = self.split.train_N, self.config.network.weights
         fit = fit_fisher(
             FisherTask(
                 self.labelled.images_NSS[train_N],
@@ -202,6 +203,7 @@ class _Fitting:
                 self.config.fit.class_balance,
                 self.config.fit.seed,
                 self.folds_N,
+                trunk_of_file(weights) if weights else None,
             )
         )
         np.save(self.place.held_out_file(self.name), fit.held_out_NK)
