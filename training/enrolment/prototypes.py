@@ -1,9 +1,10 @@
 """Rows of a last layer for new implants, from the mean embeddings of a few images of each.
 
-A new implant's row is a linear discriminant (Fisher 1936): the way from the middle of the known
-implants to the new one's mean embedding, the prototype (Snell et al. 2017), in the covariance that
-the package's novelty reference holds. No covariance is estimated from a few images. Known rows stay
-as they are (after Qi et al. 2018, who imprint rows), so the networks, and OpenVINO's conversion of
+A new implant's row is that of the known implants that the network takes it for, a blend of their
+rows, plus a linear discriminant (Fisher 1936) from the same blend of their centres to the new one's
+mean embedding, the prototype (Snell et al. 2017), in the covariance that the package's novelty
+reference holds, shrunk to a ball. No covariance is estimated from a few images. Known rows stay as
+they are (after Qi et al. 2018, who imprint rows), so the networks, and OpenVINO's conversion of
 them, stay, too. What scores become logits by, one scale and one offset for all new implants, is
 fitted to the new images, each scored by prototypes that were made without its group, against points
 that are drawn around the known implants' means: a package holds no radiograph of them.
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 
 from implant_model.calibration import softmax
 from implant_model.networks.build import Ensemble, ImplantClassifier
-from implant_model.novelty import NoveltyReference
+from implant_model.novelty import Gaussian, NoveltyReference
 from training.data.shards import Pictures, in_parts
 
 Floats = NDArray[np.float64]
@@ -30,9 +31,13 @@ Indices = NDArray[np.int64]
 BATCH: Final = 16
 MAX_POINTS: Final = 4096
 POINTS_EACH: Final = 64
-FACTORS: Final = tuple(2.0 ** (step / 2) for step in range(-6, 5))
-"""Of the scale at which prototypes of the known implants give the known logits; others are not
-looked for, so that images that are all named right do not make a row sure of everything."""
+SHARES: Final = (1.0, 0.3, 0.1, 0.03, 0.0)
+"""Of the covariance, the rest being a ball of the same mean variance: at 1 directions in which the
+known implants hardly vary count most, and in them a mean of a few images is mostly noise; at 0 the
+prototype's own direction is the row. The share of least loss is taken."""
+DEVIATIONS: Final = tuple(2.0 ** (step / 2) for step in range(-6, 9))
+"""Of the scores times the scale, over the temperature. Others are not looked for, so that images
+that are all named right do not make a row sure of everything."""
 
 
 @dataclass(frozen=True)
@@ -126,9 +131,11 @@ def enrol_implants(
         networks.members, images.raw, points, centres, axes, strict=True
     ):
         length = float(np.linalg.norm(raw_NF, axis=1).mean())
-        space = Space(network, centres_CF, axes_KF, reference, length)
+        spaces = [
+            Space(network, centres_CF, axes_KF, reference.within, length, share) for share in SHARES
+        ]
         task = RowTask(raw_NF, labels_N, images.groups_N, points_PF * length, drawn_labels_P)
-        rows = fit_rows(space, task, temperature)
+        rows = fit_rows(spaces, task, temperature)
         held_out.append(rows.held_out_NC)
         drawn.append(rows.drawn_PC)
         append_rows(network, rows)
@@ -148,8 +155,9 @@ class Space:
         network: With its head.
         centres_CF: Mean embedding of each known implant, embeddings of length one.
         axes_KF: This network's part of the axes of the reference's covariance.
-        reference: Of the package.
+        within: The reference's covariance.
         length: Mean length of embeddings, by which they are divided.
+        share: Of that covariance, see `SHARES`.
     """
 
     def __init__(
@@ -157,15 +165,18 @@ class Space:
         network: ImplantClassifier,
         centres_CF: Floats,
         axes_KF: Floats,
-        reference: NoveltyReference,
+        within: Gaussian,
         length: float,
+        share: float,
     ) -> None:
         self.weights_CF = network.head.weight.detach().numpy().astype(np.float64)
         self.bias_C = network.head.bias.detach().numpy().astype(np.float64)
         self.centres_CF = centres_CF
         self.length = max(length, 1e-12)
-        self._rest = reference.within.rest
-        excess_K = reference.within.variances_K.astype(np.float64) - self._rest
+        excess_K = share * (within.variances_K.astype(np.float64) - within.rest)
+        num_features = centres_CF.shape[1]
+        mean = within.rest + float((within.variances_K - within.rest).sum()) / num_features
+        self._rest = share * within.rest + (1 - share) * mean
         kept_K = excess_K > 1e-9 * self._rest
         self._axes_KF = axes_KF[kept_K]
         inner_KK = self._axes_KF @ self._axes_KF.T + np.diag(self._rest / excess_K[kept_K])
@@ -175,20 +186,35 @@ class Space:
         """Return the known logits, NC."""
         return np.asarray(raw_NF @ self.weights_CF.T + self.bias_C, np.float64)
 
-    def discriminants(self, prototypes_JF: Floats) -> tuple[Floats, Floats]:
-        """Return directions, JF, and offsets, J, of log ratios of two Gaussians' densities.
-
-        One is around each prototype, the other around the middle of the known implants.
-        """
-        middle_F = self.centres_CF.mean(axis=0)
-        ways_JF = prototypes_JF - middle_F
+    def new_rows(self, raw_NF: Floats, labels_N: Indices) -> "Discriminants":
+        """Return what tells the new implants from those that the network takes them for."""
+        prototypes_JF = means(unit(raw_NF), labels_N)
+        blends_JC = means(softmax(self.logits(raw_NF)), labels_N)
+        middles_JF = blends_JC @ self.centres_CF
+        ways_JF = prototypes_JF - middles_JF
         directions_JF = (ways_JF - (ways_JF @ self._axes_KF.T) @ self._solved_KF) / self._rest
-        return directions_JF, ((prototypes_JF + middle_F) / 2 * directions_JF).sum(axis=1)
+        offsets_J = ((prototypes_JF + middles_JF) / 2 * directions_JF).sum(axis=1)
+        return Discriminants(directions_JF / self.length, offsets_J, blends_JC)
 
-    def scores(self, raw_NF: Floats, prototypes_JF: Floats) -> Floats:
-        """Return that log ratio, NJ."""
-        directions_JF, offsets_J = self.discriminants(prototypes_JF)
-        return np.asarray(raw_NF / self.length @ directions_JF.T - offsets_J, np.float64)
+
+@dataclass(frozen=True)
+class Discriminants:
+    """New implants against blends of the known ones.
+
+    Attributes:
+        directions_JF: Of the log ratio of a Gaussian's density around the prototype to that of one
+            around the blended centre.
+        offsets_J: Taken from it.
+        blends_JC: Shares of the known implants; a row of each new one.
+    """
+
+    directions_JF: Floats
+    offsets_J: Floats
+    blends_JC: Floats
+
+    def scores(self, raw_NF: Floats) -> Floats:
+        """Return those log ratios, NJ."""
+        return np.asarray(raw_NF @ self.directions_JF.T - self.offsets_J, np.float64)
 
 
 @dataclass(frozen=True)
@@ -219,62 +245,56 @@ class Rows:
         bias_J: Offsets.
         held_out_NC: All logits of the new images, the new ones by rows made without their group.
         drawn_PC: All logits of the drawn points.
+        loss: Of what they were fitted to.
     """
 
     weights_JF: Floats
     bias_J: Floats
     held_out_NC: Floats
     drawn_PC: Floats
+    loss: float
 
 
-def fit_rows(space: Space, task: RowTask, temperature: float) -> Rows:
-    """Make the rows of one network."""
-    prototypes_JF = means(unit(task.raw_NF), task.labels_N)
-    new_NJ = _held_out_scores(space, task)
-    drawn_PJ = space.scores(task.drawn_PF, prototypes_JF)
+def fit_rows(spaces: Sequence[Space], task: RowTask, temperature: float) -> Rows:
+    """Make the rows of one network in the space that gives the least loss."""
+    return min((_rows_in(space, task, temperature) for space in spaces), key=lambda x: x.loss)
+
+
+def _rows_in(space: Space, task: RowTask, temperature: float) -> Rows:
+    final = space.new_rows(task.raw_NF, task.labels_N)
     known_NC, known_PC = space.logits(task.raw_NF), space.logits(task.drawn_PF)
-    num_known = known_NC.shape[1]
+    scores_NJ, bases_NJ = _held_out(space, task, known_NC)
+    drawn_PJ, drawn_bases_PJ = final.scores(task.drawn_PF), known_PC @ final.blends_JC.T
     fit = ScaleTask(
         np.concatenate((known_NC, known_PC)) / temperature,
-        np.concatenate((new_NJ, drawn_PJ)) / temperature,
-        np.concatenate((task.labels_N + num_known, task.drawn_labels_P)),
+        np.concatenate((bases_NJ, drawn_bases_PJ)) / temperature,
+        np.concatenate((scores_NJ, drawn_PJ)) / temperature,
+        np.concatenate((task.labels_N + known_NC.shape[1], task.drawn_labels_P)),
     )
-    scale, offset = fit_scale(fit, usual_scale(space, task))
+    loss, scale, offset = fit_scale(fit)
     offset *= temperature
-    directions_JF, offsets_J = space.discriminants(prototypes_JF)
     return Rows(
-        space.weights_CF.mean(axis=0) + scale * directions_JF / space.length,
-        space.bias_C.mean() + offset - scale * offsets_J,
-        _joined(known_NC, scale * new_NJ + offset),
-        _joined(known_PC, scale * drawn_PJ + offset),
+        final.blends_JC @ space.weights_CF + scale * final.directions_JF,
+        final.blends_JC @ space.bias_C + offset - scale * final.offsets_J,
+        _joined(known_NC, bases_NJ + scale * scores_NJ + offset),
+        _joined(known_PC, drawn_bases_PJ + scale * drawn_PJ + offset),
+        loss,
     )
-
-
-def usual_scale(space: Space, task: RowTask) -> float:
-    """Return by what scores of the known implants' own centres become their logits.
-
-    By least squares over the drawn points.
-    """
-    scores_PC = space.scores(task.drawn_PF, space.centres_CF)
-    logits_PC = space.logits(task.drawn_PF)
-    logits_PC = logits_PC - logits_PC.mean(axis=1, keepdims=True)
-    scores_PC = scores_PC - scores_PC.mean()
-    spread = float((scores_PC**2).sum())
-    slope = float((scores_PC * (logits_PC - logits_PC.mean())).sum()) / max(spread, 1e-12)
-    return slope if slope > 0 else float(logits_PC.std() / max(scores_PC.std(), 1e-12))
 
 
 @dataclass(frozen=True)
 class ScaleTask:
-    """What a scale and an offset are fitted to; logits are divided by the temperature.
+    """What a scale and an offset are fitted to, all divided by the temperature.
 
     Attributes:
         known_NC: Known logits.
+        bases_NJ: Their blends.
         scores_NJ: Scores of the new implants.
         labels_N: Of all C + J.
     """
 
     known_NC: Floats
+    bases_NJ: Floats
     scores_NJ: Floats
     labels_N: Indices
 
@@ -286,20 +306,20 @@ class ScaleTask:
 
     def probabilities(self, scale: float, offset: float) -> Floats:
         """Return probabilities, N(C+J)."""
-        return softmax(_joined(self.known_NC, scale * self.scores_NJ + offset))
+        return softmax(_joined(self.known_NC, self.bases_NJ + scale * self.scores_NJ + offset))
 
 
-def fit_scale(task: ScaleTask, usual: float) -> tuple[float, float]:
-    """Return the scale, a factor of `FACTORS` times the usual one, and the offset of least loss."""
+def fit_scale(task: ScaleTask) -> tuple[float, float, float]:
+    """Return the least loss, and the scale, one of `DEVIATIONS`, and the offset that give it."""
     found = []
-    for factor in FACTORS:
-        offset = _offset(task, factor * usual)
-        probabilities = task.probabilities(factor * usual, offset)
+    for deviation in DEVIATIONS:
+        scale = deviation / max(float(task.scores_NJ.std()), 1e-12)
+        offset = _offset(task, scale)
+        probabilities = task.probabilities(scale, offset)
         right_N = probabilities[np.arange(len(probabilities)), task.labels_N]
         loss = -float((task.weights_N * np.log(np.maximum(right_N, 1e-300))).sum())
-        found.append((loss, factor * usual, offset))
-    _, scale, offset = min(found)
-    return scale, offset
+        found.append((loss, scale, offset))
+    return min(found)
 
 
 def _offset(task: ScaleTask, scale: float) -> float:
@@ -308,13 +328,14 @@ def _offset(task: ScaleTask, scale: float) -> float:
     There the convex loss is least; its slope is bisected.
     """
     num_known = task.known_NC.shape[1]
-    share = float(task.weights_N[task.labels_N >= num_known].sum())
-    reach = float(np.abs(task.known_NC).max() + np.abs(scale * task.scores_NJ).max()) + 50.0
-    low, high = -2 * reach, 2 * reach
-    for _ in range(60):
+    weights_N = task.weights_N
+    share = float(weights_N[task.labels_N >= num_known].sum())
+    reach = float(2 * np.abs(task.known_NC).max() + np.abs(scale * task.scores_NJ).max()) + 50.0
+    low, high = -reach, reach
+    for _ in range(50):
         middle = (low + high) / 2
         new_N = task.probabilities(scale, middle)[:, num_known:].sum(axis=1)
-        if float((task.weights_N * new_N).sum()) > share:
+        if float((weights_N * new_N).sum()) > share:
             high = middle
         else:
             low = middle
@@ -342,14 +363,16 @@ def _means_without(vectors_NF: Floats, labels_N: Indices, groups_N: Indices, gro
     return means(vectors_NF[others_N], labels_N[others_N])
 
 
-def _held_out_scores(space: Space, task: RowTask) -> Floats:
-    unit_NF = unit(task.raw_NF)
-    scores_NJ = np.zeros((len(unit_NF), int(task.labels_N.max()) + 1))
+def _held_out(space: Space, task: RowTask, known_NC: Floats) -> tuple[Floats, Floats]:
+    """Return scores and bases, NJ, of new images by rows that were made without their group."""
+    num_new = int(task.labels_N.max()) + 1
+    scores_NJ, bases_NJ = np.zeros((2, len(task.labels_N), num_new))
     for group in np.unique(task.groups_N).tolist():
-        prototypes_JF = _means_without(unit_NF, task.labels_N, task.groups_N, group)
         inside_N = task.groups_N == group
-        scores_NJ[inside_N] = space.scores(task.raw_NF[inside_N], prototypes_JF)
-    return scores_NJ
+        rows = space.new_rows(task.raw_NF[~inside_N], task.labels_N[~inside_N])
+        scores_NJ[inside_N] = rows.scores(task.raw_NF[inside_N])
+        bases_NJ[inside_N] = known_NC[inside_N] @ rows.blends_JC.T
+    return scores_NJ, bases_NJ
 
 
 def held_out_novelty(
@@ -416,12 +439,11 @@ def _joined(known_NC: Floats, new_NJ: Floats) -> Floats:
 def _average(logits: Sequence[Floats]) -> Floats:
     """Return logs of the networks' averaged probabilities, as `Ensemble.average` does."""
     shares = np.mean([softmax(each) for each in logits], axis=0)
-    return np.log(np.maximum(shares, 1e-300))
+    return np.asarray(np.log(np.maximum(shares, 1e-300)), np.float64)
 
 
-@torch.inference_mode()
 def logs_of(networks: Ensemble, images: Embedded) -> Floats:
     """Return logs of the averaged probabilities, NC, of embeddings by the networks' heads."""
-    raw = [torch.from_numpy(raw_NF).float() for raw_NF in images.raw]
-    logs_NC, _ = networks.average(raw)
-    return np.array(logs_NC.numpy(), np.float64)
+    with torch.inference_mode():
+        logs_NC, _ = networks.average([torch.from_numpy(raw_NF).float() for raw_NF in images.raw])
+    return np.asarray(logs_NC.numpy().astype(np.float64), np.float64)
