@@ -87,10 +87,10 @@ def write_card(config: TrainConfig, catalogue: Catalogue, facts: CardFacts) -> s
         [f"**Warning: the model is weak.** {weakness}" for weakness in facts.weaknesses],
         ["## What it tells apart", _catalogue_table(catalogue, facts)],
         ["## Data", *_data(config, facts)],
-        ["## Figures", facts.measured_on, _figure_table(facts.figures)],
+        ["## Figures", facts.measured_on, figure_table(facts.figures)],
         [INTERVALS],
         _comparison(facts),
-        *[[f"### Control: {name}", _figure_table(f)] for name, f in facts.controls.items()],
+        *[[f"### Control: {name}", figure_table(f)] for name, f in facts.controls.items()],
         ["## Cues", *_cues(facts.cues)] if facts.cues else [],
         ["## Training", *_training(config, facts)],
         ["## Limits", *_limits(config)],
@@ -114,7 +114,8 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
 
 
-def _figure_table(figures: Mapping[str, Figure]) -> str:
+def figure_table(figures: Mapping[str, Figure]) -> str:
+    """Return figures as a table of Markdown."""
     rows = ["| figure | value | 95 % interval | images |", "|---|---|---|---|"]
     for name, figure in figures.items():
         title = TITLES.get(name, name[:1].upper() + name[1:])
@@ -159,7 +160,7 @@ def _cues(cues: ShortcutReport) -> list[str]:
     return [
         "What facts of the file alone give away, by a vote of the five nearest neighbours outside "
         "the image's own group:",
-        _figure_table(
+        figure_table(
             {
                 "always the commonest class": cues.majority,
                 "stored size alone (the network never sees it)": cues.native,

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from implant_model import storage
 from implant_model.decode.preprocess import Preprocessing
+from implant_model.decode.version import DECODE_VERSION
 from implant_model.errors import UsageError
 from implant_model.networks.spec import NetworkSpec
 from implant_model.novelty import NoveltyReference
@@ -45,6 +46,7 @@ def save_package(
     metrics: Mapping[str, object],
     provenance: Mapping[str, object],
     card: str,
+    decode_version: int = DECODE_VERSION,
 ) -> ModelPackage:
     """Write a package: staged beside its place, read back and checked, then moved there.
 
@@ -61,6 +63,7 @@ def save_package(
         metrics: JSON values.
         provenance: JSON values.
         card: Text of MODEL_CARD.md; it must say that this is not a medical device.
+        decode_version: Of the decode on whose pictures it was calibrated.
 
     Returns:
         The package, as `load_package` gives it.
@@ -84,6 +87,7 @@ def save_package(
         metrics,
         provenance,
         {file: FileFacts(len(data), sha256(data)) for file, data in files.items()},
+        decode_version,
     )
     return _write(Path(folder), {MANIFEST: manifest.to_bytes(), **files})
 

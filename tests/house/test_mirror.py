@@ -127,6 +127,11 @@ COVERED_BY = {
             *("opponent", "outcomes", "paired", "evaluation_call", "evaluation_run"),
         )
     },
+    "jobs.enrolling.few_images": "enrolling/test_enrol.py",
+    **{
+        f"training.enrolment.{name}": "enrolling/test_enrol.py"
+        for name in ("enrolled_card", "promises", "prototypes")
+    },
     "jobs.gallery": "reviewing/test_exemplars.py",
     "jobs.review": "reviewing/test_session.py",
     **{

@@ -1,0 +1,179 @@
+"""How well implants are told that were added to a package from 5, 10 and 20 images each.
+
+    python -m benchmarks.enrol --ten /tmp/ten
+
+The package knows ten of OrthoNet's twelve implants and is made as benchmarks/configs/enrol.toml
+states; `jobs.enrol` adds the other two, twice for each number of images, from different ones, with
+and without calibration images of the ten. What is measured on is neither: 50 phantoms of each
+implant. Everything is drawn here, by seeds that trained nothing, one image a patient. The result
+goes to benchmarks/enrol.md. Phantoms are no evidence about patients.
+"""
+
+import argparse
+import contextlib
+import csv
+import io
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.machine import machine
+from implant_model.classifier import Classifier, Predictions
+from implant_model.errors import Outcome
+from implant_model.limits import Limits
+from implant_model.package.load import load_package
+from implant_model.phantoms.files import ManifestRow, Sample, sample_archives
+from jobs import enrol
+from jobs.entry.command import OK, run_command
+from training.data.gather import Gathered, gather, list_images
+from training.data.labels import read_labels
+
+ROOT: Final = Path(__file__).parents[1]
+NEW: Final = ("depuy-sigma", "stryker-exeter")
+COUNTS: Final = (5, 10, 20)
+DRAWS: Final = 2
+KNOWN_EACH: Final = 20
+POOL, TEST = (480, 2), (600, 3)
+"""Pictures of all twelve implants, and the seed that they are drawn by."""
+
+
+@dataclass(frozen=True)
+class Tested:
+    """What a package states of the test images, one row of the table.
+
+    Attributes:
+        title: Of the row.
+        cells: Shares.
+    """
+
+    title: str
+    cells: Sequence[float]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse, measure, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--ten", type=Path, required=True, help="a package of ten implants")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as name:
+        found = list(measure(Path(name), options.ten))
+    text = report(options.ten, found)
+    (ROOT / "benchmarks" / "enrol.md").write_text(text, encoding="utf-8")
+    print(text)
+    return OK
+
+
+def measure(folder: Path, ten: Path) -> Iterator[Tested]:
+    """Yield a row for the package as it is, and one for each way of adding to it."""
+    sample = Sample(images_per_patient=1, height_px=384)
+    for part in ("pool", "test"):
+        (folder / part).mkdir()
+    pool = sample_archives(folder / "pool", *POOL, sample)
+    sample_archives(folder / "test", *TEST, sample)
+    labels = read_labels(str(folder / "test" / "labels.csv"))
+    spec = load_package(str(ten), weights=False).preprocessing
+    objects = list_images([str(folder / "test")], (labels.uri,))
+    test = gather(objects, labels, spec, Limits(), str(folder / "cache"))
+    yield tested("before", ten, test)
+    for with_known in (False, True):
+        for count in COUNTS:
+            rows = []
+            for draw in range(DRAWS):
+                made = folder / f"{count}-{draw}-{with_known}"
+                add(made, ten, folder, chosen(pool, count, draw, with_known))
+                rows.append(tested("", made, test).cells)
+            kind = f"{count} images each" + (f", {KNOWN_EACH} of each known" * with_known)
+            yield Tested(kind, np.mean(rows, axis=0).tolist())
+
+
+def chosen(pool: list[ManifestRow], count: int, draw: int, with_known: bool) -> list[ManifestRow]:
+    """Return the rows that are enrolled; draws share none of the new implants' images."""
+    taken = []
+    for label in sorted({row["label"] for row in pool}):
+        mine = [row for row in pool if row["label"] == label]
+        if label in NEW:
+            taken += mine[draw * max(COUNTS) :][:count]
+        elif with_known:
+            taken += mine[:KNOWN_EACH]
+    return taken
+
+
+def add(made: Path, ten: Path, folder: Path, rows: list[ManifestRow]) -> None:
+    """Make a package with two more implants."""
+    labels = made.with_suffix(".csv")
+    with labels.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    call = ["--model", str(ten), "--images", str(folder / "pool"), "--labels", str(labels)]
+    with contextlib.redirect_stdout(io.StringIO()):
+        enrol.main([*call, "--output", str(made)])
+
+
+def tested(title: str, uri: Path, test: Gathered) -> Tested:
+    """Measure a package on the test images."""
+    package = load_package(str(uri))
+    found = Classifier(package).classify(test.images[np.arange(len(test.labels))])
+    labels_N = np.array(
+        [-1 if at is None else at for at in map(package.catalogue.find, test.labels)]
+    )
+    new_N = np.array([label in NEW for label in test.labels])
+    cells = []
+    for part_N in (~new_N, new_N):
+        cells += shares(found, labels_N, np.flatnonzero(part_N))
+    return Tested(title, cells)
+
+
+def shares(found: Predictions, labels_N: NDArray[np.int64], part: NDArray[np.int64]) -> list[float]:
+    """Return best candidate right, covered, candidates, identified and right, called unknown."""
+    best_N = found.probabilities_NC.argmax(axis=1)
+    outcomes = [found.outcomes[at] for at in part]
+    right_N = best_N[part] == labels_N[part]
+    only_N = np.array([outcome is Outcome.IDENTIFIED for outcome in outcomes])
+    return [
+        float(right_N.mean()),
+        float(np.mean([labels_N[at] in found.candidates[at] for at in part])),
+        float(np.mean([len(found.candidates[at]) for at in part])),
+        float((only_N & right_N).mean()),
+        float(np.mean([outcome is Outcome.UNKNOWN for outcome in outcomes])),
+    ]
+
+
+def report(ten: Path, found: Sequence[Tested]) -> str:
+    """Return the page."""
+    columns = ("right", "covered", "candidates", "identified, right", "unknown")
+    heads = [f"{part}: {name}" for part in ("known", "new") for name in columns]
+    package = load_package(str(ten), weights=False)
+    lines = [
+        "# Implants added from a few images",
+        f"Made by `python -m benchmarks.enrol --ten DIR` on {datetime.now(UTC):%Y-%m-%d}, "
+        f"{machine()}. The package `{package.id}` (benchmarks/configs/enrol.toml) knows ten of "
+        f"OrthoNet's twelve implants; {' and '.join(NEW)} were added by `jobs.enrol`, without "
+        f"training. Each row is the mean of {DRAWS} choices of the new images, which share none, "
+        "on 50 phantoms of each implant that neither trained nor calibrated. Phantoms are no "
+        "evidence about patients.",
+        "\n".join(
+            [
+                f"| package | {' | '.join(heads)} |",
+                "|---" * (len(heads) + 1) + "|",
+                *(
+                    f"| {row.title} | {' | '.join(f'{cell:.3f}' for cell in row.cells)} |"
+                    for row in found
+                ),
+            ]
+        ),
+        "`right`: the best candidate. `covered`: the implant is among the candidates, for a chosen "
+        f"{package.coverage:g}. `candidates`: how many there are. `identified, right`: it is the "
+        "only one, and the image is not called unknown. `unknown`: called unknown.",
+    ]
+    return "\n\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    run_command("enrol", main)

@@ -1,0 +1,1 @@
+"""New implants from a few labelled radiographs: what `jobs.enrol` is made of."""
