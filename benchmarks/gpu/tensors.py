@@ -10,7 +10,7 @@ import pyarrow as pa
 import ray
 import torch
 
-from benchmarks.stage_rate import COUNTED, make_block, stage_rate
+from benchmarks.gpu.stage_rate import COUNTED, make_block, stage_rate
 from implant_model.classifier import Classifier
 from implant_model.networks.spec import Precision
 from implant_model.package.load import ModelPackage

@@ -1,7 +1,7 @@
 """Whether one driver bounds a fast GPU, by classifiers that sleep for as long as it would take.
 
-    python -m benchmarks.driver_rate
-    python -m benchmarks.driver_rate --rate 26000 --gpus 1 --seconds 20 --repeats 3
+    python -m benchmarks.gpu.driver_rate
+    python -m benchmarks.gpu.driver_rate --rate 26000 --gpus 1 --seconds 20 --repeats 3
 
 Blocks of noise go through the job's classifier stage in both sizes that blocks have. Its actors
 keep no GPU busy: each sleeps for its pictures over --rate, one block at a time, as a card works,
@@ -24,8 +24,8 @@ from typing import Final, NamedTuple
 import pyarrow as pa
 from ray.data import Dataset
 
+from benchmarks.gpu.stage_rate import COUNTED, make_block, stage_rate
 from benchmarks.machine import machine
-from benchmarks.stage_rate import COUNTED, make_block, stage_rate
 from jobs.entry.cluster import start_ray
 from jobs.entry.command import OK, run_command
 from jobs.pipeline.blocks import block_table, read_block
