@@ -1,12 +1,12 @@
 """How well implants are told that were added to a package from 5, 10 and 20 images each.
 
-    python -m benchmarks.enrol --ten /tmp/ten
+    python -m benchmarks.enrolling.enrol --ten /tmp/ten
 
 The package knows ten of OrthoNet's twelve implants and is made as benchmarks/configs/enrol.toml
 states; `jobs.enrol` adds the other two, twice for each number of images, from different ones, with
 and without calibration images of the ten. What is measured on is neither: 50 phantoms of each
 implant. Everything is drawn here, by seeds that trained nothing, one image a patient. The result
-goes to benchmarks/enrol.md. Phantoms are no evidence about patients.
+goes to benchmarks/enrolling/enrol.md. Phantoms are no evidence about patients.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from jobs.entry.command import OK, run_command
 from training.data.gather import Gathered, gather, list_images
 from training.data.labels import read_labels
 
-ROOT: Final = Path(__file__).parents[1]
+ROOT: Final = Path(__file__).parents[2]
 NEW: Final = ("depuy-sigma", "stryker-exeter")
 COUNTS: Final = (5, 10, 20)
 DRAWS: Final = 2
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as name:
         found = list(measure(Path(name), options.ten))
     text = report(options.ten, found)
-    (ROOT / "benchmarks" / "enrol.md").write_text(text, encoding="utf-8")
+    (ROOT / "benchmarks" / "enrolling" / "enrol.md").write_text(text, encoding="utf-8")
     print(text)
     return OK
 
@@ -152,8 +152,9 @@ def report(ten: Path, found: Sequence[Tested]) -> str:
     package = load_package(str(ten), weights=False)
     lines = [
         "# Implants added from a few images",
-        f"Made by `python -m benchmarks.enrol --ten DIR` on {datetime.now(UTC):%Y-%m-%d}, "
-        f"{machine()}. The package `{package.id}` (benchmarks/configs/enrol.toml) knows ten of "
+        "Made by `python -m benchmarks.enrolling.enrol --ten DIR` on "
+        f"{datetime.now(UTC):%Y-%m-%d}, {machine()}. The package "
+        f"`{package.id}` (benchmarks/configs/enrol.toml) knows ten of "
         f"OrthoNet's twelve implants; {' and '.join(NEW)} were added by `jobs.enrol`, without "
         f"training. Each row is the mean of {DRAWS} choices of the new images, which share none, "
         "on 50 phantoms of each implant that neither trained nor calibrated. Phantoms are no "

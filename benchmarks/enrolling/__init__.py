@@ -1,0 +1,1 @@
+"""How well implants are told that were added to a package from a few images."""
