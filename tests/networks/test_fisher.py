@@ -156,7 +156,7 @@ def test_what_cannot_go_together_is_refused() -> None:
     network = {"architecture": FISHER}
     with pytest.raises(UsageError, match=r"segmenter\.width is 16 and network\.architecture"):
         from_document({"network": network, "segmenter": {"width": 16}}, "a file")
-    with pytest.raises(UsageError, match="which has no first weights"):
+    with pytest.raises(UsageError, match="which has no such first weights"):
         from_document({"network": {**network, "start_from": "models/phantom"}}, "a file")
     with pytest.raises(UsageError, match=r"calibration\.folds is 5 and network\.architecture"):
         from_document({"calibration": {"folds": 5}}, "a file")
