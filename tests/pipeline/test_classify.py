@@ -307,6 +307,7 @@ def test_patient_is_one_pseudonym_and_no_name_leaves_the_file(
 
 
 @pytest.mark.cluster
+@pytest.mark.slow
 def test_precision_that_is_asked_for_is_that_of_the_networks(
     tmp_path: Path, ray_cluster: RayCluster, small_package: Path
 ) -> None:
