@@ -14,7 +14,6 @@ from benchmarks.gpu.stage_rate import COUNTED, make_block, stage_rate
 from implant_model.classifier import Classifier
 from implant_model.networks.spec import Precision
 from implant_model.package.load import ModelPackage
-from jobs.pipeline.source import BLOCK_MEMBERS, large_block_members
 from jobs.pipeline.stages import CALLS_PER_ACTOR, ClassifyBlock, Resources, classify_stage
 
 
@@ -48,7 +47,7 @@ def measure_tensors(
         seconds: Of each measurement.
     """
     size_px = package.preprocessing.size_px
-    members = large_block_members(size_px) if resources.large_blocks else BLOCK_MEMBERS
+    members = resources.block_members(size_px)
     block = make_block(size_px, members)
     rates = _in_this_process(block, members, package, precision, resources, repeats, seconds)
     torch.cuda.empty_cache()

@@ -98,6 +98,10 @@ class Resources:
     max_waiting: int
     large_blocks: bool
 
+    def block_members(self, size_px: int) -> int:
+        """Return how many members a block has, of pictures of so many pixels a side."""
+        return large_block_members(size_px) if self.large_blocks else BLOCK_MEMBERS
+
 
 def choose_resources(
     actors: tuple[int, int] | None, gpus_per_actor: float | None, batch_size: int | None
@@ -186,7 +190,7 @@ def build(
     context.execution_options.preserve_order = False
     context.max_errored_blocks = MAX_LOST_TASKS
     size_px = recipe.preprocessing.size_px
-    block_members = large_block_members(size_px) if resources.large_blocks else BLOCK_MEMBERS
+    block_members = resources.block_members(size_px)
     context.execution_options.resource_limits = ExecutionResources(
         object_store_memory=max(
             resources.max_waiting * BLOCK_MEMBERS, LEAST_WAITING * block_members
