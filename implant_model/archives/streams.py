@@ -97,7 +97,6 @@ class ByteSource:
         self.failure: ArchiveError | None = None
         self._chunks = chunks
         self._stored = stored
-        self._direct = stored if isinstance(stored, DirectReader) else None
         self._allocate = allocate
         self._jump_bytes = jump_bytes
         self._chunk = b""
@@ -124,8 +123,8 @@ class ByteSource:
             self._used += len(part)
             self.position += len(part)
             filled += len(part)
-            if self._direct is not None and size - filled >= LARGE_BYTES:
-                filled += self._fill(self._direct, body[filled:size])
+            if size - filled >= LARGE_BYTES and isinstance(self._stored, DirectReader):
+                filled += self._fill(self._stored, body[filled:size])
                 break
             if filled < size and not self._next_chunk():
                 break

@@ -3,12 +3,13 @@
 A *block* is a table of one row, so that nothing can split it: `pieces` (JSON) names the units and
 ends of archives that it holds, `rows` (one list of structs) has the prediction rows of its units in
 order, `images` the uint8 pictures of those rows that the classifier has still to see, in order.
-Rows become Arrow when a unit is closed, and stay so: in a block they are a view, not a copy.
+Rows become Arrow when a block is closed, since a table for each loose radiograph would take longer
+than its picture, and stay so: in a block they are a view, not a copy.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -33,28 +34,29 @@ class Block:
 
     Attributes:
         pieces: Units and ends, in the order in which they were read.
-        rows: Prediction rows of the units that are not adopted, a table for each piece.
+        rows: Prediction rows of the units that are not adopted.
         images_HW: Pictures of the rows without an outcome, uint8, all of one size.
+        members: Of all units, adopted ones too.
     """
 
     pieces: list[Piece] = field(default_factory=list)
-    rows: list[pa.Table] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
     images_HW: list[np.ndarray] = field(default_factory=list)
+    members: int = 0
 
-    @property
-    def num_members(self) -> int:
-        """Return members of all units, adopted ones too."""
-        return sum(piece.members for piece in self.pieces if isinstance(piece, Unit))
-
-    def add(self, piece: Piece, rows: pa.Table, images_HW: Iterable[np.ndarray]) -> None:
+    def add(
+        self, piece: Piece, rows: Iterable[dict[str, Any]], images_HW: Iterable[np.ndarray]
+    ) -> None:
         """Append a piece with its rows and pictures."""
         self.pieces.append(piece)
-        self.rows.append(rows)
+        self.rows.extend(rows)
         self.images_HW.extend(images_HW)
+        if isinstance(piece, Unit):
+            self.members += piece.members
 
     def to_table(self) -> pa.Table:
         """Return the block as a table of one row, schema `BLOCK`."""
-        rows = pa.concat_tables(self.rows) if self.rows else PREDICTION_ROW.empty_table()
+        rows = pa.Table.from_pylist(self.rows, schema=PREDICTION_ROW)
         return block_table(self.pieces, rows, b"".join(i.tobytes() for i in self.images_HW))
 
 

@@ -47,8 +47,9 @@ class PublishBlock:
     def __call__(self, table: pa.Table) -> pa.Table:
         """Publish one block, its rows classified; return one row of schema `RECEIPT`."""
         pieces, rows, _ = read_block(table, 1)
-        receipts = chain.from_iterable(self._pool.map(_call, _files(pieces, rows, self._output)))
-        return pa.table({"receipts": [dump(receipts)]}, schema=RECEIPT)
+        units = chain.from_iterable(self._pool.map(_call, _files(pieces, rows, self._output)))
+        others = [piece for piece in pieces if not isinstance(piece, Unit)]
+        return pa.table({"receipts": [dump([*units, *others])]}, schema=RECEIPT)
 
 
 Publish = Callable[[], Sequence[Receipt]]
@@ -66,10 +67,10 @@ def _files(pieces: Sequence[Piece], rows: pa.Table, output: str) -> list[Publish
     whole: list[tuple[Unit, pa.Table]] = []
     files: list[Publish] = []
     for piece, start in zip(pieces, starts, strict=False):
-        part = rows.slice(start, _rows_of(piece))
         if not isinstance(piece, Unit):
-            files.append(partial(_hand_on, piece))
-        elif _is_whole(piece, ends.get(piece.position)):
+            continue
+        part = rows.slice(start, _rows_of(piece))
+        if _is_whole(piece, ends.get(piece.position)):
             whole.append((piece, part))
         else:
             files.append(partial(_publish_one, piece, part, output))
@@ -89,10 +90,6 @@ def _is_whole(unit: Unit, end: End | None) -> bool:
 
 def _rows_of(piece: Piece) -> int:
     return piece.members if isinstance(piece, Unit) and not piece.adopted else 0
-
-
-def _hand_on(piece: Receipt) -> Sequence[Receipt]:
-    return [piece]
 
 
 def _publish_one(unit: Unit, rows: pa.Table, output: str) -> Sequence[Receipt]:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from functools import cached_property
 
 from implant_model.decode.preprocess import Preprocessing
 from implant_model.decode.version import DECODE_VERSION
@@ -47,7 +48,7 @@ class Recipe:
         """Whether the rows hold identifiers as they are."""
         return self.protector.policy is IdentifierPolicy.KEEP
 
-    @property
+    @cached_property
     def configuration_hash(self) -> str:
         """Hash of all that decides what a unit's rows say; the output's place is no part of it."""
         decides = {

@@ -161,7 +161,7 @@ def read_group(
         pieces = read_archive(position, archive, recipe, prepare, allocate, get)
         for piece, rows, images_HW in pieces:
             block.add(piece, rows, images_HW)
-            if block.num_members >= block_members:
+            if block.members >= block_members:
                 yield block.to_table()
                 block = Block()
     if block.pieces:

@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from implant_model.archives.members import Member
 from implant_model.archives.read import Allocate
@@ -28,9 +27,9 @@ from jobs.pipeline.read_ahead import Open, find_unit, open_archive
 from jobs.pipeline.recipe import Recipe
 from jobs.tables.receipts import End, Piece, Unit
 from jobs.tables.records import PlannedArchive
-from jobs.tables.schema import PREDICTION_ROW
 
-Read = tuple[Piece, pa.Table, list[np.ndarray]]
+Row = dict[str, Any]
+Read = tuple[Piece, list[Row], list[np.ndarray]]
 
 
 def read_archive(
@@ -56,8 +55,8 @@ def read_archive(
         get_opening: Opens the archive; by default as it is its turn.
 
     Yields:
-        A unit with its rows (schema `PREDICTION_ROW`, `outcome` null where a picture waits) and
-        the uint8 pictures of these, and after the last of them one `End` with no rows.
+        A unit with its rows (of schema `PREDICTION_ROW`, `outcome` None where a picture waits)
+        and the uint8 pictures of these, and after the last of them one `End` with no rows.
     """
     started_at = time.time()
     reason, message = archive.unreachable, ""
@@ -90,7 +89,7 @@ def read_archive(
     if archive.pseudonym is not None:
         message = ""  # it may name the file
     end = End(position, units.members, status, reason, message, started_at)
-    yield end, PREDICTION_ROW.empty_table(), []
+    yield end, [], []
 
 
 def _name_of(archive: PlannedArchive) -> str:
@@ -114,7 +113,7 @@ class _Draft:
     recipe: Recipe
     members: int = 0
     num_bytes: int = 0
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
     images_HW: list[np.ndarray] = field(default_factory=list)
 
     @property
@@ -133,7 +132,7 @@ class _Draft:
 
     def close(self) -> Read:
         unit = replace(self.unit, members=self.members, num_bytes=self.num_bytes)
-        return unit, pa.Table.from_pylist(self.rows, schema=PREDICTION_ROW), self.images_HW
+        return unit, self.rows, self.images_HW
 
 
 class _Units:
@@ -154,9 +153,7 @@ class _Units:
         return not self.draft.unit.adopted
 
 
-def _member_row(
-    unit: Unit, radiograph: Radiograph, prepared: Prepared, recipe: Recipe
-) -> dict[str, Any]:
+def _member_row(unit: Unit, radiograph: Radiograph, prepared: Prepared, recipe: Recipe) -> Row:
     """The row of a member as far as it is known before the classifier; see the tables' contract."""
     member, header, protect = radiograph.member, prepared.header, recipe.protector.identifier
     identifiers = {

@@ -8,12 +8,9 @@ their way between processes they are JSON, each with the name of its type: nothi
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
-
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from implant_model.errors import ArchiveReason, ArchiveStatus, Outcome
 
@@ -99,9 +96,11 @@ class UnitFile:
 
     def row(self) -> dict[str, str | int]:
         """Return it as the column `units` has it."""
-        values = asdict(self)
-        del values["statistics"]
-        return values
+        return {name: getattr(self, name) for name in self.__slots__ if name != "statistics"}
+
+
+COUNTED: Final = ("outcome", "reason", "implant", "novelty")
+"""Columns of prediction rows that are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,15 +122,16 @@ class Counts:
     identified: Counter[str] = field(default_factory=Counter)
 
     @classmethod
-    def of_rows(cls, rows: pa.Table) -> "Counts":
-        """Count prediction rows."""
-        is_identified = pc.equal(rows["outcome"], str(Outcome.IDENTIFIED))
+    def of_columns(cls, columns: Mapping[str, Sequence[Any]]) -> "Counts":
+        """Count prediction rows by their columns `COUNTED`, one value for each row."""
+        outcomes, reasons, implants, novelties = (columns[name] for name in COUNTED)
+        answers = zip(implants, outcomes, strict=True)
         return cls(
-            Counter(rows["outcome"].to_pylist()),
-            Counter(rows["reason"].drop_null().to_pylist()),
-            Counter(rows["implant"].drop_null().to_pylist()),
-            Counter(str(novelty_bin(n)) for n in rows["novelty"].drop_null().to_pylist()),
-            Counter(rows["implant"].filter(is_identified).to_pylist()),
+            Counter(outcomes),
+            Counter(reason for reason in reasons if reason is not None),
+            Counter(implant for implant in implants if implant is not None),
+            Counter(str(novelty_bin(n)) for n in novelties if n is not None),
+            Counter(implant for implant, outcome in answers if outcome == Outcome.IDENTIFIED),
         )
 
     @classmethod
@@ -211,10 +211,14 @@ def dump(items: Iterable[Piece | Receipt]) -> str:
 
 
 def _values(item: Piece | Receipt) -> dict[str, Any]:
-    if not isinstance(item, Published):
-        return asdict(item)
-    counts = item.counts.to_json()
-    return {**asdict(replace(item, counts=Counts())), "counts": counts}
+    values = _attributes(item)  # `asdict` copies deeply, which a loose radiograph would wait for
+    if isinstance(item, Published):
+        values |= {"file": _attributes(item.file), "counts": item.counts.to_json()}
+    return values
+
+
+def _attributes(item: Piece | Receipt | UnitFile) -> dict[str, Any]:
+    return {name: getattr(item, name) for name in item.__slots__}
 
 
 def load_pieces(text: str) -> list[Piece]:

@@ -7,7 +7,8 @@ within one block share a file, a *bundle*, whose name follows from the units in 
 
 import hashlib
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 from implant_model import storage
 from implant_model.errors import ImplantError, Outcome, StorageError
 from jobs.tables.file_statistics import statistics_of
-from jobs.tables.receipts import Counts, Failure, Published, Unit, UnitFile
+from jobs.tables.receipts import COUNTED, Counts, Failure, Published, Unit, UnitFile
 from jobs.tables.schema import (
     PREDICTIONS,
     SCHEMA_PROPERTY,
@@ -50,7 +51,7 @@ def publish_unit(unit: Unit, rows: pa.Table, output: str) -> Published | Failure
                 rows = _check_published(data, unit)
     except ImplantError as error:
         return Failure(unit.position, str(error))
-    return _receipt(unit, rows, _File(unit.path, data, rows))
+    return _receipt(unit, _columns_of(rows), _File(unit.path, data, rows))
 
 
 def publish_bundle(
@@ -82,16 +83,19 @@ def publish_bundle(
     return [_receipt(unit, part, file) for unit, part in zip(units, parts, strict=True)]
 
 
-def _parts(units: Sequence[Unit], rows: pa.Table, schema_version: int) -> list[pa.Table]:
+def _parts(units: Sequence[Unit], rows: pa.Table, schema_version: int) -> "list[_Columns]":
     """Return the rows of each unit.
 
     Raises:
         StorageError: They are not those that it has to have.
     """
-    parts, start = [], 0
+    fits = rows.schema.equals(prediction_row(schema_version))
+    columns = _columns_of(rows)
+    parts: list[_Columns] = []
+    start = 0
     for unit in units:
-        part = rows.slice(start, unit.members)
-        check_unit(part, unit, schema_version)
+        part = {name: column[start : start + unit.members] for name, column in columns.items()}
+        _check_columns(part, unit, fits)
         parts.append(part)
         start += unit.members
     if start != rows.num_rows:
@@ -109,11 +113,11 @@ class _File:
         self.statistics = statistics_of(rows)
 
 
-def _receipt(unit: Unit, rows: pa.Table, file: _File) -> Published:
+def _receipt(unit: Unit, columns: "_Columns", file: _File) -> Published:
     published = UnitFile(
         file.path, unit.first_member, unit.members, file.size, file.sha256, file.statistics
     )
-    return Published(unit.position, published, unit.num_bytes, Counts.of_rows(rows))
+    return Published(unit.position, published, unit.num_bytes, Counts.of_columns(columns))
 
 
 def encode(rows: pa.Table) -> bytes:
@@ -152,14 +156,31 @@ def check_unit(rows: pa.Table, unit: Unit, schema_version: int) -> None:
     Raises:
         StorageError: They are not.
     """
+    fits = rows.schema.equals(prediction_row(schema_version))
+    _check_columns(_columns_of(rows), unit, fits)
+
+
+_Columns = Mapping[str, list[Any]]
+"""The columns `_USED` of some rows, as Python values: Arrow's calls on a table of one row, as each
+loose radiograph would be, take longer than its decode."""
+_USED: Final = ("member_index", "archive", "archive_version", *COUNTED)
+_OUTCOMES: Final = frozenset(map(str, Outcome))
+
+
+def _columns_of(rows: pa.Table) -> _Columns:
+    present = [name for name in _USED if name in rows.schema.names]
+    return cast(_Columns, rows.select(present).to_pydict())
+
+
+def _check_columns(columns: _Columns, unit: Unit, fits: bool) -> None:
+    """Do what `check_unit` does; `fits` states whether the rows have the right schema."""
     expected = list(range(unit.first_member, unit.first_member + unit.members))
-    outcomes = set(rows["outcome"].to_pylist())
     whole = (
-        rows.schema.equals(prediction_row(schema_version))
-        and rows["member_index"].to_pylist() == expected
-        and set(rows["archive"].to_pylist()) == {unit.archive}
-        and set(rows["archive_version"].to_pylist()) == {unit.version}
-        and outcomes <= set(map(str, Outcome))
+        fits
+        and columns["member_index"] == expected
+        and set(columns["archive"]) == {unit.archive}
+        and set(columns["archive_version"]) == {unit.version}
+        and _OUTCOMES.issuperset(columns["outcome"])
     )
     if not whole:
         raise StorageError(
