@@ -4,9 +4,10 @@
     python -m benchmarks.speed --kinds dicom,jpeg --repeats 2 --seconds 10
 
 Each kind of archive is read by this job, in float32 and in bfloat16, by a plain PyTorch DataLoader
-loop and by a simple Ray Data pipeline, one after the other, `--repeats` times in turn. The jobs and
-the pipeline are on one running cluster, whose processes have the job's settings; the loop has what
-the caller's environment states. A rate is the slope between two numbers of archives, both of which
+loop, by a tuned one, by a simple Ray Data pipeline and, where it is installed and the kind is a
+picture, by Daft, one after the other, `--repeats` times in turn. The jobs and the pipeline are on
+one running cluster, whose processes have the job's settings; the others have what the caller's
+environment states. A rate is the slope between two numbers of archives, both of which
 take longer than a start, so that what a start takes cancels, work that is done meanwhile included;
 starts are a row of their own. The limit is the number of cores over the CPU seconds of the job's
 own decode and model. What was measured replaces its figures in benchmarks/speed.json (a contender
@@ -15,6 +16,7 @@ Exit codes: 0 measured; 3 a contender failed.
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import subprocess
@@ -26,18 +28,21 @@ from pathlib import Path
 
 from benchmarks.rivals.speed_archives import KINDS, link, prepare
 from benchmarks.rivals.speed_start import START, measure_start
-from benchmarks.rivals.speed_table import CONTENDERS, report
+from benchmarks.rivals.speed_table import CONTENDERS, DAFT, report
 from implant_model.errors import ImplantError
 from jobs.entry.cluster import NODE
 from jobs.entry.command import OK, run_command
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks" / "speed.json"
-START_S = {"job": 14.0, "loader": 2.0, "ray": 4.0}
+START_S = {"job": 14.0, "loader": 2.0, "tuned": 2.0, "ray": 4.0, "daft": 2.0}
 """Seconds of work of the smaller run: above a start, in which some contenders work already."""
 FIRST = 16
 """Archives of a run before both, enough that every worker has some: Ray keeps its workers, and
 without it only the smaller run would have to start them, and the slope would be too steep."""
+
+ON_CLUSTER = ("job", "bfloat16", "ray")
+"""Contenders that the cluster's processes run."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("--kinds", default=",".join([*KINDS, START]), help="comma-separated; default all")
-    add("--contenders", default=",".join(CONTENDERS), help="comma-separated; default all")
+    add("--contenders", default=",".join(installed()), help="comma-separated; default all")
     add("--repeats", type=int, default=3)
     add("--seconds", type=float, default=12.0, help="of work between the two sizes of a run")
     add("--model", type=Path, default=ROOT / "models" / "phantom")
@@ -92,6 +97,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             write_result(measured)
     print(report(measured))
     return OK
+
+
+def installed() -> list[str]:
+    """Return the contenders that can run here: Daft is no dependency of the project."""
+    return [name for name in CONTENDERS if name != DAFT or importlib.util.find_spec(name)]
 
 
 class Cluster:
@@ -120,9 +130,10 @@ def measure(
     kind: str, tar: Path, contenders: Sequence[str], repeats: int, bench: Bench
 ) -> dict[str, list[float]]:
     """Return images a second of each contender, and the limit, once for each repeat."""
-    rates: dict[str, list[float]] = {name: [] for name in contenders}
+    able = [name for name in contenders if name != DAFT or not KINDS[kind].is_dicom]
+    rates: dict[str, list[float]] = {name: [] for name in able}
     for _ in range(repeats):
-        for name in contenders:
+        for name in able:
             rate = limit(tar, bench, rates) if name == "limit" else slope(kind, name, tar, bench)
             rates[name].append(rate)
             print(f"{kind} {name} {rate:.1f} images/s", flush=True)
@@ -173,7 +184,7 @@ def run(command: Sequence[str], bench: Bench) -> list[str]:
     done = subprocess.run(
         [sys.executable, "-m", f"benchmarks.{command[0]}", *command[1:]],
         cwd=ROOT,
-        env=bench.plain_environment if command[1] == "loader" else bench.environment,
+        env=bench.environment if command[1] in ON_CLUSTER else bench.plain_environment,
         capture_output=True,
         text=True,
         check=False,

@@ -74,9 +74,8 @@ def rival(name: str) -> Contender:
 
         ray.init(log_to_driver=False, logging_level=logging.WARNING)
         return by_ray
-    from benchmarks.rivals.speed_loader import classify as by_loader
-
-    return by_loader
+    classify: Contender = importlib.import_module(f"benchmarks.rivals.speed_{name}").classify
+    return classify
 
 
 def count_rows(output: Path) -> int:
