@@ -37,12 +37,14 @@ class Block:
         rows: Prediction rows of the units that are not adopted.
         images_HW: Pictures of the rows without an outcome, uint8, all of one size.
         members: Of all units, adopted ones too.
+        num_bytes: Size of these members in their archives, expanded.
     """
 
     pieces: list[Piece] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
     images_HW: list[np.ndarray] = field(default_factory=list)
     members: int = 0
+    num_bytes: int = 0
 
     def add(
         self, piece: Piece, rows: Iterable[dict[str, Any]], images_HW: Iterable[np.ndarray]
@@ -53,6 +55,7 @@ class Block:
         self.images_HW.extend(images_HW)
         if isinstance(piece, Unit):
             self.members += piece.members
+            self.num_bytes += piece.num_bytes
 
     def to_table(self) -> pa.Table:
         """Return the block as a table of one row, schema `BLOCK`."""

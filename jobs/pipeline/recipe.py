@@ -48,6 +48,10 @@ class Recipe:
         """Whether the rows hold identifiers as they are."""
         return self.protector.policy is IdentifierPolicy.KEEP
 
+    def is_full(self, members: int, num_bytes: int) -> bool:
+        """Return whether a unit of so many members and bytes ends."""
+        return members >= self.unit_members or num_bytes >= self.unit_bytes
+
     @cached_property
     def configuration_hash(self) -> str:
         """Hash of all that decides what a unit's rows say; the output's place is no part of it."""

@@ -26,12 +26,15 @@ from jobs.pipeline.blocks import BLOCK, Block, block_table
 from jobs.pipeline.read_ahead import AHEAD, Group, read_ahead
 from jobs.pipeline.recipe import Recipe
 from jobs.pipeline.units import read_archive
-from jobs.tables.receipts import Fault
+from jobs.tables.receipts import Fault, Piece, Unit
 from jobs.tables.records import PlannedArchive
 from jobs.tables.schema import PREDICTION_ROW
 
 BLOCK_MEMBERS = 256
 """Small archives share a block until it holds this many members: below 100 a block is overhead."""
+BLOCK_BYTES = 32 * MIB
+"""And this much of them in the archives: of what is small, so that it is read soon, more share a
+block, and thus a file, up to the members of a large block."""
 LARGE_BLOCK_MEMBERS = 1024
 """The same where much is read at a time: one driver hands on 40 to 60 blocks a second, whatever is
 in them, and a GPU takes more pictures than 60 of the smaller ones hold."""
@@ -132,6 +135,7 @@ def read_group(
     prepare: Prepare | None = None,
     ahead: int = AHEAD,
     block_members: int = BLOCK_MEMBERS,
+    block_bytes: int = BLOCK_BYTES,
 ) -> Iterator[pa.Table]:
     """Stream the blocks of a group of archives.
 
@@ -140,7 +144,8 @@ def read_group(
         recipe: How members become rows.
         prepare: Decodes one member; by default this worker's decoding process.
         ahead: Small archives that are fetched ahead of their turn, see `read_ahead`.
-        block_members: A block ends with the unit that takes it to so many members.
+        block_members: A block ends with the unit that takes it to so many members,
+        block_bytes: and their sizes in the archives to so much, or it to a large block's members.
 
     Yields:
         Tables of one row, schema `BLOCK`.
@@ -156,16 +161,26 @@ def read_group(
     except UsageError as error:  # Ray Data would take an exception for the loss of a block
         yield block_table([Fault(str(error), at_start=True)], PREDICTION_ROW.empty_table())
         return
-    block = Block()
+    block, most = Block(), large_block_members(recipe.preprocessing.size_px)
     for position, archive, get in read_ahead(group, recipe, ahead):
         pieces = read_archive(position, archive, recipe, prepare, allocate, get)
         for piece, rows, images_HW in pieces:
             block.add(piece, rows, images_HW)
-            if block.members >= block_members:
+            is_large = block.num_bytes >= block_bytes or block.members >= most
+            is_full = is_large and block.members >= block_members
+            if is_full and not _end_follows(piece, recipe):
                 yield block.to_table()
                 block = Block()
     if block.pieces:
         yield block.to_table()
+
+
+def _end_follows(piece: Piece, recipe: Recipe) -> bool:
+    """Whether the next piece is the end of this unit's archive: only what is last is not full.
+
+    An archive is to be whole in a block, since otherwise it has a file of its own.
+    """
+    return isinstance(piece, Unit) and not recipe.is_full(piece.members, piece.num_bytes)
 
 
 @cache

@@ -118,7 +118,7 @@ class _Draft:
 
     @property
     def is_full(self) -> bool:
-        return self.members >= self.recipe.unit_members or self.num_bytes >= self.recipe.unit_bytes
+        return self.recipe.is_full(self.members, self.num_bytes)
 
     def add(self, radiograph: Radiograph) -> None:
         self.members += 1

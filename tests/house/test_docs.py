@@ -279,7 +279,7 @@ def test_facts_are_those_of_the_code() -> None:
         ARCHITECTURE: [
             f"at most {UNIT_MEMBERS:,} members of one archive version",
             f"(or {UNIT_BYTES // MIB} MiB of them)",
-            f"until it has {BLOCK_MEMBERS} members",
+            f"share one: {BLOCK_MEMBERS} members",
             f"rewrites every {RENEW_S:.0f} seconds",
             f"does not change for {WATCH_S:.0f} seconds",
             f"made every {COMMIT_EVERY_S:.0f} seconds at most",

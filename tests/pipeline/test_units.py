@@ -95,8 +95,20 @@ def test_a_block_takes_archives_until_it_has_its_members(
         for n in range(4)
     ]
     how = recipe(tmp_path)
-    for most, members in ((1, [3, 3, 3, 3, 0]), (4, [6, 6, 0]), (9, [9, 3]), (1024, [12])):
-        tables = read_group(group, how, decoder.prepare, block_members=most)
+    for most, members in ((1, [3, 3, 3, 3]), (4, [6, 6]), (9, [9, 3]), (1024, [12])):
+        tables = read_group(group, how, decoder.prepare, block_members=most, block_bytes=0)
+        assert [read_block(table, SIZE_PX)[1].num_rows for table in tables] == members
+
+
+def test_a_block_of_small_members_takes_more_of_them(
+    tmp_path: Path, decoder: DecodeProcess
+) -> None:
+    group = [
+        (n, planned_tar(tmp_path / f"{n}.tar", {f"{i}.txt": b"x" for i in range(400)}))
+        for n in range(6)
+    ]
+    for least_bytes, members in ((32 << 20, [1200, 1200]), (600, [800, 800, 800])):
+        tables = read_group(group, recipe(tmp_path), decoder.prepare, block_bytes=least_bytes)
         assert [read_block(table, SIZE_PX)[1].num_rows for table in tables] == members
 
 
