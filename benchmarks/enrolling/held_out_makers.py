@@ -81,6 +81,16 @@ class Radiographs:
             for at in group
         ]
 
+    def calibration(self, left_out: str, each: int) -> list[int]:
+        """Return so many radiographs of each known manufacturer, out of those that test."""
+        tested = self.tested(left_out)
+        known = [maker for maker in self.makers if maker != left_out]
+        return [
+            at
+            for maker in known
+            for at in [at for at in tested if self.held.labels[at] == maker][:each]
+        ]
+
     def tested(self, left_out: str) -> list[int]:
         """Return what a package is tested on once the manufacturer is in it."""
         trained = {*self.trained(left_out)}

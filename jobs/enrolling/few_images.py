@@ -27,6 +27,7 @@ from implant_model.package.catalogue import Catalogue
 from implant_model.package.load import ModelPackage, load_package
 from implant_model.package.manifest import Calibration, check_name
 from implant_model.package.save import save_package
+from jobs.auditing.package_facts import facts_of
 from jobs.entry.command import DISCLAIMER, INCOMPLETE, OK
 from jobs.entry.folder import checked_folder
 from jobs.entry.ticker import ticking, waiting
@@ -45,7 +46,7 @@ from training.enrolment.enrolled_card import (
     summary,
     write_enrolled_card,
 )
-from training.enrolment.promises import Judged, Promises, make_promises
+from training.enrolment.promises import Judged, Promises, fewest, make_promises
 from training.enrolment.prototypes import Embedded, embed, enrol_implants, logs_of
 
 MIN_EACH: Final = 5
@@ -201,7 +202,14 @@ def _make(
     with waiting("Embeddings are computed"):
         new, known = (_embedded(networks, images, part) for part in (images.new_N, images.known_N))
     reference = package.novelty_reference()
-    enrolment = enrol_implants(networks, reference, package.temperature, new)
+    enrolment = enrol_implants(
+        networks,
+        reference,
+        package.temperature,
+        new,
+        known.at(has_enough(known, package.coverage)),
+        measured_accuracy(package),
+    )
     judged = Judged(enrolment.logs_NC, new.labels_N, new.groups_N, enrolment.novelty_N)
     files = _weights(package, networks)
     contents = {spec.file: data for spec, data in files.items()}
@@ -249,6 +257,22 @@ def _embedded(networks: Ensemble, images: FewImages, part_N: NDArray[np.bool_]) 
         images.labels_N[positions_N],
         images.groups_N[positions_N],
     )
+
+
+def has_enough(images: Embedded, coverage: float) -> NDArray[np.bool_]:
+    """Return which images are of implants that have as many groups as a quantile takes."""
+    counts = {
+        label: len(np.unique(images.groups_N[images.labels_N == label]))
+        for label in np.unique(images.labels_N).tolist()
+    }
+    enough = [label for label, count in counts.items() if count >= fewest(coverage)]
+    return np.asarray(np.isin(images.labels_N, enough), np.bool_)
+
+
+def measured_accuracy(package: ModelPackage) -> float | None:
+    """Return the measured share of images whose best candidate is right; None if nobody did."""
+    facts = facts_of(package)
+    return facts.accuracy if facts.num_measured else None
 
 
 def judge(networks: Ensemble, reference: NoveltyReference, images: Embedded) -> Judged:
