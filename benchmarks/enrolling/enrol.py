@@ -209,18 +209,18 @@ def report(ten: Path, found: Sequence[Tested], real: Sequence[Tested]) -> str:
         "only one, and the image is not called unknown. `unknown`: called unknown.",
         "## Phantoms",
         f"The package `{package.id}` (benchmarks/configs/enrol.toml) knows ten of OrthoNet's "
-        f"twelve implants; {' and '.join(NEW)} were added by `jobs.enrol`, without training. Each row is "
-        f"the mean of as many choices of the new images as {POOL_EACH} of each allow, which share "
-        "none (8, 4 and 2 of 5, 10 and 20), on 50 phantoms of each implant that neither trained "
-        "nor calibrated. Phantoms are no evidence about patients.",
+        f"twelve implants; {' and '.join(NEW)} were added by `jobs.enrol`, without training. Each "
+        f"row is the mean of as many choices of the new images as {POOL_EACH} of each allow, which "
+        "share none (8, 4 and 2 of 5, 10 and 20), on 50 phantoms of each implant that neither "
+        "trained nor calibrated. Phantoms are no evidence about patients.",
         _table(found),
         "## Shoulders",
         "Real radiographs of four manufacturers (benchmarks/enrolling/held_out_makers.py): a "
-        "package for each, without an outside image, that knows the other three, to which the fourth was "
-        f"added. Each row is the mean over the four and {CHOICES} choices of the new images, which "
-        "share none. The new manufacturer is tested on what is left of its radiographs, the others "
-        f"on a third of theirs that trained nothing (less the {MAKER_EACH} of each where these "
-        "calibrate).",
+        "package for each, without an outside image, that knows the other three, to which the "
+        f"fourth was added. Each row is the mean over the four and {CHOICES} choices of the new "
+        "images, which share none. The new manufacturer is tested on what is left of its "
+        "radiographs, the others on a third of theirs that trained nothing (less the "
+        f"{MAKER_EACH} of each where these calibrate).",
         _table(real),
     ]
     return "\n\n".join(lines) + "\n"
