@@ -4,20 +4,18 @@
         --images ../shared/data/shoulder/images --labels /tmp/shoulder.csv
 
 The package knows ten of OrthoNet's twelve implants and is made as benchmarks/configs/enrol.toml
-states; `jobs.enrol` adds the other two, twice for each number of images, from different ones, with
-and without calibration images of the ten. What is measured on is neither: 50 phantoms of each
-implant. Everything is drawn here, by seeds that trained nothing, one image a patient. Phantoms are
-no evidence about patients. Then the same for real radiographs of shoulders: four packages, each
-without one manufacturer (`benchmarks.enrolling.held_out_makers`). The result goes to
-benchmarks/enrolling/enrol.md.
+states; the other two are added as `jobs.enrol` does it, for each number of images as often as 40
+of each allow, with and without calibration images of the ten. What is measured on is neither: 50
+phantoms of each implant. Everything is drawn here, by seeds that trained nothing, one image a
+patient. Phantoms are no evidence about patients. Then the same for real radiographs of shoulders:
+four packages, each without one manufacturer (`benchmarks.enrolling.held_out_makers`). The result
+goes to benchmarks/enrolling/enrol.md.
 """
 
 import argparse
-import contextlib
-import csv
-import io
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,22 +24,19 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.enrolling.held_out_makers import (
-    CHOICES,
-    Radiographs,
-    read_radiographs,
-    write_labels,
-)
+from benchmarks.enrolling.held_out_makers import CHOICES, Radiographs, read_radiographs
 from benchmarks.machine import machine
-from implant_model.classifier import Classifier, Predictions
-from implant_model.errors import Outcome
+from implant_model.calibration import softmax
 from implant_model.limits import Limits
-from implant_model.package.load import load_package
-from implant_model.phantoms.files import ManifestRow, Sample, sample_archives
-from jobs import enrol
+from implant_model.networks.weights import load_networks
+from implant_model.package.load import ModelPackage, load_package
+from implant_model.phantoms.files import Sample, sample_archives
+from jobs.enrolling.few_images import enrol_images, judge
 from jobs.entry.command import OK, run_command
-from training.data.gather import gather, list_images
+from training.data.gather import Gathered, gather, list_images
 from training.data.labels import read_labels
+from training.enrolment.promises import Judged, make_promises
+from training.enrolment.prototypes import Embedded, embed
 
 ROOT: Final = Path(__file__).parents[2]
 NEW: Final = ("depuy-sigma", "stryker-exeter")
@@ -77,8 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as name:
         found = list(measure(Path(name), options.ten))
-        radiographs = read_radiographs(options.images, options.labels, options.makers / "cache")
-        real = list(measure_makers(Path(name), options.makers, options.images, radiographs))
+    radiographs = read_radiographs(options.images, options.labels, options.makers / "cache")
+    real = list(measure_makers(options.makers, radiographs))
     text = report(options.ten, found, real)
     (ROOT / "benchmarks" / "enrolling" / "enrol.md").write_text(text, encoding="utf-8")
     print(text)
@@ -88,112 +83,126 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def measure(folder: Path, ten: Path) -> Iterator[Tested]:
     """Yield a row for the package as it is, and one for each way of adding to it."""
     sample = Sample(images_per_patient=1, height_px=384)
-    for part in ("pool", "test"):
+    package = load_package(str(ten))
+    parts = {}
+    for part, drawn in (("pool", POOL), ("test", TEST)):
         (folder / part).mkdir()
-    pool = sample_archives(folder / "pool", *POOL, sample)
-    sample_archives(folder / "test", *TEST, sample)
-    labels = read_labels(str(folder / "test" / "labels.csv"))
-    spec = load_package(str(ten), weights=False).preprocessing
-    objects = list_images([str(folder / "test")], (labels.uri,))
-    gathered = gather(objects, labels, spec, Limits(), str(folder / "cache"))
-    test = (gathered.images[np.arange(len(gathered.labels))], gathered.labels)
-    yield tested("before", ten, test, NEW)
+        sample_archives(folder / part, *drawn, sample)
+        labels = read_labels(str(folder / part / "labels.csv"))
+        objects = list_images([str(folder / part)], (labels.uri,))
+        held = gather(objects, labels, package.preprocessing, Limits(), str(folder / "cache"))
+        groups_N = np.arange(len(held.labels))
+        parts[part] = embedded(package, held, NEW, groups_N, groups_N)
+    pool, test = parts["pool"], parts["test"]
+    yield Tested("before", before(package, test))
+    num_known = len(package.catalogue)
     for with_known in (False, True):
         for count in COUNTS:
             rows = []
             for draw in range(POOL_EACH // count):
-                made = folder / f"{count}-{draw}-{with_known}"
-                add(made, ten, folder, chosen(pool, count, draw, with_known))
-                rows.append(tested("", made, test, NEW).cells)
+                new = chosen(pool, range(num_known, num_known + len(NEW)), draw * count, count)
+                known = chosen(pool, range(num_known), 0, KNOWN_EACH if with_known else 0)
+                rows.append(added(package, pool.at(new), pool.at(known), test))
             kind = f"{count} images each" + (f", {KNOWN_EACH} of each known" * with_known)
             yield Tested(kind, np.mean(rows, axis=0).tolist())
 
 
-def measure_makers(
-    folder: Path, makers: Path, images: Path, radiographs: Radiographs
-) -> Iterator[Tested]:
+def measure_makers(makers: Path, radiographs: Radiographs) -> Iterator[Tested]:
     """Yield the same rows for real radiographs, means over the manufacturers left out."""
-    held = radiographs.held
-
-    def measured(package: Path, maker: str, left_out: set[int]) -> list[float]:
-        places = [at for at in radiographs.tested(maker) if at not in left_out]
-        labels = [held.labels[at] for at in places]
-        return [*tested("", package, (held.images[np.array(places)], labels), (maker,)).cells]
-
-    rows = [measured(makers / maker, maker, set()) for maker in radiographs.makers]
-    yield Tested("before", np.mean(rows, axis=0).tolist())
-    for with_known in (False, True):
-        for count in COUNTS:
-            rows = []
-            for maker in radiographs.makers:
-                known = radiographs.calibration(maker, MAKER_EACH) if with_known else []
-                for draw in range(CHOICES):
-                    made = folder / f"{maker}-{count}-{draw}-{with_known}"
-                    labels = made.with_suffix(".csv")
-                    new = radiographs.pool(maker, draw)[:count]
-                    write_labels(labels, radiographs, [*new, *known])
-                    enrol_quietly(makers / maker, images, labels, made)
-                    rows.append(measured(made, maker, {*known}))
-            kind = f"{count} images" + (f", {MAKER_EACH} of each known" * with_known)
-            yield Tested(kind, np.mean(rows, axis=0).tolist())
+    held, rows = radiographs.held, defaultdict(list)
+    for maker in radiographs.makers:
+        package = load_package(str(makers / maker))
+        at_N = np.arange(len(held.labels))
+        whole = embedded(package, held, (maker,), at_N, radiographs.groups_N)
+        tested = np.isin(at_N, radiographs.tested(maker))
+        rows["before"].append(before(package, whole.at(tested)))
+        for each in (0, MAKER_EACH):
+            known = np.isin(at_N, radiographs.calibration(maker, each))
+            for count in COUNTS:
+                kind = f"{count} images" + (f", {each} of each known" if each else "")
+                for choice in range(CHOICES):
+                    new = np.isin(at_N, radiographs.pool(maker, choice)[:count])
+                    test = whole.at(tested & ~known)
+                    rows[kind].append(added(package, whole.at(new), whole.at(known), test))
+    for kind, found in rows.items():
+        yield Tested(kind, np.mean(found, axis=0).tolist())
 
 
-def chosen(pool: list[ManifestRow], count: int, draw: int, with_known: bool) -> list[ManifestRow]:
-    """Return the rows that are enrolled; draws share none of the new implants' images."""
-    taken = []
-    for label in sorted({row["label"] for row in pool}):
-        mine = [row for row in pool if row["label"] == label]
-        if label in NEW:
-            taken += mine[draw * count :][:count]
-        elif with_known:
-            taken += mine[:KNOWN_EACH]
-    return taken
+def embedded(
+    package: ModelPackage,
+    held: Gathered,
+    new: Sequence[str],
+    at_N: NDArray[np.int64],
+    groups_N: NDArray[np.int64],
+) -> Embedded:
+    """Return images as the package's networks see them, which enrolment does not change."""
+    names = [*package.catalogue.names, *new]
+    labels_N = np.array([names.index(held.labels[at]) for at in at_N.tolist()], np.int64)
+    networks = load_networks(package.networks, len(package.catalogue), package.files)
+    return Embedded(embed(networks, held.images, at_N), labels_N, groups_N)
 
 
-def add(made: Path, ten: Path, folder: Path, rows: list[ManifestRow]) -> None:
-    """Make a package with two more implants."""
-    labels = made.with_suffix(".csv")
-    with labels.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    enrol_quietly(ten, folder / "pool", labels, made)
+def chosen(pool: Embedded, labels: Iterable[int], first: int, count: int) -> NDArray[np.bool_]:
+    """Return which images of a pool are so many of each of these implants."""
+    found_N = np.zeros(len(pool.labels_N), np.bool_)
+    for label in labels:
+        found_N[np.flatnonzero(pool.labels_N == label)[first : first + count]] = True
+    return found_N
 
 
-def enrol_quietly(model: Path, images: Path, labels: Path, made: Path) -> None:
-    """Run `jobs.enrol`."""
-    call = ["--model", str(model), "--images", str(images), "--labels", str(labels)]
-    with contextlib.redirect_stdout(io.StringIO()):
-        enrol.main([*call, "--output", str(made)])
+def before(package: ModelPackage, test: Embedded) -> list[float]:
+    """Return the shares of a package that knows the old implants alone."""
+    networks = load_networks(package.networks, len(package.catalogue), package.files)
+    found = judge(networks, package.novelty_reference(), test)
+    return both(package, found, package.quantiles_C, package.novelty.threshold)
 
 
-def tested(
-    title: str, uri: Path, test: tuple[NDArray[np.uint8], Sequence[str]], new: Sequence[str]
-) -> Tested:
-    """Measure a package on test images with labels."""
-    package = load_package(str(uri))
-    images_NSS, labels = test
-    found = Classifier(package).classify(images_NSS)
-    labels_N = np.array([-1 if at is None else at for at in map(package.catalogue.find, labels)])
-    new_N = np.array([label in new for label in labels])
+def added(package: ModelPackage, new: Embedded, known: Embedded, test: Embedded) -> list[float]:
+    """Return the shares of a package with new implants, made as `jobs.enrol` makes it."""
+    networks = load_networks(package.networks, len(package.catalogue), package.files)
+    enrolment = enrol_images(package, networks, new, known)
+    judged = Judged(enrolment.logs_NC, new.labels_N, new.groups_N, enrolment.novelty_N)
+    others = judge(networks, enrolment.reference, known)
+    promises = make_promises(package, judged, others, enrolment.drawn_logs_PC)
+    quantiles = np.array([promise.quantile for promise in promises.implants])
+    found = judge(networks, enrolment.reference, test)
+    return both(package, found, quantiles, promises.threshold)
+
+
+def both(
+    package: ModelPackage, found: Judged, quantiles: NDArray[np.float64], threshold: float
+) -> list[float]:
+    """Return the shares among known implants, and among new ones."""
+    probabilities = softmax(found.logs_NC, package.temperature)
+    is_new_N = found.labels_N >= len(package.catalogue)
     cells = []
-    for part_N in (~new_N, new_N):
-        cells += shares(found, labels_N, np.flatnonzero(part_N))
-    return Tested(title, cells)
+    for part_N in (~is_new_N, is_new_N):
+        is_strange_N = found.novelty_N[part_N] > threshold
+        cells += shares(probabilities[part_N], found.labels_N[part_N], quantiles, is_strange_N)
+    return cells
 
 
-def shares(found: Predictions, labels_N: NDArray[np.int64], part: NDArray[np.int64]) -> list[float]:
+def shares(
+    probabilities: NDArray[np.float64],
+    labels_N: NDArray[np.int64],
+    quantiles: NDArray[np.float64],
+    is_strange_N: NDArray[np.bool_],
+) -> list[float]:
     """Return best candidate right, covered, candidates, identified and right, called unknown."""
-    best_N = found.probabilities_NC.argmax(axis=1)
-    outcomes = [found.outcomes[at] for at in part]
-    right_N = best_N[part] == labels_N[part]
-    only_N = np.array([outcome is Outcome.IDENTIFIED for outcome in outcomes])
+    is_candidate = 1 - probabilities <= quantiles
+    counts_N = is_candidate.sum(axis=1)
+    right_N = probabilities.argmax(axis=1) == labels_N
+    is_unknown_N = is_strange_N | (counts_N == 0)
+    covered = [
+        label < is_candidate.shape[1] and bool(row[label])
+        for row, label in zip(is_candidate, labels_N.tolist(), strict=True)
+    ]
     return [
         float(right_N.mean()),
-        float(np.mean([labels_N[at] in found.candidates[at] for at in part])),
-        float(np.mean([len(found.candidates[at]) for at in part])),
-        float((only_N & right_N).mean()),
-        float(np.mean([outcome is Outcome.UNKNOWN for outcome in outcomes])),
+        float(np.mean(covered)),
+        float(counts_N.mean()),
+        float((right_N & (counts_N == 1) & ~is_unknown_N).mean()),
+        float(is_unknown_N.mean()),
     ]
 
 
@@ -209,9 +218,9 @@ def report(ten: Path, found: Sequence[Tested], real: Sequence[Tested]) -> str:
         "only one, and the image is not called unknown. `unknown`: called unknown.",
         "## Phantoms",
         f"The package `{package.id}` (benchmarks/configs/enrol.toml) knows ten of OrthoNet's "
-        f"twelve implants; {' and '.join(NEW)} were added by `jobs.enrol`, without training. Each "
-        f"row is the mean of as many choices of the new images as {POOL_EACH} of each allow, which "
-        "share none (8, 4 and 2 of 5, 10 and 20), on 50 phantoms of each implant that neither "
+        f"twelve implants; {' and '.join(NEW)} were added as `jobs.enrol` does, without training. "
+        f"Each row is the mean of as many choices of the new images as {POOL_EACH} of each allow, "
+        "which share none (8, 4 and 2 of 5, 10 and 20), on 50 phantoms of each implant that neither "
         "trained nor calibrated. Phantoms are no evidence about patients.",
         _table(found),
         "## Shoulders",

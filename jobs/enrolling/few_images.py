@@ -47,7 +47,7 @@ from training.enrolment.enrolled_card import (
     write_enrolled_card,
 )
 from training.enrolment.promises import Judged, Promises, fewest, make_promises
-from training.enrolment.prototypes import Embedded, embed, enrol_implants, logs_of
+from training.enrolment.prototypes import Embedded, Enrolment, embed, enrol_implants, logs_of
 
 MIN_EACH: Final = 5
 MIN_GROUPS: Final = 2
@@ -201,15 +201,7 @@ def _make(
     networks = load_networks(package.networks, len(package.catalogue), package.files)
     with waiting("Embeddings are computed"):
         new, known = (_embedded(networks, images, part) for part in (images.new_N, images.known_N))
-    reference = package.novelty_reference()
-    enrolment = enrol_implants(
-        networks,
-        reference,
-        package.temperature,
-        new,
-        known.at(has_enough(known, package.coverage)),
-        measured_accuracy(package),
-    )
+    enrolment = enrol_images(package, networks, new, known)
     judged = Judged(enrolment.logs_NC, new.labels_N, new.groups_N, enrolment.novelty_N)
     files = _weights(package, networks)
     contents = {spec.file: data for spec, data in files.items()}
@@ -256,6 +248,27 @@ def _embedded(networks: Ensemble, images: FewImages, part_N: NDArray[np.bool_]) 
         embed(networks, images.held.images, positions_N),
         images.labels_N[positions_N],
         images.groups_N[positions_N],
+    )
+
+
+def enrol_images(
+    package: ModelPackage, networks: Ensemble, new: Embedded, known: Embedded
+) -> Enrolment:
+    """Give a package's networks rows for new implants; they are changed in place.
+
+    Args:
+        package: Whose they are.
+        networks: With heads for its implants.
+        new: Images of new implants.
+        known: Of known ones, which the networks did not learn from; may be none.
+    """
+    return enrol_implants(
+        networks,
+        package.novelty_reference(),
+        package.temperature,
+        new,
+        known.at(has_enough(known, package.coverage)),
+        measured_accuracy(package),
     )
 
 

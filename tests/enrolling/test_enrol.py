@@ -194,11 +194,12 @@ def test_what_stands_for_known_implants_is_as_hard_as_measured_or_is_their_image
     reference = fit_novelty(known.features_NF, labels_N, 3)
     for network, raw_NF in zip(networks.members, raw, strict=True):  # nearest mean
         means = np.stack([raw_NF[labels_N == label].mean(axis=0) for label in range(3)])
-        ways = means - means.mean(axis=0)
+        ways, sides = means - means.mean(axis=0), np.linalg.norm(raw_NF, axis=1).mean()
         offsets = ways @ means.mean(axis=0) + (ways**2).sum(axis=1) / 2
+        scale = 400 / np.linalg.norm(ways, axis=1).mean() / sides
         with torch.no_grad():
-            network.head.weight.copy_(torch.from_numpy(ways).float())
-            network.head.bias.copy_(torch.from_numpy(-offsets).float())
+            network.head.weight.copy_(torch.from_numpy(scale * ways).float())
+            network.head.bias.copy_(torch.from_numpy(-scale * offsets).float())
     images = Embedded([raw_NF[:8] for raw_NF in raw], np.full(8, 3), np.arange(8))
 
     def share_right(accuracy: float | None) -> float:

@@ -129,10 +129,11 @@ def test_a_sample_is_read_and_arbitrated_and_the_rate_follows(
     rates = []
     with serving(own, "Ann") as (ann, _), serving(own, "Ben") as (ben, _):
         begin(browser, ann, "sample")
-        for _ in range(30):
-            record = re.search(
-                r"\bR(\d+)\b", browser.ask("document.querySelector('#case').innerText")
-            )
+        for number in range(30):
+            if number == 20:
+                pictures(browser, tmp_path, "case")
+            text = browser.ask("document.querySelector('#case').innerText")
+            record = re.search(r"\bR(\d+)\b", text)
             assert record is not None
             is_wrong = int(record[1]) in own.wrong
             decide(browser, "1" if is_wrong else "2")
@@ -159,7 +160,7 @@ def test_a_sample_is_read_and_arbitrated_and_the_rate_follows(
     with export.open(newline="", encoding="utf-8-sig") as file:
         kinds = [row["kind"] for row in csv.DictReader(file)]
     assert (kinds.count("reading"), kinds.count("arbitration")) == (31, 1)
-    verified = summary_after(own)["verified"]
+    verified = summary_after(own)["error_rate_verified"]
     assert (verified["verified"], verified["not_judged"]) == (29, 1)
     assert verified["design"]["low"] <= len(own.wrong) / 90 <= verified["design"]["high"]
 
