@@ -220,8 +220,8 @@ def report(ten: Path, found: Sequence[Tested], real: Sequence[Tested]) -> str:
         f"The package `{package.id}` (benchmarks/configs/enrol.toml) knows ten of OrthoNet's "
         f"twelve implants; {' and '.join(NEW)} were added as `jobs.enrol` does, without training. "
         f"Each row is the mean of as many choices of the new images as {POOL_EACH} of each allow, "
-        "which share none (8, 4 and 2 of 5, 10 and 20), on 50 phantoms of each implant that neither "
-        "trained nor calibrated. Phantoms are no evidence about patients.",
+        "which share none (8, 4 and 2 of 5, 10 and 20), on 50 phantoms of each implant that "
+        "neither trained nor calibrated. Phantoms are no evidence about patients.",
         _table(found),
         "## Shoulders",
         "Real radiographs of four manufacturers (benchmarks/enrolling/held_out_makers.py): a "
