@@ -19,6 +19,7 @@ from collections.abc import Sequence
 
 from implant_model.errors import UsageError
 from jobs.entry.command import Parser, run_command, shown
+from training.config import MAX_TEXT
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,7 +52,6 @@ def parse(arguments: Sequence[str] | None) -> Namespace:
 
 
 _IMAGES = "archives, radiographs, folders or s3:// prefixes"
-MAX_TEXT = 1000
 
 
 if __name__ == "__main__":

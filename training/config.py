@@ -1,9 +1,9 @@
 """Settings of a training: frozen settings, read from one TOML or JSON file.
 
 Sections: `preprocessing`, `split`, `augment`, `segmenter`, `network`, `fit`, `calibration`,
-`card`, and one table `implants.LABEL` for each class with its joint, manufacturer and product.
-Everything has a value of its own, so that a file holds only what differs. Library functions take
-plain arguments; this module is for the edge.
+`card`, `gallery`, and one table `implants.LABEL` for each class with its joint, manufacturer and
+product. Everything has a value of its own, so that a file holds only what differs. Library
+functions take plain arguments; this module is for the edge.
 """
 
 import json
@@ -32,6 +32,8 @@ from implant_model.package.manifest import check_name
 Section = TypeVar("Section")
 
 
+MAX_TEXT: Final = 1000
+"""Characters of what a gallery states of its pictures."""
 _PLACE: Final = re.compile(r"line \d+,? column \d+|end of document(?=\)$)")
 
 
@@ -359,6 +361,31 @@ class CardSettings:
 
 
 @dataclass(frozen=True)
+class GallerySettings:
+    """Reference radiographs that are put beside the package, see `jobs.gallery`.
+
+    Attributes:
+        per_class: Of each implant, out of what trained the networks; 0 for none, since they are
+            pictures of patients, which travel with the package.
+        source: Where they come from, without identifiers.
+        licence: Under which they may be shown.
+    """
+
+    per_class: int = 0
+    source: str = ""
+    licence: str = ""
+
+    def __post_init__(self) -> None:
+        _wanted(self.per_class >= 0, "gallery.per_class", self.per_class, "0 or more")
+        for name in ("source", "licence"):
+            value = getattr(self, name)
+            most, is_asked = MAX_TEXT, self.per_class > 0
+            fits = (0 < len(value.strip()) <= most) if is_asked else not value
+            wanted = f"a text of 1 to {most:,} characters" if is_asked else 'with per_class, or ""'
+            _wanted(fits, f"gallery.{name}", value[:80], wanted)
+
+
+@dataclass(frozen=True)
 class DataSettings:
     """Where the set is kept while it is trained on.
 
@@ -393,6 +420,7 @@ class TrainConfig:
     fit: FitSettings = field(default_factory=FitSettings)
     calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
     card: CardSettings = field(default_factory=CardSettings)
+    gallery: GallerySettings = field(default_factory=GallerySettings)
     implants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -34,7 +34,7 @@ class Model:
         self._names = package.catalogue.names
         self._temperature = package.temperature
 
-    @daft.method.batch(return_dtype=ANSWER, batch_size=BATCH)
+    @daft.method.batch(return_dtype=ANSWER, batch_size=BATCH)  # type: ignore[untyped-decorator, unused-ignore]
     def name(self, pictures: Series) -> list[dict[str, Any]]:
         """Name the implants of one batch."""
         grey_NHW1 = torch.from_numpy(np.stack(pictures.to_pylist()))

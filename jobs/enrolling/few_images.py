@@ -27,6 +27,7 @@ from implant_model.package.catalogue import Catalogue
 from implant_model.package.load import ModelPackage, load_package
 from implant_model.package.manifest import Calibration, check_name
 from implant_model.package.save import save_package
+from jobs.auditing.package_facts import facts_of
 from jobs.entry.command import DISCLAIMER, INCOMPLETE, OK
 from jobs.entry.folder import checked_folder
 from jobs.entry.ticker import ticking, waiting
@@ -45,8 +46,8 @@ from training.enrolment.enrolled_card import (
     summary,
     write_enrolled_card,
 )
-from training.enrolment.promises import Judged, Promises, make_promises
-from training.enrolment.prototypes import Embedded, embed, enrol_implants, logs_of
+from training.enrolment.promises import Judged, Promises, fewest, make_promises
+from training.enrolment.prototypes import Embedded, Enrolment, embed, enrol_implants, logs_of
 
 MIN_EACH: Final = 5
 MIN_GROUPS: Final = 2
@@ -200,8 +201,7 @@ def _make(
     networks = load_networks(package.networks, len(package.catalogue), package.files)
     with waiting("Embeddings are computed"):
         new, known = (_embedded(networks, images, part) for part in (images.new_N, images.known_N))
-    reference = package.novelty_reference()
-    enrolment = enrol_implants(networks, reference, package.temperature, new)
+    enrolment = enrol_images(package, networks, new, known)
     judged = Judged(enrolment.logs_NC, new.labels_N, new.groups_N, enrolment.novelty_N)
     files = _weights(package, networks)
     contents = {spec.file: data for spec, data in files.items()}
@@ -249,6 +249,43 @@ def _embedded(networks: Ensemble, images: FewImages, part_N: NDArray[np.bool_]) 
         images.labels_N[positions_N],
         images.groups_N[positions_N],
     )
+
+
+def enrol_images(
+    package: ModelPackage, networks: Ensemble, new: Embedded, known: Embedded
+) -> Enrolment:
+    """Give a package's networks rows for new implants; they are changed in place.
+
+    Args:
+        package: Whose they are.
+        networks: With heads for its implants.
+        new: Images of new implants.
+        known: Of known ones, which the networks did not learn from; may be none.
+    """
+    return enrol_implants(
+        networks,
+        package.novelty_reference(),
+        package.temperature,
+        new,
+        known.at(has_enough(known, package.coverage)),
+        measured_accuracy(package),
+    )
+
+
+def has_enough(images: Embedded, coverage: float) -> NDArray[np.bool_]:
+    """Return which images are of implants that have as many groups as a quantile takes."""
+    counts = {
+        label: len(np.unique(images.groups_N[images.labels_N == label]))
+        for label in np.unique(images.labels_N).tolist()
+    }
+    enough = [label for label, count in counts.items() if count >= fewest(coverage)]
+    return np.asarray(np.isin(images.labels_N, enough), np.bool_)
+
+
+def measured_accuracy(package: ModelPackage) -> float | None:
+    """Return the measured share of images whose best candidate is right; None if nobody did."""
+    facts = facts_of(package)
+    return facts.accuracy if facts.num_measured else None
 
 
 def judge(networks: Ensemble, reference: NoveltyReference, images: Embedded) -> Judged:

@@ -17,7 +17,7 @@ from training.config import TrainConfig
 
 FILE: Final = "training.json"
 _LEFT_BY_FITS: Final = ("checkpoints", "*.jsonl", "*.safetensors", "*.pt")
-_NOT_FITTED: Final = ("name", "data", "card", "implants")
+_NOT_FITTED: Final = ("name", "data", "card", "gallery", "implants")
 """Settings that only describe the package, or where images lie; they may change meanwhile."""
 
 

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from implant_model.errors import UsageError
 from implant_model.limits import Limits
+from implant_model.package.load import ModelPackage, load_package
+from implant_model.package.references import FILE, MAX_ROWS
 from implant_model.package.weakness import weaknesses
 from implant_model.storage.local_files import write_whole
 from jobs.entry.cluster import place_workers
@@ -27,6 +30,7 @@ from training.data.trained_on import learned_before
 from training.fit.fitting import Fitted, Workplace, fetch_pretrained, fit_split
 from training.masks.mask_set import MaskSet, gather_masks, write_poor
 from training.packaging import Figures, Training, make_package
+from training.reference_pictures import choose, write_references
 
 CLASSES_SAID = 12
 """Lines of classes before the training; the file has all."""
@@ -61,6 +65,7 @@ def _train(call: Call, words: Sequence[str]) -> int:
     check_same(call.work, "images and labels", labelled.fingerprint)
     division = divide(labelled, call.config.split, calibrate=not call.config.calibration.folds)
     before = learned_before(call.config.network.start_from, labelled, division)
+    check_gallery(call, labelled)
     call.config.catalogue(labelled.names)  # a fault in it is found before hours of training
     write_excluded(labelled, call.work / "excluded.csv")
     cues = report_set(labelled, division, call.work / "set.txt")
@@ -88,8 +93,46 @@ def _train(call: Call, words: Sequence[str]) -> int:
             cues,
         ),
     )
+    add_gallery(call, labelled, division, package)
     summarise(call, labelled, division, package.id, figures)
     return say_missing(labelled)
+
+
+def check_gallery(call: Call, labelled: LabelledSet) -> None:
+    """Refuse more reference radiographs than a package may have, before hours of training."""
+    count = call.config.gallery.per_class * len(labelled.names)
+    if count > MAX_ROWS:
+        raise UsageError(
+            f"gallery.per_class asks for {count:,} references of {len(labelled.names)} implants; "
+            f"{MAX_ROWS:,} are accepted in all."
+        )
+
+
+def add_gallery(
+    call: Call, labelled: LabelledSet, division: Division, package: ModelPackage
+) -> None:
+    """Put the reference radiographs beside the package that the settings ask for."""
+    settings = call.config.gallery
+    if not settings.per_class:
+        return
+    trained_N = division.shipped.train_N
+    chosen = choose(
+        labelled.labels_N[trained_N].tolist(),
+        labelled.patients_N[trained_N],
+        [labelled.digests[at] for at in trained_N.tolist()],
+        settings.per_class,
+    )
+    places_R = trained_N[chosen]
+    with waiting("The references' embeddings are computed"):
+        write_references(
+            call.output,
+            load_package(str(call.output)),
+            labelled.images_NSS[places_R],
+            labelled.labels_N[places_R],
+            settings.source,
+            settings.licence,
+        )
+    say(f"References: {len(chosen):,} radiographs, in {call.output / FILE}.")
 
 
 def image_cache(call: Call) -> str:

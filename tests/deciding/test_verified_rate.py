@@ -12,8 +12,9 @@ from jobs.deciding.verified_rate import (
     Sampled,
     estimate,
     fit_coefficient,
-    melded,
+    limits,
     rates,
+    recovered,
     weighted_share,
 )
 
@@ -23,18 +24,35 @@ def stratum(weight: float, hits: int, count: int, records: int = 1_000_000) -> S
     return Sampled(weight, records, is_wrong, np.full(count, 0.1), 0.1)
 
 
-def test_one_stratum_is_the_binomial_with_mid_p() -> None:
-    """Mid-p of 3 of 50: 1.55 to 15.5 % (Agresti and Gottard 2007 give 0.015 and 0.155)."""
-    low, high = melded([stratum(1, 3, 50)])
-    assert low == pytest.approx(0.0153, abs=0.002)
-    assert high == pytest.approx(0.154, abs=0.005)
+@pytest.mark.parametrize(
+    ("hits", "count", "low", "high"),
+    [  # by scipy 1.17: roots of binom.cdf less half of binom.pmf
+        (3, 50, 0.015487, 0.154638),
+        (11, 155, 0.037884, 0.119982),
+        (0, 300, 0.0, 1 - 0.05 ** (1 / 300)),
+        (20, 20, 0.05 ** (1 / 20), 1.0),
+    ],
+)
+def test_limits_are_mid_p(hits: int, count: int, low: float, high: float) -> None:
+    assert limits(hits, count) == pytest.approx((low, high), abs=2e-6)
+
+
+def test_limits_miss_a_share_seldom_wherever_it_is() -> None:
+    for share in np.linspace(0.002, 0.998, 60):
+        hits = np.random.default_rng(0).binomial(80, share, 2000)
+        found = np.array([limits(int(each), 80) for each in hits])
+        assert np.mean((found[:, 0] > share) | (found[:, 1] < share)) < 0.075
+
+
+def test_one_stratum_has_the_limits_of_its_share() -> None:
+    assert recovered([stratum(1, 3, 50)]) == pytest.approx(limits(3, 50), abs=1e-4)
 
 
 def test_no_error_seen_leaves_the_rule_of_three() -> None:
-    low, high = melded([stratum(1, 0, 300)])
+    low, high = recovered([stratum(1, 0, 300)])
     assert low == 0
     assert high == pytest.approx(3 / 300, rel=0.05)
-    low, high = melded([stratum(0.9, 0, 300), stratum(0.1, 20, 40)])
+    low, high = recovered([stratum(0.9, 0, 300), stratum(0.1, 20, 40)])
     assert low < 0.05 < 0.06 < high < 0.08
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from implant_model.calibration import prediction_sets, softmax
 from implant_model.classifier import Classifier
@@ -23,7 +24,14 @@ from tests.support.pictures import encoded
 from tests.support.small_package import save_small_package
 from training.enrolment.enrolled_card import promise_words, summary
 from training.enrolment.promises import Judged, fewest, make_promises
-from training.enrolment.prototypes import Embedded, draw_known, embed, enrol_implants, logs_of
+from training.enrolment.prototypes import (
+    Embedded,
+    draw_known,
+    embed,
+    enrol_implants,
+    known_points,
+    logs_of,
+)
 
 Row = tuple[str, str, str]
 """Member, label, patient."""
@@ -137,13 +145,13 @@ def test_figures_are_no_measurement_of_the_whole(enrolled: ModelPackage) -> None
 def test_the_same_call_gives_the_same_weights(
     small: tuple[Path, ModelPackage], enrolled: ModelPackage, tmp_path: Path
 ) -> None:
-    rows = [*rows_of("maker-x", 12), *rows_of("maker-y", 5)]
+    rows = [*rows_of("maker-x", 12), *rows_of("maker-y", 5), *rows_of("zimmer", 10)]
     call = ["--model", str(small[0]), *labelled(tmp_path / "set", rows, KINDS)]
     assert job.main([*call, "--output", str(tmp_path / "out"), "--name", "other"]) == 0
     made = load_package(str(tmp_path / "out"))
     assert made.name == "other"
     for name in ("net.safetensors", "novelty.safetensors"):
-        assert made.files[name] == enrolled.files[name], "known images change no row"
+        assert made.files[name] == enrolled.files[name]
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +183,47 @@ def test_an_ensemble_gets_rows_in_each_network(networks: Ensemble, method: str) 
     np.testing.assert_allclose(softmax(final), softmax(made.drawn_logs_PC), atol=1e-4)
     assert (softmax(made.logs_NC)[:, 3] > 0.25).all()
     assert made.reference.score(images.features_NF).max() < made.novelty_N.min() * 10
+
+
+def test_what_stands_for_known_implants_is_as_hard_as_measured_or_is_their_images(
+    networks: Ensemble,
+) -> None:
+    pictures = np.stack([picture(n % 3, n) for n in range(60)])
+    raw, labels_N = embed(networks, pictures, np.arange(60)), np.arange(60) % 3
+    known = Embedded(raw, labels_N, np.arange(60))
+    reference = fit_novelty(known.features_NF, labels_N, 3)
+    for network, raw_NF in zip(networks.members, raw, strict=True):  # nearest mean
+        means = np.stack([raw_NF[labels_N == label].mean(axis=0) for label in range(3)])
+        ways, sides = means - means.mean(axis=0), np.linalg.norm(raw_NF, axis=1).mean()
+        offsets = ways @ means.mean(axis=0) + (ways**2).sum(axis=1) / 2
+        scale = 400 / np.linalg.norm(ways, axis=1).mean() / sides
+        with torch.no_grad():
+            network.head.weight.copy_(torch.from_numpy(scale * ways).float())
+            network.head.bias.copy_(torch.from_numpy(-scale * offsets).float())
+    images = Embedded([raw_NF[:8] for raw_NF in raw], np.full(8, 3), np.arange(8))
+
+    def share_right(accuracy: float | None) -> float:
+        points_PF, labels_P = known_points(networks, reference, images, None, accuracy)
+        parts = np.split(points_PF, [networks.members[0].num_features], axis=1)
+        lengths = [np.linalg.norm(raw_NF[:8], axis=1).mean() for raw_NF in raw]
+        own = [part * length for part, length in zip(parts, lengths, strict=True)]
+        logs = logs_of(networks, Embedded(own, labels_P, labels_P))
+        return float((logs.argmax(axis=1) == labels_P).mean())
+
+    easy = share_right(None)
+    assert easy > 0.5
+    assert share_right(easy - 0.1) == pytest.approx(easy - 0.1, abs=0.03)
+    assert share_right(1.0) == easy, "points are made harder, never easier"
+    chosen = known.at(labels_N == 1)
+    points_PF, labels_P = known_points(networks, reference, images, chosen, None)
+    assert (labels_P == 1).sum() == 20
+    assert {*labels_P.tolist()} == {0, 1, 2}
+    found = points_PF[labels_P == 1]
+    directions = found / np.linalg.norm(found, axis=1, keepdims=True)
+    features = np.concatenate([r / np.linalg.norm(images.raw[at], axis=1).mean()
+                               for at, r in enumerate(chosen.raw)], axis=1)  # fmt: skip
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    np.testing.assert_allclose(directions, features, atol=1e-9)
 
 
 def test_a_group_does_not_judge_itself(networks: Ensemble) -> None:

@@ -30,7 +30,8 @@ MAY_IMPORT = {
 ONLY_IN = {
     "boto3": ("implant_model/storage/",),
     "botocore": ("implant_model/storage/",),
-    "pydicom": ("implant_model/decode/", "implant_model/phantoms/"),
+    "pydicom": ("implant_model/decode/", "implant_model/phantoms/", "jobs/exporting/"),
+    "highdicom": ("jobs/exporting/",),
     "deltalake": ("jobs/tables/delta",),
     "ray": ("jobs/", "training/"),
     "torch": ("implant_model/", "training/"),

@@ -132,6 +132,10 @@ COVERED_BY = {
         f"training.enrolment.{name}": "enrolling/test_enrol.py"
         for name in ("enrolled_card", "promises", "prototypes")
     },
+    **{
+        f"jobs.exporting.{name}": "exporting/test_export_sr.py"
+        for name in ("export_run", "report_header", "structured_report", "studies")
+    },
     "jobs.gallery": "reviewing/test_exemplars.py",
     "jobs.review": "reviewing/test_session.py",
     **{

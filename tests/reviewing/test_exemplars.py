@@ -12,11 +12,10 @@ from implant_model.identification import identify
 from implant_model.package.load import load_package
 from implant_model.package.references import FILE, load_references
 from jobs import gallery as job
-from jobs.reviewing.exemplars import choose, picture_of
 from tests.support.archive_samples import tar_of
 from tests.support.small_package import save_small_package
 from tests.support.workbench.review_samples import NAMES, png, radiograph
-from training.data.gather import Gathered
+from training.reference_pictures import choose, picture_of
 
 STATED = ["--source", "Phantoms of a test", "--licence", "CC0"]
 
@@ -60,20 +59,10 @@ def test_references_are_what_the_networks_see_and_hold_no_patient(
 
 
 def test_each_patient_comes_before_the_second_of_any() -> None:
-    held = Gathered(
-        images=np.zeros((6, 4, 4), np.uint8),
-        labels=["a"] * 6,
-        patients_N=np.array([0, 0, 0, 1, -1, -1]),
-        sizes_N2=np.full((6, 2), 4),
-        places=[],
-        digests=["1", "2", "3", "9", "7", "8"],
-        hashes_NB=np.zeros((6, 32), np.uint8),
-        cues_NC=np.zeros((6, 2), np.float32),
-        excluded=[],
-    )
-    assert choose([0] * 6, held, 4) == [0, 4, 5, 3]
-    assert choose([0] * 6, held, 9) == [0, 4, 5, 3, 1, 2]
-    assert choose([None, 0, 1, 0, 0, 0], held, 1) == [1, 2]
+    patients_N, digests = np.array([0, 0, 0, 1, -1, -1]), ["1", "2", "3", "9", "7", "8"]
+    assert choose([0] * 6, patients_N, digests, 4) == [0, 4, 5, 3]
+    assert choose([0] * 6, patients_N, digests, 9) == [0, 4, 5, 3, 1, 2]
+    assert choose([None, 0, 1, 0, 0, 0], patients_N, digests, 1) == [1, 2]
 
 
 def test_a_large_picture_is_reduced() -> None:

@@ -2,19 +2,26 @@
 
 import csv
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from jobs import gallery, review
+from jobs import audit, gallery, review
 from jobs.deciding.decisions import DecisionTable
 from tests.reviewing.conftest import listening_to, serving
 from tests.reviewing.test_exemplars import STATED, labelled
 from tests.support.small_package import save_small_package
 from tests.support.workbench.devtools import Browser
-from tests.support.workbench.review_samples import Reviewed, make_reviewed, radiograph
+from tests.support.workbench.review_samples import (
+    Reviewed,
+    make_reviewed,
+    radiograph,
+    summary_of,
+)
 
 NUM_CASES = 30
 SHOWN = "document.querySelector('#case').dataset.shown"
@@ -111,6 +118,67 @@ def test_readers_read_disagree_and_are_arbitrated_by_keys_alone(
     assert (kinds.count("reading"), kinds.count("undo"), kinds.count("arbitration")) == (
         NUM_CASES + 3, 1, 1,
     )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_sample_is_read_and_arbitrated_and_the_rate_follows(
+    browser: Browser, tmp_path: Path
+) -> None:
+    """Thirty records drawn over all verdicts, by keys; the interval narrows while one works."""
+    own = make_reviewed(tmp_path / "own", 90, 64, more=("--sample", "30"))
+    rates = []
+    with serving(own, "Ann") as (ann, _), serving(own, "Ben") as (ben, _):
+        begin(browser, ann, "sample")
+        for number in range(30):
+            if number == 20:
+                pictures(browser, tmp_path, "case")
+            text = browser.ask("document.querySelector('#case').innerText")
+            record = re.search(r"\bR(\d+)\b", text)
+            assert record is not None
+            is_wrong = int(record[1]) in own.wrong
+            decide(browser, "1" if is_wrong else "2")
+            rates.append(browser.ask("document.querySelector('#rate').textContent"))
+        begin(browser, ben, "second")
+        decide(browser, "5")
+        browser.open("about:blank")
+    browser.ask("1")
+    browser.events.clear()
+    found = [re.search(r"\(([\d.]+) to ([\d.]+)\D+ (\d+) verified", text) for text in rates]
+    widths = [float(one[2]) - float(one[1]) for one in found if one is not None]
+    assert len(widths) > 20
+    assert widths[-1] < 0.5 * widths[0]
+    assert rates[-1].endswith("30 verified")
+    with serving(own, "Cy") as (cy, _):
+        begin(browser, cy, "arbitration")
+        decide(browser, "3")
+        browser.open(cy)
+        assert "from 29 of 30 records" in browser.ask("document.body.innerText")
+        pictures(browser, tmp_path, "home")
+        assert browser.complaints() == []
+    export = tmp_path / "decisions.csv"
+    assert review.main([*own.call, "--export", str(export)]) == 0
+    with export.open(newline="", encoding="utf-8-sig") as file:
+        kinds = [row["kind"] for row in csv.DictReader(file)]
+    assert (kinds.count("reading"), kinds.count("arbitration")) == (31, 1)
+    verified = summary_after(own)["error_rate_verified"]
+    assert (verified["verified"], verified["not_judged"]) == (29, 1)
+    assert verified["design"]["low"] <= len(own.wrong) / 90 <= verified["design"]["high"]
+
+
+def pictures(browser: Browser, folder: Path, name: str) -> None:
+    """Leaves the page as it is on a desktop and on a phone, to be looked at."""
+    for width, is_phone in ((1400, False), (390, True)):
+        browser.size(width, 844 if is_phone else 900, phone=is_phone)
+        browser.wait("document.documentElement.scrollWidth <= innerWidth")
+        browser.picture(folder / f"{name}-{width}.png")
+    browser.size(1400, 900)
+
+
+def summary_after(own: Reviewed) -> dict[str, Any]:
+    """Audits again; returns the summary."""
+    call = ["--predictions", own.output, "--registry", str(own.folder.parent / "records.csv")]
+    audit.main([*call, "--report", str(own.folder), "--model", str(own.package)])
+    return summary_of(own.folder)
 
 
 def test_keys_show_the_picture_as_asked_and_keep_out_of_fields(

@@ -19,6 +19,7 @@ from implant_model.networks.build import build
 from implant_model.networks.spec import NetworkSpec
 from implant_model.package.catalogue import ORTHONET
 from implant_model.package.load import ModelPackage, load_package
+from implant_model.package.references import load_references
 from implant_model.phantoms.files import Sample, sample_archives
 from jobs.fitting.begun import begun, check_begun, check_same
 from jobs.fitting.training_call import Call
@@ -523,6 +524,10 @@ mixed_precision = false
 source = "Phantoms of this test."
 licence = "Apache-2.0"
 synthetic = true
+[gallery]
+per_class = 3
+source = "Phantoms of this test."
+licence = "Apache-2.0"
 """
 
 
@@ -560,6 +565,9 @@ def test_two_workers_make_a_package_that_classifies(
     assert "48 images of 2 classes; 0 left out" in done.stdout
     package = load_package(str(output))
     assert package.id in done.stdout
+    references = load_references(package)
+    assert references is not None
+    assert references.label_R.tolist() == [0] * 3 + [1] * 3
     assert "no evidence about patients" in package.card
     assert "Not a medical device" in package.card
     assert [(spec.role, spec.channels) for spec in package.networks] == [

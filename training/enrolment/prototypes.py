@@ -6,8 +6,12 @@ mean embedding, the prototype (Snell et al. 2017), in the covariance that the pa
 reference holds, shrunk to a ball. No covariance is estimated from a few images. Known rows stay as
 they are (after Qi et al. 2018, who imprint rows), so the networks, and OpenVINO's conversion of
 them, stay, too. What scores become logits by, one scale and one offset for all new implants, is
-fitted to the new images, each scored by prototypes that were made without its group, against points
-that are drawn around the known implants' means: a package holds no radiograph of them.
+fitted to the new images, each scored by prototypes that were made without its group, against images
+of the known implants that the networks did not learn from. Of an implant without such images points
+are drawn around its mean instead: a package holds no radiograph of it. Around means of images that
+trained them the networks name nearly every point right, so that rows that are fitted to such points
+take known images for new implants. So the points are pulled to the middle of all means until the
+networks name as many right as were measured right.
 
 Letters: N images, G groups, C known implants, J new ones, M networks, F features of one network (of
 all of them side by side in the novelty reference), K axes, P drawn points.
@@ -73,7 +77,7 @@ class Enrolment:
         reference: The novelty reference with the new implants' centres behind the known ones.
         logs_NC: Of the new images by rows that were made without their group, as `Ensemble` gives.
         novelty_N: Of the new images, from centres that were made without their group.
-        drawn_logs_PC: Of points around the known implants, by the final rows.
+        drawn_logs_PC: Of what stands for the known implants, by the final rows.
     """
 
     reference: NoveltyReference
@@ -109,7 +113,12 @@ def embed(networks: Ensemble, images: Pictures, positions_N: Indices) -> list[Fl
 
 
 def enrol_implants(
-    networks: Ensemble, reference: NoveltyReference, temperature: float, images: Embedded
+    networks: Ensemble,
+    reference: NoveltyReference,
+    temperature: float,
+    images: Embedded,
+    known: Embedded | None = None,
+    accuracy: float | None = None,
 ) -> Enrolment:
     """Give each network of a package rows for new implants; the networks are changed in place.
 
@@ -118,19 +127,21 @@ def enrol_implants(
         reference: Of the package.
         temperature: Of the package.
         images: Of new implants alone; of each at least two groups.
+        known: Of known implants, which the networks did not learn from; None or empty without any.
+        accuracy: Measured share of images whose best candidate is right; None where it is not
+            known.
     """
     num_known = len(reference.centres_CF)
     labels_N = images.labels_N - num_known
-    drawn_PF, drawn_labels_P = draw_known(reference, images.features_NF)
+    drawn_PF, drawn_labels_P = known_points(networks, reference, images, known, accuracy)
     splits = np.cumsum([network.num_features for network in networks.members])[:-1]
     points = np.split(drawn_PF, splits, axis=1)
     centres = np.split(_known_centres(reference, images.features_NF), splits, axis=1)
     axes = np.split(reference.within.axes_KF.astype(np.float64), splits, axis=1)
     held_out, drawn = [], []
-    for network, raw_NF, points_PF, centres_CF, axes_KF in zip(
-        networks.members, images.raw, points, centres, axes, strict=True
+    for network, raw_NF, points_PF, centres_CF, axes_KF, length in zip(
+        networks.members, images.raw, points, centres, axes, _lengths(images), strict=True
     ):
-        length = float(np.linalg.norm(raw_NF, axis=1).mean())
         spaces = [
             Space(network, centres_CF, axes_KF, reference.within, length, share) for share in SHARES
         ]
@@ -225,7 +236,7 @@ class RowTask:
         raw_NF: Embeddings of the new images.
         labels_N: Of the J new implants.
         groups_N: Their groups.
-        drawn_PF: Points around the known implants, as embeddings.
+        drawn_PF: What stands for the known implants, as embeddings.
         drawn_labels_P: Whose they are.
     """
 
@@ -430,6 +441,58 @@ def draw_known(reference: NoveltyReference, features_NF: Floats) -> tuple[Floats
     points_PF = rng.standard_normal((len(labels_P), centres_CF.shape[1])) * np.sqrt(within.rest)
     points_PF += centres_CF[labels_P] + along_PK @ within.axes_KF.astype(np.float64)
     return origin_F + scale * points_PF, labels_P
+
+
+def known_points(
+    networks: Ensemble,
+    reference: NoveltyReference,
+    images: Embedded,
+    known: Embedded | None,
+    accuracy: float | None,
+) -> tuple[Floats, Indices]:
+    """Return what stands for the known implants, as embeddings side by side, and whose it is."""
+    points_PF, labels_P = draw_known(reference, images.features_NF)
+    if accuracy is not None:
+        centres_CF = _known_centres(reference, images.features_NF)
+        ways_PF = centres_CF[labels_P] - centres_CF.mean(axis=0)
+        points_PF = _as_hard(networks, images, points_PF, ways_PF, labels_P, accuracy)
+    if known is None or not len(known.labels_N):
+        return points_PF, labels_P
+    is_drawn_P = ~np.isin(labels_P, known.labels_N)
+    own = [raw_NF / length for raw_NF, length in zip(known.raw, _lengths(images), strict=True)]
+    return (
+        np.concatenate((points_PF[is_drawn_P], np.concatenate(own, axis=1))),
+        np.concatenate((labels_P[is_drawn_P], known.labels_N)),
+    )
+
+
+def _as_hard(
+    networks: Ensemble,
+    images: Embedded,
+    points_PF: Floats,
+    ways_PF: Floats,
+    labels_P: Indices,
+    accuracy: float,
+) -> Floats:
+    """Take so much of a way from each point that the networks name that share of them right."""
+    splits = np.cumsum([raw_NF.shape[1] for raw_NF in images.raw])[:-1]
+
+    def is_easy(share: float) -> bool:
+        parts = np.split(points_PF - share * ways_PF, splits, axis=1)
+        raw = [part * length for part, length in zip(parts, _lengths(images), strict=True)]
+        found_P = logs_of(networks, Embedded(raw, labels_P, labels_P)).argmax(axis=1)
+        return float((found_P == labels_P).mean()) > accuracy
+
+    low, high = 0.0, 1.0
+    for _ in range(12 if is_easy(0.0) else 0):
+        middle = (low + high) / 2
+        low, high = (middle, high) if is_easy(middle) else (low, middle)
+    return points_PF - low * ways_PF
+
+
+def _lengths(images: Embedded) -> list[float]:
+    """Return the mean length of the embeddings of each network."""
+    return [float(np.linalg.norm(raw_NF, axis=1).mean()) for raw_NF in images.raw]
 
 
 def _joined(known_NC: Floats, new_NJ: Floats) -> Floats:

@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,7 @@ def predicted(name: str, study: str, instance: str) -> dict[str, Any]:
     }
 
 
-def archive_row(path: Path, model: ModelPackage, members: int) -> dict[str, Any]:
+def archive_row(path: Path | str, model: ModelPackage, members: int) -> dict[str, Any]:
     numbers = [field.name for field in ARCHIVE_ROW if pa.types.is_integer(field.type)]
     info = storage.stat(storage.normalise(str(path)))
     moment = "2026-01-31T00:00:00+00:00"
@@ -102,7 +103,14 @@ def _time(text: str) -> Any:
 
 
 def make_reviewed(
-    folder: Path, count: int = 9, size_px: int = 96, *, more: tuple[str, ...] = (), **texts: str
+    folder: Path,
+    count: int = 9,
+    size_px: int = 96,
+    *,
+    more: tuple[str, ...] = (),
+    pictures: Sequence[bytes] = (),
+    placed: Callable[[Path], str] = str,
+    **texts: str,
 ) -> Reviewed:
     """Makes an audit of so many records, each of two radiographs.
 
@@ -111,14 +119,16 @@ def make_reviewed(
         count: Records.
         size_px: Of the radiographs.
         more: Of the call of jobs.audit.
+        pictures: The radiographs, two of each record; () for phantoms.
+        placed: Puts the archive where it is classified; gives its URI.
         texts: What every record of the registry's file has beside its own.
     """
     package = save_small_package(folder / "package")
     truths = [NAMES[n % len(NAMES)] for n in range(count)]
-    pictures = [radiograph(n, size_px, dicom=n % 2 == 1) for n in range(2 * count)]
+    pictures = pictures or [radiograph(n, size_px, dicom=n % 2 == 1) for n in range(2 * count)]
     archive = folder / "01.tar"
     archive.write_bytes(tar_of({f"{n}.bin": data for n, data in enumerate(pictures)}))
-    row = archive_row(archive, package, 2 * count)
+    row = archive_row(placed(archive), package, 2 * count)
     rows = [
         {**predicted(truths[n // 2], f"S{n // 2}", f"I{n}"),
          "archive_version": row["archive_version"]}
