@@ -4,7 +4,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from implant_model.networks.spec import FISHER_LITE, FISHERS
+from implant_model.networks.spec import (
+    FISHER,
+    FISHER_LITE,
+    FISHER_LITE_EDGES,
+    FISHERS,
+    LITE_FISHERS,
+)
 from implant_model.package.catalogue import Catalogue
 from implant_model.package.weakness import weaknesses
 from training.config import SegmenterSettings, TrainConfig
@@ -193,15 +199,21 @@ def _calibration(folds: int) -> str:
     )
 
 
+_LITE = (
+    "descriptors of its upper part, made by the first eleven blocks of an EfficientNet-Lite0 "
+    "with weights of ImageNet, which were not fitted"
+)
+_DESCRIBED = {
+    FISHER: "descriptors of its edges",
+    FISHER_LITE: _LITE,
+    FISHER_LITE_EDGES: f"{_LITE}, and others into descriptors of its edges",
+}
+
+
 def _at_once(config: TrainConfig, facts: CardFacts) -> list[str]:
     poor, good, by_hand = facts.masks or (0, 0, 0)
-    lite = config.network.architecture == FISHER_LITE
-    described = (
-        "descriptors of its upper part, made by the first eleven blocks of an EfficientNet-Lite0 "
-        "with weights of ImageNet, which were not fitted"
-        if lite
-        else "descriptors of its edges"
-    )
+    lite = config.network.architecture in LITE_FISHERS
+    described = _DESCRIBED[config.network.architecture]
     scratch = "The rest" if lite else "All of it"
     start = [f"First weights: `{Path(config.network.weights).name}`. {config.card.weights}"]
     return [

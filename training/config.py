@@ -19,10 +19,10 @@ from implant_model.decode.preprocess import Preprocessing
 from implant_model.errors import UsageError
 from implant_model.networks.spec import (
     BACKBONES,
-    FISHER_LITE,
     FISHERS,
     GREY_MEAN,
     GREY_STD,
+    LITE_FISHERS,
     NetworkSpec,
 )
 from implant_model.novelty import METHODS, Method
@@ -193,13 +193,14 @@ class NetworkSettings:
         architecture: A backbone of torchvision's that `networks.build` builds, fitted by
             epochs, or `fisher`: upright views, local descriptors and a linear layer, fitted at
             once, of which `fit` sets class_balance and seed alone (for a few hundred radiographs);
-            or `fisher_efficientnet_lite0`, the same with descriptors of a pretrained network.
+            `fisher_efficientnet_lite0`, the same with descriptors of a pretrained network; or
+            `fisher_efficientnet_lite0_edges`, with both.
         pretrained: Whether to start from torchvision's ImageNet weights (downloaded by torch).
         start_from: A model package whose network of the same architecture gives the first weights
             of all but the last layer, and whose U-Net of the same width, if it has one, gives the
             segmenter's; "" for none.
         weights: A file of EfficientNet-Lite0's ImageNet weights, safetensors or `.pth`, which
-            `fisher_efficientnet_lite0` describes views with; "" for the others.
+            `fisher_efficientnet_lite0` and `_edges` describe views with; "" for the others.
         mean: Grey subtracted, in 0..1.
         std: Grey divided by.
     """
@@ -230,9 +231,9 @@ class NetworkSettings:
                 "which has no such first weights. Leave it out, or choose another architecture.",
             )
         _together(
-            (self.architecture == FISHER_LITE) == bool(self.weights),
+            (self.architecture in LITE_FISHERS) == bool(self.weights),
             f"network.weights is {self.weights!r} and network.architecture {self.architecture!r}; "
-            f"a file of weights goes with {FISHER_LITE!r}, and with no other.",
+            f"a file of weights goes with {' or '.join(LITE_FISHERS)}, and with no other.",
         )
 
 

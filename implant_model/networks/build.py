@@ -7,7 +7,7 @@ F features. Images are grey in 0..1, bone bright; each network normalises them i
 import math
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -20,8 +20,19 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from implant_model.errors import UsageError
-from implant_model.networks.fisher import FisherBackbone, LiteFisherBackbone
-from implant_model.networks.spec import BACKBONES, FISHER, FISHER_LITE, NetworkSpec, check_specs
+from implant_model.networks.fisher import (
+    FisherBackbone,
+    LiteEdgeFisherBackbone,
+    LiteFisherBackbone,
+)
+from implant_model.networks.spec import (
+    BACKBONES,
+    FISHER,
+    FISHER_LITE,
+    FISHER_LITE_EDGES,
+    NetworkSpec,
+    check_specs,
+)
 from implant_model.networks.unet import UNet
 
 __all__ = ["models"]
@@ -73,6 +84,11 @@ _FEATURE_MAPS = {
     "vgg": "features",
     "shufflenet": "conv5",
     "mnasnet": "layers",
+}
+FISHER_BACKBONES: Final[Mapping[str, type[FisherBackbone]]] = {
+    FISHER: FisherBackbone,
+    FISHER_LITE: LiteFisherBackbone,
+    FISHER_LITE_EDGES: LiteEdgeFisherBackbone,
 }
 
 
@@ -176,10 +192,8 @@ def build(spec: NetworkSpec, num_classes: int, *, pretrained: bool = False) -> n
     """
     if spec.role == "segmenter":
         return ImplantSegmenter(spec)
-    if spec.architecture == FISHER:
-        return ImplantClassifier(spec, FisherBackbone(), num_classes)
-    if spec.architecture == FISHER_LITE:
-        return ImplantClassifier(spec, LiteFisherBackbone(), num_classes)
+    if spec.architecture in FISHER_BACKBONES:
+        return ImplantClassifier(spec, FISHER_BACKBONES[spec.architecture](), num_classes)
     return ImplantClassifier(spec, _backbone(spec.architecture, pretrained), num_classes)
 
 

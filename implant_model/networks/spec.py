@@ -35,7 +35,9 @@ UNET = "unet"
 # Not of torchvision: see `implant_model.networks.fisher`
 FISHER = "fisher"
 FISHER_LITE = "fisher_efficientnet_lite0"
-FISHERS = (FISHER, FISHER_LITE)
+FISHER_LITE_EDGES = "fisher_efficientnet_lite0_edges"
+LITE_FISHERS = (FISHER_LITE, FISHER_LITE_EDGES)
+FISHERS = (FISHER, *LITE_FISHERS)
 _ROLES = ("segmenter", "classifier")
 MAX_WIDTH = 128
 MAX_REDUCTION = 8

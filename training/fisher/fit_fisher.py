@@ -19,13 +19,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from implant_model.networks.alignment import upright
+from implant_model.networks.build import FISHER_BACKBONES
 from implant_model.networks.descriptors import Descriptors
 from implant_model.networks.fisher import (
     FisherBackbone,
+    FisherMixture,
+    Kind,
     LiteFisherBackbone,
     resized,
     view_poses,
 )
+from implant_model.networks.spec import FISHER
 from training.fisher.canonical_pose import at_side, find_poses, learn_template, mean_presence
 from training.fisher.gmm import fit_mixture, main_axes
 
@@ -53,8 +57,9 @@ class FisherTask:
         class_balance: 0 counts images alike, 1 classes alike, as `FitSettings.class_balance`.
         seed: Of the samples and the mixture's start.
         folds_N: Fold of each image by which the training part judges itself; None for no folds.
-        trunk: First weights of a `LiteFisherBackbone`, see `lite_trunk.trunk_state`; None for a
-            `FisherBackbone`.
+        architecture: One of `spec.FISHERS`.
+        trunk: First weights of a `LiteFisherBackbone`, see `lite_trunk.trunk_state`; None for
+            another backbone.
     """
 
     images_NSS: NDArray[np.uint8]
@@ -65,6 +70,7 @@ class FisherTask:
     class_balance: float
     seed: int
     folds_N: NDArray[np.int64] | None = None
+    architecture: str = FISHER
     trunk: State | None = None
 
 
@@ -90,22 +96,39 @@ def fit_fisher(task: FisherTask) -> FisherFit:
         UsageError: No usable mask shows an implant's head.
     """
     images_N1SS = resized(torch.from_numpy(task.images_NSS)[:, None].float() / 255)
-    backbone = FisherBackbone() if task.trunk is None else _with_trunk(task.trunk)
+    backbone = FISHER_BACKBONES[task.architecture]()
+    if isinstance(backbone, LiteFisherBackbone):
+        _fill_trunk(backbone, task.trunk)
     poses_N5 = _fit_search(backbone, images_N1SS, task)
     if isinstance(backbone, LiteFisherBackbone):
         _fit_channels(backbone, images_N1SS, poses_N5)
-    found_NV = [_found(backbone, *pair) for pair in zip(images_N1SS, poses_N5, strict=True)]
-    _fit_mixture(backbone, [found_V[0] for found_V in found_NV], task.seed)
-    embeddings_NVF = torch.stack(
-        [torch.stack([backbone.encode(_whole(f)) for f in found_V]) for found_V in found_NV]
-    )
-    vectors_MF, views = embeddings_NVF.flatten(0, 1), embeddings_NVF.shape[1]
+    views_NVHW = [
+        _views(backbone, image_1SS, pose_5)
+        for image_1SS, pose_5 in zip(images_N1SS, poses_N5, strict=True)
+    ]
+    parts = [_fit_kind(kind, views_NVHW, task.seed) for kind in backbone.kinds]
+    vectors_MF, views = torch.cat(parts, dim=2).flatten(0, 1), backbone.num_views
     labels_M = torch.from_numpy(task.labels_N).repeat_interleave(views)
     products_MM = vectors_MF @ vectors_MF.T
     shares_MK, bias_K = fit_shares(products_MM, labels_M, task.num_classes, task.class_balance)
     state = {f"backbone.{name}": tensor for name, tensor in backbone.state_dict().items()}
     state |= {"head.weight": shares_MK.T @ vectors_MF, "head.bias": bias_K}
     return FisherFit(state, _held_out(products_MM, labels_M, views, task))
+
+
+def _fit_kind(kind: Kind, views_NVHW: list[Tensor], seed: int) -> Tensor:
+    """Fit the Gaussians of one kind of descriptor; return the vectors of all views, NVF.
+
+    A view that the kind does not see gets the vector of the last that it sees.
+    """
+    seen = [
+        [_half(kind.describe(view_HW)) for view_HW in views_VHW[: kind.num_views]]
+        for views_VHW in views_NVHW
+    ]
+    _fit_mixture(kind.mixture, [found_V[0] for found_V in seen], seed)
+    vectors = [torch.stack([kind.mixture.encode(_whole(f)) for f in found_V]) for found_V in seen]
+    chosen_V = torch.arange(len(views_NVHW[0])).clamp(max=kind.num_views - 1)
+    return torch.stack(vectors)[:, chosen_V]
 
 
 def _held_out(
@@ -125,13 +148,13 @@ def _held_out(
     return held_out_NK
 
 
-def _with_trunk(trunk: State) -> LiteFisherBackbone:
-    """Return a backbone with the trunk's weights as they are packed, which descriptors are of."""
-    backbone = LiteFisherBackbone().eval()
+def _fill_trunk(backbone: LiteFisherBackbone, trunk: State | None) -> None:
+    """Give a trunk its weights as they are packed, which descriptors are of."""
+    if trunk is None:
+        raise ValueError("A trunk that is not fitted needs weights.")
     packed = {name: part.half().float() if part.ndim > 1 else part for name, part in trunk.items()}
-    backbone.trunk.load_state_dict(packed)
+    backbone.eval().trunk.load_state_dict(packed)
     backbone.trunk.to(memory_format=torch.channels_last)  # a quarter faster on CPUs
-    return backbone
 
 
 def _fit_channels(backbone: LiteFisherBackbone, images_N1SS: Tensor, poses_N5: Tensor) -> None:
@@ -156,19 +179,21 @@ def _fit_search(backbone: FisherBackbone, images_N1SS: Tensor, task: FisherTask)
     return poses_N5
 
 
-def _found(backbone: FisherBackbone, image_1SS: Tensor, pose_5: Tensor) -> list[Descriptors]:
-    """Return the descriptors of each view of an image, in half precision: there are millions."""
+def _views(backbone: FisherBackbone, image_1SS: Tensor, pose_5: Tensor) -> Tensor:
     poses_V5 = view_poses(pose_5[None], backbone.num_views)
-    views_V1HW = upright(image_1SS.expand(len(poses_V5), 1, -1, -1), poses_V5)
-    found_V = [backbone.describe(view_1HW[0]) for view_1HW in views_V1HW]
-    return [Descriptors(found.raw_NR.half(), *found[1:]) for found in found_V]
+    return upright(image_1SS.expand(len(poses_V5), 1, -1, -1), poses_V5)[:, 0]
+
+
+def _half(found: Descriptors) -> Descriptors:
+    """Return descriptors in half precision: there are millions."""
+    return Descriptors(found.raw_NR.half(), *found[1:])
 
 
 def _whole(found: Descriptors) -> Descriptors:
     return Descriptors(found.raw_NR.float(), *found[1:])
 
 
-def _fit_mixture(backbone: FisherBackbone, found_N: list[Descriptors], seed: int) -> None:
+def _fit_mixture(mixture: FisherMixture, found_N: list[Descriptors], seed: int) -> None:
     """Fit axes and Gaussians to some descriptors of each image, rather those on the implant."""
     generator = torch.Generator().manual_seed(seed)
     samples = []
@@ -178,14 +203,15 @@ def _fit_mixture(backbone: FisherBackbone, found_N: list[Descriptors], seed: int
             chosen = torch.multinomial(found.counts_N, count, generator=generator)
             samples.append(Descriptors(*(column[chosen] for column in found)))
     sample = _whole(Descriptors(*(torch.cat(column) for column in zip(*samples, strict=True))))
-    centre_R, basis_RE, variances_E = main_axes(sample.raw_NR, backbone.reduced)
-    backbone.centre_R.copy_(centre_R)
-    backbone.basis_RE.copy_(basis_RE)
-    backbone.spread.copy_(variances_E.mean().sqrt())
-    mixture = fit_mixture(backbone.reduce(sample), backbone.gaussians, seed)
-    backbone.means_GE.copy_(mixture.means_GE)
-    backbone.sharpness_GE.copy_(mixture.sharpness_GE)
-    backbone.shares_G.copy_(mixture.shares_G)
+    gaussians, numbers = mixture.means_GE.shape
+    centre_R, basis_RE, variances_E = main_axes(sample.raw_NR, numbers - 2)  # two are its place
+    mixture.centre_R.copy_(centre_R)
+    mixture.basis_RE.copy_(basis_RE)
+    mixture.spread.copy_(variances_E.mean().sqrt())
+    fitted = fit_mixture(mixture.reduce(sample), gaussians, seed)
+    mixture.means_GE.copy_(fitted.means_GE)
+    mixture.sharpness_GE.copy_(fitted.sharpness_GE)
+    mixture.shares_G.copy_(fitted.shares_G)
 
 
 def fit_shares(

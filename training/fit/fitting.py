@@ -203,6 +203,7 @@ class _Fitting:
                 self.config.fit.class_balance,
                 self.config.fit.seed,
                 self.folds_N,
+                self.config.network.architecture,
                 trunk_of_file(weights) if weights else None,
             )
         )
