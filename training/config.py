@@ -11,7 +11,7 @@ import math
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast, get_type_hints
 
@@ -19,6 +19,7 @@ from implant_model.decode.preprocess import Preprocessing
 from implant_model.errors import UsageError
 from implant_model.networks.spec import (
     BACKBONES,
+    FISHER,
     FISHERS,
     GREY_MEAN,
     GREY_STD,
@@ -199,8 +200,11 @@ class NetworkSettings:
         start_from: A model package whose network of the same architecture gives the first weights
             of all but the last layer, and whose U-Net of the same width, if it has one, gives the
             segmenter's; "" for none.
-        weights: A file of EfficientNet-Lite0's ImageNet weights, safetensors or `.pth`, which
-            `fisher_efficientnet_lite0` and `_edges` describe views with; "" for the others.
+        weights: A file of first weights, safetensors, `.pth` or Keras's `.h5`, or a hub's folder
+            with one: of a backbone of torchvision's, or of EfficientNet-Lite0, which
+            `fisher_efficientnet_lite0` and `_edges` need to describe views with; "" for none.
+        classes: Where `fit.epochs` is 0, the labels in the order of that file's outputs, with
+            commas between; "" for their alphabetical order.
         mean: Grey subtracted, in 0..1.
         std: Grey divided by.
     """
@@ -209,6 +213,7 @@ class NetworkSettings:
     pretrained: bool = False
     start_from: str = ""
     weights: str = ""
+    classes: str = ""
     mean: float = 0.449
     std: float = 0.226
 
@@ -218,10 +223,11 @@ class NetworkSettings:
         _wanted(is_known, "network.architecture", self.architecture, f"one of {', '.join(known)}")
         _wanted(-10 <= self.mean <= 10, "network.mean", self.mean, "-10 to 10")
         _wanted(1e-3 <= self.std <= 10, "network.std", self.std, "0.001 to 10")
+        stated = [name for name in ("pretrained", "start_from", "weights") if getattr(self, name)]
         _together(
-            not (self.pretrained and self.start_from),
-            f"network.start_from is {self.start_from!r} and network.pretrained is true; both state "
-            "the first weights. Leave one out.",
+            len(stated) < 2,
+            f"network.{' and network.'.join(stated)} are set; each states the first weights. Leave "
+            "all but one out.",
         )
         for name in ("pretrained", "start_from"):
             value = getattr(self, name)
@@ -230,10 +236,12 @@ class NetworkSettings:
                 f"network.{name} is {_toml(value)} and network.architecture {self.architecture!r}, "
                 "which has no such first weights. Leave it out, or choose another architecture.",
             )
+        lite = self.architecture in LITE_FISHERS
         _together(
-            (self.architecture in LITE_FISHERS) == bool(self.weights),
+            bool(self.weights) if lite else not self.weights or self.architecture != FISHER,
             f"network.weights is {self.weights!r} and network.architecture {self.architecture!r}; "
-            f"a file of weights goes with {' or '.join(LITE_FISHERS)}, and with no other.",
+            f"{' and '.join(LITE_FISHERS)} need a file of EfficientNet-Lite0's weights, and "
+            f"{FISHER} takes none.",
         )
 
 
@@ -242,7 +250,8 @@ class FitSettings:
     """How it is fitted.
 
     Attributes:
-        epochs: Passes over the training part.
+        epochs: Passes over the training part; 0 fits nothing and takes `network.weights` as they
+            are, with their last layer.
         batch_size: Images of one step, over all workers together.
         learning_rate: AdamW's, at its highest.
         weight_decay: AdamW's.
@@ -285,9 +294,10 @@ class FitSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "checkpoint_epochs", "threads"):
+        for name in ("batch_size", "checkpoint_epochs", "threads"):
             value = getattr(self, name)
             _wanted(value >= 1, f"fit.{name}", value, "a whole number >= 1")
+        _wanted(self.epochs >= 0, "fit.epochs", self.epochs, "a whole number >= 0")
         for name in ("warmup", "label_smoothing", "ema", "half_size", "validation"):
             value = getattr(self, name)
             _wanted(0 <= value < 1, f"fit.{name}", value, "0 <= share < 1")
@@ -408,6 +418,12 @@ class TrainConfig:
             f"segmenter.width is {width} and network.architecture {architecture!r}, which needs no "
             "segmenter. Set the width to 0, or choose another architecture.",
         )
+        taken = self.network.weights and architecture not in FISHERS and not width
+        _together(
+            bool(self.fit.epochs or taken),
+            "fit.epochs is 0, which takes the weights of a file as they are: name it by "
+            "network.weights, with a backbone of torchvision's and no segmenter.",
+        )
         folds = self.calibration.folds
         _together(
             architecture in FISHERS or not folds,
@@ -459,6 +475,30 @@ class TrainConfig:
     def to_json(self) -> dict[str, Any]:
         """Return plain values, as `from_document` reads them."""
         return asdict(self)
+
+
+def as_imported(config: TrainConfig, file: str, architecture: str) -> TrainConfig:
+    """Return settings that take the network of a file as it is.
+
+    Args:
+        config: All else.
+        file: Of weights.
+        architecture: Torchvision's name of the network.
+
+    Raises:
+        UsageError: It is none of torchvision's, or the settings want another network.
+    """
+    if architecture not in BACKBONES:
+        raise UsageError(
+            f"--architecture is {architecture!r}; accepted are {', '.join(BACKBONES)}."
+        )
+    try:
+        network = replace(config.network, architecture=architecture, weights=file)
+        return replace(
+            config, network=network, fit=replace(config.fit, epochs=0, patience=0, validation=0.0)
+        )
+    except (ValueError, UsageError) as error:
+        raise UsageError(f"The settings do not fit an imported network: {error}") from error
 
 
 def load_config(path: str | None) -> TrainConfig:

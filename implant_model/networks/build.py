@@ -221,11 +221,23 @@ def pretrained_weights(architecture: str) -> dict[str, torch.Tensor]:
             f"The pretrained weights of {architecture} are not in {folder} and could not be "
             f"fetched from {weights.url} ({error}); put them there, or train without them."
         ) from error
-    # DenseNet's are older than its layers' names: `denselayer1.norm.1` is now `denselayer1.norm1`.
+    return current_names(state)
+
+
+def current_names(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return weights of torchvision's by the names that its layers have now.
+
+    DenseNet's files are older than those: `denselayer1.norm.1` is now `denselayer1.norm1`.
+    """
     return {
         re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", name): tensor
         for name, tensor in state.items()
     }
+
+
+def head_name(architecture: str) -> str:
+    """Return what torchvision calls the last linear layer of a backbone."""
+    return _last_linear(models.get_model(architecture))[0]
 
 
 def _replace_entry(backbone: nn.Module, channels: int) -> None:
@@ -257,11 +269,15 @@ def _replace_entry(backbone: nn.Module, channels: int) -> None:
 
 def _take_head(backbone: nn.Module) -> int:
     """Put the identity in place of the last linear layer; return how many features it took."""
-    name, head = [
-        (name, module) for name, module in backbone.named_modules() if isinstance(module, nn.Linear)
-    ][-1]
+    name, head = _last_linear(backbone)
     backbone.set_submodule(name, nn.Identity())
     return head.in_features
+
+
+def _last_linear(backbone: nn.Module) -> tuple[str, nn.Linear]:
+    return [
+        (name, module) for name, module in backbone.named_modules() if isinstance(module, nn.Linear)
+    ][-1]
 
 
 class Ensemble(nn.Module):
