@@ -19,11 +19,13 @@ from implant_model.decode.preprocess import Preprocessing
 from implant_model.errors import UsageError
 from implant_model.networks.spec import (
     BACKBONES,
+    CLASSIFIERS,
     FISHER,
     FISHERS,
     GREY_MEAN,
     GREY_STD,
     LITE_FISHERS,
+    TIMM_BACKBONES,
     NetworkSpec,
 )
 from implant_model.novelty import METHODS, Method
@@ -191,7 +193,7 @@ class NetworkSettings:
     """Which network is fitted.
 
     Attributes:
-        architecture: A backbone of torchvision's that `networks.build` builds, fitted by
+        architecture: A backbone of torchvision's or timm's that `networks.build` builds, fitted by
             epochs, or `fisher`: upright views, local descriptors and a linear layer, fitted at
             once, of which `fit` sets class_balance and seed alone (for a few hundred radiographs);
             `fisher_efficientnet_lite0`, the same with descriptors of a pretrained network; or
@@ -218,9 +220,9 @@ class NetworkSettings:
     std: float = 0.226
 
     def __post_init__(self) -> None:
-        known = (*BACKBONES, *FISHERS)
-        is_known = self.architecture in known
-        _wanted(is_known, "network.architecture", self.architecture, f"one of {', '.join(known)}")
+        known = self.architecture in CLASSIFIERS
+        accepted = f"one of {', '.join(CLASSIFIERS)}"
+        _wanted(known, "network.architecture", self.architecture, accepted)
         _wanted(-10 <= self.mean <= 10, "network.mean", self.mean, "-10 to 10")
         _wanted(1e-3 <= self.std <= 10, "network.std", self.std, "0.001 to 10")
         stated = [name for name in ("pretrained", "start_from", "weights") if getattr(self, name)]
@@ -231,8 +233,9 @@ class NetworkSettings:
         )
         for name in ("pretrained", "start_from"):
             value = getattr(self, name)
+            others = (*FISHERS, *TIMM_BACKBONES) if name == "pretrained" else FISHERS
             _together(
-                self.architecture not in FISHERS or not value,
+                self.architecture not in others or not value,
                 f"network.{name} is {_toml(value)} and network.architecture {self.architecture!r}, "
                 "which has no such first weights. Leave it out, or choose another architecture.",
             )
@@ -483,15 +486,14 @@ def as_imported(config: TrainConfig, file: str, architecture: str) -> TrainConfi
     Args:
         config: All else.
         file: Of weights.
-        architecture: Torchvision's name of the network.
+        architecture: Torchvision's or timm's name of the network.
 
     Raises:
-        UsageError: It is none of torchvision's, or the settings want another network.
+        UsageError: It is none of theirs, or the settings want another network.
     """
-    if architecture not in BACKBONES:
-        raise UsageError(
-            f"--architecture is {architecture!r}; accepted are {', '.join(BACKBONES)}."
-        )
+    accepted = (*BACKBONES, *TIMM_BACKBONES)
+    if architecture not in accepted:
+        raise UsageError(f"--architecture is {architecture!r}; accepted are {', '.join(accepted)}.")
     try:
         network = replace(config.network, architecture=architecture, weights=file)
         return replace(

@@ -30,6 +30,7 @@ from implant_model.networks.spec import (
     FISHER,
     FISHER_LITE,
     FISHER_LITE_EDGES,
+    TIMM_BACKBONES,
     NetworkSpec,
     check_specs,
 )
@@ -79,6 +80,7 @@ _FEATURE_MAPS = {
     "mobilenet": "features",
     "efficientnet": "features",
     "densenet": "features",
+    "convnextv2": "stages",
     "convnext": "features",
     "regnet": "trunk_output",
     "vgg": "features",
@@ -112,7 +114,7 @@ class _Normalised(nn.Module):
 class ImplantClassifier(_Normalised):
     """A backbone with 1 or 2 input channels and a head for the catalogue.
 
-    The backbone is torchvision's, whose own head is taken away, or a `FisherBackbone`.
+    The backbone is torchvision's or timm's, whose own head is taken away, or a `FisherBackbone`.
 
     Attributes:
         backbone: Ends in the embedding.
@@ -142,7 +144,7 @@ class ImplantClassifier(_Normalised):
 
     @property
     def feature_map(self) -> nn.Module:
-        """The module whose output is the last map with a height and a width; torchvision's only."""
+        """The module whose output is the last map with a height and a width; no Fisher vector's."""
         name = next(
             module
             for front, module in _FEATURE_MAPS.items()
@@ -188,7 +190,8 @@ def build(spec: NetworkSpec, num_classes: int, *, pretrained: bool = False) -> n
         ImplantSegmenter or ImplantClassifier, in training mode.
 
     Raises:
-        UsageError: The pretrained weights are neither at hand nor to be had.
+        UsageError: The pretrained weights are neither at hand nor to be had, or timm, which the
+            backbone is of, is not installed.
     """
     if spec.role == "segmenter":
         return ImplantSegmenter(spec)
@@ -198,7 +201,7 @@ def build(spec: NetworkSpec, num_classes: int, *, pretrained: bool = False) -> n
 
 
 def _backbone(architecture: str, pretrained: bool) -> nn.Module:
-    backbone: nn.Module = models.get_model(architecture)
+    backbone = _unfilled(architecture)
     if pretrained:
         backbone.load_state_dict(pretrained_weights(architecture))
     return backbone
@@ -236,8 +239,22 @@ def current_names(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def head_name(architecture: str) -> str:
-    """Return what torchvision calls the last linear layer of a backbone."""
-    return _last_linear(models.get_model(architecture))[0]
+    """Return what torchvision or timm calls the last linear layer of a backbone."""
+    return _last_linear(_unfilled(architecture))[0]
+
+
+def _unfilled(architecture: str) -> nn.Module:
+    if architecture not in TIMM_BACKBONES:
+        network: nn.Module = models.get_model(architecture)
+        return network
+    try:
+        import timm
+    except ImportError as error:
+        raise UsageError(
+            f"The network {architecture} is timm's, which is not installed: pip install timm."
+        ) from error
+    own: nn.Module = timm.create_model(architecture, pretrained=False)
+    return own
 
 
 def _replace_entry(backbone: nn.Module, channels: int) -> None:

@@ -107,6 +107,10 @@ def test_settings_are_read_from_toml_and_json_alike(tmp_path: Path) -> None:
             {"network": {"start_from": "a", "weights": "a.pth"}},
             "network.start_from and network.weights are set; each states the first weights",
         ),
+        (
+            {"network": {"architecture": "convnextv2_atto", "pretrained": True}},
+            "network.pretrained is true and network.architecture 'convnextv2_atto', which has no",
+        ),
         ({"fit": {"epochs": 0}}, "fit.epochs is 0, which takes the weights of a file"),
         (
             {"fit": {"epochs": 0}, "network": {"weights": "a.pth"}, "segmenter": {"width": 8}},

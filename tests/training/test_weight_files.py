@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pytest
 import safetensors.torch
+import timm
 import torch
 from torchvision import models
 
@@ -65,6 +66,17 @@ def test_a_file_of_torchvisions_network_answers_greys_as_it_does_colours(
         answers = small(greys.expand(-1, 3, -1, -1))
         assert torch.allclose(network(greys), answers, atol=1e-5)
     assert float(answers.std()) > 1e-3
+
+
+def test_timms_weights_are_mapped_by_timms_names(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    original = timm.create_model("convnextv2_atto", num_classes=2).eval()
+    safetensors.torch.save_file(original.state_dict(), tmp_path / "model.safetensors")
+    mapped = map_file(str(tmp_path), spec_of("convnextv2_atto"))
+    assert (mapped.left, mapped.outputs) == ((), 2)
+    network, greys = filled_with(mapped, spec_of("convnextv2_atto")), torch.rand(1, 1, 64, 64)
+    with torch.no_grad():
+        assert torch.allclose(network(greys), original(greys.expand(-1, 3, -1, -1)), atol=1e-5)
 
 
 def test_a_first_layer_is_brought_to_two_channels(small: torch.nn.Module, tmp_path: Path) -> None:
