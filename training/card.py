@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from implant_model.networks.spec import (
     FISHER,
@@ -16,6 +15,7 @@ from implant_model.package.weakness import weaknesses
 from training.config import SegmenterSettings, TrainConfig
 from training.data.labelled import Excluded
 from training.data.shortcuts import ShortcutReport
+from training.first_weights import weights_path
 from training.metrics import Figure
 
 WARNING = (
@@ -228,7 +228,7 @@ def _at_once(config: TrainConfig, facts: CardFacts) -> list[str]:
 
 def _origin(config: TrainConfig) -> list[str]:
     """Return where a file of first weights is from, as the settings state it."""
-    name, origin = Path(config.network.weights).name, config.card.weights
+    name, origin = weights_path(config.network.weights).name, config.card.weights
     return [f"First weights: `{name}`. {origin or '**Origin and licence are not stated.**'}"]
 
 

@@ -7,7 +7,8 @@ gives the linear layer, by L-BFGS in the span of the training embeddings.
 Since only that layer sees labels, the training part can judge itself: the layer is fitted anew
 without each fold of it, and that fold's images get their logits from there.
 
-Shapes: N images, V views of each, M = N x V, S side, K classes, F length of the embedding.
+Shapes: N images, V views of each that are fitted to, M = N x V, S side, K classes, F length of the
+embedding, H x W the upright view.
 """
 
 from dataclasses import dataclass
@@ -107,44 +108,43 @@ def fit_fisher(task: FisherTask) -> FisherFit:
         for image_1SS, pose_5 in zip(images_N1SS, poses_N5, strict=True)
     ]
     parts = [_fit_kind(kind, views_NVHW, task.seed) for kind in backbone.kinds]
-    vectors_MF, views = torch.cat(parts, dim=2).flatten(0, 1), backbone.num_views
-    labels_M = torch.from_numpy(task.labels_N).repeat_interleave(views)
+    vectors_MF = torch.cat(parts, dim=2).flatten(0, 1)
+    seen = [
+        part_NVF[:, : kind.num_views].mean(dim=1)
+        for kind, part_NVF in zip(backbone.kinds, parts, strict=True)
+    ]
+    labels_M = torch.from_numpy(task.labels_N).repeat_interleave(backbone.fit_views)
     products_MM = vectors_MF @ vectors_MF.T
     shares_MK, bias_K = fit_shares(products_MM, labels_M, task.num_classes, task.class_balance)
     state = {f"backbone.{name}": tensor for name, tensor in backbone.state_dict().items()}
     state |= {"head.weight": shares_MK.T @ vectors_MF, "head.bias": bias_K}
-    return FisherFit(state, _held_out(products_MM, labels_M, views, task))
+    products_NM = torch.cat(seen, dim=1) @ vectors_MF.T
+    return FisherFit(state, _held_out(products_NM, products_MM, labels_M, task))
 
 
 def _fit_kind(kind: Kind, views_NVHW: list[Tensor], seed: int) -> Tensor:
-    """Fit the Gaussians of one kind of descriptor; return the vectors of all views, NVF.
-
-    A view that the kind does not see gets the vector of the last that it sees.
-    """
-    seen = [
-        [_half(kind.describe(view_HW)) for view_HW in views_VHW[: kind.num_views]]
-        for views_VHW in views_NVHW
-    ]
+    """Fit the Gaussians of one kind of descriptor; return the vectors of all views, NVF."""
+    seen = [[_half(kind.describe(view_HW)) for view_HW in views_VHW] for views_VHW in views_NVHW]
     _fit_mixture(kind.mixture, [found_V[0] for found_V in seen], seed)
     vectors = [torch.stack([kind.mixture.encode(_whole(f)) for f in found_V]) for found_V in seen]
-    chosen_V = torch.arange(len(views_NVHW[0])).clamp(max=kind.num_views - 1)
-    return torch.stack(vectors)[:, chosen_V]
+    return torch.stack(vectors)
 
 
 def _held_out(
-    products_MM: Tensor, labels_M: Tensor, views: int, task: FisherTask
+    products_NM: Tensor, products_MM: Tensor, labels_M: Tensor, task: FisherTask
 ) -> NDArray[np.float32]:
-    """Logits as the network gives them, of the mean over the views, by layers without the fold."""
+    """Logits of the embeddings as the network makes them, by layers without the fold."""
     if task.folds_N is None:
         return np.empty((0, task.num_classes), np.float32)
-    folds_M = torch.from_numpy(task.folds_N).repeat_interleave(views)
-    logits_MK = torch.zeros(len(labels_M), task.num_classes)
+    folds_N = torch.from_numpy(task.folds_N)
+    folds_M = folds_N.repeat_interleave(len(labels_M) // len(folds_N))
+    logits_NK = torch.zeros(len(folds_N), task.num_classes)
     for fold in np.unique(task.folds_N):
-        out_M, in_M = (folds_M == fold).nonzero()[:, 0], (folds_M != fold).nonzero()[:, 0]
+        out_N, in_M = (folds_N == fold).nonzero()[:, 0], (folds_M != fold).nonzero()[:, 0]
         inside = products_MM[in_M[:, None], in_M]
         shares, bias_K = fit_shares(inside, labels_M[in_M], task.num_classes, task.class_balance)
-        logits_MK[out_M] = products_MM[out_M[:, None], in_M] @ shares + bias_K
-    held_out_NK: NDArray[np.float32] = logits_MK.view(-1, views, task.num_classes).mean(1).numpy()
+        logits_NK[out_N] = products_NM[out_N[:, None], in_M] @ shares + bias_K
+    held_out_NK: NDArray[np.float32] = logits_NK.numpy()
     return held_out_NK
 
 
@@ -180,7 +180,7 @@ def _fit_search(backbone: FisherBackbone, images_N1SS: Tensor, task: FisherTask)
 
 
 def _views(backbone: FisherBackbone, image_1SS: Tensor, pose_5: Tensor) -> Tensor:
-    poses_V5 = view_poses(pose_5[None], backbone.num_views)
+    poses_V5 = view_poses(pose_5[None], backbone.fit_views)
     return upright(image_1SS.expand(len(poses_V5), 1, -1, -1), poses_V5)[:, 0]
 
 
