@@ -3,6 +3,8 @@
 The Coalition for Health AI publishes its card as an XML schema (v0.2); here its elements are JSON,
 of the same names and order. Each item of CLAIM 2024 (Tejani et al., Radiology: Artificial
 Intelligence, 10.1148/ryai.240300) points to the line that answers it, or states that nothing does.
+Numbers and subjects are those of RSNA's page (github.com/RSNA/CLAIM, docs/checklist.md, read on
+2026-11-29); the short titles are ours, since its text may not be changed.
 All is made of `package.json`; what training did not measure is 'Not reported.'
 """
 

@@ -2,14 +2,20 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
-from implant_model.networks.spec import FISHER_LITE, FISHERS
+from implant_model.networks.spec import (
+    FISHER,
+    FISHER_LITE,
+    FISHER_LITE_EDGES,
+    FISHERS,
+    LITE_FISHERS,
+)
 from implant_model.package.catalogue import Catalogue
 from implant_model.package.weakness import weaknesses
 from training.config import SegmenterSettings, TrainConfig
 from training.data.labelled import Excluded
 from training.data.shortcuts import ShortcutReport
+from training.first_weights import weights_path
 from training.metrics import Figure
 
 WARNING = (
@@ -193,17 +199,22 @@ def _calibration(folds: int) -> str:
     )
 
 
+_LITE = (
+    "descriptors of its upper part, made by the first eleven blocks of an EfficientNet-Lite0 "
+    "with weights of ImageNet, which were not fitted"
+)
+_DESCRIBED = {
+    FISHER: "descriptors of its edges",
+    FISHER_LITE: _LITE,
+    FISHER_LITE_EDGES: f"{_LITE}, and others into descriptors of its edges",
+}
+
+
 def _at_once(config: TrainConfig, facts: CardFacts) -> list[str]:
     poor, good, by_hand = facts.masks or (0, 0, 0)
-    lite = config.network.architecture == FISHER_LITE
-    described = (
-        "descriptors of its upper part, made by the first eleven blocks of an EfficientNet-Lite0 "
-        "with weights of ImageNet, which were not fitted"
-        if lite
-        else "descriptors of its edges"
-    )
+    lite = config.network.architecture in LITE_FISHERS
+    described = _DESCRIBED[config.network.architecture]
     scratch = "The rest" if lite else "All of it"
-    start = [f"First weights: `{Path(config.network.weights).name}`. {config.card.weights}"]
     return [
         f"A search for the implant brings it upright; Gaussians are laid into {described}, and a "
         "linear layer tells the classes by how far those lie from the Gaussians' means (Perronnin "
@@ -211,15 +222,31 @@ def _at_once(config: TrainConfig, facts: CardFacts) -> list[str]:
         "only the linear layer saw labels. How an upright implant looks was learned from "
         f"{by_hand} masks that were given and {good} automatic ones ({poor} more were graded poor "
         f"and left out), those of the training part. Seed {config.fit.seed}. {facts.environment}",
-        *(start if lite else []),
+        *(_origin(config) if lite else []),
     ]
+
+
+def _origin(config: TrainConfig) -> list[str]:
+    """Return where a file of first weights is from, as the settings state it."""
+    name, origin = weights_path(config.network.weights).name, config.card.weights
+    return [f"First weights: `{name}`. {origin or '**Origin and licence are not stated.**'}"]
 
 
 def _by_epochs(config: TrainConfig, facts: CardFacts) -> list[str]:
     network, fit = config.network, config.fit
+    if not fit.epochs:
+        return [
+            f"{network.architecture}, one grey channel, with the weights of a file, which were not "
+            f"fitted here. {facts.environment}",
+            *_origin(config),
+            "**What they were fitted to is not known here.** If any of it calibrates or tests, the "
+            "figures are too good.",
+        ]
     start = "from scratch"
     if network.pretrained:
         start = "from torchvision's ImageNet weights"
+    elif network.weights:
+        start = "from the weights of a file"
     elif network.start_from:
         start = f"from the weights of the package `{network.start_from}`"
     seen = "one grey channel" if facts.masks is None else "of two kinds, averaged"
@@ -228,6 +255,7 @@ def _by_epochs(config: TrainConfig, facts: CardFacts) -> list[str]:
         f"{network.architecture}, {seen}, {start}; {fit.epochs} epochs, batches of "
         f"{fit.batch_size}, AdamW at {fit.learning_rate:g}, seed {fit.seed}. {facts.environment}",
         *([_start(facts.start_known)] if network.start_from else []),
+        *(_origin(config) if network.weights else []),
     ]
 
 

@@ -11,7 +11,7 @@ import math
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast, get_type_hints
 
@@ -19,10 +19,13 @@ from implant_model.decode.preprocess import Preprocessing
 from implant_model.errors import UsageError
 from implant_model.networks.spec import (
     BACKBONES,
-    FISHER_LITE,
+    CLASSIFIERS,
+    FISHER,
     FISHERS,
     GREY_MEAN,
     GREY_STD,
+    LITE_FISHERS,
+    TIMM_BACKBONES,
     NetworkSpec,
 )
 from implant_model.novelty import METHODS, Method
@@ -192,16 +195,20 @@ class NetworkSettings:
     """Which network is fitted.
 
     Attributes:
-        architecture: A backbone of torchvision's that `networks.build` builds, fitted by
+        architecture: A backbone of torchvision's or timm's that `networks.build` builds, fitted by
             epochs, or `fisher`: upright views, local descriptors and a linear layer, fitted at
             once, of which `fit` sets class_balance and seed alone (for a few hundred radiographs);
-            or `fisher_efficientnet_lite0`, the same with descriptors of a pretrained network.
+            `fisher_efficientnet_lite0`, the same with descriptors of a pretrained network; or
+            `fisher_efficientnet_lite0_edges`, with both.
         pretrained: Whether to start from torchvision's ImageNet weights (downloaded by torch).
         start_from: A model package whose network of the same architecture gives the first weights
             of all but the last layer, and whose U-Net of the same width, if it has one, gives the
             segmenter's; "" for none.
-        weights: A file of EfficientNet-Lite0's ImageNet weights, safetensors or `.pth`, which
-            `fisher_efficientnet_lite0` describes views with; "" for the others.
+        weights: A file of first weights, safetensors, `.pth` or Keras's `.h5`, or a hub's folder
+            with one: of a backbone of torchvision's, or of EfficientNet-Lite0, which
+            `fisher_efficientnet_lite0` and `_edges` need to describe views with; "" for none.
+        classes: Where `fit.epochs` is 0, the labels in the order of that file's outputs, with
+            commas between; "" for their alphabetical order.
         mean: Grey subtracted, in 0..1.
         std: Grey divided by.
     """
@@ -210,31 +217,36 @@ class NetworkSettings:
     pretrained: bool = False
     start_from: str = ""
     weights: str = ""
+    classes: str = ""
     mean: float = 0.449
     std: float = 0.226
 
     def __post_init__(self) -> None:
-        known = (*BACKBONES, *FISHERS)
-        is_known = self.architecture in known
-        _wanted(is_known, "network.architecture", self.architecture, f"one of {', '.join(known)}")
+        known = self.architecture in CLASSIFIERS
+        accepted = f"one of {', '.join(CLASSIFIERS)}"
+        _wanted(known, "network.architecture", self.architecture, accepted)
         _wanted(-10 <= self.mean <= 10, "network.mean", self.mean, "-10 to 10")
         _wanted(1e-3 <= self.std <= 10, "network.std", self.std, "0.001 to 10")
+        stated = [name for name in ("pretrained", "start_from", "weights") if getattr(self, name)]
         _together(
-            not (self.pretrained and self.start_from),
-            f"network.start_from is {self.start_from!r} and network.pretrained is true; both state "
-            "the first weights. Leave one out.",
+            len(stated) < 2,
+            f"network.{' and network.'.join(stated)} are set; each states the first weights. Leave "
+            "all but one out.",
         )
         for name in ("pretrained", "start_from"):
             value = getattr(self, name)
+            others = (*FISHERS, *TIMM_BACKBONES) if name == "pretrained" else FISHERS
             _together(
-                self.architecture not in FISHERS or not value,
+                self.architecture not in others or not value,
                 f"network.{name} is {_toml(value)} and network.architecture {self.architecture!r}, "
                 "which has no such first weights. Leave it out, or choose another architecture.",
             )
+        lite = self.architecture in LITE_FISHERS
         _together(
-            (self.architecture == FISHER_LITE) == bool(self.weights),
+            bool(self.weights) if lite else not self.weights or self.architecture != FISHER,
             f"network.weights is {self.weights!r} and network.architecture {self.architecture!r}; "
-            f"a file of weights goes with {FISHER_LITE!r}, and with no other.",
+            f"{' and '.join(LITE_FISHERS)} need a file of EfficientNet-Lite0's weights, and "
+            f"{FISHER} takes none.",
         )
 
 
@@ -243,7 +255,8 @@ class FitSettings:
     """How it is fitted.
 
     Attributes:
-        epochs: Passes over the training part.
+        epochs: Passes over the training part; 0 fits nothing and takes `network.weights` as they
+            are, with their last layer.
         batch_size: Images of one step, over all workers together.
         learning_rate: AdamW's, at its highest.
         weight_decay: AdamW's.
@@ -286,9 +299,10 @@ class FitSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "checkpoint_epochs", "threads"):
+        for name in ("batch_size", "checkpoint_epochs", "threads"):
             value = getattr(self, name)
             _wanted(value >= 1, f"fit.{name}", value, "a whole number >= 1")
+        _wanted(self.epochs >= 0, "fit.epochs", self.epochs, "a whole number >= 0")
         for name in ("warmup", "label_smoothing", "ema", "half_size", "validation"):
             value = getattr(self, name)
             _wanted(0 <= value < 1, f"fit.{name}", value, "0 <= share < 1")
@@ -435,6 +449,12 @@ class TrainConfig:
             f"segmenter.width is {width} and network.architecture {architecture!r}, which needs no "
             "segmenter. Set the width to 0, or choose another architecture.",
         )
+        taken = self.network.weights and architecture not in FISHERS and not width
+        _together(
+            bool(self.fit.epochs or taken),
+            "fit.epochs is 0, which takes the weights of a file as they are: name it by "
+            "network.weights, with a backbone of torchvision's and no segmenter.",
+        )
         folds = self.calibration.folds
         _together(
             architecture in FISHERS or not folds,
@@ -486,6 +506,29 @@ class TrainConfig:
     def to_json(self) -> dict[str, Any]:
         """Return plain values, as `from_document` reads them."""
         return asdict(self)
+
+
+def as_imported(config: TrainConfig, file: str, architecture: str) -> TrainConfig:
+    """Return settings that take the network of a file as it is.
+
+    Args:
+        config: All else.
+        file: Of weights.
+        architecture: Torchvision's or timm's name of the network.
+
+    Raises:
+        UsageError: It is none of theirs, or the settings want another network.
+    """
+    accepted = (*BACKBONES, *TIMM_BACKBONES)
+    if architecture not in accepted:
+        raise UsageError(f"--architecture is {architecture!r}; accepted are {', '.join(accepted)}.")
+    try:
+        network = replace(config.network, architecture=architecture, weights=file)
+        return replace(
+            config, network=network, fit=replace(config.fit, epochs=0, patience=0, validation=0.0)
+        )
+    except (ValueError, UsageError) as error:
+        raise UsageError(f"The settings do not fit an imported network: {error}") from error
 
 
 def load_config(path: str | None) -> TrainConfig:

@@ -36,6 +36,8 @@ _STEMS: Final = """
     mnasnet0.5_top1_67.823-3ffadce67e mnasnet0_75-7090bc5f mnasnet1.0_top1_73.512-f206786ef8
     mnasnet1_3-a4c69d6f vgg11_bn-6002323d vgg13_bn-abd245e5 vgg16_bn-6c64b313 vgg19_bn-c79401a0
 """
+HUB_FILES: Final = ("model.safetensors", "pytorch_model.bin")
+"""What a folder of a hub holds weights in."""
 PRETRAINED: Final = {
     name: f"{stem}.pth" for name, stem in zip(BACKBONES, _STEMS.split(), strict=True)
 }
@@ -55,10 +57,8 @@ def check_first_weights(network: NetworkSettings) -> None:
         of_architecture(package.networks, network.architecture, network.start_from)
     if network.pretrained:
         check_pretrained(network.architecture)
-    if network.weights and not Path(network.weights).is_file():
-        raise UsageError(
-            f"The file of first weights {network.weights} (network.weights) is not there."
-        )
+    if network.weights:
+        weights_path(network.weights)
 
 
 def of_architecture(
@@ -130,9 +130,27 @@ def trunk_of_file(path: str) -> dict[str, "Tensor"]:
         ) from error
 
 
+def weights_path(path: str) -> Path:
+    """Return the file of first weights that a path means: itself, or one in a hub's folder.
+
+    Raises:
+        UsageError: It is not there.
+    """
+    place = Path(path)
+    for file in (place, *(place / name for name in HUB_FILES)):
+        if file.is_file():
+            return file
+    if place.is_dir():
+        raise UsageError(
+            f"The folder {path} (network.weights) has neither {' nor '.join(HUB_FILES)}."
+        )
+    raise UsageError(f"The file of first weights {path} (network.weights) is not there.")
+
+
 def weights_digest(path: str) -> str:
     """Return the SHA-256 of a file of first weights, hexadecimal."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    with weights_path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def hub_folder() -> Path:

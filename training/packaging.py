@@ -24,7 +24,7 @@ from training.data.divide import Division
 from training.data.labelled import LabelledSet
 from training.data.shortcuts import ShortcutReport, probe_shortcuts
 from training.data.trained_on import KEY, Digests, all_learned, pack_digests
-from training.first_weights import weights_digest
+from training.first_weights import weights_digest, weights_path
 from training.fit.fitting import Fitted, Workplace, class_counts
 from training.masks.mask_set import MaskSet
 from training.masks.overlap import overlap_figures, pool_overlaps
@@ -219,7 +219,7 @@ def _first_weights(config: TrainConfig) -> dict[str, object]:
     if not path:
         return {}
     origin = config.card.weights
-    facts = {"file": Path(path).name, "sha256": weights_digest(path), "origin": origin}
+    facts = {"file": weights_path(path).name, "sha256": weights_digest(path), "origin": origin}
     return {"first_weights": facts}
 
 

@@ -7,7 +7,7 @@ F features. Images are grey in 0..1, bone bright; each network normalises them i
 import math
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -20,8 +20,20 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from implant_model.errors import UsageError
-from implant_model.networks.fisher import FisherBackbone, LiteFisherBackbone
-from implant_model.networks.spec import BACKBONES, FISHER, FISHER_LITE, NetworkSpec, check_specs
+from implant_model.networks.fisher import (
+    FisherBackbone,
+    LiteEdgeFisherBackbone,
+    LiteFisherBackbone,
+)
+from implant_model.networks.spec import (
+    BACKBONES,
+    FISHER,
+    FISHER_LITE,
+    FISHER_LITE_EDGES,
+    TIMM_BACKBONES,
+    NetworkSpec,
+    check_specs,
+)
 from implant_model.networks.unet import UNet
 
 __all__ = ["models"]
@@ -68,11 +80,17 @@ _FEATURE_MAPS = {
     "mobilenet": "features",
     "efficientnet": "features",
     "densenet": "features",
+    "convnextv2": "stages",
     "convnext": "features",
     "regnet": "trunk_output",
     "vgg": "features",
     "shufflenet": "conv5",
     "mnasnet": "layers",
+}
+FISHER_BACKBONES: Final[Mapping[str, type[FisherBackbone]]] = {
+    FISHER: FisherBackbone,
+    FISHER_LITE: LiteFisherBackbone,
+    FISHER_LITE_EDGES: LiteEdgeFisherBackbone,
 }
 
 
@@ -96,7 +114,7 @@ class _Normalised(nn.Module):
 class ImplantClassifier(_Normalised):
     """A backbone with 1 or 2 input channels and a head for the catalogue.
 
-    The backbone is torchvision's, whose own head is taken away, or a `FisherBackbone`.
+    The backbone is torchvision's or timm's, whose own head is taken away, or a `FisherBackbone`.
 
     Attributes:
         backbone: Ends in the embedding.
@@ -126,7 +144,7 @@ class ImplantClassifier(_Normalised):
 
     @property
     def feature_map(self) -> nn.Module:
-        """The module whose output is the last map with a height and a width; torchvision's only."""
+        """The module whose output is the last map with a height and a width; no Fisher vector's."""
         name = next(
             module
             for front, module in _FEATURE_MAPS.items()
@@ -172,19 +190,18 @@ def build(spec: NetworkSpec, num_classes: int, *, pretrained: bool = False) -> n
         ImplantSegmenter or ImplantClassifier, in training mode.
 
     Raises:
-        UsageError: The pretrained weights are neither at hand nor to be had.
+        UsageError: The pretrained weights are neither at hand nor to be had, or timm, which the
+            backbone is of, is not installed.
     """
     if spec.role == "segmenter":
         return ImplantSegmenter(spec)
-    if spec.architecture == FISHER:
-        return ImplantClassifier(spec, FisherBackbone(), num_classes)
-    if spec.architecture == FISHER_LITE:
-        return ImplantClassifier(spec, LiteFisherBackbone(), num_classes)
+    if spec.architecture in FISHER_BACKBONES:
+        return ImplantClassifier(spec, FISHER_BACKBONES[spec.architecture](), num_classes)
     return ImplantClassifier(spec, _backbone(spec.architecture, pretrained), num_classes)
 
 
 def _backbone(architecture: str, pretrained: bool) -> nn.Module:
-    backbone: nn.Module = models.get_model(architecture)
+    backbone = _unfilled(architecture)
     if pretrained:
         backbone.load_state_dict(pretrained_weights(architecture))
     return backbone
@@ -207,11 +224,37 @@ def pretrained_weights(architecture: str) -> dict[str, torch.Tensor]:
             f"The pretrained weights of {architecture} are not in {folder} and could not be "
             f"fetched from {weights.url} ({error}); put them there, or train without them."
         ) from error
-    # DenseNet's are older than its layers' names: `denselayer1.norm.1` is now `denselayer1.norm1`.
+    return current_names(state)
+
+
+def current_names(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return weights of torchvision's by the names that its layers have now.
+
+    DenseNet's files are older than those: `denselayer1.norm.1` is now `denselayer1.norm1`.
+    """
     return {
         re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", name): tensor
         for name, tensor in state.items()
     }
+
+
+def head_name(architecture: str) -> str:
+    """Return what torchvision or timm calls the last linear layer of a backbone."""
+    return _last_linear(_unfilled(architecture))[0]
+
+
+def _unfilled(architecture: str) -> nn.Module:
+    if architecture not in TIMM_BACKBONES:
+        network: nn.Module = models.get_model(architecture)
+        return network
+    try:
+        import timm
+    except ImportError as error:
+        raise UsageError(
+            f"The network {architecture} is timm's, which is not installed: pip install timm."
+        ) from error
+    own: nn.Module = timm.create_model(architecture, pretrained=False)
+    return own
 
 
 def _replace_entry(backbone: nn.Module, channels: int) -> None:
@@ -243,11 +286,15 @@ def _replace_entry(backbone: nn.Module, channels: int) -> None:
 
 def _take_head(backbone: nn.Module) -> int:
     """Put the identity in place of the last linear layer; return how many features it took."""
-    name, head = [
-        (name, module) for name, module in backbone.named_modules() if isinstance(module, nn.Linear)
-    ][-1]
+    name, head = _last_linear(backbone)
     backbone.set_submodule(name, nn.Identity())
     return head.in_features
+
+
+def _last_linear(backbone: nn.Module) -> tuple[str, nn.Linear]:
+    return [
+        (name, module) for name, module in backbone.named_modules() if isinstance(module, nn.Linear)
+    ][-1]
 
 
 class Ensemble(nn.Module):

@@ -31,11 +31,19 @@ BACKBONES = (
     "mnasnet0_5", "mnasnet0_75", "mnasnet1_0", "mnasnet1_3",
     "vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn",
 )  # fmt: skip
+# Timm's, which is not among the dependencies: whoever uses one of these installs it.
+TIMM_BACKBONES = (
+    "convnextv2_atto", "convnextv2_femto", "convnextv2_pico", "convnextv2_nano", "convnextv2_tiny",
+    "convnextv2_base", "convnextv2_large",
+)  # fmt: skip
 UNET = "unet"
 # Not of torchvision: see `implant_model.networks.fisher`
 FISHER = "fisher"
 FISHER_LITE = "fisher_efficientnet_lite0"
-FISHERS = (FISHER, FISHER_LITE)
+FISHER_LITE_EDGES = "fisher_efficientnet_lite0_edges"
+LITE_FISHERS = (FISHER_LITE, FISHER_LITE_EDGES)
+FISHERS = (FISHER, *LITE_FISHERS)
+CLASSIFIERS = (*BACKBONES, *TIMM_BACKBONES, *FISHERS)
 _ROLES = ("segmenter", "classifier")
 MAX_WIDTH = 128
 MAX_REDUCTION = 8
@@ -51,7 +59,7 @@ class NetworkSpec:
     Attributes:
         file: Name of its weights in the package, `*.safetensors`.
         role: `segmenter` (mask of the implant, at most one in a package) or `classifier`.
-        architecture: One of `BACKBONES` or `FISHERS` for a classifier, `unet` for a segmenter.
+        architecture: One of `CLASSIFIERS` for a classifier, `unet` for a segmenter.
         channels: 1 the radiograph; 2 the radiograph and its cut-out by the segmenter.
         width: Channels of a U-Net's first level; None for other architectures.
         reduction: A U-Net works on the image averaged over squares of this many pixels a side.
@@ -81,8 +89,8 @@ class NetworkSpec:
             return f"its role is {self.role!r}; segmenter or classifier is accepted."
         if self.role == "segmenter":
             return self._segmenter_fault()
-        if self.architecture not in (*BACKBONES, *FISHERS):
-            accepted = ", ".join((*BACKBONES, *FISHERS))
+        if self.architecture not in CLASSIFIERS:
+            accepted = ", ".join(CLASSIFIERS)
             return f"a classifier {self.architecture!r} is not known; accepted are {accepted}."
         if self.architecture in FISHERS and self.channels != 1:
             return f"a classifier {self.architecture} has 1 input channel, not {self.channels}."

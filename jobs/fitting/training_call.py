@@ -40,16 +40,17 @@ class Call:
         return self.output.with_name(f"{self.output.name}.work")
 
 
-def make_call(options: Namespace) -> Call:
+def make_call(options: Namespace, config: TrainConfig | None = None) -> Call:
     """Check the command line, and read the settings and the labels.
 
     Args:
         options: Of `jobs.train`.
+        config: Instead of the settings of `options.config`.
 
     Raises:
         UsageError: The call, its settings, its labels or its folders are not fit for a training.
     """
-    config = load_config(options.config)
+    config = load_config(options.config) if config is None else config
     if not 1 <= options.workers <= config.fit.batch_size:
         raise UsageError(
             f"--workers is {options.workers}; 1 to fit.batch_size ({config.fit.batch_size}) are "

@@ -38,12 +38,13 @@ PICTURE_BITS = 36
 """Bits in which two pictures of one of 477 radiographs of shoulders differ, at most."""
 
 
-def train(call: Call, words: Sequence[str]) -> int:
+def train(call: Call, words: Sequence[str], job: str = "jobs.train") -> int:
     """Train as the command line asks.
 
     Args:
         call: Of `jobs.train`, checked.
         words: The command line, for the package's provenance.
+        job: Whose it is.
 
     Returns:
         The exit code.
@@ -53,7 +54,7 @@ def train(call: Call, words: Sequence[str]) -> int:
     """
     fetch_pretrained(call.config)
     with begun(call.work, call.config, call.workers):
-        return _train(call, words)
+        return _train(call, [job, *words])
 
 
 def _train(call: Call, words: Sequence[str]) -> int:
@@ -76,7 +77,7 @@ def _train(call: Call, words: Sequence[str]) -> int:
     if masks is not None:
         check_same(call.work, "masks", masks.digest)
     shipped, folds = fit(labelled, division, call, place, masks)
-    command = ["python", "-m", "jobs.train", *(word for word in words if word != "--resume")]
+    command = ["python", "-m", *(word for word in words if word != "--resume")]
     package, figures = make_package(
         call.output,
         Training(

@@ -405,6 +405,10 @@ BROUGHT_ALONG = {"markupsafe", "botocore", "urllib3", "mypy-boto3-s3"}
 """Parts of jinja2 and of boto3, and the types of the latter."""
 
 
+BY_USERS = {"h5py", "timm"}
+"""What a user installs who needs it, and an import of which may fail."""
+
+
 def imported() -> set[str]:
     """Top names of all imports of the program."""
     names: set[str] = set()
@@ -426,7 +430,10 @@ def test_dependencies_have_their_reasons() -> None:
     assert said == declared
     known = packages_distributions()
     used = {known[name][0].lower() for name in imported() if name in known}
-    assert used - BROUGHT_ALONG <= said
+    assert used - BROUGHT_ALONG - BY_USERS <= said
+    assert all(
+        f"`{name}`" in section("docs/dependencies.md", "Installed by users") for name in BY_USERS
+    )
     developing = {re.split(r"[\[>=;]", line)[0] for line in project["dependency-groups"]["dev"]}
     assert all(re.search(rf"\b{name}\b", page) for name in developing)
 

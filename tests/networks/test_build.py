@@ -1,5 +1,6 @@
 """Letters: B batch, C channels or classes, H height, W width."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from implant_model.networks.build import (
     build,
     fold_batch_norms,
 )
-from implant_model.networks.spec import BACKBONES, NetworkSpec
+from implant_model.networks.spec import BACKBONES, TIMM_BACKBONES, NetworkSpec
 from implant_model.networks.unet import UNet
 
 SMALL = "shufflenet_v2_x0_5"
@@ -43,7 +44,7 @@ def segmenter(width: int = 4, reduction: int = 1) -> ImplantSegmenter:
     return network.eval()
 
 
-@pytest.mark.parametrize("architecture", BACKBONES)
+@pytest.mark.parametrize("architecture", [*BACKBONES, *TIMM_BACKBONES])
 def test_every_backbone_gives_logits_embedding_and_map(architecture: str) -> None:
     maps: list[torch.Tensor] = []
     # RegNet computes its widths with tensors, which must have values.
@@ -62,7 +63,7 @@ def test_every_backbone_gives_logits_embedding_and_map(architecture: str) -> Non
 FAMILIES = (
     "resnet18", "resnext50_32x4d", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0",
     "efficientnet_v2_s", "densenet121", "shufflenet_v2_x0_5", "mnasnet0_5", "convnext_tiny",
-    "regnet_x_400mf", "regnet_y_400mf", "vgg11_bn",
+    "regnet_x_400mf", "regnet_y_400mf", "vgg11_bn", "convnextv2_atto",
 )  # fmt: skip
 
 
@@ -83,6 +84,12 @@ def test_folded_batch_norms_change_nothing(name: str) -> None:
     left = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     # A DenseNet's norms come before their convolutions, but for those inside a layer.
     assert len(left) <= len(norms) * (0.6 if name == "densenet121" else 0)
+
+
+def test_without_timm_a_backbone_of_it_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(UsageError, match="convnextv2_atto is timm's, which is not installed"):
+        classifier("convnextv2_atto")
 
 
 def test_embedding_and_head_make_the_logits() -> None:

@@ -11,9 +11,13 @@ from torch.nn import functional
 from implant_model.decode.preprocess import Preprocessing, preprocess
 from implant_model.errors import UsageError
 from implant_model.networks.build import Ensemble, ImplantClassifier, build, fold_batch_norms
-from implant_model.networks.fisher import FisherBackbone, LiteFisherBackbone
-from implant_model.networks.lite_trunk import LiteTrunk, even_greys, trunk_state
-from implant_model.networks.spec import FISHER, FISHER_LITE, NetworkSpec
+from implant_model.networks.fisher import (
+    FisherBackbone,
+    LiteEdgeFisherBackbone,
+    LiteFisherBackbone,
+)
+from implant_model.networks.lite_trunk import LiteTrunk, _SameConv2d, even_greys, trunk_state
+from implant_model.networks.spec import FISHER, FISHER_LITE, FISHER_LITE_EDGES, NetworkSpec
 from implant_model.networks.weights import load_network, weights_bytes
 from implant_model.phantoms.render import render_unknown
 from implant_model.saliency import heat_maps
@@ -24,6 +28,7 @@ from training.masks.automatic import find_mask
 
 SPEC = NetworkSpec("classifier.safetensors", "classifier", FISHER, mean=0.0, std=1.0)
 LITE = replace(SPEC, architecture=FISHER_LITE)
+BOTH = replace(SPEC, architecture=FISHER_LITE_EDGES)
 KINDS = ("humeral-stem", "reverse-shoulder")
 EACH = 10
 
@@ -49,11 +54,7 @@ def task() -> FisherTask:
 
 @pytest.fixture(scope="module")
 def network(task: FisherTask) -> ImplantClassifier:
-    fitted = build(SPEC, len(KINDS))
-    fitted.load_state_dict(fit_fisher(task).state)
-    loaded = load_network(SPEC, len(KINDS), weights_bytes(fitted))
-    assert isinstance(loaded, ImplantClassifier)
-    return loaded
+    return packed(SPEC, task)
 
 
 def as_tensor(images_NSS: NDArray[np.uint8]) -> torch.Tensor:
@@ -165,25 +166,40 @@ def test_what_cannot_go_together_is_refused() -> None:
 
 
 @pytest.fixture(scope="module")
-def lite(task: FisherTask) -> ImplantClassifier:
-    """Fitted with a trunk of random weights: the recipe must work with them, not tell implants."""
+def lite_task(task: FisherTask) -> FisherTask:
+    """Of a trunk of random weights: the recipe must work with them, not tell implants."""
     torch.manual_seed(0)
     trunk = LiteTrunk().eval()
     calibrated_norms(trunk)
     few = np.r_[0:5, EACH : EACH + 5]
-    chosen = replace(
+    return replace(
         task,
         images_NSS=task.images_NSS[few],
         labels_N=task.labels_N[few],
         masks_NSS=task.masks_NSS[few],
         usable_N=task.usable_N[few],
+        architecture=FISHER_LITE,
         trunk=trunk.state_dict(),
     )
-    fitted = build(LITE, len(KINDS))
-    fitted.load_state_dict(fit_fisher(chosen).state)
-    loaded = load_network(LITE, len(KINDS), weights_bytes(fitted))
+
+
+def packed(spec: NetworkSpec, task: FisherTask) -> ImplantClassifier:
+    fitted = build(spec, len(KINDS))
+    fitted.load_state_dict(fit_fisher(task).state)
+    loaded = load_network(spec, len(KINDS), weights_bytes(fitted))
     assert isinstance(loaded, ImplantClassifier)
     return loaded
+
+
+@pytest.fixture(scope="module")
+def lite(lite_task: FisherTask) -> ImplantClassifier:
+    return packed(LITE, lite_task)
+
+
+@pytest.fixture(scope="module")
+def both(lite_task: FisherTask) -> ImplantClassifier:
+    """With the descriptors of edges beside those of the trunk."""
+    return packed(BOTH, replace(lite_task, architecture=FISHER_LITE_EDGES))
 
 
 def calibrated_norms(trunk: LiteTrunk) -> None:
@@ -201,6 +217,36 @@ def test_descriptors_of_a_trunk_tell_phantoms_that_it_has_not_seen(lite: Implant
     assert (named_N == labels_N).mean() >= 6 / 8
 
 
+def test_both_kinds_tell_phantoms_that_they_have_not_seen(both: ImplantClassifier) -> None:
+    images_NSS, labels_N = phantoms(2, 4)
+    named_N = both(as_tensor(images_NSS)).argmax(dim=1).numpy()
+    assert (named_N == labels_N).mean() >= 7 / 8
+
+
+def test_both_kinds_are_the_maps_as_alone_and_the_edges_of_the_first_view(
+    lite: ImplantClassifier, both: ImplantClassifier, task: FisherTask
+) -> None:
+    image = as_tensor(task.images_NSS[:1])
+    maps, edges = both.features(image)[0].tensor_split([LiteFisherBackbone.num_features])
+    assert maps.equal(lite.features(image)[0])
+    backbone = both.backbone
+    assert isinstance(backbone, LiteEdgeFisherBackbone)
+    first_HW = backbone.views(image)[0]
+    alone = FisherBackbone()
+    alone.presence_11QQ = backbone.presence_11QQ
+    assert edges.equal(backbone.edges.encode(alone.describe(first_HW)))
+    assert float(edges.norm()) == pytest.approx(1, abs=1e-3)
+
+
+def test_each_kind_is_held_out_with_the_other(lite_task: FisherTask) -> None:
+    folds_N = np.arange(len(lite_task.labels_N)) % 2
+    chosen = replace(lite_task, architecture=FISHER_LITE_EDGES, folds_N=folds_N)
+    held_out_NK = fit_fisher(chosen).held_out_NK
+    assert (held_out_NK.argmax(axis=1) == lite_task.labels_N).mean() >= 0.6
+    with pytest.raises(ValueError, match="needs weights"):
+        fit_fisher(replace(chosen, trunk=None))
+
+
 def test_a_trunk_gives_the_same_with_its_batch_norms_folded(
     lite: ImplantClassifier, task: FisherTask
 ) -> None:
@@ -214,11 +260,29 @@ def test_a_trunk_gives_the_same_with_its_batch_norms_folded(
     assert torch.allclose(folded.features(image), before, atol=2e-3)
 
 
-def test_heat_of_a_trunk_lies_on_the_implant(lite: ImplantClassifier, task: FisherTask) -> None:
+@pytest.mark.parametrize("kinds", ["lite", "both"])
+def test_heat_of_a_trunk_lies_on_the_implant(
+    kinds: str, task: FisherTask, request: pytest.FixtureRequest
+) -> None:
+    network = request.getfixturevalue(kinds)
     good = np.flatnonzero(task.usable_N)[:3]
-    heat = heat_maps(Ensemble([lite]), task.images_NSS[good], task.labels_N[good])
+    heat = heat_maps(Ensemble([network]), task.images_NSS[good], task.labels_N[good])
     on = heat[task.masks_NSS[good]].sum() / heat.sum()
     assert on > 1.5 * task.masks_NSS[good].mean()
+
+
+def test_a_trunk_is_padded_as_tensorflow_pads() -> None:
+    for side, kernel, stride in ((8, 3, 1), (8, 3, 2), (9, 3, 2), (9, 5, 1), (10, 5, 2)):
+        layer = _SameConv2d(1, 1, kernel, stride, bias=False)
+        picture = torch.rand(1, 1, side, side + 1)
+        around = [
+            max((-(-length // stride) - 1) * stride + kernel - length, 0)
+            for length in (side + 1, side)
+        ]
+        frame = [part for whole in around for part in (whole // 2, whole - whole // 2)]
+        padded = functional.pad(picture, frame)
+        expected = functional.conv2d(padded, layer.weight, stride=stride)
+        assert torch.allclose(layer(picture), expected, atol=1e-6)
 
 
 def test_even_greys_are_offsets_from_the_mean_around() -> None:

@@ -320,3 +320,30 @@ def test_a_binary_labels_file_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UsageError, match="neither Parquet nor CSV"):
         read_labels(str(path))
+
+
+def test_orthonets_tables_are_read_as_they_are(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number, name in enumerate(("01_0001.png", "08_0002.png", "01_0003.png")):
+        (folder / name).write_bytes(picture(number))
+    header = ",filenames,labels,masks,valid_mask"
+    rows = (
+        "0,01_0001.png,Hip_DepuySynthes_Corail_Collar,01_0001_mask.png,True",
+        "1,08_0002.png,Hip_Stryker_Exeter,,False",
+    )
+    train = labels_file(tmp_path, *rows, header=header)
+    labelled = load(folder, train, tmp_path)
+    assert labelled.names == ("Hip_DepuySynthes_Corail_Collar", "Hip_Stryker_Exeter")
+    assert {
+        place: labelled.names[label]
+        for (place, _), label in zip(labelled.places_N, labelled.labels_N.tolist(), strict=True)
+    } == {
+        "01_0001.png": "Hip_DepuySynthes_Corail_Collar",
+        "08_0002.png": "Hip_Stryker_Exeter",
+    }
+    assert [(left.archive, left.reason) for left in labelled.excluded] == [
+        ("01_0003.png", "no_label")
+    ]
+    with pytest.raises(UsageError, match="has no column 'archive'; it has 'filenames'"):
+        read_labels(labels_file(tmp_path, "a.png", header="filenames"))

@@ -61,7 +61,7 @@ def test_settings_are_read_from_toml_and_json_alike(tmp_path: Path) -> None:
         ({"fitt": {}}, "fitt is no setting; accepted are name"),
         ({"fit": {"epoch": 3}}, "fit.epoch is no setting"),
         ({"fit": {"epochs": 2.5}}, "fit.epochs is 2.5; a value of type int"),
-        ({"fit": {"epochs": 0}}, "fit.epochs is 0; a whole number >= 1"),
+        ({"fit": {"epochs": -1}}, "fit.epochs is -1; a whole number >= 0"),
         ({"fit": {"learning_rate": math.nan}}, "fit.learning_rate is nan"),
         ({"split": {"folds": 2}}, "split.folds is 2"),
         ({"split": {"calibration": 0.6, "test": 0.4}}, "less than 1"),
@@ -94,11 +94,28 @@ def test_settings_are_read_from_toml_and_json_alike(tmp_path: Path) -> None:
         ),
         (
             {"network": {"architecture": "fisher_efficientnet_lite0"}},
-            "network.weights is '' and network.architecture 'fisher_efficientnet_lite0'; a file of",
+            "network.weights is '' and network.architecture 'fisher_efficientnet_lite0'; fish",
         ),
         (
-            {"network": {"weights": "a.pth"}},
-            "network.weights is 'a.pth' and network.architecture 'resnet18'; .* with no other",
+            {"network": {"architecture": "fisher", "weights": "a.pth"}},
+            "network.weights is 'a.pth' and network.architecture 'fisher'; .* fisher takes none",
+        ),
+        (
+            {"network": {"pretrained": True, "weights": "a.pth"}},
+            "network.pretrained and network.weights are set; each states the first weights",
+        ),
+        (
+            {"network": {"start_from": "a", "weights": "a.pth"}},
+            "network.start_from and network.weights are set; each states the first weights",
+        ),
+        (
+            {"network": {"architecture": "convnextv2_atto", "pretrained": True}},
+            "network.pretrained is true and network.architecture 'convnextv2_atto', which has no",
+        ),
+        ({"fit": {"epochs": 0}}, "fit.epochs is 0, which takes the weights of a file"),
+        (
+            {"fit": {"epochs": 0}, "network": {"weights": "a.pth"}, "segmenter": {"width": 8}},
+            "fit.epochs is 0, which takes the weights of a file",
         ),
     ],
 )

@@ -3,10 +3,11 @@
 A labels file (CSV with a header, or Parquet) has the columns `archive`, `member`, `label` and,
 where known, `patient`. `archive` is the archive's path below the given --images, or its whole URI;
 `member` is the name inside. Of a radiograph that lies loose, `archive` is its own path and `member`
-is empty; where all lie loose, the columns `file` and `label` do. Without a labels file, the label
-of an image is the name of the folder that holds it directly, in an archive or not; an image in no
-folder may have a name as OrthoNet's radiographs have, `##_****.png`. Where all images of a set have
-such names, they are its labels: folders may be `train` and `test`.
+is empty; where all lie loose, the columns `file` and `label` do, or `filenames` and `labels` as in
+OrthoNet's `train.csv` and `test.csv`. Without a labels file, the label of an image is the name of
+the folder that holds it directly, in an archive or not; an image in no folder may have a name as
+OrthoNet's radiographs have, `##_****.png`. Where all images of a set have such names, they are its
+labels: folders may be `train` and `test`.
 
 No message of this module quotes a patient: rows are named by their numbers.
 """
@@ -28,6 +29,8 @@ COLUMNS = ("archive", "member", "label", "patient")
 REQUIRED = ("archive", "member", "label")
 LOOSE = "file"
 """Stands for `archive` and an empty `member` where all radiographs lie loose."""
+_ORTHONETS = {"archive": "filenames", "label": "labels"}
+"""Columns of OrthoNet's published tables; their `masks` and `valid_mask` label nothing."""
 _DELIMITERS = (",", ";", "\t")
 _SEPARATOR = re.compile(r'"?sep=[,;\t]"?\r?\n', re.IGNORECASE)
 """A spreadsheet's first line on what is between values; the header tells it, too."""
@@ -139,6 +142,8 @@ def _columns(names: Sequence[str], uri: str) -> dict[str, str]:
         UsageError: One that is needed is missing.
     """
     found = {name: name for name in COLUMNS if name in names}
+    if not found and all(name in names for name in _ORTHONETS.values()):
+        return dict(_ORTHONETS)
     if LOOSE in names and "archive" not in names and "member" not in names:
         found["archive"] = LOOSE
     needed = ("archive", "label") if found.get("archive") == LOOSE else REQUIRED

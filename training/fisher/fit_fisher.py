@@ -7,7 +7,8 @@ gives the linear layer, by L-BFGS in the span of the training embeddings.
 Since only that layer sees labels, the training part can judge itself: the layer is fitted anew
 without each fold of it, and that fold's images get their logits from there.
 
-Shapes: N images, V views of each, M = N x V, S side, K classes, F length of the embedding.
+Shapes: N images, V views of each that are fitted to, M = N x V, S side, K classes, F length of the
+embedding, H x W the upright view.
 """
 
 from dataclasses import dataclass
@@ -19,13 +20,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from implant_model.networks.alignment import upright
+from implant_model.networks.build import FISHER_BACKBONES
 from implant_model.networks.descriptors import Descriptors
 from implant_model.networks.fisher import (
     FisherBackbone,
+    FisherMixture,
+    Kind,
     LiteFisherBackbone,
     resized,
     view_poses,
 )
+from implant_model.networks.spec import FISHER
 from training.fisher.canonical_pose import at_side, find_poses, learn_template, mean_presence
 from training.fisher.gmm import fit_mixture, main_axes
 
@@ -53,8 +58,9 @@ class FisherTask:
         class_balance: 0 counts images alike, 1 classes alike, as `FitSettings.class_balance`.
         seed: Of the samples and the mixture's start.
         folds_N: Fold of each image by which the training part judges itself; None for no folds.
-        trunk: First weights of a `LiteFisherBackbone`, see `lite_trunk.trunk_state`; None for a
-            `FisherBackbone`.
+        architecture: One of `spec.FISHERS`.
+        trunk: First weights of a `LiteFisherBackbone`, see `lite_trunk.trunk_state`; None for
+            another backbone.
     """
 
     images_NSS: NDArray[np.uint8]
@@ -65,6 +71,7 @@ class FisherTask:
     class_balance: float
     seed: int
     folds_N: NDArray[np.int64] | None = None
+    architecture: str = FISHER
     trunk: State | None = None
 
 
@@ -90,48 +97,64 @@ def fit_fisher(task: FisherTask) -> FisherFit:
         UsageError: No usable mask shows an implant's head.
     """
     images_N1SS = resized(torch.from_numpy(task.images_NSS)[:, None].float() / 255)
-    backbone = FisherBackbone() if task.trunk is None else _with_trunk(task.trunk)
+    backbone = FISHER_BACKBONES[task.architecture]()
+    if isinstance(backbone, LiteFisherBackbone):
+        _fill_trunk(backbone, task.trunk)
     poses_N5 = _fit_search(backbone, images_N1SS, task)
     if isinstance(backbone, LiteFisherBackbone):
         _fit_channels(backbone, images_N1SS, poses_N5)
-    found_NV = [_found(backbone, *pair) for pair in zip(images_N1SS, poses_N5, strict=True)]
-    _fit_mixture(backbone, [found_V[0] for found_V in found_NV], task.seed)
-    embeddings_NVF = torch.stack(
-        [torch.stack([backbone.encode(_whole(f)) for f in found_V]) for found_V in found_NV]
-    )
-    vectors_MF, views = embeddings_NVF.flatten(0, 1), embeddings_NVF.shape[1]
-    labels_M = torch.from_numpy(task.labels_N).repeat_interleave(views)
+    views_NVHW = [
+        _views(backbone, image_1SS, pose_5)
+        for image_1SS, pose_5 in zip(images_N1SS, poses_N5, strict=True)
+    ]
+    parts = [_fit_kind(kind, views_NVHW, task.seed) for kind in backbone.kinds]
+    vectors_MF = torch.cat(parts, dim=2).flatten(0, 1)
+    seen = [
+        part_NVF[:, : kind.num_views].mean(dim=1)
+        for kind, part_NVF in zip(backbone.kinds, parts, strict=True)
+    ]
+    labels_M = torch.from_numpy(task.labels_N).repeat_interleave(backbone.fit_views)
     products_MM = vectors_MF @ vectors_MF.T
     shares_MK, bias_K = fit_shares(products_MM, labels_M, task.num_classes, task.class_balance)
     state = {f"backbone.{name}": tensor for name, tensor in backbone.state_dict().items()}
     state |= {"head.weight": shares_MK.T @ vectors_MF, "head.bias": bias_K}
-    return FisherFit(state, _held_out(products_MM, labels_M, views, task))
+    products_NM = torch.cat(seen, dim=1) @ vectors_MF.T
+    return FisherFit(state, _held_out(products_NM, products_MM, labels_M, task))
+
+
+def _fit_kind(kind: Kind, views_NVHW: list[Tensor], seed: int) -> Tensor:
+    """Fit the Gaussians of one kind of descriptor; return the vectors of all views, NVF."""
+    seen = [[_half(kind.describe(view_HW)) for view_HW in views_VHW] for views_VHW in views_NVHW]
+    _fit_mixture(kind.mixture, [found_V[0] for found_V in seen], seed)
+    vectors = [torch.stack([kind.mixture.encode(_whole(f)) for f in found_V]) for found_V in seen]
+    return torch.stack(vectors)
 
 
 def _held_out(
-    products_MM: Tensor, labels_M: Tensor, views: int, task: FisherTask
+    products_NM: Tensor, products_MM: Tensor, labels_M: Tensor, task: FisherTask
 ) -> NDArray[np.float32]:
-    """Logits as the network gives them, of the mean over the views, by layers without the fold."""
+    """Logits of the embeddings as the network makes them, by layers without the fold."""
     if task.folds_N is None:
         return np.empty((0, task.num_classes), np.float32)
-    folds_M = torch.from_numpy(task.folds_N).repeat_interleave(views)
-    logits_MK = torch.zeros(len(labels_M), task.num_classes)
+    folds_N = torch.from_numpy(task.folds_N)
+    folds_M = folds_N.repeat_interleave(len(labels_M) // len(folds_N))
+    logits_NK = torch.zeros(len(folds_N), task.num_classes)
     for fold in np.unique(task.folds_N):
-        out_M, in_M = (folds_M == fold).nonzero()[:, 0], (folds_M != fold).nonzero()[:, 0]
+        out_N, in_M = (folds_N == fold).nonzero()[:, 0], (folds_M != fold).nonzero()[:, 0]
         inside = products_MM[in_M[:, None], in_M]
         shares, bias_K = fit_shares(inside, labels_M[in_M], task.num_classes, task.class_balance)
-        logits_MK[out_M] = products_MM[out_M[:, None], in_M] @ shares + bias_K
-    held_out_NK: NDArray[np.float32] = logits_MK.view(-1, views, task.num_classes).mean(1).numpy()
+        logits_NK[out_N] = products_NM[out_N[:, None], in_M] @ shares + bias_K
+    held_out_NK: NDArray[np.float32] = logits_NK.numpy()
     return held_out_NK
 
 
-def _with_trunk(trunk: State) -> LiteFisherBackbone:
-    """Return a backbone with the trunk's weights as they are packed, which descriptors are of."""
-    backbone = LiteFisherBackbone().eval()
+def _fill_trunk(backbone: LiteFisherBackbone, trunk: State | None) -> None:
+    """Give a trunk its weights as they are packed, which descriptors are of."""
+    if trunk is None:
+        raise ValueError("A trunk that is not fitted needs weights.")
     packed = {name: part.half().float() if part.ndim > 1 else part for name, part in trunk.items()}
-    backbone.trunk.load_state_dict(packed)
+    backbone.eval().trunk.load_state_dict(packed)
     backbone.trunk.to(memory_format=torch.channels_last)  # a quarter faster on CPUs
-    return backbone
 
 
 def _fit_channels(backbone: LiteFisherBackbone, images_N1SS: Tensor, poses_N5: Tensor) -> None:
@@ -156,19 +179,21 @@ def _fit_search(backbone: FisherBackbone, images_N1SS: Tensor, task: FisherTask)
     return poses_N5
 
 
-def _found(backbone: FisherBackbone, image_1SS: Tensor, pose_5: Tensor) -> list[Descriptors]:
-    """Return the descriptors of each view of an image, in half precision: there are millions."""
-    poses_V5 = view_poses(pose_5[None], backbone.num_views)
-    views_V1HW = upright(image_1SS.expand(len(poses_V5), 1, -1, -1), poses_V5)
-    found_V = [backbone.describe(view_1HW[0]) for view_1HW in views_V1HW]
-    return [Descriptors(found.raw_NR.half(), *found[1:]) for found in found_V]
+def _views(backbone: FisherBackbone, image_1SS: Tensor, pose_5: Tensor) -> Tensor:
+    poses_V5 = view_poses(pose_5[None], backbone.fit_views)
+    return upright(image_1SS.expand(len(poses_V5), 1, -1, -1), poses_V5)[:, 0]
+
+
+def _half(found: Descriptors) -> Descriptors:
+    """Return descriptors in half precision: there are millions."""
+    return Descriptors(found.raw_NR.half(), *found[1:])
 
 
 def _whole(found: Descriptors) -> Descriptors:
     return Descriptors(found.raw_NR.float(), *found[1:])
 
 
-def _fit_mixture(backbone: FisherBackbone, found_N: list[Descriptors], seed: int) -> None:
+def _fit_mixture(mixture: FisherMixture, found_N: list[Descriptors], seed: int) -> None:
     """Fit axes and Gaussians to some descriptors of each image, rather those on the implant."""
     generator = torch.Generator().manual_seed(seed)
     samples = []
@@ -178,14 +203,15 @@ def _fit_mixture(backbone: FisherBackbone, found_N: list[Descriptors], seed: int
             chosen = torch.multinomial(found.counts_N, count, generator=generator)
             samples.append(Descriptors(*(column[chosen] for column in found)))
     sample = _whole(Descriptors(*(torch.cat(column) for column in zip(*samples, strict=True))))
-    centre_R, basis_RE, variances_E = main_axes(sample.raw_NR, backbone.reduced)
-    backbone.centre_R.copy_(centre_R)
-    backbone.basis_RE.copy_(basis_RE)
-    backbone.spread.copy_(variances_E.mean().sqrt())
-    mixture = fit_mixture(backbone.reduce(sample), backbone.gaussians, seed)
-    backbone.means_GE.copy_(mixture.means_GE)
-    backbone.sharpness_GE.copy_(mixture.sharpness_GE)
-    backbone.shares_G.copy_(mixture.shares_G)
+    gaussians, numbers = mixture.means_GE.shape
+    centre_R, basis_RE, variances_E = main_axes(sample.raw_NR, numbers - 2)  # two are its place
+    mixture.centre_R.copy_(centre_R)
+    mixture.basis_RE.copy_(basis_RE)
+    mixture.spread.copy_(variances_E.mean().sqrt())
+    fitted = fit_mixture(mixture.reduce(sample), gaussians, seed)
+    mixture.means_GE.copy_(fitted.means_GE)
+    mixture.sharpness_GE.copy_(fitted.sharpness_GE)
+    mixture.shares_G.copy_(fitted.shares_G)
 
 
 def fit_shares(

@@ -42,6 +42,7 @@ from training.fit.trainer import fit_network
 from training.fit.worker_inputs import FitTask, Material, State
 from training.masks.mask_set import POOR, MaskSet
 from training.masks.overlap import Overlaps
+from training.weight_files import filled, map_file, reordered
 
 MAX_HERE = 20_000
 """Images that this process names by itself, before Ray's workers have imported torch."""
@@ -158,6 +159,8 @@ class _Fitting:
         name = Path(spec.file).stem
         if spec.architecture in FISHERS:
             return self.place.waiting(f"  {name}: fitted to {len(self.split.train_N):,} images")
+        if not self._epochs(spec):
+            return self.place.waiting(f"  {name}: taken from {self.config.network.weights}")
         curve = self.place.curve(self.name, spec)
         return watched(curve, name, self._epochs(spec), self.place.say)
 
@@ -203,6 +206,7 @@ class _Fitting:
                 self.config.fit.class_balance,
                 self.config.fit.seed,
                 self.folds_N,
+                self.config.network.architecture,
                 trunk_of_file(weights) if weights else None,
             )
         )
@@ -224,6 +228,8 @@ class _Fitting:
 
     def _fit_classifier(self, spec: NetworkSpec, done: Networks) -> State:
         config = self.config
+        if not config.fit.epochs:
+            return self._as_in_file(spec)
         train_N, watched_N = self._watched()
         segmenter = next((other for other in done if other.role == "segmenter"), None)
         if spec.channels == 1:
@@ -239,7 +245,7 @@ class _Fitting:
         material = Material(
             Chosen(self.labelled.images_NSS, train_N),
             self.labelled.labels_N[train_N],
-            first_weights(config.network.start_from, spec),
+            self._first_weights(spec),
             b"" if segmenter is None else done[segmenter],
             Chosen(self.labelled.images_NSS, watched_N),
             self.labelled.labels_N[watched_N],
@@ -253,6 +259,20 @@ class _Fitting:
             self.place.num_workers,
             self.place.use_gpu,
         )
+
+    def _first_weights(self, spec: NetworkSpec) -> State | None:
+        network = self.config.network
+        if not network.weights:
+            return first_weights(network.start_from, spec)
+        state = map_file(network.weights, spec).state
+        return {name: part for name, part in state.items() if not name.startswith("head.")}
+
+    def _as_in_file(self, spec: NetworkSpec) -> State:
+        """Take a file's network whole, its outputs in the order of the set's classes."""
+        network, names = self.config.network, self.labelled.names
+        order = [name.strip() for name in network.classes.split(",")] if network.classes else []
+        mapped = map_file(network.weights, spec)
+        return filled(build(spec, len(names)), reordered(mapped, order or sorted(names), names))
 
     def _watched(self) -> tuple[Indices, Indices]:
         """The training part, and the share of its groups that early stopping watches instead."""
