@@ -9,6 +9,7 @@ from typing import Final
 from implant_model.errors import ArchiveReason, ArchiveStatus
 from jobs.tables.receipts import ArchiveReceipt, Counts, End, Failure, Published, UnitFile
 from jobs.tables.records import ArchiveResult, PlannedArchive
+from jobs.tables.schema import is_bundle
 
 UNFINISHED: Final = (
     "The processes that worked on it ended before it did, each time that it was tried (out of "
@@ -52,6 +53,14 @@ class Ledger:
     def num_finished(self) -> int:
         """Return archives whose result is known."""
         return len(self._finished)
+
+    @property
+    def is_amid_a_file(self) -> bool:
+        """Whether receipts of some archives that share a file have come and others are under way.
+
+        Who commits then has to copy the rows of those that are whole into files of their own.
+        """
+        return any(is_bundle(path) for account in self._accounts.values() for path in account.units)
 
     def add(self, receipt: ArchiveReceipt) -> ArchiveResult | None:
         """Enter a receipt; return the archive's result if this was the last one missing."""

@@ -50,7 +50,8 @@ def settle(
             result = ledger.add(receipt)
             if result is not None:
                 waiting.append(result)
-            if waiting and time.monotonic() - committed_at >= COMMIT_EVERY_S:
+            is_due = time.monotonic() - committed_at >= COMMIT_EVERY_S
+            if waiting and is_due and not ledger.is_amid_a_file:
                 standing += tables.commit(waiting)
                 waiting, committed_at = [], time.monotonic()
         waiting += ledger.close()

@@ -4,18 +4,20 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 import pytest
 
 from implant_model import storage
 from implant_model.errors import ArchiveStatus
+from jobs.pipeline import run
 from jobs.pipeline.plan import make_plan
 from jobs.pipeline.run import settle
 from jobs.tables.archive_rows import RunIdentity
 from jobs.tables.publish import Tables
 from jobs.tables.receipts import ArchiveReceipt, End, Failure, Published, Unit
 from jobs.tables.records import PlannedArchive
-from jobs.tables.schema import PREDICTION_ROW, unit_id, unit_path
-from jobs.tables.unit_files import publish_unit
+from jobs.tables.schema import PREDICTION_ROW, is_bundle, unit_id, unit_path
+from jobs.tables.unit_files import publish_bundle, publish_unit
 
 MODEL = "small@0123456789ab"
 MEMBERS = 3
@@ -46,7 +48,16 @@ class Stages:
         if self._breaks:
             raise RuntimeError("The cluster is gone.")
 
+    def in_one_file(self) -> Iterator[ArchiveReceipt]:
+        """Receipts of all archives in one file, as a publisher gives them."""
+        units, tables = zip(*map(self._rows, range(len(self._todo))), strict=True)
+        yield from publish_bundle(units, pa.concat_tables(tables), self._output)
+        yield from map(self._end, range(len(self._todo)))
+
     def _unit(self, position: int) -> Published | Failure:
+        return publish_unit(*self._rows(position), self._output)
+
+    def _rows(self, position: int) -> tuple[Unit, pa.Table]:
         archive = self._todo[position]
         version = archive.info.version
         path = unit_path(MODEL, unit_id(archive.name, version, MODEL, "c0", 0, 0))
@@ -56,8 +67,7 @@ class Stages:
             for index in range(MEMBERS)
         ]
         table = PREDICTION_ROW.empty_table().from_pylist(rows, schema=PREDICTION_ROW)
-        unit = Unit(position, archive.name, version, 0, MEMBERS, 10, path)
-        return publish_unit(unit, table, self._output)
+        return Unit(position, archive.name, version, 0, MEMBERS, 10, path), table
 
     def _end(self, position: int) -> End:
         return End(position, MEMBERS, ArchiveStatus.COMPLETE, None, "", 1.0)
@@ -84,6 +94,18 @@ def test_run_without_a_loss_is_one_round(plan: Planned) -> None:
     results = settle(todo, stages(), tables, again=stages)
     assert stages.calls == [None]
     assert [result.status for result in results] == [ArchiveStatus.COMPLETE] * 3
+
+
+def test_a_file_that_archives_share_is_committed_whole(
+    plan: Planned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A commit that is due waits for the last end, and copies no rows."""
+    output, todo, tables = plan
+    monkeypatch.setattr(run, "COMMIT_EVERY_S", 0.0)
+    settle(todo, Stages(output, todo).in_one_file(), tables)
+    (file,) = Path(output.removeprefix("file://"), "predictions").rglob("*.parquet")
+    assert is_bundle(file.name)
+    assert pl.read_parquet(file).height == 3 * MEMBERS
 
 
 def test_what_was_lost_is_read_once_more_alone(plan: Planned) -> None:
