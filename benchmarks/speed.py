@@ -41,6 +41,8 @@ FIRST = 16
 """Archives of a run before both, enough that every worker has some: Ray keeps its workers, and
 without it only the smaller run would have to start them, and the slope would be too steep."""
 
+TIMEOUT_S = 900
+"""Of one contender's three runs: Daft 0.7.26 was seen to stand still."""
 ON_CLUSTER = ("job", "bfloat16", "ray")
 """Contenders that the cluster's processes run."""
 
@@ -88,10 +90,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )  # fmt: skip
         contenders = options.contenders.split(",")
         for kind, tar in tars.items():
-            measured.setdefault(kind, {}).update(
-                measure(kind, tar, contenders, options.repeats, bench)
-            )
-            write_result(measured)
+            rates: dict[str, list[float]] = {}
+            try:
+                measure(kind, tar, contenders, options.repeats, bench, rates)
+            finally:  # a contender that fails takes no other's figures with it
+                measured.setdefault(kind, {}).update(rates)
+                write_result(measured)
         if START in kinds:
             measured[START] = measure_start(bench.model, bench.folder, environment, options.repeats)
             write_result(measured)
@@ -127,17 +131,20 @@ def count_cores() -> int:
 
 
 def measure(
-    kind: str, tar: Path, contenders: Sequence[str], repeats: int, bench: Bench
-) -> dict[str, list[float]]:
-    """Return images a second of each contender, and the limit, once for each repeat."""
+    kind: str,
+    tar: Path,
+    contenders: Sequence[str],
+    repeats: int,
+    bench: Bench,
+    rates: dict[str, list[float]],
+) -> None:
+    """Enter images a second of each contender, and the limit, once for each repeat."""
     able = [name for name in contenders if name != DAFT or not KINDS[kind].is_dicom]
-    rates: dict[str, list[float]] = {name: [] for name in able}
     for _ in range(repeats):
         for name in able:
             rate = limit(tar, bench, rates) if name == "limit" else slope(kind, name, tar, bench)
-            rates[name].append(rate)
+            rates.setdefault(name, []).append(rate)
             print(f"{kind} {name} {rate:.1f} images/s", flush=True)
-    return rates
 
 
 def slope(kind: str, contender: str, tar: Path, bench: Bench) -> float:
@@ -150,7 +157,7 @@ def slope(kind: str, contender: str, tar: Path, bench: Bench) -> float:
     )
     with tempfile.TemporaryDirectory(dir=bench.folder) as folder:
         sizes = (FIRST, small, small + more)
-        folders = [Path(folder) / f"in-{size}" for size in sizes]
+        folders = [Path(folder) / f"in-{number}" for number in range(len(sizes))]
         for place, size in zip(folders, sizes, strict=True):
             link(tar, place, size)
         arguments = [str(bench.model), f"{folder}/out", *map(str, folders)]
@@ -181,14 +188,18 @@ def limit(tar: Path, bench: Bench, rates: dict[str, list[float]]) -> float:
 
 def run(command: Sequence[str], bench: Bench) -> list[str]:
     """Run a module of this package; return what it printed, line by line."""
-    done = subprocess.run(
-        [sys.executable, "-m", f"benchmarks.{command[0]}", *command[1:]],
-        cwd=ROOT,
-        env=bench.environment if command[1] in ON_CLUSTER else bench.plain_environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", f"benchmarks.{command[0]}", *command[1:]],
+            cwd=ROOT,
+            env=bench.environment if command[1] in ON_CLUSTER else bench.plain_environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=TIMEOUT_S,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ImplantError(f"{command[1]} did not end within {TIMEOUT_S} s.") from error
     if done.returncode:
         raise ImplantError(f"{command[1]} failed: {done.stderr[-2000:]}")
     return done.stdout.splitlines()
