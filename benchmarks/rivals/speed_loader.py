@@ -38,15 +38,20 @@ class Archives(IterableDataset[tuple[str, str, torch.Tensor]]):
         self._transform = to_tensor(size_px)
 
     def __iter__(self) -> Iterator[tuple[str, str, torch.Tensor]]:
-        worker = get_worker_info()
-        step = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        for path in self._paths[step[0] :: step[1]]:
-            with tarfile.open(path) as archive:
-                for member in archive:
-                    file = archive.extractfile(member)
-                    if file is not None:
-                        image = read_image(member.name, file.read())
-                        yield path.name, member.name, self._transform(image)
+        for archive, member, data in own_members(self._paths):
+            yield archive, member, self._transform(read_image(member, data))
+
+
+def own_members(paths: Sequence[Path]) -> Iterator[tuple[str, str, bytes]]:
+    """Yield archive, member and bytes of each radiograph of the tars that this worker reads."""
+    worker = get_worker_info()
+    step = (0, 1) if worker is None else (worker.id, worker.num_workers)
+    for path in paths[step[0] :: step[1]]:
+        with tarfile.open(path) as archive:
+            for member in archive:
+                file = archive.extractfile(member)
+                if file is not None:
+                    yield path.name, member.name, file.read()
 
 
 def to_tensor(size_px: int) -> transforms.Compose:

@@ -2,12 +2,10 @@
 
 What `benchmarks.rivals.speed_loader` does, made faster by the usual means: OpenCV decodes JPEG at a
 reduced size and PNG, imagecodecs the compressed DICOM; pictures are made small before they are
-windowed, and travel as bytes; OpenVINO runs the networks. Workers and batch were chosen by trial on
-two cores: with one worker fewer or more it was slower for most kinds.
+windowed, and travel as bytes; OpenVINO runs the networks. There is a worker for each of two cores.
 """
 
 import io
-import tarfile
 import warnings
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -26,9 +24,9 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, IterableDataset
 
-from benchmarks.rivals.speed_loader import SCHEMA, load_model
+from benchmarks.rivals.speed_loader import SCHEMA, load_model, own_members
 from implant_model.errors import ImplantError
 from implant_model.package.load import ModelPackage, load_package
 
@@ -55,14 +53,8 @@ class Archives(IterableDataset[tuple[str, str, np.ndarray]]):
 
     def __iter__(self) -> Iterator[tuple[str, str, np.ndarray]]:
         cv2.setNumThreads(1)
-        worker = get_worker_info()
-        step = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        for path in self._paths[step[0] :: step[1]]:
-            with tarfile.open(path) as archive:
-                for member in archive:
-                    file = archive.extractfile(member)
-                    if file is not None:
-                        yield path.name, member.name, read_image(file.read(), self._size_px)
+        for archive, member, data in own_members(self._paths):
+            yield archive, member, read_image(data, self._size_px)
 
 
 def read_image(data: bytes, size_px: int) -> np.ndarray:
