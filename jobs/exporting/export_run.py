@@ -27,7 +27,7 @@ from jobs.entry.folder import checked_folder
 from jobs.entry.ticker import ticking, waiting
 from jobs.exporting.report_header import ReportHeader, read_report_header
 from jobs.exporting.studies import NOTHING, NoReportError, Studies, Study, uid_of
-from jobs.tables.loose_names import find_files, is_loose
+from jobs.tables.loose_names import find_archive, find_files, is_loose
 from jobs.tables.records import PlannedArchive
 
 LIST: Final = "reports.csv"
@@ -268,31 +268,17 @@ class Sources:
                 return LOOSE
             return planned.info if planned.known.version == version else CHANGED
         try:
-            info = self._moved(archive)
-            if info is None and where in self._rows:
-                info = _found(self._rows[where]["source"])
+            uri = find_archive(archive, self._roots)
+            if uri is None and where in self._rows:
+                uri = self._rows[where]["source"]
+            if uri is None:
+                return NOT_FOUND
+            info = storage.stat(uri)
+        except NotFoundError:
+            return NOT_FOUND
         except StorageError:
             return UNREADABLE
-        if info is None:
-            return NOT_FOUND
         return info if info.version == version else CHANGED
-
-    def _moved(self, archive: str) -> ObjectInfo | None:
-        """Return where an archive is below --archives."""
-        for root in self._roots:
-            places = [storage.join(root, archive)]
-            places += [root] * (root.rpartition("/")[2] == archive)
-            for place in places:
-                if (info := _found(place)) is not None:
-                    return info
-        return None
-
-
-def _found(uri: str) -> ObjectInfo | None:
-    try:
-        return storage.stat(uri)
-    except NotFoundError:
-        return None
 
 
 def place_of(row: Mapping[str, Any]) -> tuple[str, str, int]:

@@ -25,7 +25,7 @@ from jobs.deciding.decisions import case_id
 from jobs.deciding.sample import read_sample
 from jobs.pages.page import called
 from jobs.reviewing.originals import Place
-from jobs.tables.loose_names import find_files, is_loose
+from jobs.tables.loose_names import find_archive, find_files, is_loose
 from jobs.tables.records import PlannedArchive
 
 HEADER: Final = ("modality", "body_part", "view", "laterality", "rows", "columns", "doubts")
@@ -172,20 +172,10 @@ class ReviewedAudit:
                 return Radiograph(None, _LOOSE, row, votes)
             place = Place(found.info.uri, archive, version, index, found.known.version)
             return Radiograph(place, None, row, votes)
-        uri = self._moved(archive) or self._sources.get((archive, version))
+        uri = find_archive(archive, self._roots) or self._sources.get((archive, version))
         if uri is None:
             return Radiograph(None, "The tables do not say where its archive is.", row, votes)
         return Radiograph(Place(uri, archive, version, index), None, row, votes)
-
-    def _moved(self, archive: str) -> str | None:
-        """Return where an archive is below --archives."""
-        for root in self._roots:
-            below = storage.join(root, archive)
-            if storage.exists(below) is not None:
-                return below
-            if root.rpartition("/")[2] == archive and storage.exists(root) is not None:
-                return root
-        return None
 
     def _loose_files(self) -> Mapping[str, PlannedArchive]:
         with self._lock:

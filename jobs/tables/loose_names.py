@@ -184,6 +184,25 @@ def find_files(output: str, inputs: Iterable[str]) -> Iterator[tuple[str, Planne
                 yield planned.name, planned
 
 
+def find_archive(archive: str, roots: Iterable[str]) -> str | None:
+    """Return the URI of an archive that was moved, or None where no root has it.
+
+    Args:
+        archive: Its name in the tables.
+        roots: Normalised URIs that archives are found below, or of an archive itself.
+
+    Raises:
+        StorageError: A store does not answer.
+    """
+    for root in roots:
+        below = storage.join(root, archive)
+        if storage.exists(below) is not None:
+            return below
+        if root.rpartition("/")[2] == archive and storage.exists(root) is not None:
+            return root
+    return None
+
+
 def _read(uri: str) -> bytes | None:
     try:
         text = storage.read_bytes(uri, 1 << 10)
