@@ -43,13 +43,13 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks.machine import machine
 from benchmarks.process_memory import Peaks, look
 from implant_model.archives.members import Member
-from implant_model.classifier import Predictions
 from implant_model.decode.decoded import Header, Prepared
 from implant_model.decode.preprocess import Preprocessing
 from implant_model.errors import Outcome
 from implant_model.limits import Limits
 from implant_model.networks.build import build
 from implant_model.networks.spec import NetworkSpec
+from implant_model.predictions import Predictions
 from implant_model.radiographs import Radiograph
 from jobs.entry.command import INCOMPLETE, OK, run_command
 from jobs.evaluating.assessment import Examined, assess, assess_classes

@@ -5,55 +5,25 @@ Letters: N images, B batch, C classes (implants), F features, H height, W width.
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from implant_model.calibration import prediction_sets, softmax
-from implant_model.errors import Outcome, PackageError
+from implant_model.batches import CPU_BATCH_SIZE, Array, Images, check_images, in_batches
 from implant_model.networks.build import Ensemble, fold_batch_norms
-from implant_model.networks.device_batches import (
-    CPU_BATCH_SIZE,
-    DeviceBatches,
-    NoveltyScore,
-    run_networks,
-)
-from implant_model.networks.engine import Engine, EngineError, is_convertible
+from implant_model.networks.convert import convert, is_convertible
+from implant_model.networks.device_batches import DeviceBatches, NoveltyScore, run_networks
+from implant_model.networks.engine import Engine, EngineError
 from implant_model.networks.precision import memory_format
 from implant_model.networks.spec import Precision
 from implant_model.networks.weights import load_networks
 from implant_model.package.load import ModelPackage
+from implant_model.predictions import Predictions, check_size, predict
 
 _LOG: Final = logging.getLogger(__name__)
-TOP: Final = 3
-"""Implants that are named with their probabilities, best first: column `top` of the tables."""
-Array = npt.NDArray[np.float32]
-Images = npt.NDArray[np.uint8]
-Run = Callable[[Images], tuple[Array, Array]]
-"""A batch, BHW, to log probabilities, BC, and embeddings, BF."""
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """What a classifier states of N images, in their order.
-
-    Attributes:
-        probabilities_NC: Calibrated probabilities, float32; each row adds up to one.
-        novelty_N: Novelty scores, float32, higher is stranger.
-        candidates: Conformal prediction set of each image, best first; may be empty.
-        outcomes: `identified`, `ambiguous` or `unknown`.
-    """
-
-    probabilities_NC: Array
-    novelty_N: Array
-    candidates: list[list[int]]
-    outcomes: list[Outcome]
 
 
 def has_gpu() -> bool:
@@ -125,20 +95,8 @@ class Classifier:
             ValueError: Images of another dtype or size, or a batch size below 1.
             PackageError: The networks gave a value that is not finite.
         """
-        size_px = self.package.preprocessing.size_px
-        if images_NHW.shape[1:] != (size_px, size_px):
-            raise ValueError(
-                f"Images of shape {images_NHW.shape} do not fit; (N, {size_px}, {size_px}) as "
-                "made by the package's preprocessing is expected."
-            )
-        logs_NC, novelty_N = self._measured(images_NHW, batch_size)
-        probabilities_NC = softmax(logs_NC, self.package.temperature).astype(np.float32)
-        if not (np.isfinite(probabilities_NC).all() and np.isfinite(novelty_N).all()):
-            raise PackageError(
-                f"The networks of {self.package.id} gave a value that is not finite; the weights "
-                "are not usable."
-            )
-        return self._decided(probabilities_NC, novelty_N)
+        check_size(self.package, images_NHW)
+        return predict(self.package, *self._measured(images_NHW, batch_size))
 
     def device_batches(self, batch_size: int | None) -> DeviceBatches:
         """What runs batches of this size on the device, made the first time that it is asked for.
@@ -161,11 +119,11 @@ class Classifier:
     def _measured(self, images_NHW: Images, batch_size: int | None) -> tuple[Array, Array]:
         """Return log probabilities, NC, and novelty scores, N."""
         if self.device.type == "cuda" and len(images_NHW):
-            _check(images_NHW, batch_size)
+            check_images(images_NHW, batch_size)
             return self.device_batches(batch_size).run(images_NHW)
         size = CPU_BATCH_SIZE if batch_size is None else batch_size
         run = partial(self._run_batch, batch_size=size)
-        logs_NC, features_NF = _in_batches(run, images_NHW, size, self.device, self._pool)
+        logs_NC, features_NF = in_batches(run, images_NHW, size, pool=self._pool)
         return logs_NC, self._reference.score(features_NF)
 
     def _run_batch(self, images_BHW: Images, batch_size: int) -> tuple[Array, Array]:
@@ -180,8 +138,10 @@ class Classifier:
         """Return the networks as OpenVINO has them, converted when they are first asked for."""
         with self._preparing:
             if self._engine is None:
-                size_px = self.package.preprocessing.size_px
-                self._engine = Engine(self.networks, size_px, self.precision, self._threads)
+                converted = convert(self.networks, self.package.preprocessing.size_px)
+                self._engine = Engine(
+                    converted, self.precision, self._threads, torch.get_num_threads()
+                )
             return self._engine
 
     def _keep_to_torch(self, error: EngineError) -> None:
@@ -199,22 +159,6 @@ class Classifier:
     def _lay_out(self) -> None:
         form = memory_format(self.device, reduced=self._reduced)
         self.networks = self.networks.to(self.device).to(memory_format=form)
-
-    def _decided(self, probabilities_NC: Array, novelty_N: Array) -> Predictions:
-        package = self.package
-        candidates = prediction_sets(probabilities_NC, package.quantiles_C)
-        outcomes = [
-            decide(len(chosen), novelty, package.novelty.threshold)
-            for chosen, novelty in zip(candidates, novelty_N.tolist(), strict=True)
-        ]
-        return Predictions(probabilities_NC, novelty_N, candidates, outcomes)
-
-
-def decide(num_candidates: int, novelty: float, threshold: float) -> Outcome:
-    """Return the outcome of an image with so many candidates and this novelty."""
-    if novelty > threshold or num_candidates == 0:
-        return Outcome.UNKNOWN
-    return Outcome.IDENTIFIED if num_candidates == 1 else Outcome.AMBIGUOUS
 
 
 def measure(
@@ -243,36 +187,8 @@ def measure(
     """
     place = torch.device(device)
     run = partial(_run, networks, device=place, precision=precision)
-    return _in_batches(run, images_NHW, batch_size, place, pool)
-
-
-def _in_batches(
-    run: Run, images_NHW: Images, batch_size: int, device: torch.device, pool: Executor | None
-) -> tuple[Array, Array]:
-    _check(images_NHW, batch_size)
-    batches = _batches(images_NHW, batch_size, device)
-    pairs = list((map if pool is None else pool.map)(run, batches))
-    logs = np.concatenate([pair[0] for pair in pairs])
-    features = np.concatenate([pair[1] for pair in pairs])
-    return logs[: len(images_NHW)], features[: len(images_NHW)]
-
-
-def _check(images_NHW: Images, batch_size: int | None) -> None:
-    if images_NHW.dtype != np.uint8 or images_NHW.ndim != 3:
-        raise ValueError(
-            f"Images are {images_NHW.dtype} with {images_NHW.ndim} dimensions; uint8, (N, H, W) "
-            "is expected."
-        )
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}; at least 1 is expected.")
-
-
-def _batches(images_NHW: Images, batch_size: int, device: torch.device) -> Iterator[Images]:
-    for start in range(0, max(len(images_NHW), 1), batch_size):
-        part = images_NHW[start : start + batch_size]
-        # A GPU chooses another algorithm, and other roundings, for another batch size.
-        fill = batch_size - len(part) if device.type == "cuda" else int(not len(part))
-        yield np.concatenate((part, np.zeros((fill, *part.shape[1:]), np.uint8)))
+    # A GPU chooses another algorithm, and other roundings, for another batch size.
+    return in_batches(run, images_NHW, batch_size, is_filled=place.type == "cuda", pool=pool)
 
 
 def _run(

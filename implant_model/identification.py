@@ -13,13 +13,14 @@ from implant_model import storage
 from implant_model.archives.members import Member
 from implant_model.archives.read import read_members
 from implant_model.archives.streams import BytesReader, RandomReader
-from implant_model.classifier import TOP, Classifier, Predictions
+from implant_model.classifier import Classifier
 from implant_model.decode.decoded import Header, Prepared, prepare_member
 from implant_model.decode.sandbox import DecodeProcess
 from implant_model.errors import NotFoundError, Outcome, Reason, UsageError
 from implant_model.limits import Limits
 from implant_model.package.catalogue import Implant
 from implant_model.package.load import ModelPackage, load_package
+from implant_model.predictions import TOP, Predictions
 
 _MODELS_KEPT: Final = 2
 

@@ -25,7 +25,8 @@ from functools import partial
 from implant_model import __version__, storage
 from implant_model.decode.confine import available, require_whole
 from implant_model.errors import StorageError, UsageError
-from implant_model.package.load import ModelPackage, check_weights, load_package
+from implant_model.package.conversion import converting
+from implant_model.package.load import ModelPackage, load_package
 from implant_model.storage.endpoint import KMS_KEY
 from implant_model.storage.local_files import OWNER_ALONE
 from jobs.entry.cluster import start_ray
@@ -171,23 +172,24 @@ def classify(
     Returns:
         One result for each planned archive, as its tables have it.
     """
-    check_weights(package)
     storage.check_output(options.output)
     lease = Lease(options.output, trail.run)
     lease.check()
-    # Ray and torch take some ten seconds of CPU to import: a mistake in the call, a dry run, a
-    # night with nothing new and one that finds the output busy need neither. And nothing is written
-    # before they are there: exit code 2 says so.
-    start_ray()
-    storage.probe(options.output)
-    with lease:
-        from jobs.pipeline.stages import choose_resources, run_stages
+    # Ray takes seconds of CPU to import: a mistake in the call, a dry run, a night with nothing new
+    # and one that finds the output busy do not need it. And nothing is written before it is there
+    # and the weights are known to fit: exit code 2 says so.
+    with converting(options.model, package) as converted:
+        start_ray()
+        from jobs.pipeline.stages import Model, choose_resources, run_stages
 
+        storage.probe(options.output)
+        model = Model(package, converted())
+    with lease:
         resources = choose_resources(options.actors, options.gpus_per_actor, options.batch_size)
         names.keep_key()
         tables.create()
         trail.begin()
-        run_all = partial(run_stages, plan.todo, recipe, package, resources)
+        run_all = partial(run_stages, plan.todo, recipe, model, resources)
         return settle(plan.todo, run_all(), tables, again=run_all)
 
 

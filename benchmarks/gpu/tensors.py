@@ -14,7 +14,7 @@ from benchmarks.gpu.stage_rate import COUNTED, make_block, stage_rate
 from implant_model.classifier import Classifier
 from implant_model.networks.spec import Precision
 from implant_model.package.load import ModelPackage
-from jobs.pipeline.stages import CALLS_PER_ACTOR, ClassifyBlock, Resources, classify_stage
+from jobs.pipeline.stages import CALLS_PER_ACTOR, ClassifyBlock, Model, Resources, classify_stage
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def measure_tensors(
     rates = _in_this_process(block, members, package, precision, resources, repeats, seconds)
     torch.cuda.empty_cache()
     count = int(seconds / COUNTED * max(rates.actor) / members) + 4
-    stage = partial(classify_stage, precision=precision, package=package, resources=resources)
+    stage = partial(classify_stage, precision=precision, model=Model(package), resources=resources)
     for _ in range(repeats):
         rates.stage.append(stage_rate(block, members, count, stage, resources.read_cpus))
     return rates
@@ -67,7 +67,7 @@ def _in_this_process(
     repeats: int,
     seconds: float,
 ) -> TensorRates:
-    actor = ClassifyBlock(ray.put(package), precision, resources)
+    actor = ClassifyBlock(ray.put(Model(package)), precision, resources)
     batches = Classifier(package, "cuda", precision).device_batches(resources.batch_size)
     call = partial(actor, block)
     rates = TensorRates(batches.batch_size, [], [], [])

@@ -48,8 +48,8 @@ def by_turns(
     package: ModelPackage, data: Sequence[bytes], precision: Precision, seconds: float
 ) -> tuple[float, float]:
     """CPU milliseconds of decode and of the classifier for a picture, in batches of the job."""
+    from implant_model.batches import CPU_BATCH_SIZE
     from implant_model.classifier import Classifier
-    from implant_model.networks.device_batches import CPU_BATCH_SIZE
 
     classifier = Classifier(package, precision=precision)
     members = [data[i % len(data)] for i in range(CPU_BATCH_SIZE)]

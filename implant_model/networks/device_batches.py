@@ -24,6 +24,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from implant_model.batches import CPU_BATCH_SIZE
 from implant_model.networks.build import Ensemble
 from implant_model.networks.precision import full_precision, memory_format, reduced_precision
 from implant_model.novelty import Gaussian, NoveltyReference
@@ -94,9 +95,6 @@ SMALLER: Final = (4, 16)
 """Batches that are not full take the smallest size that holds them, the whole one over these: the
 blocks of small archives would leave most of a GPU's work to nothing. On an H200 a batch of 16
 takes a sixth to a tenth of the time of 256 (the sample package, and ResNet-50 at 384 pixels)."""
-CPU_BATCH_SIZE: Final = 16
-"""Larger ones gain 4 % at 32, leave the cache behind that (2.2, 2.5 and 3.5 ms an image at 32, 64,
-128), and take a classifier from 0.6 to 0.8 GB."""
 MEMORY_SHARE: Final = 0.5
 """Of the device's free memory that a batch may take: actors may share a GPU."""
 Results = tuple[torch.Tensor, torch.Tensor]

@@ -1,31 +1,29 @@
-"""A package's convolutional networks on CPUs: compiled by OpenVINO, not run op by op by torch.
+"""A package's convolutional networks on CPUs: compiled by OpenVINO. Needs no torch.
 
-They are converted in memory from the torch networks that the package's weights were loaded into:
-there is no second file to trust, nothing is cached on a disk, and the weights of both are the same
-memory. What comes after the embeddings (heads, softmax, average) is torch's, in float32. Each
-compiled batch size answers two pictures as torch does before it is used; where it does not, or a
-network cannot be converted, the caller keeps to torch.
+They come from `convert`, which makes them of torch's, in the same process or in another: of a job,
+the driver's side converts once, and no actor has to import torch. What comes after the embeddings
+(heads, softmax, average) is numpy's, in float32. Each compiled batch size answers two pictures as
+torch does before it is used; where it does not, or a network cannot be converted, the caller keeps
+to torch.
 
 Letters: B batch, C classes, F features, H height, W width.
 """
 
 import sys
+import tempfile
 import threading
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import nn
-from torch.nn import functional
+from safetensors.numpy import load, save
 
-from implant_model.networks.build import Ensemble
-from implant_model.networks.spec import FISHERS, Precision
+from implant_model.networks.spec import Precision
 
 Array = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
@@ -37,12 +35,79 @@ TOLERANCES: Final[dict[Precision, float]] = {"float32": 1e-3, "bfloat16": 0.25}
 usual, less than an operation that is computed wrongly makes."""
 MAX_SIZES: Final = 4
 """Batch sizes that stay compiled; each has a copy of the weights in the order it reads them in."""
+SHORTEST: Final = np.float32(1e-12)
+"""Length that an embedding is divided by at least, as by torch's `normalize`."""
 CPUINFO: Final = Path("/proc/cpuinfo")
 _REPORTS_HOME: Final = ("openvino.tools.ovc", "openvino_telemetry")
 
 
 class EngineError(Exception):
     """The networks cannot be converted, or are not computed as torch computes them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Converted:
+    """An ensemble up to its embeddings, what makes probabilities of these, and what is to come out.
+
+    Attributes:
+        model: OpenVINO's, of images BHW uint8, with one output BF for each classifier.
+        heads: Weights CF and biases C of each classifier's head, float32.
+        samples_BHW: Pictures.
+        expected: Torch's embeddings of the samples, BF float32, for each classifier.
+        source: Owns the memory of the model's weights; None where the model does.
+    """
+
+    model: Any
+    heads: Sequence[tuple[Array, Array]]
+    samples_BHW: Bytes
+    expected: Sequence[Array]
+    source: object = None
+
+    def packed(self) -> bytes:
+        """Return all of it as a safetensors file for `unpacked`, in another process.
+
+        Raises:
+            EngineError: There is no room for the files that OpenVINO writes; they are deleted.
+        """
+        arrays: dict[str, npt.NDArray[Any]] = {"samples": self.samples_BHW}
+        with _usable(), tempfile.TemporaryDirectory(prefix="implant-networks-") as folder:
+            xml, weights = Path(folder, "model.xml"), Path(folder, "model.bin")
+            openvino_module().serialize(self.model, str(xml), str(weights))
+            arrays |= {path.name: np.fromfile(path, np.uint8) for path in (xml, weights)}
+        for place, ((weights_CF, biases_C), expected_BF) in enumerate(
+            zip(self.heads, self.expected, strict=True)
+        ):
+            arrays |= {
+                f"{place}.weights": weights_CF,
+                f"{place}.biases": biases_C,
+                f"{place}.expected": expected_BF,
+            }
+        return save(arrays)
+
+
+def unpacked(data: bytes) -> Converted:
+    """Return what was packed.
+
+    Raises:
+        EngineError: OpenVINO is not usable here, or the bytes are not whole.
+    """
+    openvino = openvino_module()
+    with _usable():
+        arrays = load(data)
+        places = sorted(name.partition(".")[0] for name in arrays if name.endswith(".expected"))
+        heads = [(arrays[f"{place}.weights"], arrays[f"{place}.biases"]) for place in places]
+        expected = [arrays[f"{place}.expected"] for place in places]
+        xml, weights = (arrays[name].tobytes() for name in ("model.xml", "model.bin"))
+        model = openvino.Core().read_model(xml, weights)
+        return Converted(model, heads, arrays["samples"], expected)
+
+
+@contextmanager
+def _usable() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # any: torch is there instead
+        raise EngineError(last_words(error)) from error
 
 
 class Engine:
@@ -52,27 +117,29 @@ class Engine:
     does not fill one is filled up with blank pictures, and one picture alone has a size of its own.
 
     Args:
-        networks: In evaluation mode, on the CPU, channels first; none is a `FisherBackbone`. Their
-            heads are read at each run.
-        size_px: Side of the images.
+        converted: The ensemble.
         precision: Of all before the heads; float32 where the processor has no bfloat16.
-        streams: Batches that are worked on at a time, each by torch's number of threads.
+        streams: Batches that are worked on at a time.
+        threads: Of each stream.
 
     Raises:
-        EngineError: An operation of the networks cannot be converted, or OpenVINO is not usable.
+        EngineError: OpenVINO is not usable.
     """
 
     def __init__(
-        self, networks: Ensemble, size_px: int, precision: Precision = "float32", streams: int = 1
+        self,
+        converted: Converted,
+        precision: Precision = "float32",
+        streams: int = 1,
+        threads: int = 1,
     ) -> None:
-        self._networks = networks
+        self._converted = converted
         self._precision: Precision = precision
         self._streams = streams
+        self._threads = threads
         self._compiling = threading.Lock()
         self._requests: dict[int, SimpleQueue[Any]] = {}
         self._openvino = openvino_module()
-        self._samples_BHW = _samples(size_px)
-        self._model, self._expected = self._converted()
 
     def run(self, images_BHW: Bytes, batch_size: int) -> tuple[Array, Array]:
         """Run one batch.
@@ -91,15 +158,14 @@ class Engine:
             return _joined([self.run(image_1HW, 1) for image_1HW in images_BHW[:, None]])
         requests = self._requests.get(batch_size) or self._prepare(batch_size)
         embeddings = self._embeddings(requests, images_BHW, batch_size)
-        with torch.inference_mode():
-            logs_BC, features_BF = self._networks.average(
-                [torch.from_numpy(embedding_BF) for embedding_BF in embeddings]
-            )
-        return logs_BC.numpy(), features_BF.numpy()
+        with np.errstate(invalid="ignore", over="ignore"):  # whoever decides looks for such values
+            logs_BC, features_BF = _average(embeddings, self._converted.heads)
+        return logs_BC[: len(images_BHW)], features_BF[: len(images_BHW)]
 
     def _embeddings(
         self, requests: "SimpleQueue[Any]", images_BHW: Bytes, batch_size: int
     ) -> list[Array]:
+        """Return the embeddings of a full batch, that of the blank pictures in it included."""
         fill = batch_size - len(images_BHW)
         if fill:
             blank_BHW = np.zeros((fill, *images_BHW.shape[1:]), np.uint8)
@@ -109,8 +175,9 @@ class Engine:
             tensor = self._openvino.Tensor(np.ascontiguousarray(images_BHW), shared_memory=True)
             request.set_input_tensor(tensor)
             request.infer()
-            outputs = [request.get_output_tensor(place) for place in range(len(self._expected))]
-            return [np.array(output.data[: batch_size - fill], np.float32) for output in outputs]
+            places = range(len(self._converted.heads))
+            outputs = [request.get_output_tensor(place) for place in places]
+            return [np.array(output.data, np.float32) for output in outputs]
         finally:
             requests.put(request)
 
@@ -126,31 +193,28 @@ class Engine:
             return self._requests[batch_size]
 
     def _compiled(self, batch_size: int) -> "SimpleQueue[Any]":
-        threads = self._streams * torch.get_num_threads()
         settings = {
             "INFERENCE_PRECISION_HINT": _element_type(self._precision),
             "NUM_STREAMS": self._streams,
-            "INFERENCE_NUM_THREADS": threads,
+            "INFERENCE_NUM_THREADS": self._streams * self._threads,
             "ENABLE_CPU_PINNING": False,  # cores are shared with those who read and decode
             "ENABLE_HYPER_THREADING": True,  # a core of Ray's is what the system calls one
         }
-        size_px = self._samples_BHW.shape[1]
-        try:
-            self._model.reshape([batch_size, size_px, size_px])
-            compiled = self._openvino.Core().compile_model(self._model, "CPU", settings)
-            requests: SimpleQueue[Any] = SimpleQueue()
+        model, size_px = self._converted.model, self._converted.samples_BHW.shape[1]
+        requests: SimpleQueue[Any] = SimpleQueue()
+        with _usable():
+            model.reshape([batch_size, size_px, size_px])
+            compiled = self._openvino.Core().compile_model(model, "CPU", settings)
             for _ in range(self._streams):
                 requests.put(compiled.create_infer_request())
-        except Exception as error:  # any: torch is there instead
-            raise EngineError(_last_words(error)) from error
         return requests
 
     def _check(self, requests: "SimpleQueue[Any]", batch_size: int) -> None:
-        samples_BHW = self._samples_BHW[:batch_size]
+        samples_BHW = self._converted.samples_BHW[:batch_size]
         found = self._embeddings(requests, samples_BHW, batch_size)
-        for embedding_BF, all_expected_BF in zip(found, self._expected, strict=True):
+        for embedding_BF, all_expected_BF in zip(found, self._converted.expected, strict=True):
             expected_BF = all_expected_BF[: len(samples_BHW)]
-            difference = np.abs(embedding_BF - expected_BF).max()
+            difference = np.abs(embedding_BF[: len(samples_BHW)] - expected_BF).max()
             largest = np.abs(expected_BF).max()
             # Not so for a NaN either: OpenVINO's operations may make a number of it.
             if not difference <= TOLERANCES[self._precision] * largest < np.inf:
@@ -158,35 +222,6 @@ class Engine:
                     f"in {self._precision} its embeddings differ by {difference:.2g} from those of "
                     f"torch, of which the largest number is {largest:.2g}"
                 )
-
-    def _converted(self) -> tuple[Any, list[Array]]:
-        """Return OpenVINO's model of the embeddings, and torch's embeddings of the samples."""
-        module = _Embeddings(self._networks).eval()
-        samples_BHW = torch.from_numpy(self._samples_BHW)
-        try:
-            with torch.no_grad(), warnings.catch_warnings():
-                # Sizes that the trace takes for constants are constants: images are of one size.
-                warnings.simplefilter("ignore")
-                traced = torch.jit.trace(  # type: ignore[no-untyped-call]
-                    module, samples_BHW, check_trace=False
-                )
-                model = _model(self._openvino, traced, samples_BHW)
-                expected = [embedding_BF.numpy() for embedding_BF in module(samples_BHW)]
-            _enlarge_by_products(self._openvino, model)
-        except Exception as error:  # of many kinds, some of which OpenVINO derives from none other
-            raise EngineError(_last_words(error)) from error
-        return model, expected
-
-
-class _Embeddings(nn.Module):
-    """Images, BHW uint8, to the embeddings of each classifier, BF."""
-
-    def __init__(self, networks: Ensemble) -> None:
-        super().__init__()
-        self.networks = networks
-
-    def forward(self, images_BHW: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return tuple(self.networks.embeddings(images_BHW[:, None].float() / 255))
 
 
 def has_bfloat16(cpuinfo: str) -> bool:
@@ -205,13 +240,24 @@ def _element_type(precision: Precision) -> str:
     return "f32"
 
 
-def is_convertible(networks: Ensemble) -> bool:
-    """Return whether networks are chains of convolutions, which Fisher vectors, a search, are not.
+def _average(
+    embeddings: Sequence[Array], heads: Sequence[tuple[Array, Array]]
+) -> tuple[Array, Array]:
+    """Return what `Ensemble.average` does, of embeddings, by numpy."""
+    logs, features = [], []
+    for embedding_BF, (weights_CF, biases_C) in zip(embeddings, heads, strict=True):
+        logits_BC = embedding_BF @ weights_CF.T + biases_C
+        logs.append(logits_BC - _log_sum_exp(logits_BC, axis=1)[:, None])
+        lengths_B1 = np.linalg.norm(embedding_BF, axis=1, keepdims=True)
+        features.append(embedding_BF / np.maximum(lengths_B1, SHORTEST))
+    average_BC = _log_sum_exp(np.stack(logs), axis=0) - np.float32(np.log(len(logs)))
+    return average_BC, np.concatenate(features, axis=1)
 
-    Args:
-        networks: Of a package.
-    """
-    return all(member.spec.architecture not in FISHERS for member in networks.members)
+
+def _log_sum_exp(values: Array, axis: int) -> Array:
+    greatest = values.max(axis=axis, keepdims=True)
+    sums: Array = np.log(np.exp(values - greatest).sum(axis=axis)) + greatest.squeeze(axis)
+    return sums
 
 
 def _joined(parts: Sequence[tuple[Array, Array]]) -> tuple[Array, Array]:
@@ -219,21 +265,18 @@ def _joined(parts: Sequence[tuple[Array, Array]]) -> tuple[Array, Array]:
     return np.concatenate(logs), np.concatenate(features)
 
 
-def _samples(size_px: int) -> Bytes:
-    """Return two pictures that networks answer differently: noise, and a slope of all greys."""
-    noise_HW = np.random.default_rng(0).integers(0, 256, (size_px, size_px), np.uint8)
-    greys = np.linspace(0, 127, size_px)
-    return np.stack((noise_HW, (greys + greys[:, None]).astype(np.uint8)))
-
-
-def _last_words(error: Exception) -> str:
+def last_words(error: Exception) -> str:
+    """Return the end of what an error says."""
     return " ".join(str(error).split())[-200:]  # OpenVINO's messages end with a summary
 
 
-def openvino_module() -> Any:
+def openvino_module(*, for_torch: bool = False) -> Any:
     """Return OpenVINO, imported without the tools that report each import to its maker.
 
     `import openvino` imports them where they are installed, and goes without where they are not.
+
+    Args:
+        for_torch: With what reads torch's networks, which imports torch.
 
     Raises:
         EngineError: It is not installed, or not for this machine.
@@ -241,9 +284,11 @@ def openvino_module() -> Any:
     try:
         with _absent(_REPORTS_HOME):
             import openvino
-            import openvino.frontend.pytorch.ts_decoder
+
+            if for_torch:
+                import openvino.frontend.pytorch.ts_decoder
     except (ImportError, OSError, RuntimeError) as error:
-        raise EngineError(_last_words(error)) from error
+        raise EngineError(last_words(error)) from error
     return openvino
 
 
@@ -258,56 +303,3 @@ def _absent(names: Sequence[str]) -> Iterator[None]:
         for name in hidden:
             if sys.modules[name] is None:
                 del sys.modules[name]
-
-
-def _model(openvino: Any, traced: Any, samples_BHW: torch.Tensor) -> Any:
-    """Return OpenVINO's model of a traced module; not by its `convert_model`, which reports home.
-
-    Weights are not copied.
-    """
-    frontend = openvino.frontend.FrontEndManager().load_by_framework("pytorch")
-    decoder = openvino.frontend.pytorch.ts_decoder.TorchScriptPythonDecoder(
-        traced, example_input=(samples_BHW,)
-    )
-    model = frontend.convert(frontend.load(decoder))
-    model.inputs[0].get_node().set_element_type(openvino.Type.u8)
-    model.reshape(list(samples_BHW.shape))
-    model.validate_nodes_and_infer_types()
-    return model
-
-
-def _enlarge_by_products(openvino: Any, model: Any) -> None:
-    """Put a product with a matrix on each side in place of each bilinear enlargement.
-
-    The same sums; enlarging the mask took an eighth of the sample package's time.
-    """
-    ops = openvino.opset13
-    for node in model.get_ordered_ops():
-        if node.get_type_name() != "Interpolate" or not _is_bilinear(node):
-            continue
-        before, after = node.input(0).get_shape(), node.output(0).get_shape()
-        left = ops.constant(_enlargement(before[2], after[2]))
-        right = ops.constant(_enlargement(before[3], after[3]))
-        product = ops.matmul(
-            ops.matmul(left, node.input_value(0), False, False), right, False, True
-        )
-        for target in node.output(0).get_target_inputs():
-            target.replace_source_output(product.output(0))
-    model.validate_nodes_and_infer_types()
-
-
-def _is_bilinear(node: Any) -> bool:
-    attributes = node.get_attributes()
-    return (
-        attributes["mode"] == "linear_onnx"
-        and attributes["coordinate_transformation_mode"] == "pytorch_half_pixel"
-        and not attributes["antialias"]
-        and len(node.output(0).get_shape()) == 4
-    )
-
-
-def _enlargement(before: int, after: int) -> Array:
-    """Return the matrix, after x before, that enlarges a line as torch does."""
-    lines = torch.eye(before)[None]
-    enlarged = functional.interpolate(lines, after, mode="linear", align_corners=False)
-    return np.ascontiguousarray(enlarged[0].numpy().T)

@@ -22,8 +22,6 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Literal, TypedDict
 from urllib.parse import urlsplit
 
-import boto3
-from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -45,6 +43,7 @@ from implant_model.storage.endpoint import ALLOW_HTTP, KMS_KEY, check_endpoint
 from implant_model.storage.uri import ObjectInfo, s3_parts
 
 if TYPE_CHECKING:
+    import boto3
     from mypy_boto3_s3 import S3Client
 
 ATTEMPTS = 8
@@ -80,8 +79,11 @@ def _settings() -> tuple[tuple[str, str], ...]:
 @functools.lru_cache(maxsize=4)
 def _connect(
     pid: int, attempts: int, settings: tuple[tuple[str, str], ...]
-) -> tuple["S3Client", boto3.Session]:
+) -> tuple["S3Client", "boto3.Session"]:
     # The arguments are the cache's key: a client must not outlive a fork or a change of settings.
+    import boto3  # here: it takes 0.4 s, in each process of a job, and a disk does without
+    from botocore.config import Config
+
     config = Config(
         retries={"mode": "standard", "total_max_attempts": attempts},
         connect_timeout=_CONNECT_TIMEOUT_S,

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from implant_model.classifier import Predictions
 from implant_model.errors import Outcome
+from implant_model.predictions import Predictions
 from jobs.evaluating.robustness import Images, distortions
 from training.metrics import Figure, auroc_of, bootstrap, evaluate, mean_of, scarcer, share
 

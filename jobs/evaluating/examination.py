@@ -9,10 +9,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from implant_model.classifier import Classifier, Predictions, has_gpu
+from implant_model.classifier import Classifier, has_gpu
 from implant_model.errors import UsageError
 from implant_model.package.catalogue import Catalogue
 from implant_model.package.load import ModelPackage
+from implant_model.predictions import Predictions
 from jobs.evaluating.assessment import Examined
 from training.config import SplitSettings
 from training.data.duplicates import near_groups

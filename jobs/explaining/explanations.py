@@ -9,7 +9,7 @@ import numpy as np
 from implant_model import storage
 from implant_model.archives.members import Member
 from implant_model.archives.read import read_members
-from implant_model.classifier import Classifier, Predictions
+from implant_model.classifier import Classifier
 from implant_model.decode.decoded import Prepared, prepare_member
 from implant_model.decode.sandbox import DecodeProcess
 from implant_model.errors import ArchiveError, MemberError, NotFoundError, Reason, UsageError
@@ -17,6 +17,7 @@ from implant_model.identification import read_radiograph
 from implant_model.limits import Limits
 from implant_model.package.catalogue import Implant
 from implant_model.package.load import ModelPackage
+from implant_model.predictions import Predictions
 from implant_model.saliency import explain
 from jobs.entry.command import DISCLAIMER, INCOMPLETE, OK
 from jobs.entry.folder import checked_folder

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from implant_model.classifier import TOP, Predictions
 from implant_model.package.load import ModelPackage
+from implant_model.predictions import TOP, Predictions
 from jobs.tables.schema import PREDICTION_ROW
 
 

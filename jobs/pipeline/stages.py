@@ -9,6 +9,7 @@ bounded number of times, and then its block is left out: the ledger misses the a
 """
 
 import os
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,11 +21,13 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset, ExecutionResources
 from ray.util.annotations import RayDeprecationWarning
 
-from implant_model.classifier import Classifier
+from implant_model.batches import CPU_BATCH_SIZE, Images
+from implant_model.compiled_classifier import CompiledClassifier
 from implant_model.errors import ImplantError, PackageError, UsageError
-from implant_model.networks.device_batches import CPU_BATCH_SIZE
+from implant_model.networks.engine import EngineError, unpacked
 from implant_model.networks.spec import Precision
 from implant_model.package.load import ModelPackage
+from implant_model.predictions import Predictions
 from jobs.entry.cluster import may_grow, possible_resources
 from jobs.pipeline.blocks import block_table, read_block
 from jobs.pipeline.filled_rows import fill_rows
@@ -69,6 +72,9 @@ MAX_LOST_TASKS = 100
 """Tasks that one pass may lose for good: more is no archive's fault but the cluster's."""
 
 
+Classify = Callable[[Images, int | None], Predictions]
+
+
 @dataclass(frozen=True)
 class Resources:
     """What the stages ask of the cluster.
@@ -101,6 +107,20 @@ class Resources:
     def block_members(self, size_px: int) -> int:
         """Return how many members a block has, of pictures of so many pixels a side."""
         return large_block_members(size_px) if self.large_blocks else BLOCK_MEMBERS
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """What a classifier actor is given.
+
+    Attributes:
+        package: Its files verified.
+        converted: Its networks for CPUs, see `implant_model.package.conversion`; None: torch runs
+            them, or converts them itself, for which it must be imported.
+    """
+
+    package: ModelPackage
+    converted: bytes | None = None
 
 
 def choose_resources(
@@ -143,7 +163,7 @@ def choose_resources(
 def run_stages(
     todo: Sequence[PlannedArchive],
     recipe: Recipe,
-    package: ModelPackage,
+    model: Model,
     resources: Resources,
     positions: Sequence[int] | None = None,
 ) -> Iterator[ArchiveReceipt]:
@@ -152,23 +172,23 @@ def run_stages(
     Args:
         todo: The plan.
         recipe: How members become rows.
-        package: The model, its files verified.
+        model: It travels to the actors through the object store.
         resources: What each stage asks for.
         positions: Places in the plan of the archives to run, each in a task of its own; by default
             all of them, dealt to tasks.
     """
     if positions is None:
         groups = group_archives(todo, resources.read_tasks)
-        yield from receipts(build(groups, recipe, package, resources))
+        yield from receipts(build(groups, recipe, model, resources))
     else:
         alone: list[Group] = [[(position, todo[position])] for position in positions]
-        yield from receipts(build(alone, recipe, package, resources, alone=True))
+        yield from receipts(build(alone, recipe, model, resources, alone=True))
 
 
 def build(
     groups: Sequence[Group],
     recipe: Recipe,
-    package: ModelPackage,
+    model: Model,
     resources: Resources,
     alone: bool = False,
 ) -> Dataset:
@@ -177,7 +197,7 @@ def build(
     Args:
         groups: The planned archives, dealt to read tasks.
         recipe: How members become rows.
-        package: The model, its files verified; it travels to the actors through the object store.
+        model: It travels to the actors through the object store.
         resources: What each stage asks for.
         alone: A classifier actor takes one block at a time: one that kills it costs no other.
 
@@ -207,7 +227,7 @@ def build(
             num_cpus=resources.read_cpus,
             ray_remote_args={"max_retries": retries(alone)},
         )
-        classified = classify_stage(blocks, recipe.precision, package, resources, alone=alone)
+        classified = classify_stage(blocks, recipe.precision, model, resources, alone=alone)
         return publish_stage(classified, recipe, resources, alone=alone)
 
 
@@ -234,7 +254,7 @@ def publish_stage(
 def classify_stage(
     blocks: Dataset,
     precision: Precision,
-    package: ModelPackage,
+    model: Model,
     resources: Resources,
     *,
     alone: bool = False,
@@ -244,14 +264,14 @@ def classify_stage(
     Args:
         blocks: Blocks of schema `BLOCK`, one row each.
         precision: Of the networks.
-        package: The model; it travels to the actors through the object store.
+        model: It travels to the actors through the object store.
         resources: What an actor asks for, and how many there are.
         alone: See `build`.
 
     Returns:
         Blocks whose rows are filled and whose pictures are gone.
     """
-    arguments = (ray.put(package), precision, resources)
+    arguments = (ray.put(model), precision, resources)
     return actor_stage(blocks, ClassifyBlock, arguments, resources, alone=alone)
 
 
@@ -305,31 +325,32 @@ class ClassifyBlock:
     It is called by several threads at a time.
 
     Args:
-        package: Reference to the `ModelPackage` in the object store.
+        model: Reference to the `Model` in the object store.
         precision: Of the networks.
         resources: Device and batch size.
     """
 
     def __init__(
-        self, package: "ray.ObjectRef[ModelPackage]", precision: Precision, resources: Resources
+        self, model: "ray.ObjectRef[Model]", precision: Precision, resources: Resources
     ) -> None:
-        self._package: ModelPackage = ray.get(package)
-        self._size_px = self._package.preprocessing.size_px
+        self._model: Model = ray.get(model)
+        self._precision: Precision = precision
+        self._size_px = self._model.package.preprocessing.size_px
         self._batch_size = resources.batch_size
+        self._on_gpu = bool(resources.gpus_per_actor)
+        self._threads = min(CLASSIFIER_THREADS, os.cpu_count() or 1)
+        self._changing = threading.Lock()
         self._fault: Fault | None = None
-        on_gpu = bool(resources.gpus_per_actor)
-        threads = min(CLASSIFIER_THREADS, os.cpu_count() or 1)
         full = self._batch_size or CPU_BATCH_SIZE  # what most of the work will be done in
         blank = np.zeros((full, self._size_px, self._size_px), np.uint8)
         # Ray Data would take an exception for the loss of a block, and try others.
         try:
-            device = "cuda" if on_gpu else "cpu"
-            self._classifier = Classifier(self._package, device, precision, threads)
-            self._classifier.classify(blank, self._batch_size)  # warm before work
+            self._classifier = self._compiled() or self._by_torch()
+            self._classify(blank)  # warm before work
         except PackageError as error:
             self._fault = Fault(str(error), at_start=True)
         except RuntimeError as error:  # of a driver that is too old, a card without room, ...
-            if not on_gpu:
+            if not self._on_gpu:
                 raise
             reason = str(error).strip().partition("\n")[0].rstrip(".")
             self._fault = Fault(f"A GPU cannot run the networks: {reason}.", at_start=True)
@@ -341,11 +362,44 @@ class ClassifyBlock:
         pieces, rows, images_NHW = read_block(table, self._size_px)
         if len(images_NHW):
             try:
-                predictions = self._classifier.classify(images_NHW, self._batch_size)
+                predictions = self._classify(images_NHW)
             except PackageError as error:
                 return _fault_block(Fault(str(error), at_start=False))
-            rows = fill_rows(rows, predictions, self._package)
+            rows = fill_rows(rows, predictions, self._model.package)
         return block_table(pieces, rows)
+
+    def _classify(self, images_NHW: Images) -> Predictions:
+        used = self._classifier
+        try:
+            return used(images_NHW, self._batch_size)
+        except EngineError:
+            with self._changing:  # of several threads that found it, the first changes
+                if self._classifier == used:
+                    self._classifier = self._by_torch()
+            return self._classifier(images_NHW, self._batch_size)
+
+    def _compiled(self) -> Classify | None:
+        """Return what needs no torch; None where that cannot be."""
+        if self._model.converted is None or self._on_gpu:
+            return None
+        try:
+            converted = unpacked(self._model.converted)
+            return CompiledClassifier(
+                self._model.package, converted, self._precision, self._threads, omp_threads()
+            ).classify
+        except EngineError:
+            return None
+
+    def _by_torch(self) -> Classify:
+        from implant_model.classifier import Classifier  # here: torch takes 3 s of CPU to import
+
+        device = "cuda" if self._on_gpu else "cpu"
+        return Classifier(self._model.package, device, self._precision, self._threads).classify
+
+
+def omp_threads() -> int:
+    """Return the threads that a stream of networks has: what torch would take."""
+    return int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
 
 
 def _fault_block(fault: Fault) -> pa.Table:

@@ -11,13 +11,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from implant_model.classifier import Classifier, Predictions
+from implant_model.classifier import Classifier
 from implant_model.decode.preprocess import preprocess
 from implant_model.errors import Outcome, PackageError, UsageError
 from implant_model.package.catalogue import ORTHONET
 from implant_model.package.load import load_package
 from implant_model.phantoms.files import write_png
 from implant_model.phantoms.render import render
+from implant_model.predictions import Predictions
 from jobs import evaluate as job
 from jobs.entry.command import DISCLAIMER
 from jobs.evaluating.assessment import Examined, assess, assess_classes, reliability, worst_mistakes

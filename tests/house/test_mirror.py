@@ -40,6 +40,10 @@ COVERED_BY = {
     # Values without a behaviour of their own: raised and compared wherever bytes are read.
     "implant_model.errors": "archives/test_read.py",
     "implant_model.limits": "archives/test_expand.py",
+    "implant_model.batches": "model/test_classifier.py",
+    "implant_model.compiled_classifier": "package/test_conversion.py",
+    "implant_model.networks.convert": "networks/test_engine.py",
+    "implant_model.predictions": "model/test_classifier.py",
     "implant_model.networks.descriptors": "networks/test_fisher.py",
     "implant_model.networks.lite_trunk": "networks/test_fisher.py",
     "implant_model.networks.unet": "networks/test_build.py",

@@ -12,12 +12,13 @@ import pytest
 import torch
 
 from implant_model.calibration import prediction_sets, softmax
-from implant_model.classifier import Classifier, decide, measure
+from implant_model.classifier import Classifier, measure
 from implant_model.errors import Outcome, PackageError
 from implant_model.networks.spec import Precision
 from implant_model.networks.weights import load_networks
 from implant_model.package.load import ModelPackage
 from implant_model.package.manifest import Calibration
+from implant_model.predictions import decide
 from tests.support.package_samples import NAMES, SIZE_PX, SPECS, sample_images, save_sample
 
 

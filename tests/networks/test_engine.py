@@ -14,11 +14,12 @@ import pytest
 import torch
 from torch import nn
 
-from implant_model.classifier import Classifier, Predictions
+from implant_model.classifier import Classifier
 from implant_model.decode.prepare import picture_of
 from implant_model.limits import Limits
 from implant_model.networks import engine as engine_module
 from implant_model.networks.build import Ensemble, build, fold_batch_norms
+from implant_model.networks.convert import convert, is_convertible
 from implant_model.networks.device_batches import run_networks
 from implant_model.networks.engine import (
     CPUINFO,
@@ -26,7 +27,6 @@ from implant_model.networks.engine import (
     Engine,
     EngineError,
     has_bfloat16,
-    is_convertible,
     openvino_module,
 )
 from implant_model.networks.spec import FISHER, NetworkSpec, Precision
@@ -34,6 +34,7 @@ from implant_model.package.catalogue import ORTHONET
 from implant_model.package.load import ModelPackage, load_package
 from implant_model.phantoms.files import write_png
 from implant_model.phantoms.render import OTHERS, render, render_unknown
+from implant_model.predictions import Predictions
 from tests.support.package_samples import SIZE_PX, sample_images, save_sample
 from tests.support.paths import ROOT
 from tests.support.small_package import save_small_package
@@ -58,6 +59,12 @@ def ensemble(*specs: NetworkSpec) -> Ensemble:
 
 def network(architecture: str = "shufflenet_v2_x0_5") -> Ensemble:
     return ensemble(NetworkSpec("net.safetensors", "classifier", architecture))
+
+
+def engine_of(
+    networks: Ensemble, size_px: int = SIZE_PX, precision: Precision = "float32", streams: int = 1
+) -> Engine:
+    return Engine(convert(networks, size_px), precision, streams)
 
 
 def by_torch(networks: Ensemble, images_BHW: Images) -> tuple[np.ndarray, np.ndarray]:
@@ -118,7 +125,7 @@ def assert_same(found: Predictions, expected: Predictions, greatest: float = GRE
 @pytest.mark.parametrize("architecture", FAMILIES)
 def test_every_family_of_backbones_answers_as_by_torch(architecture: str) -> None:
     networks, images = network(architecture), sample_images(5)
-    logs, features = Engine(networks, SIZE_PX).run(images, 5)
+    logs, features = engine_of(networks).run(images, 5)
     expected_logs, expected_features = by_torch(networks, images)
     np.testing.assert_allclose(logs, expected_logs, atol=1e-4)
     np.testing.assert_allclose(features, expected_features, atol=1e-5)
@@ -133,7 +140,7 @@ def test_mask_is_enlarged_as_by_torch(size_px: int, reduction: int) -> None:
         NetworkSpec("net.safetensors", "classifier", "shufflenet_v2_x0_5", channels=2),
     )
     images = np.random.default_rng(0).integers(0, 256, (3, size_px, size_px), np.uint8)
-    logs, features = Engine(networks, size_px).run(images, 3)
+    logs, features = engine_of(networks, size_px).run(images, 3)
     expected_logs, expected_features = by_torch(networks, images)
     np.testing.assert_allclose(logs, expected_logs, atol=1e-4)
     np.testing.assert_allclose(features, expected_features, atol=1e-5)
@@ -182,7 +189,7 @@ def test_bfloat16_is_near(phantom_package: ModelPackage, phantoms: Images) -> No
 
 
 def test_a_batch_mate_changes_no_bit() -> None:
-    engine, images = Engine(network(), SIZE_PX), sample_images(16)
+    engine, images = engine_of(network()), sample_images(16)
     whole = engine.run(images, 16)
     order = np.random.default_rng(0).permutation(16)
     for one, other in zip(engine.run(images[order], 16), whole, strict=True):
@@ -192,7 +199,7 @@ def test_a_batch_mate_changes_no_bit() -> None:
 
 
 def test_threads_share_an_engine() -> None:
-    engine = Engine(network(), SIZE_PX, streams=2)
+    engine = engine_of(network(), streams=2)
     batches = [sample_images(16, seed) for seed in range(12)]
     alone = [engine.run(images, 16) for images in batches]
     with ThreadPoolExecutor(4) as pool:
@@ -207,12 +214,7 @@ def test_threads_are_those_of_the_actor_and_no_core_is_taken(
     precision: Precision, element_type: str
 ) -> None:
     """Ray gives an actor on CPUs one thread of torch's, and there are as many actors as pairs."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        requests = Engine(network(), SIZE_PX, precision, streams=2)._prepare(4)
-    finally:
-        torch.set_num_threads(before)
+    requests = engine_of(network(), precision=precision, streams=2)._prepare(4)
     assert requests.qsize() == 2
     model = requests.get().get_compiled_model()
     assert model.get_property("INFERENCE_NUM_THREADS") == min(2, os.cpu_count() or 1)
@@ -250,7 +252,7 @@ def test_bfloat16_is_not_imitated(
 
 
 def test_results_are_the_callers_own() -> None:
-    engine = Engine(network(), SIZE_PX)
+    engine = engine_of(network())
     first = engine.run(sample_images(4), 4)[0]
     before = first.copy()
     engine.run(sample_images(4, seed=1), 4)
@@ -258,7 +260,7 @@ def test_results_are_the_callers_own() -> None:
 
 
 def test_sizes_that_stay_compiled_are_few() -> None:
-    engine = Engine(network(), SIZE_PX)
+    engine = engine_of(network())
     for batch_size in range(1, MAX_SIZES + 3):
         engine.run(sample_images(batch_size), batch_size)
     assert len(engine._requests) == MAX_SIZES
@@ -290,14 +292,14 @@ def test_an_unknown_operation_is_an_error() -> None:
     networks = network()
     networks.members[0].backbone = _Strange()
     with pytest.raises(EngineError, match="svd"):
-        Engine(networks, SIZE_PX)
+        engine_of(networks)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_another_answer_than_torchs_is_an_error(precision: Precision) -> None:
     networks = network()
     networks.members[0].backbone = _Drifting(networks.members[0].backbone)
-    engine = Engine(networks, SIZE_PX, precision)
+    engine = engine_of(networks, precision=precision)
     with pytest.raises(EngineError, match="differ"):
         engine.run(sample_images(2), 2)
 
@@ -334,7 +336,7 @@ def test_classifier_does_without_openvino(
 
 def test_weights_that_overflow_are_left_to_torch_to_refuse(tmp_path: Path) -> None:
     small = save_small_package(tmp_path / "small", gain=1e38)
-    engine = Engine(Classifier(small).networks, 64)
+    engine = engine_of(Classifier(small).networks, 64)
     with pytest.raises(EngineError, match="differ by"):
         engine.run(sample_images(2), 2)
 

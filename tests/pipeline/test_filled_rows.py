@@ -6,10 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from implant_model.classifier import Predictions
 from implant_model.errors import Outcome
 from implant_model.package.catalogue import Catalogue, Implant
 from implant_model.package.load import ModelPackage
+from implant_model.predictions import Predictions
 from jobs.pipeline.filled_rows import fill_rows
 from jobs.tables.schema import PREDICTION_ROW
 from tests.support.package_samples import save_sample

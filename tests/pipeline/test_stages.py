@@ -5,17 +5,22 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import ray
 import torch
 from ray.data import Dataset
+from safetensors.numpy import load, save
 
+from implant_model.classifier import Classifier
+from implant_model.compiled_classifier import CompiledClassifier
 from implant_model.errors import ImplantError, PackageError, UsageError
+from implant_model.package.conversion import check_and_convert
 from implant_model.package.load import load_package
 from jobs.pipeline import stages
 from jobs.pipeline.blocks import block_table, read_block
-from jobs.pipeline.stages import ClassifyBlock, Resources, choose_resources
+from jobs.pipeline.stages import ClassifyBlock, Model, Resources, choose_resources
 from jobs.tables.receipts import Counts, Fault, Published, UnitFile, dump
 from jobs.tables.schema import PREDICTION_ROW
 from tests.support.ray_cluster import run_python
@@ -138,9 +143,10 @@ def test_a_gpu_that_cannot_be_used_is_a_sentence(
     small_package: Path, cluster: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster |= {"CPU": 4, "GPU": 1}
-    monkeypatch.setattr(ray, "get", lambda package: package)
-    package: Any = load_package(str(small_package))
-    actor = ClassifyBlock(package, "float32", choose_resources(None, None, None))
+    monkeypatch.setattr(ray, "get", lambda model: model)
+    package = load_package(str(small_package))
+    model: Any = Model(package)
+    actor = ClassifyBlock(model, "float32", choose_resources(None, None, None))
     answer = actor(block_table([], PREDICTION_ROW.empty_table()))
     ((fault,), _, _) = read_block(answer, package.preprocessing.size_px)
     assert isinstance(fault, Fault)
@@ -162,3 +168,26 @@ def test_fault_of_one_node_is_no_mistake_of_the_call_once_rows_are_published(
     with pytest.raises(ImplantError, match="no key on this node") as caught:
         list(stages.receipts(cast(Dataset, dataset)))
     assert type(caught.value) is kind
+
+
+def test_an_actor_on_cpus_needs_no_torch_and_keeps_to_it_where_it_must(
+    small_package: Path, cluster: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster |= {"CPU": 4}
+    monkeypatch.setattr(ray, "get", lambda model: model)
+    package = load_package(str(small_package))
+    converted = check_and_convert(package)
+    assert converted is not None
+    arrays = load(converted)
+    arrays["0.expected"] += 1
+    actors = [
+        ClassifyBlock(cast(Any, Model(package, given)), "float32", choose_resources(None, None, 4))
+        for given in (converted, save(arrays), converted[:-1], None)
+    ]
+    kinds = [type(getattr(actor._classifier, "__self__", None)) for actor in actors]
+    assert kinds == [CompiledClassifier, Classifier, Classifier, Classifier]
+    size_px = package.preprocessing.size_px
+    images = np.random.default_rng(0).integers(0, 256, (6, size_px, size_px), np.uint8)
+    said = [actor._classify(images).probabilities_NC for actor in actors]
+    for each in said[1:]:
+        np.testing.assert_allclose(each, said[0], atol=1e-5)

@@ -35,17 +35,17 @@ def kills_classifier() -> np.ndarray:
 
 def arm() -> None:
     """Runs in each worker before its first task."""
-    from implant_model.classifier import Classifier
+    from implant_model.compiled_classifier import CompiledClassifier
     from implant_model.decode.sandbox import DecodeProcess
 
-    prepare, classify = DecodeProcess.prepare, Classifier.classify
+    prepare, classify = DecodeProcess.prepare, CompiledClassifier.classify
 
     def deadly_prepare(self: DecodeProcess, data: bytes | memoryview) -> Any:
         if KILLS_READER in bytes(data):
             _die()
         return prepare(self, data)
 
-    def deadly_classify(self: Classifier, images_NHW: np.ndarray, *rest: Any) -> Any:
+    def deadly_classify(self: CompiledClassifier, images_NHW: np.ndarray, *rest: Any) -> Any:
         half = images_NHW.shape[2] // 2
         left = images_NHW[:, :, : half - 2].reshape(len(images_NHW), -1)
         right = images_NHW[:, :, half + 2 :].reshape(len(images_NHW), -1)
@@ -54,7 +54,7 @@ def arm() -> None:
         return classify(self, images_NHW, *rest)
 
     DecodeProcess.prepare = deadly_prepare  # type: ignore[method-assign]
-    Classifier.classify = deadly_classify  # type: ignore[method-assign,assignment]
+    CompiledClassifier.classify = deadly_classify  # type: ignore[method-assign,assignment]
 
 
 def _die() -> None:
