@@ -18,6 +18,7 @@ Array64 = npt.NDArray[np.float64]
 Method = Literal["mahalanobis", "normalised_mahalanobis", "relative_mahalanobis"]
 
 METHODS: tuple[Method, ...] = get_args(Method)
+SCORED_AT_ONCE = 64  # images: half a dozen copies in float64, which a block's 1,024 would make large
 MAX_AXES = 128  # 128 x 2,048 float32 is 1 MB; later axes of an embedding are noise
 
 
@@ -74,14 +75,22 @@ class NoveltyReference:
 
     def score(self, features_NF: npt.ArrayLike) -> Array:
         """Return the novelty, N float32, of embeddings; higher is stranger."""
-        features = np.asarray(features_NF, np.float64)
-        whitened = self.place(features)
-        nearest = np.full(len(features), np.inf)
-        for centre_F in self.within.whitened(self.centres_CF):
+        features = np.asarray(features_NF)
+        centres_CF = self.within.whitened(self.centres_CF)
+        parts = [
+            self._scored(features[start : start + SCORED_AT_ONCE].astype(np.float64), centres_CF)
+            for start in range(0, len(features), SCORED_AT_ONCE)
+        ]
+        return np.concatenate(parts or [np.zeros(0)]).astype(np.float32)
+
+    def _scored(self, features_NF: Array64, centres_CF: Array64) -> Array64:
+        whitened = self.place(features_NF)
+        nearest = np.full(len(features_NF), np.inf)
+        for centre_F in centres_CF:
             nearest = np.minimum(nearest, _squared(whitened - centre_F))
         if self.method == "relative_mahalanobis":
-            nearest = nearest - _squared(self.background.whitened(features - self.mean_F))
-        return nearest.astype(np.float32)
+            nearest = nearest - _squared(self.background.whitened(features_NF - self.mean_F))
+        return nearest
 
     def to_bytes(self) -> bytes:
         """Return the reference as a safetensors file."""
