@@ -18,7 +18,7 @@ Array64 = npt.NDArray[np.float64]
 Method = Literal["mahalanobis", "normalised_mahalanobis", "relative_mahalanobis"]
 
 METHODS: tuple[Method, ...] = get_args(Method)
-SCORED_AT_ONCE = 64  # images: half a dozen copies in float64, which a block's 1,024 would make large
+SCORED_AT_ONCE = 64  # images; half a dozen copies in float64 of a block's 1,024 are 100 MB
 MAX_AXES = 128  # 128 x 2,048 float32 is 1 MB; later axes of an embedding are noise
 
 
