@@ -30,7 +30,8 @@ def in_batches(
     """Run all images.
 
     Args:
-        run: Runs one batch; several threads may call it where there is a pool.
+        run: Runs one batch, which it must not change; several threads may call it where there is
+            a pool.
         images_NHW: uint8; N may be 0.
         batch_size: Images of a batch.
         is_filled: Fill the last batch up with blank pictures.
@@ -69,4 +70,6 @@ def _batches(images_NHW: Images, batch_size: int, *, is_filled: bool) -> Iterato
     for start in range(0, max(len(images_NHW), 1), batch_size):
         part = images_NHW[start : start + batch_size]
         fill = batch_size - len(part) if is_filled else int(not len(part))
-        yield np.concatenate((part, np.zeros((fill, *part.shape[1:]), np.uint8)))
+        if fill:
+            part = np.concatenate((part, np.zeros((fill, *part.shape[1:]), np.uint8)))
+        yield part  # a view: a pool takes all batches of a block at once

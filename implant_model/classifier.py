@@ -194,6 +194,6 @@ def measure(
 def _run(
     networks: Ensemble, images_BHW: Images, *, device: torch.device, precision: Precision
 ) -> tuple[Array, Array]:
-    bytes_BHW = torch.from_numpy(np.ascontiguousarray(images_BHW)).to(device)
+    bytes_BHW = torch.from_numpy(np.array(images_BHW)).to(device)
     logs_BC, features_BF = run_networks(networks, bytes_BHW, reduced=precision == "bfloat16")
     return logs_BC.cpu().numpy(), features_BF.cpu().numpy()

@@ -166,13 +166,11 @@ class Engine:
         self, requests: "SimpleQueue[Any]", images_BHW: Bytes, batch_size: int
     ) -> list[Array]:
         """Return the embeddings of a full batch, that of the blank pictures in it included."""
-        fill = batch_size - len(images_BHW)
-        if fill:
-            blank_BHW = np.zeros((fill, *images_BHW.shape[1:]), np.uint8)
-            images_BHW = np.concatenate((images_BHW, blank_BHW))
+        full_BHW = np.zeros((batch_size, *images_BHW.shape[1:]), np.uint8)
+        full_BHW[: len(images_BHW)] = images_BHW
         request = requests.get()  # of a thread that is done: there is one for each stream
         try:
-            tensor = self._openvino.Tensor(np.ascontiguousarray(images_BHW), shared_memory=True)
+            tensor = self._openvino.Tensor(full_BHW, shared_memory=True)
             request.set_input_tensor(tensor)
             request.infer()
             places = range(len(self._converted.heads))

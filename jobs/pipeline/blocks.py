@@ -35,14 +35,14 @@ class Block:
     Attributes:
         pieces: Units and ends, in the order in which they were read.
         rows: Prediction rows of the units that are not adopted.
-        images_HW: Pictures of the rows without an outcome, uint8, all of one size.
+        images: Pictures of the rows without an outcome, uint8, all of one size, end to end.
         members: Of all units, adopted ones too.
         num_bytes: Size of these members in their archives, expanded.
     """
 
     pieces: list[Piece] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
-    images_HW: list[np.ndarray] = field(default_factory=list)
+    images: bytearray = field(default_factory=bytearray)
     members: int = 0
     num_bytes: int = 0
 
@@ -52,19 +52,22 @@ class Block:
         """Append a piece with its rows and pictures."""
         self.pieces.append(piece)
         self.rows.extend(rows)
-        self.images_HW.extend(images_HW)
+        for image_HW in images_HW:
+            self.images += np.ascontiguousarray(image_HW).data.cast("B")
         if isinstance(piece, Unit):
             self.members += piece.members
             self.num_bytes += piece.num_bytes
 
     def to_table(self) -> pa.Table:
-        """Return the block as a table of one row, schema `BLOCK`."""
+        """Return the block as a table of one row, schema `BLOCK`; its pictures are not copied."""
         rows = pa.Table.from_pylist(self.rows, schema=PREDICTION_ROW)
-        return block_table(self.pieces, rows, b"".join(i.tobytes() for i in self.images_HW))
+        return block_table(self.pieces, rows, self.images)
 
 
-def block_table(pieces: Iterable[Piece], rows: pa.Table, images: bytes = b"") -> pa.Table:
-    """Return a block as a table of one row, schema `BLOCK`."""
+def block_table(
+    pieces: Iterable[Piece], rows: pa.Table, images: bytes | bytearray = b""
+) -> pa.Table:
+    """Return a block as a table of one row, schema `BLOCK`, which refers to the pictures."""
     structs = pa.StructArray.from_arrays(
         [column.combine_chunks() for column in rows.columns], fields=_ROW
     )
@@ -72,7 +75,11 @@ def block_table(pieces: Iterable[Piece], rows: pa.Table, images: bytes = b"") ->
     columns = [
         pa.array([dump(pieces)], pa.string()),
         pa.ListArray.from_arrays(offsets, structs, type=BLOCK.field("rows").type),
-        pa.array([images], pa.large_binary()),
+        pa.Array.from_buffers(
+            pa.large_binary(),
+            1,
+            [None, pa.py_buffer(np.array([0, len(images)], np.int64)), pa.py_buffer(images)],
+        ),
     ]
     return pa.table(columns, schema=BLOCK)
 
