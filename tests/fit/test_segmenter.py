@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,15 @@ def training_part() -> tuple[Images, Masks]:
     return phantoms(48)
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """As a worker has: sums of another number of threads are others in their last bits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def some(part: tuple[Images, Masks], count: int) -> tuple[Images, Masks]:
     return part[0][:count].copy(), part[1][:count].copy()
 
@@ -106,7 +115,13 @@ def test_the_loss_by_hand() -> None:
 
 def in_this_process(act: Callable[[], Any]) -> Any:
     """What `act` returns as the only worker of a training of Ray's, which runs it right here."""
-    return TorchTrainer(act, scaling_config=ScalingConfig(num_workers=0)).fit().return_value
+    returned: list[Any] = []
+
+    def train() -> None:
+        returned.append(act())
+
+    TorchTrainer(train, scaling_config=ScalingConfig(num_workers=0)).fit()
+    return returned[0]
 
 
 def training_of(
@@ -139,7 +154,7 @@ def fit_plainly(
     torch.manual_seed(settings.seed)
     network = build(settings.spec(), 1)
     assert isinstance(network, ImplantSegmenter)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(memory_format=torch.channels_last)
     rate, decay = settings.learning_rate, settings.weight_decay
     optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=decay)
     steps = len(part[0]) // settings.batch_size
@@ -147,13 +162,15 @@ def fit_plainly(
         seed = settings.seed * 1_000_003 + epoch
         order_N = torch.randperm(len(part[0]), generator=torch.Generator().manual_seed(seed))
         generator = torch.Generator().manual_seed(seed)
-        for step, batch_B in enumerate(order_N.split(settings.batch_size)[:steps]):
+        for step in range(steps):
+            batch_B = order_N[step * settings.batch_size :][: settings.batch_size]
             done = (epoch * steps + step) / (settings.epochs * steps)
             optimiser.param_groups[0]["lr"] = rate * (1 + math.cos(math.pi * done)) / 2
-            seen = views(*(torch.from_numpy(array)[batch_B] for array in part), spec, generator)
-            logits = network(seen[0].to(memory_format=torch.channels_last))
+            images_BSS, masks_BSS = (torch.from_numpy(array)[batch_B] for array in part)
+            seen, masks = views(images_BSS, masks_BSS, spec, generator)
+            logits = network(seen.to(memory_format=torch.channels_last))
             optimiser.zero_grad()
-            overlap_loss(logits, seen[1]).backward()  # type: ignore[no-untyped-call]
+            overlap_loss(logits, masks).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
     return network
 
@@ -262,9 +279,7 @@ def test_poor_masks_teach_nothing(training_part: tuple[Images, Masks]) -> None:
     masks = MaskSet(masks_NSS, grades_N, "digest")
     examples = masked_examples(images_NSS, masks, np.arange(1, 20))
     assert len(examples) == 18
-    images_BSS, masks_BSS = examples[
-        np.array([2, 1])
-    ]  # the images 4 and 2: 0 does not train, and 3 is poor
+    images_BSS, masks_BSS = examples[np.array([2, 1])]  # 0 does not train, and 3 is poor
     assert (images_BSS == images_NSS[[4, 2]]).all()
     assert (masks_BSS == masks_NSS[[4, 2]]).all()
 
