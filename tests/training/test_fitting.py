@@ -123,6 +123,7 @@ def test_rays_tasks_score_as_this_process_does(
 
 @pytest.mark.cluster
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray's own settings
 def test_two_workers_fit_a_segmenter_that_is_as_good_as_ones(
     joined: None, phantoms: tuple[LabelledSet, np.ndarray], tmp_path: Path
 ) -> None:

@@ -264,7 +264,8 @@ def as_positions(positions: Any, count: int) -> Indices:
 def _read_at(uri: str, start: int, target_B: NDArray[np.uint8]) -> None:
     if not storage.is_remote(uri):
         try:
-            if os.preadv(_open(uri).number, [target_B.data], start) == len(target_B):
+            file = _open(uri)  # held while it is read: of two threads' first, one is not kept
+            if os.preadv(file.number, [target_B.data], start) == len(target_B):
                 return
         except OSError as error:
             raise StorageError(f"{uri} cannot be read ({error.strerror}).") from error
