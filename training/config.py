@@ -152,7 +152,7 @@ class SegmenterSettings:
         masks: Folder of masks made or corrected by hand, which go before automatic ones; "" for
             none. See `training.masks.mask_files`.
         epochs: Passes over the images with masks.
-        batch_size: Images of one step.
+        batch_size: Images of one step, over all workers together.
         learning_rate: AdamW's, at its highest; it falls as a cosine to 0.
         weight_decay: AdamW's.
         seed: Of weights, batches and views.

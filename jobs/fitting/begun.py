@@ -16,7 +16,7 @@ from implant_model.storage.local_files import write_whole
 from training.config import TrainConfig
 
 FILE: Final = "training.json"
-_LEFT_BY_FITS: Final = ("checkpoints", "*.jsonl", "*.safetensors", "*.pt")
+_LEFT_BY_FITS: Final = ("checkpoints", "*.jsonl", "*.safetensors")
 _NOT_FITTED: Final = ("name", "data", "card", "gallery", "implants")
 """Settings that only describe the package, or where images lie; they may change meanwhile."""
 

@@ -1,13 +1,18 @@
 """The segmenter: views with their masks, loss, fit, resumption, clean masks, and the ensemble."""
 
+import json
 import math
-from dataclasses import fields
+from collections.abc import Callable, Iterator
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from ray.train import ScalingConfig
+from ray.train.torch import TorchTrainer
 
 from implant_model.decode.preprocess import Preprocessing, preprocess
 from implant_model.errors import UsageError
@@ -16,14 +21,14 @@ from implant_model.networks.spec import NetworkSpec
 from implant_model.networks.weights import load_network, weights_bytes
 from implant_model.package.catalogue import ORTHONET
 from implant_model.phantoms.render import render
-from training.config import Augmentation, SegmenterSettings
-from training.fit.segmenter import (
-    MIN_MASKS,
-    fit_segmenter,
-    overlap_loss,
-    segment,
-    views,
-)
+from training.config import Augmentation, SegmenterSettings, TrainConfig
+from training.fit.loop import Training
+from training.fit.objectives import objective_of
+from training.fit.segmenter import overlap_loss, segment, views
+from training.fit.segmenting import MIN_MASKS, masked_examples, segmenter_task
+from training.fit.trainer import num_useful
+from training.fit.worker_inputs import Examples, Material
+from training.masks.mask_set import GOOD, POOR, MaskSet
 from training.masks.overlap import dice
 
 SIDE = 64
@@ -49,6 +54,15 @@ def phantoms(count: int, first: int = 0) -> tuple[Images, Masks]:
 @pytest.fixture(scope="module")
 def training_part() -> tuple[Images, Masks]:
     return phantoms(48)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """As a worker has: sums of another number of threads are others in their last bits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def some(part: tuple[Images, Masks], count: int) -> tuple[Images, Masks]:
@@ -99,14 +113,76 @@ def test_the_loss_by_hand() -> None:
     assert float(overlap_loss(-sure, masks)) > unsure > 0
 
 
+def in_this_process(act: Callable[[], Any]) -> Any:
+    """What `act` returns as the only worker of a training of Ray's, which runs it right here."""
+    returned: list[Any] = []
+
+    def train() -> None:
+        returned.append(act())
+
+    TorchTrainer(train, scaling_config=ScalingConfig(num_workers=0)).fit()
+    return returned[0]
+
+
+def training_of(
+    part: tuple[Images, Masks], settings: SegmenterSettings, spec: Augmentation, curve: Path
+) -> Training:
+    task = segmenter_task(TrainConfig(segmenter=settings, augment=spec))
+    return Training(task, Material(Examples(*part)), curve)
+
+
+def fit(
+    part: tuple[Images, Masks], settings: SegmenterSettings, spec: Augmentation, curve: Path
+) -> ImplantSegmenter:
+    """The network that a training of one worker ships."""
+
+    def run() -> dict[str, torch.Tensor]:
+        training = training_of(part, settings, spec, curve)
+        training.run()
+        return training.average
+
+    network = build(settings.spec(), 12)
+    assert isinstance(network, ImplantSegmenter)
+    network.load_state_dict(in_this_process(run))
+    return network.eval()
+
+
+def fit_plainly(
+    part: tuple[Images, Masks], settings: SegmenterSettings, spec: Augmentation
+) -> ImplantSegmenter:
+    """The same fit in one plain loop, without workers."""
+    torch.manual_seed(settings.seed)
+    network = build(settings.spec(), 1)
+    assert isinstance(network, ImplantSegmenter)
+    network.to(memory_format=torch.channels_last)
+    rate, decay = settings.learning_rate, settings.weight_decay
+    optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=decay)
+    steps = len(part[0]) // settings.batch_size
+    for epoch in range(settings.epochs):
+        seed = settings.seed * 1_000_003 + epoch
+        order_N = torch.randperm(len(part[0]), generator=torch.Generator().manual_seed(seed))
+        generator = torch.Generator().manual_seed(seed)
+        for step in range(steps):
+            batch_B = order_N[step * settings.batch_size :][: settings.batch_size]
+            done = (epoch * steps + step) / (settings.epochs * steps)
+            optimiser.param_groups[0]["lr"] = rate * (1 + math.cos(math.pi * done)) / 2
+            images_BSS, masks_BSS = (torch.from_numpy(array)[batch_B] for array in part)
+            seen, masks = views(images_BSS, masks_BSS, spec, generator)
+            logits = network(seen.to(memory_format=torch.channels_last))
+            optimiser.zero_grad()
+            overlap_loss(logits, masks).backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+    return network
+
+
 def test_a_fit_finds_the_implant_on_phantoms_that_it_has_not_seen(
-    training_part: tuple[Images, Masks],
+    tmp_path: Path, training_part: tuple[Images, Masks]
 ) -> None:
-    losses: dict[int, float] = {}
     settings = SegmenterSettings(width=4, epochs=8, batch_size=4, learning_rate=2e-2)
-    network = fit_segmenter(*training_part, settings, GENTLE, report=losses.__setitem__)
-    assert list(losses) == list(range(8))
-    assert losses[7] < losses[0] / 2
+    network = fit(training_part, settings, GENTLE, tmp_path / "curve.jsonl")
+    lines = [json.loads(line) for line in (tmp_path / "curve.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == list(range(8))
+    assert lines[7]["loss"] < lines[0]["loss"] / 2
     images_NSS, true_NSS = phantoms(24, first=100)
     found_NSS = segment(network, images_NSS, batch_size=10)
     overlaps = [dice(*pair) for pair in zip(found_NSS, true_NSS, strict=True)]
@@ -121,57 +197,91 @@ def test_a_fit_finds_the_implant_on_phantoms_that_it_has_not_seen(
     assert min(agree) > 0.97  # float16 moves a pixel or two
 
 
-def test_a_fit_repeats_itself_and_goes_on_where_it_was_broken_off(
+def test_one_worker_fits_what_a_plain_loop_fits_and_another_seed_another(
     tmp_path: Path, training_part: tuple[Images, Masks]
 ) -> None:
-    images_NSS, masks_NSS = some(training_part, 12)
-    whole = fit_segmenter(images_NSS, masks_NSS, TINY, GENTLE)
-    torch.manual_seed(99)  # whatever else draws numbers
-    state = tmp_path / "states" / "segmenter.pt"
-
-    def break_off(epoch: int, loss: float) -> None:
-        if epoch == 1:
-            raise InterruptedError
-
-    with pytest.raises(InterruptedError):
-        fit_segmenter(images_NSS, masks_NSS, TINY, GENTLE, state_file=state, report=break_off)
-    epochs: list[int] = []
-    rest = fit_segmenter(
-        images_NSS,
-        masks_NSS,
-        TINY,
-        GENTLE,
-        state_file=state,
-        report=lambda epoch, loss: epochs.append(epoch),
-    )
-    assert epochs == [1]
-    assert weights_bytes(rest) == weights_bytes(whole)
-    other = fit_segmenter(images_NSS, masks_NSS, SegmenterSettings(3, epochs=2, seed=1), GENTLE)
-    assert weights_bytes(other) != weights_bytes(whole)
-    before = torch.get_rng_state()
-    fit_segmenter(images_NSS, masks_NSS, SegmenterSettings(1, epochs=1), NOTHING)
-    assert torch.equal(torch.get_rng_state(), before)
+    part, curve = some(training_part, 14), tmp_path / "curve.jsonl"
+    shipped = weights_bytes(fit(part, TINY, GENTLE, curve))
+    assert shipped == weights_bytes(fit_plainly(part, TINY, GENTLE))
+    assert shipped != weights_bytes(fit(part, replace(TINY, seed=1), GENTLE, curve))
 
 
-def test_every_image_is_drawn(training_part: tuple[Images, Masks]) -> None:
+def test_a_fit_goes_on_where_it_was_broken_off(
+    tmp_path: Path, training_part: tuple[Images, Masks]
+) -> None:
+    part, file = some(training_part, 12), tmp_path / "state.pt"
+
+    def broken_off() -> list[dict[str, torch.Tensor]]:
+        first, second = (training_of(part, TINY, GENTLE, tmp_path / "curve") for _ in range(2))
+        first.train_epoch(0)
+        torch.save(first.state(0), file)
+        second.take(torch.load(file, weights_only=True))
+        assert second.first_epoch == 1
+        for training in (first, second):
+            training.train_epoch(1)
+        return [first.average, second.average]
+
+    whole, rest = in_this_process(broken_off)
+    assert all(torch.equal(whole[name], rest[name]) for name in whole)
+
+
+def test_workers_share_each_step_and_see_views_of_their_own(
+    tmp_path: Path, training_part: tuple[Images, Masks]
+) -> None:
     """Ten images in batches of four: the two that are left over change from epoch to epoch."""
-    images_NSS, masks_NSS = some(training_part, 10)
     settings = SegmenterSettings(1, epochs=4, batch_size=4)
-    weights = {weights_bytes(fit_segmenter(images_NSS, masks_NSS, settings, NOTHING))}
-    for index in (8, 9):
-        changed_NSS = images_NSS.copy()
-        changed_NSS[index] = 255 - changed_NSS[index]
-        weights.add(weights_bytes(fit_segmenter(changed_NSS, masks_NSS, settings, NOTHING)))
-    assert len(weights) == 3
+
+    def draw() -> list[list[list[int]]]:
+        training = training_of(some(training_part, 10), settings, NOTHING, tmp_path / "curve")
+        drawn = []
+        for training.rank, training.num_workers in ((0, 1), (0, 2), (1, 2)):
+            steps = (share for epoch in range(4) for share in training.shares(epoch))
+            drawn.append([share.tolist() for share in steps])
+        return drawn
+
+    alone, *both = in_this_process(draw)
+    assert [len(step) for step in alone] == [4] * 8
+    assert {position for step in alone for position in step} == set(range(10))
+    for whole, first, second in zip(alone, *both, strict=True):
+        assert len(first) == len(second) == 2
+        assert sorted(first + second) == sorted(whole)
+
+    task = segmenter_task(TrainConfig(segmenter=settings))
+    learned = objective_of(task, Material(Examples(*training_part)), torch.device("cpu"))
+    seeds = {learned.views_seed(epoch, rank) for epoch in range(40) for rank in range(64)}
+    assert len(seeds) == 40 * 64
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "images", "asked", "given"),
+    [(16, 48, 2, 2), (4, 48, 8, 2), (16, 9, 8, 4), (1, 48, 4, 1)],
+)
+def test_each_worker_gets_two_images_of_a_step_with_masks(
+    training_part: tuple[Images, Masks], batch_size: int, images: int, asked: int, given: int
+) -> None:
+    settings = SegmenterSettings(width=4, batch_size=batch_size)
+    task = segmenter_task(TrainConfig(segmenter=settings))
+    material = Material(Examples(*some(training_part, images)))
+    assert num_useful(material, task, asked) == given
 
 
 def test_too_few_masks_are_refused(training_part: tuple[Images, Masks]) -> None:
     images_NSS, masks_NSS = some(training_part, 20)
     masks_NSS[MIN_MASKS - 1 :] = False
+    masks = MaskSet(masks_NSS, np.full(20, GOOD, np.uint8), "digest")
     with pytest.raises(UsageError, match=rf"7 masks to learn from; {MIN_MASKS} are expected"):
-        fit_segmenter(images_NSS, masks_NSS, TINY, GENTLE)
-    with pytest.raises(ValueError, match="one shape is"):
-        fit_segmenter(images_NSS, masks_NSS[:5], TINY, GENTLE)
+        masked_examples(images_NSS, masks, np.arange(20))
+
+
+def test_poor_masks_teach_nothing(training_part: tuple[Images, Masks]) -> None:
+    images_NSS, masks_NSS = some(training_part, 20)
+    grades_N = np.where(np.arange(20) == 3, POOR, GOOD).astype(np.uint8)
+    masks = MaskSet(masks_NSS, grades_N, "digest")
+    examples = masked_examples(images_NSS, masks, np.arange(1, 20))
+    assert len(examples) == 18
+    images_BSS, masks_BSS = examples[np.array([2, 1])]  # 0 does not train, and 3 is poor
+    assert (images_BSS == images_NSS[[4, 2]]).all()
+    assert (masks_BSS == masks_NSS[[4, 2]]).all()
 
 
 @pytest.mark.parametrize(

@@ -81,8 +81,9 @@ COVERED_BY = {
     "training.fisher.gmm": "networks/test_fisher.py",
     # Parts of a fit on workers: met in the run of the whole job on two of them.
     "training.fit.loop": "training/test_train.py",
+    "training.fit.objectives": "fit/test_segmenter.py",
     "training.fit.scoring": "training/test_fitting.py",
-    "training.fit.segmenting": "training/test_train.py",
+    "training.fit.segmenting": "fit/test_segmenter.py",
     "training.fit.trainer": "training/test_train.py",
     "training.fit.worker_inputs": "training/test_train.py",
     **{

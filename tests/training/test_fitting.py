@@ -19,13 +19,16 @@ from implant_model.package.catalogue import ORTHONET
 from implant_model.phantoms.render import render
 from tests.support.ray_cluster import RayCluster
 from training.calibrate import run_networks, score
-from training.config import SegmenterSettings, TrainConfig
+from training.config import Augmentation, SegmenterSettings, TrainConfig
 from training.data.labelled import LabelledSet
 from training.data.shards import in_parts
 from training.fit import fitting, scoring
 from training.fit.fitting import specs_of, watched
+from training.fit.segmenting import masked_examples, measure_segmenter, segmenter_task
+from training.fit.trainer import fit_network
+from training.fit.worker_inputs import Material
 from training.masks.mask_files import write_masks
-from training.masks.mask_set import BY_HAND, POOR, gather_masks, write_poor
+from training.masks.mask_set import BY_HAND, GOOD, POOR, MaskSet, gather_masks, write_poor
 
 SIZE_PX = 64
 IMAGE = Preprocessing(size_px=SIZE_PX, trim_borders=False)
@@ -116,6 +119,37 @@ def test_rays_tasks_score_as_this_process_does(
     np.testing.assert_allclose(there.logits_NK, here.logits_NK, atol=1e-5)
     np.testing.assert_allclose(there.novelty_N, here.novelty_N, rtol=1e-3)
     np.testing.assert_allclose(here.logits_NK, train.logits_NK[positions_N], atol=1e-5)
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray's own settings
+def test_two_workers_fit_a_segmenter_that_is_as_good_as_ones(
+    joined: None, phantoms: tuple[LabelledSet, np.ndarray], tmp_path: Path
+) -> None:
+    labelled, true_NSS = phantoms
+    masks = MaskSet(true_NSS, np.full(48, GOOD, np.uint8), "digest")
+    settings = SegmenterSettings(width=4, epochs=12, batch_size=4, learning_rate=1e-2)
+    gentle = Augmentation(rotation_deg=8.0, scale=0.1, shift=0.04, blur_px=0.5, resolution=0.0)
+    task = segmenter_task(TrainConfig(segmenter=settings, augment=gentle))
+    material = Material(masked_examples(labelled.images_NSS, masks, np.arange(36)))
+    dices, losses, files = [], [], []
+    for workers in (1, 2):
+        curve = tmp_path / f"{workers}.jsonl"
+        place = f"by-{workers}", str(tmp_path / "checkpoints"), curve
+        network = build(task.spec, 2)
+        network.load_state_dict(fit_network(material, task, *place, workers, use_gpu=False))
+        files.append(weights_bytes(network))
+        test_N = np.arange(36, 48)
+        found = measure_segmenter(
+            settings, files[-1], labelled.images_NSS, masks, test_N, device="cpu"
+        )
+        dices.append(float(np.mean(found.dice_N)))
+        losses.append(json.loads(curve.read_text().splitlines()[-1])["loss"])
+    assert files[0] != files[1]
+    assert min(dices) > 0.8
+    assert abs(dices[0] - dices[1]) < 0.05
+    assert losses[0] == pytest.approx(losses[1], rel=0.3)
 
 
 def test_progress_is_said_once_an_epoch_and_not_for_what_was_done_before(tmp_path: Path) -> None:

@@ -157,6 +157,17 @@ def test_a_damaged_shard_is_no_picture(archive: tuple[Path, Labels], tmp_path: P
         held.images[:]
 
 
+def test_a_shard_stays_open_while_it_is_read(
+    archive: tuple[Path, Labels], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two threads that open it at the same time, one has a file that is not kept."""
+    folder, labels = archive
+    held = gather(list_images([str(folder)]), labels, SPEC, Limits(), str(tmp_path / "cache"))
+    whole = held.images[:]
+    monkeypatch.setattr(shards, "_open", shards._open.__wrapped__)
+    assert np.array_equal(held.images[:], whole)
+
+
 def test_a_cache_in_a_bucket_is_as_one_on_disk(
     archive: tuple[Path, Labels],
     tmp_path: Path,

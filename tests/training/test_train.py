@@ -41,7 +41,8 @@ from training.data.labelled import Excluded, LabelledSet
 from training.data.labels import read_labels
 from training.data.set_report import describe_shortcuts
 from training.data.shortcuts import cues_of, probe_shortcuts
-from training.fit.loop import draw_order, learning_rate, parameter_groups, take_weights
+from training.fit.loop import learning_rate, take_weights
+from training.fit.objectives import decay_groups, draw_order
 from training.metrics import wilson
 
 
@@ -365,7 +366,7 @@ def test_weights_are_taken_where_they_fit() -> None:
 
 def test_decay_spares_biases_and_scales() -> None:
     network = build(NetworkSpec("a.safetensors", "classifier", "shufflenet_v2_x0_5"), 3)
-    decayed, spared = parameter_groups(network, 0.1)
+    decayed, spared = decay_groups(network, 0.1)
     assert all(p.ndim > 1 for p in decayed["params"])
     assert all(p.ndim == 1 for p in spared["params"])
     assert spared["weight_decay"] == 0
@@ -595,6 +596,8 @@ def test_two_workers_make_a_package_that_classifies(
     assert "| Segmenter's Dice |" in package.card
     for name, epochs in (("segmenter", 4), ("radiograph", 2), ("cut-out", 2)):
         assert f"  {name}: epoch {epochs} of {epochs}, loss" in done.stdout
+        kept = tmp_path / "model.work" / "checkpoints"
+        assert [*kept.glob(f"*-{name}/*/state.pt")] != []
 
     figures = package.metrics["figures"]
     assert isinstance(figures, dict)

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -31,6 +31,7 @@ from implant_model.storage.uri import local_path
 from training.data.links import Indices
 
 Images = NDArray[np.uint8]
+Row = TypeVar("Row", covariant=True)
 SHARD_BYTES: Final = 64 * MIB
 COLUMN: Final = "picture"
 PART: Final = 256
@@ -63,21 +64,28 @@ def in_parts(pictures: Pictures, positions_N: Indices | None = None) -> Iterator
         yield pictures[positions_N[start : start + PART]]
 
 
+class Rows(Protocol[Row]):
+    """What a batch is read from: pictures, or pictures with their masks or classes."""
+
+    def __getitem__(self, positions: Any, /) -> Row:
+        """Return those at some positions, in that order."""
+
+
 def read_batches(
-    pictures: Pictures, batches: Iterable[Indices], ahead: int = AHEAD
-) -> Iterator[tuple[Indices, Images]]:
+    rows: Rows[Row], batches: Iterable[Indices], ahead: int = AHEAD
+) -> Iterator[tuple[Indices, Row]]:
     """Yield batches with their pictures, the next ones being read meanwhile, in threads.
 
     Args:
-        pictures: The set.
+        rows: The set.
         batches: Positions of each batch.
         ahead: Batches that are under way.
     """
     with ThreadPoolExecutor(READERS, thread_name_prefix="batches") as pool:
-        waiting: deque[tuple[Indices, Future[Images]]] = deque()
+        waiting: deque[tuple[Indices, Future[Row]]] = deque()
         try:
             for positions_B in batches:
-                waiting.append((positions_B, pool.submit(pictures.__getitem__, positions_B)))
+                waiting.append((positions_B, pool.submit(rows.__getitem__, positions_B)))
                 if len(waiting) > ahead:
                     first_B, future = waiting.popleft()
                     yield first_B, future.result()
@@ -256,7 +264,8 @@ def as_positions(positions: Any, count: int) -> Indices:
 def _read_at(uri: str, start: int, target_B: NDArray[np.uint8]) -> None:
     if not storage.is_remote(uri):
         try:
-            if os.preadv(_open(uri).number, [target_B.data], start) == len(target_B):
+            file = _open(uri)  # held while it is read: of two threads' first, one is not kept
+            if os.preadv(file.number, [target_B.data], start) == len(target_B):
                 return
         except OSError as error:
             raise StorageError(f"{uri} cannot be read ({error.strerror}).") from error

@@ -37,9 +37,9 @@ from training.data.split import Split, deal, deal_folds, renumber
 from training.first_weights import of_architecture, trunk_of_file
 from training.fisher.fit_fisher import FisherTask, fit_fisher
 from training.fit.scoring import score_by_ray
-from training.fit.segmenting import SegmenterTask, fit_on_masks, measure_segmenter
+from training.fit.segmenting import masked_examples, measure_segmenter, segmenter_task
 from training.fit.trainer import fit_network
-from training.fit.worker_inputs import FitTask, Material, State
+from training.fit.worker_inputs import Examples, FitTask, Material, State
 from training.masks.mask_set import POOR, MaskSet
 from training.masks.overlap import Overlaps
 from training.weight_files import filled, map_file, reordered
@@ -169,28 +169,33 @@ class _Fitting:
         return part.epochs
 
     def _fit(self, spec: NetworkSpec, done: Networks) -> bytes:
-        if spec.role == "segmenter":
-            return self._fit_segmenter(spec)
         network = build(spec, len(self.labelled.names))
-        if spec.architecture in FISHERS:
+        if spec.role == "segmenter":
+            network.load_state_dict(self._fit_segmenter(spec))
+        elif spec.architecture in FISHERS:
             network.load_state_dict(self._fit_fisher())
         else:
             network.load_state_dict(self._fit_classifier(spec, done))
         return weights_bytes(network)
 
-    def _fit_segmenter(self, spec: NetworkSpec) -> bytes:
+    def _fit_segmenter(self, spec: NetworkSpec) -> State:
         if self.masks is None:
             raise ValueError("A segmenter is fitted to masks, and there are none.")
-        task = SegmenterTask(
-            self.config.segmenter,
-            self.config.augment,
-            self.config.fit.threads,
-            self.place.use_gpu,
-            self.place.folder / f"{self.name}-segmenter.pt",
-            self.place.curve(self.name, spec),
-            first_segmenter(self.config.network.start_from, spec),
+        examples = masked_examples(self.labelled.images_NSS, self.masks, self.split.train_N)
+        first = first_segmenter(self.config.network.start_from, spec)
+        return self._fit_on_workers(Material(examples, first), segmenter_task(self.config))
+
+    def _fit_on_workers(self, material: Material, recipe: FitTask) -> State:
+        place, spec = self.place, recipe.spec
+        return fit_network(
+            material,
+            recipe,
+            f"{self.name}-{Path(spec.file).stem}",
+            place.checkpoints,
+            place.curve(self.name, spec),
+            place.num_workers,
+            place.use_gpu,
         )
-        return fit_on_masks(self.labelled.images_NSS, self.masks, self.split.train_N, task)
 
     def _fit_fisher(self) -> State:
         if self.masks is None:
@@ -243,22 +248,16 @@ class _Fitting:
             config.augment,
         )
         material = Material(
-            Chosen(self.labelled.images_NSS, train_N),
-            self.labelled.labels_N[train_N],
+            self._labelled(train_N),
             self._first_weights(spec),
             b"" if segmenter is None else done[segmenter],
-            Chosen(self.labelled.images_NSS, watched_N),
-            self.labelled.labels_N[watched_N],
+            self._labelled(watched_N),
         )
-        return fit_network(
-            material,
-            recipe,
-            f"{self.name}-{Path(spec.file).stem}",
-            self.place.checkpoints,
-            self.place.curve(self.name, spec),
-            self.place.num_workers,
-            self.place.use_gpu,
-        )
+        return self._fit_on_workers(material, recipe)
+
+    def _labelled(self, part_N: Indices) -> Examples:
+        images, labels_N = self.labelled.images_NSS, self.labelled.labels_N
+        return Examples(Chosen(images, part_N), labels_N[part_N])
 
     def _first_weights(self, spec: NetworkSpec) -> State | None:
         network = self.config.network

@@ -1,4 +1,4 @@
-"""One worker's side of a training, see `training.fit.trainer`.
+"""One worker's side of a training, see `training.fit.trainer`: of a classifier or the segmenter.
 
 All workers draw the same order from the epoch's seed and each takes its share of every batch, so
 that a training repeats itself on the same number of workers, and one that was broken off goes on as
@@ -8,10 +8,9 @@ optimiser.
 The order is drawn over the whole training part, as it would be in memory, and each worker reads
 its share of the next batches while the network is at work on this one: the shuffle is a whole one.
 
-Shapes: N images, S side, B batch, C channels, K classes.
+Shapes: N images, S side, B batch, C channels.
 """
 
-import copy
 import io
 import json
 import math
@@ -19,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import ray
 import ray.train
@@ -28,13 +27,11 @@ from ray.train import Checkpoint
 from ray.train.torch import get_device, prepare_model
 from torch import Tensor, nn
 
-from implant_model.networks.build import ImplantSegmenter, build
-from implant_model.networks.weights import load_network
+from implant_model.networks.build import build
 from training.config import FitSettings
 from training.data.links import Indices
 from training.data.shards import read_batches
-from training.fit.augment import augment
-from training.fit.early_stop import EarlyStop
+from training.fit.objectives import EPOCH_SEEDS, objective_of
 from training.fit.worker_inputs import FitTask, Material
 
 STATE_FILE = "state.pt"
@@ -56,33 +53,21 @@ class Training:
         context = ray.train.get_context()
         self.rank, self.num_workers = context.get_world_rank(), context.get_world_size()
         self.device: torch.device = get_device()
-        self.images = material.images
-        self.labels_N = torch.tensor(material.labels_N)
-        self.segmenter: ImplantSegmenter | None = None
-        if recipe.segmenter is not None:
-            segmenter = load_network(recipe.segmenter, 1, material.segmenter_file)
-            self.segmenter = cast(ImplantSegmenter, segmenter.to(self.device))
+        self.examples = material.examples
+        self.objective = objective_of(recipe, material, self.device)
         torch.manual_seed(self.fit.seed)
         network = build(recipe.spec, recipe.num_classes, pretrained=recipe.pretrained)
         if material.first_weights is not None:
             take_weights(network, material.first_weights)
-        self.early_stop = self.watch(material, network)
+        self.early_stop = self.objective.early_stop(network)
         self.model = prepare_model(network.to(memory_format=torch.channels_last))
         self.network: nn.Module = getattr(self.model, "module", self.model)
         self.average = {key: value.clone() for key, value in self.network.state_dict().items()}
         self.optimiser = torch.optim.AdamW(
-            parameter_groups(self.network, self.fit.weight_decay), lr=self.fit.learning_rate
+            self.objective.parameter_groups(self.network), lr=self.fit.learning_rate
         )
-        self.steps_per_epoch = max(1, len(self.labels_N) // self.fit.batch_size)
+        self.steps_per_epoch = max(1, len(self.examples) // self.fit.batch_size)
         self.first_epoch = 0
-
-    def watch(self, material: Material, network: nn.Module) -> EarlyStop | None:
-        """Return what ends the training early; None where all epochs are expected."""
-        if not self.fit.patience:
-            return None
-        labels_N = torch.tensor(material.watched_labels_N).to(self.device)
-        judge = copy.deepcopy(network).to(self.device)
-        return EarlyStop(self.fit.patience, judge, material.watched, labels_N, self.inputs)
 
     def run(self) -> None:
         """Train the epochs that are left and report each."""
@@ -113,7 +98,10 @@ class Training:
         checkpoint = ray.train.get_checkpoint()
         if checkpoint is None:
             return
-        state = read_checkpoint(checkpoint)
+        self.take(read_checkpoint(checkpoint))
+
+    def take(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave after some epoch."""
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
         for key, value in state["average"].items():
@@ -129,49 +117,43 @@ class Training:
         begun = time.monotonic()
         self.model.train()
         total, rate = torch.zeros((), device=self.device), 0.0
-        seed = (self.fit.seed * 1_000_003 + epoch) * 1_009 + self.rank
+        seed = self.objective.views_seed(epoch, self.rank)
         generator = torch.Generator(self.device).manual_seed(seed)
-        for step, (images_BSS, labels_B) in enumerate(self.batches(epoch)):
+        for step, (images_BSS, targets) in enumerate(self.batches(epoch)):
             done = (epoch * self.steps_per_epoch + step) / (self.fit.epochs * self.steps_per_epoch)
             rate = learning_rate(done, self.fit)
             for group in self.optimiser.param_groups:
                 group["lr"] = rate
-            views_BCHW = augment(images_BSS, self.recipe.augmentation, generator)
-            views_BCHW = self.inputs(views_BCHW)
+            views_BCHW, targets = self.objective.views(images_BSS, targets, generator)
             if epoch < self.fit.half_size * self.fit.epochs:
                 views_BCHW = nn.functional.avg_pool2d(views_BCHW, 2)
-            total += self.step(views_BCHW, labels_B)
+            total += self.step(views_BCHW, targets)
             self.update_average(epoch * self.steps_per_epoch + step)
         loss = float(total) / self.steps_per_epoch
         return {"loss": loss, "learning_rate": rate, "seconds": time.monotonic() - begun}
 
-    @torch.no_grad()
-    def inputs(self, views_B1HW: Tensor) -> Tensor:
-        """Return what the network sees: the radiograph, or it and its cut-out."""
-        return views_B1HW if self.segmenter is None else self.segmenter.with_cut_out(views_B1HW)
-
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield this worker's share of each batch, images and labels, on its device."""
-        for positions_B, images_BSS in read_batches(self.images, self.shares(epoch)):
-            labels_B = self.labels_N[torch.from_numpy(positions_B)]
-            yield torch.from_numpy(images_BSS).to(self.device), labels_B.to(self.device)
+        """Yield this worker's share of each batch, images and targets, on its device."""
+        for _, (images_BSS, targets) in read_batches(self.examples, self.shares(epoch)):
+            yield (
+                torch.from_numpy(images_BSS).to(self.device),
+                torch.from_numpy(targets).to(self.device),
+            )
 
     def shares(self, epoch: int) -> Iterator[Indices]:
         """Yield the positions of this worker's share of each batch."""
-        generator = torch.Generator().manual_seed(self.fit.seed * 1_000_003 + epoch)
-        order_N = draw_order(self.labels_N, self.fit.class_balance, generator).numpy()
+        generator = torch.Generator().manual_seed(self.fit.seed * EPOCH_SEEDS + epoch)
+        order_N = self.objective.order(generator).numpy()
         for step in range(self.steps_per_epoch):
             batch_B = order_N[step * self.fit.batch_size :][: self.fit.batch_size]
             yield batch_B[self.rank :: self.num_workers]
 
-    def step(self, views_BCHW: Tensor, labels_B: Tensor) -> Tensor:
+    def step(self, views_BCHW: Tensor, targets: Tensor) -> Tensor:
         """Make one step of the optimiser; return the loss, detached."""
         enabled = self.fit.mixed_precision
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled):
-            logits_BK = self.model(views_BCHW.to(memory_format=torch.channels_last))
-        loss = nn.functional.cross_entropy(
-            logits_BK.float(), labels_B, label_smoothing=self.fit.label_smoothing
-        )
+            outputs = self.model(views_BCHW.to(memory_format=torch.channels_last))
+        loss = self.objective.loss(outputs.float(), targets)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
@@ -187,6 +169,16 @@ class Training:
             else:
                 self.average[key].copy_(value)
 
+    def state(self, epoch: int) -> dict[str, Any]:
+        """Return what a checkpoint keeps after an epoch."""
+        return {
+            "epoch": epoch,
+            "network": self.network.state_dict(),
+            "average": self.average,
+            "optimiser": self.optimiser.state_dict(),
+            "early_stop": None if self.early_stop is None else self.early_stop.state(),
+        }
+
     def report(self, epoch: int, metrics: dict[str, float], keep: bool) -> None:
         """Report an epoch, with a checkpoint where `keep`; every worker must call it."""
         facts = {"epoch": epoch, **metrics}
@@ -197,14 +189,7 @@ class Training:
             ray.train.report(facts)
             return
         with tempfile.TemporaryDirectory() as folder:
-            state = {
-                "epoch": epoch,
-                "network": self.network.state_dict(),
-                "average": self.average,
-                "optimiser": self.optimiser.state_dict(),
-                "early_stop": None if self.early_stop is None else self.early_stop.state(),
-            }
-            torch.save(state, Path(folder) / STATE_FILE)
+            torch.save(self.state(epoch), Path(folder) / STATE_FILE)
             ray.train.report(facts, checkpoint=Checkpoint.from_directory(folder))
 
 
@@ -224,30 +209,9 @@ def take_weights(network: nn.Module, weights: dict[str, Tensor]) -> int:
     return len(fitting)
 
 
-def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Decay matrices and kernels, but neither biases nor the scales of normalisations."""
-    parameters = list(network.parameters())
-    return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-
-
 def learning_rate(done: float, fit: FitSettings) -> float:
     """The rate after a share of all steps: a climb over `warmup`, then a cosine down to 0."""
     if done < fit.warmup:
         return fit.learning_rate * max(done / fit.warmup, 0.01)
     part = (done - fit.warmup) / (1 - fit.warmup)
     return fit.learning_rate * (1 + math.cos(math.pi * part)) / 2
-
-
-def draw_order(labels_N: Tensor, balance: float, generator: torch.Generator) -> Tensor:
-    """Draw N positions: without repetition for balance 0, else with weights by class.
-
-    A class of n images is drawn in proportion to n ** (1 - balance).
-    """
-    if balance == 0:
-        return torch.randperm(len(labels_N), generator=generator)
-    counts_K = torch.bincount(labels_N).clamp(min=1).double()
-    weights_N = counts_K[labels_N] ** -balance
-    return torch.multinomial(weights_N, len(labels_N), replacement=True, generator=generator)

@@ -1,86 +1,75 @@
-"""The segmenter of one training: fitted on its training part's masks, measured on its test part's.
+"""The segmenter of one training: what it is fitted to and how, and its masks of the test part.
 
 Shapes: N images, S side of the preprocessed image.
 """
 
-import json
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
-import ray
-import torch
 from numpy.typing import NDArray
 
-from implant_model.networks.weights import load_network, weights_bytes
-from training.config import Augmentation, SegmenterSettings
+from implant_model.errors import UsageError
+from implant_model.networks.weights import load_network
+from training.config import SegmenterSettings, TrainConfig
 from training.data.shards import PART, Chosen, Pictures
-from training.failures import results_of
-from training.fit.segmenter import fit_segmenter, segment
-from training.fit.worker_inputs import State
+from training.fit.segmenter import segment
+from training.fit.worker_inputs import Examples, FitTask
 from training.masks.mask_set import ChosenMasks, MaskSet, SetOfMasks
 from training.masks.overlap import Overlaps, overlaps, pool_overlaps
 
 Indices = NDArray[np.int64]
+MIN_MASKS = 8  # fewer teach a U-Net nothing that a threshold did not know
 
 
-@dataclass(frozen=True)
-class SegmenterTask:
-    """All that decides a fit, its images and masks aside.
-
-    Attributes:
-        settings: How it is fitted.
-        augmentation: How far its views may go.
-        threads: Of the CPU.
-        use_gpu: Whether the task holds a GPU.
-        state_file: Kept after each epoch, from which a fit that was broken off goes on.
-        curve: File that gets a line of JSON for each epoch: epoch, loss.
-        first_weights: To start from; None from scratch.
-    """
-
-    settings: SegmenterSettings
-    augmentation: Augmentation
-    threads: int
-    use_gpu: bool
-    state_file: Path
-    curve: Path
-    first_weights: State | None
-
-
-def fit_on_masks(images: Pictures, masks: MaskSet, train_N: Indices, task: SegmenterTask) -> bytes:
-    """Fit a U-Net to the usable masks of a training part, in a task of Ray's.
-
-    Returns:
-        Content of its file in the package.
+def masked_examples(images: Pictures, masks: MaskSet, train_N: Indices) -> Examples:
+    """Return the images of a training part whose masks are usable, with these.
 
     Raises:
-        UsageError: Too few masks to learn from.
+        UsageError: Fewer than `MIN_MASKS` masks that hold anything.
     """
     used_N = masks.usable(train_N)
-    remote = _fit.options(num_cpus=task.threads, num_gpus=int(task.use_gpu), max_retries=3)
-    fit = remote.remote(Chosen(images, used_N), ChosenMasks(masks.masks_NSS, used_N), task)
-    weights: bytes = results_of([fit])[0]
-    return weights
+    chosen = ChosenMasks(masks.masks_NSS, used_N)
+    found = _num_filled(chosen, len(used_N))
+    if found < MIN_MASKS:
+        raise UsageError(
+            f"The segmenter has {found} masks to learn from; {MIN_MASKS} are expected. Give masks "
+            "made by hand (segmenter.masks), or train without a segmenter (segmenter.width = 0)."
+        )
+    return Examples(Chosen(images, used_N), chosen)
 
 
-@ray.remote
-def _fit(images: Pictures, masks: SetOfMasks, task: SegmenterTask) -> bytes:
-    def report(epoch: int, loss: float) -> None:
-        with task.curve.open("a") as file:
-            file.write(json.dumps({"epoch": epoch, "loss": loss}) + "\n")
+def _num_filled(masks: SetOfMasks, count: int) -> int:
+    """Return how many masks hold anything, as far as it takes to know that they are enough."""
+    found = 0
+    for start in range(0, count, PART):
+        part_BSS = masks[np.arange(start, min(start + PART, count))]
+        found += int(part_BSS.any(axis=(1, 2)).sum())
+        if found >= MIN_MASKS:
+            break
+    return found
 
-    torch.set_num_threads(task.threads)
-    network = fit_segmenter(
-        images,
-        masks,
-        task.settings,
-        task.augmentation,
-        "cuda" if task.use_gpu else "cpu",
-        task.state_file,
-        report,
-        task.first_weights,
+
+def segmenter_task(config: TrainConfig) -> FitTask:
+    """Return how the U-Net is fitted: by its own settings, on workers and checkpoints of `fit`.
+
+    It has no warm-up, no average of weights and no early stop, and is fitted in float32.
+    """
+    own = config.segmenter
+    fit = replace(
+        config.fit,
+        epochs=own.epochs,
+        batch_size=own.batch_size,
+        learning_rate=own.learning_rate,
+        weight_decay=own.weight_decay,
+        seed=own.seed,
+        warmup=0.0,
+        ema=0.0,
+        half_size=0.0,
+        validation=0.0,
+        patience=0,
+        mixed_precision=False,
     )
-    return weights_bytes(network)
+    return FitTask(own.spec(), 1, None, False, fit, config.augment)
 
 
 def measure_segmenter(

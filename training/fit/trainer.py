@@ -1,7 +1,7 @@
 """Fits one network with Ray Train: any number of workers, CPU (gloo) or GPU (nccl) alike.
 
-Where the pictures lie is in Ray's object store, and each worker reads those of its batches. What
-the workers do is in `training.fit.loop`.
+Where pictures and masks lie is in Ray's object store, and each worker reads those of its batches.
+What the workers do is in `training.fit.loop`, for classifiers and the segmenter alike.
 """
 
 from pathlib import Path
@@ -14,6 +14,10 @@ from ray.train.torch import TorchTrainer
 from training.failures import TrainingError, last_line
 from training.fit.loop import read_checkpoint, train_worker
 from training.fit.worker_inputs import FitTask, Material, State
+
+MASK_SHARE = 2
+"""Images of a step that each worker gets, at least, of the segmenter's: where images are as small
+as 16 pixels, batch norm at its bottom sees one pixel of each, and cannot do with one alone."""
 
 
 def fit_network(
@@ -34,7 +38,8 @@ def fit_network(
             checkpoint.
         storage_path: Folder or URI that every worker reaches.
         curve: File that gets a line of JSON for each epoch: epoch, loss, learning_rate, seconds.
-        num_workers: Processes, one GPU each where `use_gpu`.
+        num_workers: Processes, one GPU each where `use_gpu`; fewer where a step has too few images
+            for so many, see `num_useful`.
         use_gpu: Whether workers hold a GPU.
 
     Returns:
@@ -48,7 +53,9 @@ def fit_network(
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={"recipe": recipe, "shared": [shared], "curve": str(curve)},
-        scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=use_gpu),
+        scaling_config=ScalingConfig(
+            num_workers=num_useful(material, recipe, num_workers), use_gpu=use_gpu
+        ),
         run_config=RunConfig(
             name=name,
             storage_path=storage_path,
@@ -72,3 +79,10 @@ def fit_network(
     best: State | None = state["early_stop"]["best"] if state["early_stop"] else None
     average: State = state["average"]
     return best or average
+
+
+def num_useful(material: Material, recipe: FitTask, most: int) -> int:
+    """Return how many of so many workers have a share in each step."""
+    share = MASK_SHARE if recipe.spec.role == "segmenter" else 1
+    step_images = min(recipe.fit.batch_size, len(material.examples))
+    return max(1, min(most, step_images // share))
