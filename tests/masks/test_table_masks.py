@@ -14,11 +14,13 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from implant_model import storage
 from implant_model.archives.read import BytesReader, read_members
 from implant_model.decode.preprocess import Preprocessing, preprocess
 from implant_model.errors import UsageError
 from implant_model.limits import Limits
 from implant_model.phantoms.files import Sample, sample_archive
+from tests.support.object_store import ObjectStore
 from tests.support.paths import ROOT
 from tests.support.pictures import encoded
 from training.data.gather import load_set
@@ -309,7 +311,7 @@ def test_files_that_change_after_the_call_was_checked_are_stated(tmp_path: Path)
     folder = make_set(tmp_path)
     labels = table(folder, *ALL)
     labelled, named = load(folder, labels), masks_of(labels)
-    of = named.of_images(labelled)
+    of = {at: mask for at, mask in named.of_images(labelled).items() if mask.row == 1}
     large = folder / "masks" / "00_mask.png"
     for data, fault in ((encoded(white(9, 9)), "has 9 rows"), (bytes(17 << 20), "is no PNG of")):
         large.write_bytes(data)
@@ -340,6 +342,28 @@ def test_masks_are_drawn_in_many_ways(kind: str) -> None:
     }
     found_HW = mask_of_radiograph(encoded(pictures[kind]), (ROWS, COLUMNS), "The mask")
     assert dice(found_HW, mask_HW) > (0.97 if kind == "soft outline" else 0.9999)
+
+
+def test_masks_beside_a_table_in_a_bucket(
+    folder: Path, bucket: str, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is not there shows when it is read: a request for each would hold up the call."""
+    for name, value in object_store.environment.items():
+        monkeypatch.setenv(name, value)
+    here = table(folder, row(0, ""), row(1), row(2, "masks/gone.png"), row(3), name="s3.csv")
+    for name in ("s3.csv", "masks/01_mask.png", "masks/03_mask.png"):
+        storage.put_if_absent(f"s3://{bucket}/set/{name}", (folder / name).read_bytes())
+    labelled, named = load(folder, here), masks_of(f"s3://{bucket}/set/s3.csv")
+    of = named.of_images(labelled)
+    gone = {at: mask for at, mask in of.items() if mask.row == 3}
+    there = {at: mask for at, mask in of.items() if mask.row != 3}
+    with pytest.raises(UsageError, match=r"^The mask of row 3 of the labels file is not there"):
+        [*placed_masks(named, labelled, gone)]
+    found = dict(placed_masks(named, labelled, there))
+    images_NSS = labelled.images_NSS[:]
+    assert [dice(mask_SS, images_NSS[at] > 160) > 0.95 for at, mask_SS in found.items()] == [
+        True
+    ] * 2
 
 
 def test_the_command_ends_with_code_2_before_images_are_read(folder: Path) -> None:
