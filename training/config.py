@@ -150,7 +150,8 @@ class SegmenterSettings:
         width: Channels of its first level; 0 for no segmenter.
         reduction: Side of the squares that the image is averaged over before it.
         masks: Folder of masks made or corrected by hand, which go before automatic ones; "" for
-            none. See `training.masks.mask_files`.
+            none. See `training.masks.mask_files`. Masks that a labels file names lie in it, too;
+            with "", beside the labels file.
         epochs: Passes over the images with masks.
         batch_size: Images of one step, over all workers together.
         learning_rate: AdamW's, at its highest; it falls as a cosine to 0.

@@ -12,6 +12,7 @@ from training.data.gather import check_roots
 from training.data.labels import Labels, read_table
 from training.first_weights import check_first_weights
 from training.masks.mask_files import mask_files
+from training.masks.table_masks import table_masks
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ def make_call(options: Namespace, config: TrainConfig | None = None) -> Call:
     if config.needs_masks and config.segmenter.masks:
         mask_files(Path(config.segmenter.masks))
     labels = _read_labels(options.labels, config)
+    if config.needs_masks:
+        table_masks(labels, config.segmenter.masks, config.pixels)
     check_roots(call.images)
     return Call(call.images, labels, output, config, call.workers, call.resume)
 

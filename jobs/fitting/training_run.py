@@ -29,6 +29,7 @@ from training.data.shortcuts import ShortcutReport, probe_shortcuts
 from training.data.trained_on import learned_before
 from training.fit.fitting import Fitted, Workplace, fetch_pretrained, fit_split
 from training.masks.mask_set import MaskSet, gather_masks, write_poor
+from training.masks.table_masks import table_masks
 from training.packaging import Figures, Training, make_package
 from training.reference_pictures import choose, write_references
 
@@ -183,14 +184,19 @@ def find_masks(labelled: LabelledSet, call: Call) -> MaskSet | None:
     """Return the masks that the settings want; None where they want none."""
     settings = call.config.segmenter
     if not call.config.needs_masks:
+        if call.labels is not None and call.labels.masks:
+            say("Masks of the labels file are not read: segmenter.width is 0, so none is fitted.")
         return None
+    table = table_masks(call.labels, settings.masks, call.config.pixels)
     with waiting("Looking for the implants' outlines"):
-        masks = gather_masks(labelled, settings.masks, image_cache(call))
+        masks = gather_masks(labelled, settings.masks, image_cache(call), table)
     folder = call.work / "poor-masks"
     written = write_poor(labelled, masks, folder)
     counts = masks.counts(np.arange(len(labelled)))
     for line in describe_masks(counts, written, folder, has_segmenter=bool(settings.width)):
         say(line)
+    if table is not None:
+        say(table.summary(masks.of_table))
     if masks.unused:
         say(f"Masks in {settings.masks} that belong to no image: {masks.unused}")
     return masks

@@ -405,6 +405,10 @@ def _labelled(gathered: Gathered, names: tuple[str, ...], fingerprint: str) -> L
         here = places[at]
         return here.archive, here.member
 
+    def origin(at: int) -> tuple[str, int]:
+        here = places[at]
+        return here.uri, here.index
+
     return LabelledSet(
         gathered.images,
         labels_N,
@@ -417,4 +421,5 @@ def _labelled(gathered: Gathered, names: tuple[str, ...], fingerprint: str) -> L
         gathered.digests,
         gathered.hashes_NB,
         gathered.cues_NC,
+        Rows(len(places), origin),
     )

@@ -66,6 +66,8 @@ class LabelledSet:
         digests: Of each image's file, see `content_digest`; () of a set that was not read.
         hashes_NB: See `duplicates`; None of a set that was not read.
         cues_NC: See `shortcuts.cues_of`; None of a set that was not read.
+        origins_N: Of each image the URI of its archive, or its own, and its position in that; () of
+            a set that was not read.
     """
 
     images_NSS: Pictures
@@ -79,6 +81,7 @@ class LabelledSet:
     digests: Sequence[str] = ()
     hashes_NB: NDArray[np.uint8] | None = None
     cues_NC: NDArray[np.float32] | None = None
+    origins_N: Sequence[tuple[str, int]] = ()
 
     def __len__(self) -> int:
         return len(self.labels_N)

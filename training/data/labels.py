@@ -9,6 +9,9 @@ the folder that holds it directly, in an archive or not; an image in no folder m
 OrthoNet's radiographs have, `##_****.png`. Where all images of a set have such names, they are its
 labels: folders may be `train` and `test`.
 
+Each of these tables may have the columns `masks` and `valid_mask`, of which `training.masks` makes
+something; headings are found in any case and with spaces around them.
+
 No message of this module quotes a patient: rows are named by their numbers.
 """
 
@@ -30,7 +33,10 @@ REQUIRED = ("archive", "member", "label")
 LOOSE = "file"
 """Stands for `archive` and an empty `member` where all radiographs lie loose."""
 _ORTHONETS = {"archive": "filenames", "label": "labels"}
-"""Columns of OrthoNet's published tables; their `masks` and `valid_mask` label nothing."""
+"""Columns of OrthoNet's published tables, which have `masks` and `valid_mask` as well."""
+MASKS = ("masks", "valid_mask")
+_NO_VALUE = ("", "nan", "none", "null", "<na>")
+"""Of a column of text, as pandas and databases write it."""
 _DELIMITERS = (",", ";", "\t")
 _SEPARATOR = re.compile(r'"?sep=[,;\t]"?\r?\n', re.IGNORECASE)
 """A spreadsheet's first line on what is between values; the header tells it, too."""
@@ -60,6 +66,28 @@ class Label:
         return f"Label(row={self.row})"
 
 
+@dataclass(frozen=True, slots=True)
+class MaskRow:
+    """What one row of a labels file states of a mask; see `training.masks.table_masks`.
+
+    Attributes:
+        archive: As the file has it.
+        member: Name inside the archive, "" for a loose radiograph.
+        row: Its number in the file, from 1.
+        mask: Path of the mask as the file has it; "" for none.
+        is_valid: As the file has it; None where it has no such column.
+    """
+
+    archive: str
+    member: str
+    row: int
+    mask: str
+    is_valid: str | None
+
+    def __repr__(self) -> str:
+        return f"MaskRow(row={self.row})"
+
+
 @dataclass(frozen=True)
 class Labels:
     """All rows of a labels file, checked.
@@ -67,10 +95,12 @@ class Labels:
     Attributes:
         uri: Of the file; it may lie among the images and is not one of them.
         by_archive: The rows by archive and member.
+        masks: What rows state of masks, unchecked; () where the file has no column of masks.
     """
 
     uri: str
     by_archive: Mapping[str, Mapping[str, Label]]
+    masks: Sequence[MaskRow] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -136,17 +166,18 @@ def _parquet_rows(data: bytes, uri: str) -> list[dict[str, str]]:
 
 
 def _columns(names: Sequence[str], uri: str) -> dict[str, str]:
-    """Return the file's column for each of `COLUMNS` that it has.
+    """Return the file's column for each of `COLUMNS` and `MASKS` that it has.
 
     Raises:
-        UsageError: One that is needed is missing.
+        UsageError: One that is needed is missing, or is there twice.
     """
-    found = {name: name for name in COLUMNS if name in names}
-    if not found and all(name in names for name in _ORTHONETS.values()):
-        return dict(_ORTHONETS)
-    if LOOSE in names and "archive" not in names and "member" not in names:
+    headings = _headings(names, uri)
+    found = {name: name for name in COLUMNS if name in headings}
+    if not found and all(name in headings for name in _ORTHONETS.values()):
+        found = dict(_ORTHONETS)
+    elif LOOSE in headings and "archive" not in headings and "member" not in headings:
         found["archive"] = LOOSE
-    needed = ("archive", "label") if found.get("archive") == LOOSE else REQUIRED
+    needed = REQUIRED if found.get("archive") == "archive" else ("archive", "label")
     missing = [name for name in needed if name not in found]
     if missing:
         raise UsageError(
@@ -154,6 +185,24 @@ def _columns(names: Sequence[str], uri: str) -> dict[str, str]:
             f"{', '.join(map(repr, names)) or 'none'}. Needed are archive, member and label; or, "
             "where all radiographs lie loose, file (the path below --images) and label."
         )
+    found |= {name: name for name in MASKS if name in headings}
+    return {name: headings[heading] for name, heading in found.items()}
+
+
+def _headings(names: Sequence[str], uri: str) -> dict[str, str]:
+    """Return the file's own heading of each column that is known: itself, or one that reads alike.
+
+    Raises:
+        UsageError: Two read alike and none is the heading itself, or it is there twice.
+    """
+    found: dict[str, str] = {}
+    for known in (*COLUMNS, LOOSE, *_ORTHONETS.values(), *MASKS):
+        same = [name for name in names if name == known]
+        alike = same or [name for name in names if name.strip().casefold() == known]
+        if len(alike) > 1:
+            raise UsageError(f"The labels file {uri} has the column {known!r} twice; leave one.")
+        if alike:
+            found[known] = alike[0]
     return found
 
 
@@ -162,6 +211,7 @@ def check_labels(rows: list[dict[str, str]], uri: str) -> Labels:
     if not rows:
         raise UsageError(f"The labels file {uri} has no rows; one for each image is needed.")
     by_archive: dict[str, dict[str, Label]] = {}
+    masks = []
     for number, row in enumerate(rows, start=1):
         patient = row.get("patient", "").strip() or None
         here = Label(row["archive"], row.get("member", ""), row["label"].strip(), patient, number)
@@ -175,7 +225,17 @@ def check_labels(rows: list[dict[str, str]], uri: str) -> Labels:
                 "leave one."
             )
         by_archive.setdefault(here.archive, {})[here.member] = here
-    return Labels(uri, by_archive)
+        if "masks" in row:
+            mask, is_valid = plain_path(row["masks"]), row.get("valid_mask")
+            mask = "" if mask.casefold() in _NO_VALUE else mask
+            if mask or is_valid:
+                masks.append(MaskRow(here.archive, here.member, number, mask, is_valid))
+    return Labels(uri, by_archive, tuple(masks))
+
+
+def plain_path(path: str) -> str:
+    r"""Return a path of a table as it is here: without spaces around it, `/` for Windows' `\`."""
+    return path.strip().replace("\\", "/").removeprefix("./")
 
 
 def match_archives(labels: Labels, names: Mapping[str, str]) -> dict[str, Mapping[str, Label]]:
@@ -197,7 +257,7 @@ def match_archives(labels: Labels, names: Mapping[str, str]) -> dict[str, Mappin
             owners.setdefault(name, []).append(uri)
     matched: dict[str, Mapping[str, Label]] = {}
     for archive, members in labels.by_archive.items():
-        found = owners.get(archive, [])
+        found = owners.get(archive) or owners.get(plain_path(archive), [])
         row = next(iter(members.values())).row
         if len(found) != 1:
             fault = "is not among the images" if not found else "means two of the images"

@@ -2,13 +2,16 @@
 
 A mask belongs to the member of its name: `FOLDER/ARCHIVE/MEMBER.png`, or `FOLDER/MEMBER.png`, with
 or without the member's own ending (`00012.dcm` has `00012.dcm.png` or `00012.png`). Grey above 127
-is implant. A mask has the size of the prepared picture, which `write_masks` puts beside it.
+is implant. A mask has the size of the prepared picture, which `write_masks` puts beside it. Masks
+that a labels file names have the radiograph's own size, see `training.masks.table_masks`.
 
 Shapes: N images, S side of the prepared picture, H rows, W columns.
 """
 
+import struct
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import cast
 
 import cv2
 import numpy as np
@@ -22,6 +25,9 @@ Mask = NDArray[np.bool_]
 
 PICTURE = ".picture.png"
 MAX_BYTES = 16 << 20  # of a mask's file; one of 4096 px without compression has as many
+PNG = b"\x89PNG\r\n\x1a\n"
+MAX_BETWEEN = 0.05  # share of a mask's pixels that are neither black nor white: its outline's
+MAX_WHITE = 0.75  # share that is implant; of a negative more is
 TILE_PX = 192
 TILES = 8  # in a row of a contact sheet
 FOUND, TRUE = (0, 0, 255), (0, 200, 0)  # blue, green, red
@@ -87,14 +93,61 @@ def read_mask(file: Path, size_px: int, what: str) -> Mask:
     return pixels_HW > 127
 
 
-def _decoded(data: bytes) -> Grey | None:
-    if not data.startswith(b"\x89PNG\r\n\x1a\n"):
+def mask_of_radiograph(data: bytes, shape: tuple[int, ...], what: str) -> Mask:
+    """Return the mask that a PNG of a radiograph's own size is.
+
+    Its darkest grey is black and its brightest white, whatever they are: masks of 0 and 1 are
+    common.
+
+    Args:
+        data: The file.
+        shape: Rows and columns of the radiograph.
+        what: Calls the mask in messages.
+
+    Raises:
+        UsageError: It is no PNG, has another size, or shows what is no mask.
+    """
+    size = png_shape(data)
+    if size is not None and size != tuple(shape):
+        raise UsageError(
+            f"{what} has {size[0]} rows and {size[1]} columns, and its radiograph {shape[0]} and "
+            f"{shape[1]}; the size of the radiograph is expected."
+        )
+    pixels_HW = None if size is None else _decoded(data, cv2.IMREAD_ANYDEPTH)
+    if pixels_HW is None:
+        raise UsageError(f"{what} is no PNG of at most {MAX_BYTES >> 20} MiB.")
+    black, white = int(pixels_HW.min()), int(pixels_HW.max())
+    near = (white - black) / 8
+    between_HW = (pixels_HW > black + near) & (pixels_HW < white - near)
+    mask_HW: Mask = pixels_HW > (black + white) / 2
+    faults = {
+        "is of one grey": black == white,
+        "has many greys, as a radiograph has": between_HW.mean() > MAX_BETWEEN,
+        f"is white on more than {MAX_WHITE:.0%}, as a negative is": mask_HW.mean() > MAX_WHITE,
+    }
+    for fault in (fault for fault, has_it in faults.items() if has_it):
+        raise UsageError(f"{what} {fault}; the implant in white on black is expected.")
+    return mask_HW
+
+
+def png_shape(data: bytes) -> tuple[int, int] | None:
+    """Return rows and columns that a PNG states in its IHDR chunk; None of what is no PNG."""
+    if not data.startswith(PNG) or len(data) < 24:
         return None
+    columns, rows = struct.unpack(">II", data[16:24])
+    return rows, columns
+
+
+def _decoded(data: bytes, depth: int = 0) -> NDArray[np.uint8 | np.uint16] | None:
+    """Decode a PNG to grey; of 8 bits, unless `depth` is OpenCV's flag to keep its own."""
+    if not data.startswith(PNG):
+        return None
+    how = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION | depth
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), how)
     except cv2.error:
         return None
-    return None if pixels is None else np.asarray(pixels, np.uint8)
+    return None if pixels is None else cast("NDArray[np.uint8 | np.uint16]", pixels)
 
 
 def write_masks(folder: Path, names: Sequence[str], images_NSS: Grey, masks_NSS: Mask) -> None:

@@ -1,16 +1,19 @@
 """Masks for a whole labelled set: those made by hand where there are any, else automatic ones.
 
-Automatic masks take a tenth of a second each, so Ray's tasks share them, and they are kept beside
-the prepared images. What is graded poor teaches nothing and measures nothing.
+Those by hand are named by the labels file, or lie in a folder under their images' names. Automatic
+masks take a tenth of a second each, so Ray's tasks share them, and they are kept beside the
+prepared images. What is graded poor teaches nothing and measures nothing.
 
 Shapes: N images, S side of the preprocessed image.
 """
 
 import hashlib
 import io
+import os
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,11 +23,13 @@ from numpy.typing import NDArray
 
 from implant_model import storage
 from implant_model.errors import UsageError
+from implant_model.storage.uri import local_path
 from training.data.labelled import LabelledSet
 from training.data.shards import Pictures, Shard, StoredRows, as_positions, keep, put_shard
 from training.failures import results_of
 from training.masks.automatic import find_mask
-from training.masks.mask_files import is_inside, mask_file, mask_files, read_mask, write_masks
+from training.masks.mask_files import Mask, is_inside, mask_file, mask_files, read_mask, write_masks
+from training.masks.table_masks import TableMasks, placed_masks
 
 POOR, GOOD, BY_HAND = 0, 1, 2
 METHOD = 1  # of the automatic masks; a change makes kept ones void
@@ -102,12 +107,14 @@ class MaskSet:
         grades_N: `POOR` or `GOOD` of automatic ones, `BY_HAND`; uint8.
         digest: SHA-256 of the images and all masks made by hand, hexadecimal.
         unused: Files in the folder of masks made by hand that belong to no image.
+        of_table: How many of those made by hand the labels file names.
     """
 
     masks_NSS: SetOfMasks
     grades_N: NDArray[np.uint8]
     digest: str
     unused: int = 0
+    of_table: int = 0
 
     def usable(self, indices_N: Indices) -> Indices:
         """Return those of the given positions whose masks may teach or measure."""
@@ -125,38 +132,52 @@ class MaskSet:
         return poor, good, by_hand
 
 
-def gather_masks(labelled: LabelledSet, folder: str, cache: str) -> MaskSet:
-    """Find or read a mask for each image. Ray must run.
+def gather_masks(
+    labelled: LabelledSet, folder: str, cache: str, table: TableMasks | None = None
+) -> MaskSet:
+    """Find or read a mask for each image. Ray must run, unless all are made by hand.
 
     Args:
         labelled: The set.
         folder: Of masks made by hand, see `training.masks.mask_files`; "" for none.
         cache: URI of the folder that keeps the masks; Ray's workers reach it.
+        table: Masks that a labels file names, which go before the folder's.
 
     Raises:
         UsageError: See `find_files`, or a mask that is there cannot be used.
+        StorageError: A mask that the labels file names, or its radiograph, cannot be read.
     """
     cache = storage.normalise(cache)
-    files, unused = find_files(labelled, folder)
+    named = {} if table is None else table.of_images(labelled)
+    files, unused = find_files(labelled, folder, table, named)
     found = _Found(len(labelled), labelled.images_NSS.shape[1])
-    others_N = np.setdiff1d(np.arange(len(labelled)), np.array([*files], np.int64))
-    _automatic(found, labelled, others_N, cache)
     digest = hashlib.sha256(labelled.fingerprint.encode())
-    by_path = {file: number for number, file in enumerate(sorted(files.values()), start=1)}
-    for part in _in_parts([*files.items()]):
-        masks = []
-        for index, file in part:
-            what = f"Mask {by_path[file]} of {len(by_path)} in {folder}, by path,"
-            masks.append(np.packbits(read_mask(file, found.side, what)))
-            digest.update(f"{index}:".encode() + masks[-1].tobytes())
+    by_hand: Iterator[tuple[int, Mask]] = _of_folder(files, folder, found.side)
+    if table is not None:
+        by_hand = chain(by_hand, placed_masks(table, labelled, named))
+    for part in _in_parts(by_hand):
+        masks = [np.packbits(mask_SS) for _, mask_SS in part]
+        for (index, _), bits_B in zip(part, masks, strict=True):
+            digest.update(f"{index}:".encode() + bits_B.tobytes())
         grades = np.full(len(masks), BY_HAND, np.uint8)
         found.take(np.array([index for index, _ in part]), *_put(cache, np.stack(masks)), grades)
-    return MaskSet(found.masks(cache), found.grades_N, digest.hexdigest(), unused)
+    others_N = np.setdiff1d(np.arange(len(labelled)), np.array([*files, *named], np.int64))
+    _automatic(found, labelled, others_N, cache)
+    return MaskSet(found.masks(cache), found.grades_N, digest.hexdigest(), unused, len(named))
 
 
-def _in_parts(files: Sequence[tuple[int, Path]]) -> Iterator[Sequence[tuple[int, Path]]]:
-    for start in range(0, len(files), TASK_IMAGES):
-        yield files[start : start + TASK_IMAGES]
+def _of_folder(files: Mapping[int, Path], folder: str, side: int) -> Iterator[tuple[int, Mask]]:
+    """Read masks of a folder, by the images' positions."""
+    by_path = {file: number for number, file in enumerate(sorted(files.values()), start=1)}
+    for index, file in files.items():
+        what = f"Mask {by_path[file]} of {len(by_path)} in {folder}, by path,"
+        yield index, read_mask(file, side, what)
+
+
+def _in_parts(masks: Iterable[tuple[int, Mask]]) -> Iterator[list[tuple[int, Mask]]]:
+    rest = iter(masks)
+    while part := [*islice(rest, TASK_IMAGES)]:
+        yield part
 
 
 class _Found:
@@ -193,12 +214,20 @@ def _put(cache: str, bits_NB: NDArray[np.uint8]) -> tuple[Shard, NDArray[np.uint
     return put_shard(cache, "masks", bits_NB), crc_N
 
 
-def find_files(labelled: LabelledSet, folder: str) -> tuple[Mapping[int, Path], int]:
-    """Find the masks made by hand.
+def find_files(
+    labelled: LabelledSet,
+    folder: str,
+    table: TableMasks | None = None,
+    named: Container[int] = (),
+) -> tuple[Mapping[int, Path], int]:
+    """Find the masks made by hand that lie under their images' names.
 
     Args:
         labelled: The set.
         folder: See `gather_masks`.
+        table: Masks that a labels file names: those of the folder are no other image's, and are
+            not used where they are not valid.
+        named: Positions of images whose masks it names.
 
     Returns:
         The file of each image that has one, by the image's position; and how many files of the
@@ -209,10 +238,12 @@ def find_files(labelled: LabelledSet, folder: str) -> tuple[Mapping[int, Path], 
     """
     if not folder:
         return {}, 0
-    there = mask_files(Path(folder))
-    found = (mask_file(Path(folder), *place) for place in labelled.places_N)
-    files = {index: file for index, file in enumerate(found) if file is not None}
-    if there and not files:
+    taken = set() if table is None else {local_path(uri) for uri in table.uris}
+    there = {file for file in mask_files(Path(folder)) if os.path.abspath(file) not in taken}
+    places = ((at, place) for at, place in enumerate(labelled.places_N) if at not in named)
+    found = ((at, mask_file(Path(folder), *place)) for at, place in places)
+    files = {at: file for at, file in found if file and os.path.abspath(file) not in taken}
+    if there and not files and table is None:
         raise UsageError(
             f"None of the {len(there)} masks in {folder} belongs to an image; their paths there "
             "are expected to be ARCHIVE/MEMBER.png, or RADIOGRAPH.png for one that lies alone."
@@ -222,6 +253,8 @@ def find_files(labelled: LabelledSet, folder: str) -> tuple[Mapping[int, Path], 
 
 def _automatic(found: _Found, labelled: LabelledSet, indices_N: Indices, cache: str) -> None:
     """Take automatic masks of some images: those in the cache, or Ray's tasks find them."""
+    if not len(indices_N):
+        return
     made_of = f"{labelled.fingerprint} {METHOD} ".encode() + indices_N.tobytes()
     uri = storage.join(cache, f"{hashlib.sha256(made_of).hexdigest()[:32]}-masks.npz")
     if storage.exists(uri) is None:
