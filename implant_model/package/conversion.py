@@ -17,7 +17,7 @@ from typing import Final
 
 from implant_model.errors import ImplantError, PackageError
 from implant_model.networks.engine import EngineError
-from implant_model.package.load import ModelPackage, check_weights, load_package
+from implant_model.package.load import ModelPackage, check_weights, checked_networks, load_package
 
 WRONG: Final = 2
 """Exit code of a child that found something wrong."""
@@ -43,18 +43,7 @@ def converting(uri: str, package: ModelPackage) -> Iterator[Callable[[], bytes |
         converted = check_and_convert(package)
         yield lambda: converted
         return
-    command = [sys.executable, "-P", "-m", "implant_model.package.conversion", uri, package.id]
-    paths = [_ROOT, *filter(None, [os.environ.get("PYTHONPATH")])]
-    with (
-        subprocess.Popen(
-            command,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        ) as child,
-        ThreadPoolExecutor(1) as pool,
-    ):
+    with _child(uri, package.id) as child, ThreadPoolExecutor(1) as pool:
         talk = pool.submit(child.communicate)
 
         def wait() -> bytes | None:
@@ -72,6 +61,17 @@ def converting(uri: str, package: ModelPackage) -> Iterator[Callable[[], bytes |
             child.kill()  # where the caller does not wait any more
 
 
+def _child(uri: str, package_id: str) -> "subprocess.Popen[bytes]":
+    paths = [_ROOT, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "implant_model.package.conversion", uri, package_id],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+
+
 def check_and_convert(package: ModelPackage) -> bytes | None:
     """Do here what `converting` does beside.
 
@@ -80,10 +80,8 @@ def check_and_convert(package: ModelPackage) -> bytes | None:
     """
     from implant_model.networks.build import fold_batch_norms
     from implant_model.networks.convert import convert, is_convertible
-    from implant_model.networks.weights import load_networks
 
-    check_weights(package)
-    networks = load_networks(package.networks, len(package.catalogue), package.files)
+    networks = checked_networks(package)
     if not is_convertible(networks):
         return None
     fold_batch_norms(networks)

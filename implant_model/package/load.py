@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,9 @@ from implant_model.package.manifest import (
     Novelty,
 )
 from implant_model.package.weakness import weaknesses
+
+if TYPE_CHECKING:
+    from implant_model.networks.build import Ensemble
 
 
 @dataclass(frozen=True)
@@ -142,7 +146,7 @@ def load_package(uri: str, *, weights: bool = True) -> ModelPackage:
         files = {name: _read_checked(root, name, facts) for name, facts in manifest.files.items()}
         package = ModelPackage(manifest, sha256(data), files, root)
         if weights:
-            _check_networks(package)
+            _checked_networks(package)
     except NotFoundError:
         raise _not_there(root) from None
     except UsageError as error:
@@ -208,13 +212,22 @@ def check_weights(package: ModelPackage) -> None:
     Raises:
         PackageError: They do not.
     """
+    checked_networks(package)
+
+
+def checked_networks(package: ModelPackage) -> "Ensemble":
+    """Return the networks with their weights, which `check_weights` has nothing against.
+
+    Raises:
+        PackageError: They do not fit.
+    """
     try:
-        _check_networks(package)
+        return _checked_networks(package)
     except UsageError as error:
         raise PackageError(f"The model package {package.id} cannot be used: {error}") from error
 
 
-def _check_networks(package: ModelPackage) -> None:
+def _checked_networks(package: ModelPackage) -> "Ensemble":
     # Imported here: torch takes seconds, and tasks that only carry a package do without.
     from implant_model.networks.weights import load_networks
 
@@ -225,3 +238,4 @@ def _check_networks(package: ModelPackage) -> None:
             f"{package.novelty.file} is for embeddings of {reference.centres_CF.shape[1]} values; "
             f"the classifiers give {networks.num_features}."
         )
+    return networks

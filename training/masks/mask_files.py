@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from implant_model.content import PNG_MAGIC
 from implant_model.errors import UsageError
 from implant_model.storage.local_files import write_whole
 
@@ -25,7 +26,6 @@ Mask = NDArray[np.bool_]
 
 PICTURE = ".picture.png"
 MAX_BYTES = 16 << 20  # of a mask's file; one of 4096 px without compression has as many
-PNG = b"\x89PNG\r\n\x1a\n"
 MAX_BETWEEN = 0.05  # share of a mask's pixels that are neither black nor white: its outline's
 MAX_WHITE = 0.75  # share that is implant; of a negative more is
 TILE_PX = 192
@@ -132,7 +132,7 @@ def mask_of_radiograph(data: bytes, shape: tuple[int, ...], what: str) -> Mask:
 
 def png_shape(data: bytes) -> tuple[int, int] | None:
     """Return rows and columns that a PNG states in its IHDR chunk; None of what is no PNG."""
-    if not data.startswith(PNG) or len(data) < 24:
+    if not data.startswith(PNG_MAGIC) or len(data) < 24:
         return None
     columns, rows = struct.unpack(">II", data[16:24])
     return rows, columns
@@ -140,7 +140,7 @@ def png_shape(data: bytes) -> tuple[int, int] | None:
 
 def _decoded(data: bytes, depth: int = 0) -> NDArray[np.uint8 | np.uint16] | None:
     """Decode a PNG to grey; of 8 bits, unless `depth` is OpenCV's flag to keep its own."""
-    if not data.startswith(PNG):
+    if not data.startswith(PNG_MAGIC):
         return None
     how = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION | depth
     try:
