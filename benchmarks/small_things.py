@@ -19,6 +19,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +30,7 @@ import numpy as np
 
 from benchmarks.machine import machine
 from benchmarks.plan_done import AT_ONCE, CONFIGURATION, MODEL, result
+from benchmarks.process_memory import Peaks, look
 from implant_model import __version__, storage
 from implant_model.errors import ImplantError
 from implant_model.package.catalogue import ORTHONET
@@ -54,6 +56,7 @@ FORMS: Final = ("loose", "archives of 4", "one tar")
 HEIGHT_PX: Final = 250
 NUM_DIFFERENT: Final = 40
 A_NIGHT: Final = 20
+MOTO_LOG: Final = "moto.log"
 PUT: Final = 100
 """Archives in the commit that is timed."""
 
@@ -64,6 +67,10 @@ class Read(NamedTuple):
     seconds: float
     files: int
     bytes: int
+    requests: int
+    """That moto's server answered, of listing and tables too; 0 on disk."""
+    peak_bytes: int
+    """Anonymous memory of all workers and decoding processes at one moment."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -97,12 +104,12 @@ def rates(
     """Yield the lines of the table of rates."""
     small, large = sorted(sizes)
     with (
-        running_object_store(folder / "moto.log") as store,
+        running_object_store(folder / MOTO_LOG) as store,
         running_cluster(folder / "ray.log", store.environment) as cluster,
     ):
         yield f"\nPictures: {small:,} and {large:,}; medians of {repeats}.\n"
-        yield "| on | form | images/s | to one tar | files | MB |"
-        yield "|---|---|---|---|---|---|"
+        yield "| on | form | images/s | to one tar | files | MB | requests an image | workers, MB |"
+        yield "|---|---|---|---|---|---|---|---|"
         for where in stores:
             read(cluster, store, folder, where, "one tar", small, model, -1)  # the first is slower
             found: dict[str, list[tuple[float, Read]]] = {form: [] for form in FORMS}
@@ -119,7 +126,8 @@ def rates(
                 rate, last = median(rate for rate, _ in turns), turns[-1][1]
                 yield (
                     f"| {where} | {form} | {rate:.0f} | {rate / tar:.2f} | {last.files:,} "
-                    f"| {last.bytes / 1e6:.1f} |"
+                    f"| {last.bytes / 1e6:.1f} | {last.requests / large:.2f} "
+                    f"| {last.peak_bytes / 1e6:,.0f} |"
                 )
 
 
@@ -153,16 +161,27 @@ def read(
     output = f"{folder}/out-{name}-{turn}" if where == "disk" else f"{root}/out-{turn}"
     source = root if where == "disk" else f"{root}/in"
     command = ["jobs.classify", source, "--output", output, "--model", str(model.resolve())]
-    begun = time.monotonic()
-    done = cluster.run(*command, timeout_s=7200)
-    seconds = time.monotonic() - begun
+    peaks, asked, begun = Peaks(), answered(folder), time.monotonic()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(cluster.run, *command, timeout_s=7200)
+        while not running.done():
+            peaks.add(look(os.getpid()))
+            wait([running], timeout=1)
+    seconds, done = time.monotonic() - begun, running.result()
+    requests = answered(folder) - asked
     if done.returncode:
         raise ImplantError(f"classify ended with {done.returncode}: {done.stderr[-1000:]}")
     os.environ.update(store.environment)
     listed = list(storage.list_objects(storage.normalise(f"{output}/{PREDICTIONS}")))
     files = [info for info in listed if info.uri.endswith(".parquet")]
     print(f"{where}, {form}, {count:,}: {seconds:.1f} s, {len(files):,} files", flush=True)
-    return Read(seconds, len(files), sum(info.size for info in files))
+    size = sum(info.size for info in files)
+    return Read(seconds, len(files), size, requests, peaks.total)
+
+
+def answered(folder: Path) -> int:
+    """Return how many requests moto's server has logged."""
+    return (folder / MOTO_LOG).read_bytes().count(b" HTTP/1.1")
 
 
 def write(form: str, count: int, keep: Callable[[str, bytes], object]) -> None:
