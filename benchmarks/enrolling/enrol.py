@@ -35,8 +35,8 @@ from jobs.enrolling.few_images import enrol_images, judge
 from jobs.entry.command import OK, run_command
 from training.data.gather import Gathered, gather, list_images
 from training.data.labels import read_labels
+from training.enrolment.embedded import Embedded, embed
 from training.enrolment.promises import Judged, make_promises
-from training.enrolment.prototypes import Embedded, embed
 
 ROOT: Final = Path(__file__).parents[2]
 NEW: Final = ("depuy-sigma", "stryker-exeter")

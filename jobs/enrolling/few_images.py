@@ -39,6 +39,7 @@ from training.data.labelled import num_missing, reason_counts
 from training.data.labels import read_table
 from training.data.split import join_groups
 from training.data.trained_on import KEY, pack_digests, record_of
+from training.enrolment.embedded import Embedded, embed, logs_of
 from training.enrolment.enrolled_card import (
     EnrolledFacts,
     enrolled_figures,
@@ -47,7 +48,7 @@ from training.enrolment.enrolled_card import (
     write_enrolled_card,
 )
 from training.enrolment.promises import Judged, Promises, fewest, make_promises
-from training.enrolment.prototypes import Embedded, Enrolment, embed, enrol_implants, logs_of
+from training.enrolment.prototypes import Enrolment, enrol_implants
 
 MIN_EACH: Final = 5
 MIN_GROUPS: Final = 2

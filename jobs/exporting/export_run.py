@@ -2,66 +2,28 @@
 
 import logging
 from argparse import Namespace
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-import pyarrow as pa
-
 from implant_model import storage
-from implant_model.archives.read import read_members
 from implant_model.decode.prepare import SILENT, silence_loggers
-from implant_model.errors import ArchiveError, MemberError, NotFoundError, StorageError
-from implant_model.limits import Limits
+from implant_model.errors import StorageError
 from implant_model.storage.local_files import make_private, write_whole
 from implant_model.storage.spreadsheets import write_csv
-from implant_model.storage.uri import ObjectInfo
 from jobs.auditing.output import Output, open_output
-from jobs.entry.command import DISCLAIMER, INCOMPLETE, OK
 from jobs.entry.folder import checked_folder
 from jobs.entry.ticker import ticking, waiting
-from jobs.exporting.report_header import ReportHeader, read_report_header
-from jobs.exporting.studies import NOTHING, NoReportError, Studies, Study, uid_of
-from jobs.tables.loose_names import find_archive, find_files, is_loose
-from jobs.tables.records import PlannedArchive
+from jobs.exporting.header_sources import NO_HEADER, Sources, Where
+from jobs.exporting.report_header import ReportHeader
+from jobs.exporting.report_list import LIST, Listed, summarise, table_of
+from jobs.exporting.studies import NoReportError, Studies, Study, uid_of
 
-LIST: Final = "reports.csv"
-CHANGED: Final = "an archive that was replaced since it was classified"
-UNREADABLE: Final = "an archive that cannot be read again"
-NOT_FOUND: Final = "an archive that is not where it was: name its place by --archives"
-LOOSE: Final = "a radiograph that lay loose: name the INPUT of classify by --archives"
-NO_HEADER: Final = "a radiograph whose header cannot be read"
 OTHER_HEADER: Final = "a header with other identifiers than the table has"
 PATIENTS: Final = "several patients' numbers in one study"
 TOO_LONG: Final = "a patient's number of more than 64 characters"
-Where = tuple[str, str]
-"""An archive's name and version in the tables."""
-
-
-@dataclass(frozen=True)
-class Listed:
-    """What became of a study.
-
-    Attributes:
-        study: Its identifier in the tables.
-        outcome: `written`, `there` or `none`.
-        reason: Why there is no report.
-        file: The report's name.
-        radiographs: In the report.
-        others: Rows of the study that are not in it.
-    """
-
-    study: str
-    outcome: str
-    reason: str = ""
-    file: str = ""
-    radiographs: int = 0
-    others: int = 0
 
 
 @dataclass
@@ -117,7 +79,7 @@ def export(call: Namespace) -> int:
 def run(
     output: Output,
     studies: Studies,
-    sources: "Sources",
+    sources: Sources,
     folder: Path,
     tick: Callable[[int], None],
 ) -> Iterator[Listed]:
@@ -151,7 +113,7 @@ def run(
                 yield write(waiting_for.pop(place))
 
 
-def writer(output: Output, sources: "Sources", folder: Path) -> Callable[[Waiting], Listed]:
+def writer(output: Output, sources: Sources, folder: Path) -> Callable[[Waiting], Listed]:
     """Return what writes a study's report."""
     # Slow to import, and not needed where all reports are there.
     from jobs.exporting.structured_report import Model, write_report
@@ -210,77 +172,6 @@ def pseudonymous(row: Mapping[str, Any], header: ReportHeader) -> ReportHeader:
     )
 
 
-class Sources:
-    """Where archives are, and their radiographs' headers.
-
-    Args:
-        output: The predictions.
-        roots: Normalised URIs that archives and loose radiographs are found below.
-    """
-
-    def __init__(self, output: Output, roots: Sequence[str]) -> None:
-        self._output = output
-        self._roots = roots
-        self._limits = Limits()
-        self._rows = {(row["archive"], row["archive_version"]): row for row in output.archives}
-
-    @cached_property
-    def _loose(self) -> Mapping[str, PlannedArchive]:
-        return dict(find_files(self._output.uri, self._roots) if self._roots else ())
-
-    def made_at(self, study: Study) -> datetime:
-        """Return when the last of a study's predictions was made."""
-        moments = [
-            row["finished_at"]
-            for one in study.rows
-            if (row := self._rows.get((one["archive"], one["archive_version"]))) is not None
-        ]
-        return max(moments, default=datetime(1970, 1, 1).astimezone())
-
-    def headers(self, where: Where, wanted: set[int]) -> Mapping[int, ReportHeader | str]:
-        """Return the headers at positions of an archive, or why one cannot be had."""
-        found = self._object(where)
-        if isinstance(found, str):
-            return dict.fromkeys(wanted, found)
-        headers: dict[int, ReportHeader | str] = dict.fromkeys(wanted, UNREADABLE)
-        with suppress(ArchiveError, StorageError), storage.open_object(found) as reader:
-            for member in read_members(reader, found.uri.rpartition("/")[2], self._limits):
-                if member.index in wanted:
-                    headers[member.index] = self._header(member.data)
-                if member.index >= max(wanted):
-                    break
-        return headers
-
-    def _header(self, data: bytes | memoryview | None) -> ReportHeader | str:
-        if data is None:
-            return NO_HEADER
-        try:
-            return read_report_header(data, self._limits)
-        except MemberError:
-            return NO_HEADER
-
-    def _object(self, where: Where) -> ObjectInfo | str:
-        """Return the object that an archive is, or why it cannot be had."""
-        archive, version = where
-        if is_loose(archive):
-            planned = self._loose.get(archive)
-            if planned is None:
-                return LOOSE
-            return planned.info if planned.known.version == version else CHANGED
-        try:
-            uri = find_archive(archive, self._roots)
-            if uri is None and where in self._rows:
-                uri = self._rows[where]["source"]
-            if uri is None:
-                return NOT_FOUND
-            info = storage.stat(uri)
-        except NotFoundError:
-            return NOT_FOUND
-        except StorageError:
-            return UNREADABLE
-        return info if info.version == version else CHANGED
-
-
 def place_of(row: Mapping[str, Any]) -> tuple[str, str, int]:
     """Return where a row's radiograph lies."""
     return row["archive"], row["archive_version"], row["member_index"]
@@ -293,25 +184,3 @@ def file_of(study: Study) -> str:
 
 def _listed(study: Study, outcome: str) -> Listed:
     return Listed(study.study, outcome, "", file_of(study), len(study.rows), study.others)
-
-
-def table_of(listed: Sequence[Listed]) -> pa.Table:
-    """Return the list, by study."""
-    rows = [vars(one) for one in sorted(listed, key=lambda one: one.study)]
-    types = [("study", pa.string()), ("outcome", pa.string()), ("reason", pa.string())]
-    types += [("file", pa.string()), ("radiographs", pa.int64()), ("others", pa.int64())]
-    return pa.Table.from_pylist(rows, pa.schema(types))
-
-
-def summarise(listed: Sequence[Listed], studies: Studies, folder: Path) -> int:
-    """Print what became of the studies; return the exit code."""
-    counts = Counter(one.outcome for one in listed)
-    print(f"{len(listed):,} studies: {counts['written']:,} reports written", end="")
-    print(f", {counts['there']:,} were there already, {counts['none']:,} without a report.")
-    reasons = Counter(one.reason for one in listed if one.outcome == "none")
-    for reason, count in reasons.most_common():
-        print(f"  {count:,} for {reason}")
-    if studies.num_without:
-        print(f"Without a study, and so in no report: {studies.num_without:,} members.")
-    print(f"List: {folder / LIST}\n{DISCLAIMER}")
-    return INCOMPLETE if set(reasons) - {NOTHING} else OK

@@ -22,16 +22,11 @@ from tests.support.archive_samples import tar_of
 from tests.support.package_samples import NAMES, SPECS, sample_weights
 from tests.support.pictures import encoded
 from tests.support.small_package import save_small_package
+from training.enrolment.embedded import Embedded, embed, logs_of
 from training.enrolment.enrolled_card import promise_words, summary
+from training.enrolment.known_points import draw_known, known_points
 from training.enrolment.promises import Judged, fewest, make_promises
-from training.enrolment.prototypes import (
-    Embedded,
-    draw_known,
-    embed,
-    enrol_implants,
-    known_points,
-    logs_of,
-)
+from training.enrolment.prototypes import enrol_implants
 
 Row = tuple[str, str, str]
 """Member, label, patient."""

@@ -23,7 +23,7 @@ from implant_model.package.load import ModelPackage
 from implant_model.phantoms.files import write_dicom
 from implant_model.phantoms.render import render
 from jobs import export_sr as job
-from jobs.exporting import export_run, studies
+from jobs.exporting import export_run, header_sources, studies
 from jobs.exporting.report_header import is_uid
 from jobs.tables import delta
 from jobs.tables.schema import ARCHIVE_ROW, ARCHIVES
@@ -189,7 +189,7 @@ def test_a_second_export_writes_nothing_and_gives_the_same(tmp_path: Path) -> No
     version = storage.stat(storage.normalise(str(made.archive))).version
     assert version != made.rows[0]["archive_version"]
     assert job.main(made.call()) == 3
-    assert made.listed()[0]["reason"] == export_run.CHANGED
+    assert made.listed()[0]["reason"] == header_sources.CHANGED
     assert first.startswith(b"\0" * 128 + b"DICM")
 
 
@@ -227,7 +227,7 @@ def test_what_gets_no_report_is_listed(tmp_path: Path) -> None:
     reasons = {line["study"]: line["reason"] for line in made.listed()}
     assert reasons == {
         "1.2.1": export_run.PATIENTS,
-        "1.2.2": export_run.NO_HEADER,
+        "1.2.2": header_sources.NO_HEADER,
         "1.2.4": studies.TWICE,
         "1.2.5": export_run.TOO_LONG,
         "1.2.6": studies.NOTHING,

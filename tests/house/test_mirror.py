@@ -135,11 +135,17 @@ COVERED_BY = {
     "jobs.enrolling.few_images": "enrolling/test_enrol.py",
     **{
         f"training.enrolment.{name}": "enrolling/test_enrol.py"
-        for name in ("enrolled_card", "promises", "prototypes")
+        for name in (
+            *("embedded", "enrolled_card", "head_rows"),
+            *("known_points", "promises", "prototypes"),
+        )
     },
     **{
         f"jobs.exporting.{name}": "exporting/test_export_sr.py"
-        for name in ("export_run", "report_header", "structured_report", "studies")
+        for name in (
+            *("export_run", "header_sources", "report_header"),
+            *("report_list", "structured_report", "studies"),
+        )
     },
     "jobs.gallery": "reviewing/test_exemplars.py",
     "jobs.review": "reviewing/test_session.py",
