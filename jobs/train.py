@@ -49,13 +49,16 @@ def parse(arguments: Sequence[str]) -> Namespace:
         metavar="FILE",
         help="settings, TOML or JSON, see docs/training.md; default none",
     )
-    add("--workers", type=int, default=1, metavar="N", help=_WORKERS)
+    add("--workers", default="1", metavar="N|MIN:MAX", help=_WORKERS)
     add("--resume", action="store_true", help="go on with the training in OUTPUT.work")
     return parser.parse_args(arguments)
 
 
 _IMAGES = "archives, radiographs, folders or s3:// prefixes"
-_WORKERS = "processes that fit, each with a GPU or a CPU core; default 1"
+_WORKERS = (
+    "processes that fit, each with a GPU or a CPU core; MIN:MAX: as many as the cluster has room "
+    "for, more or fewer as nodes come and go; default 1"
+)
 
 
 if __name__ == "__main__":

@@ -206,9 +206,10 @@ def describe_measurement(
 
 def environment(place: Workplace) -> str:
     """Return where and with what it was trained, in one sentence."""
-    device = "GPU" if place.use_gpu else "CPU"
+    device, (least, most) = "GPU" if place.use_gpu else "CPU", place.workers
     return (
-        f"Trained on {place.num_workers} {device} worker{'s' if place.num_workers > 1 else ''} "
+        f"Trained on {f'{least} to ' if least < most else ''}{most} {device} "
+        f"worker{'s' if most > 1 else ''} "
         f"with torch {torch.__version__}, Python {platform.python_version()}."
     )
 

@@ -296,7 +296,7 @@ def place_workers(workers: int, say: Callable[[str], None]) -> bool:
     """Find room for workers, each of which holds one GPU or one CPU from beginning to end.
 
     Args:
-        workers: Of one training.
+        workers: Of one training, at least.
         say: Gets a line where the cluster must grow first: Ray waits for that without end.
 
     Returns:

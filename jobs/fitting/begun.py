@@ -36,13 +36,13 @@ def _is_fitted(work: Path) -> bool:
     return any(any(work.glob(name)) for name in _LEFT_BY_FITS)
 
 
-def check_begun(work: Path, config: TrainConfig, workers: int, *, resume: bool) -> None:
+def check_begun(work: Path, config: TrainConfig, workers: int | str, *, resume: bool) -> None:
     """Refuse to begin where a training was begun, and to go on with none or with another one.
 
     Args:
         work: The training's working folder.
         config: Its settings.
-        workers: How many fit.
+        workers: How many fit, as `Workers.to_json` gives it.
         resume: Whether it is to go on.
 
     Raises:
@@ -93,13 +93,13 @@ def _shown(value: object) -> str:
 
 
 @contextlib.contextmanager
-def begun(work: Path, config: TrainConfig, workers: int) -> Iterator[None]:
+def begun(work: Path, config: TrainConfig, workers: int | str) -> Iterator[None]:
     """Keep a record that a training is begun; drop it if the set is then refused.
 
     Args:
         work: The training's working folder.
         config: Its settings.
-        workers: How many fit.
+        workers: How many fit, as `Workers.to_json` gives it.
     """
     was_there = is_begun(work)
     if not (work / FILE).is_file():

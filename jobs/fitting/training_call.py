@@ -11,6 +11,7 @@ from training.config import TrainConfig, load_config
 from training.data.gather import check_roots
 from training.data.labels import Labels, read_table
 from training.first_weights import check_first_weights
+from training.fit.workers import Workers, read_workers
 from training.masks.mask_files import mask_files
 from training.masks.table_masks import table_masks
 
@@ -32,7 +33,7 @@ class Call:
     labels: Labels | None = field(repr=False)
     output: Path
     config: TrainConfig
-    workers: int
+    workers: Workers
     resume: bool
 
     @property
@@ -52,13 +53,14 @@ def make_call(options: Namespace, config: TrainConfig | None = None) -> Call:
         UsageError: The call, its settings, its labels or its folders are not fit for a training.
     """
     config = load_config(options.config) if config is None else config
-    if not 1 <= options.workers <= config.fit.batch_size:
+    workers = read_workers(options.workers)
+    if workers.most > config.fit.batch_size:
         raise UsageError(
-            f"--workers is {options.workers}; 1 to fit.batch_size ({config.fit.batch_size}) are "
+            f"--workers is {workers}; at most fit.batch_size ({config.fit.batch_size}) are "
             "accepted, since every worker takes its share of each batch."
         )
     output = local_folder(options.output, "--output")
-    call = Call(tuple(options.images), None, output, config, options.workers, options.resume)
+    call = Call(tuple(options.images), None, output, config, workers, options.resume)
     check_folders(call)
     check_first_weights(config.network)
     if config.needs_masks and config.segmenter.masks:
@@ -75,7 +77,7 @@ def check_folders(call: Call) -> None:
     if call.output.exists() and (not call.output.is_dir() or any(call.output.iterdir())):
         raise UsageError(f"--output {call.output} is there already; choose another folder.")
     checked_folder(str(call.work), "--output")
-    check_begun(call.work, call.config, call.workers, resume=call.resume)
+    check_begun(call.work, call.config, call.workers.to_json(), resume=call.resume)
 
 
 def _read_labels(uri: str | None, config: TrainConfig) -> Labels | None:

@@ -54,7 +54,7 @@ def train(call: Call, words: Sequence[str], job: str = "jobs.train") -> int:
         UsageError: The set is not fit for a training, or not the one that was begun.
     """
     fetch_pretrained(call.config)
-    with begun(call.work, call.config, call.workers):
+    with begun(call.work, call.config, call.workers.to_json()):
         return _train(call, [job, *words])
 
 
@@ -144,7 +144,7 @@ def image_cache(call: Call) -> str:
 
 def workplace(call: Call) -> Workplace:
     """Return where the trainings run, see `place_workers`."""
-    use_gpu = place_workers(call.workers, say)
+    use_gpu = place_workers(call.workers.least, say)
     checkpoints = call.config.fit.checkpoints or str(call.work / "checkpoints")
     return Workplace(call.work, checkpoints, call.workers, use_gpu, say, waiting)
 
@@ -237,7 +237,7 @@ def fit(
     A training is named by all that decides it, so that --resume never mixes two.
     """
     fingerprint = labelled.fingerprint if masks is None else masks.digest
-    facts = [fingerprint, fitted_settings(call.config), call.workers]
+    facts = [fingerprint, fitted_settings(call.config), call.workers.to_json()]
     name = sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
     fit_one = partial(fit_split, labelled, division.groups_N, place=place, masks=masks)
     folds = []

@@ -27,6 +27,7 @@ from training.fit.fitting import specs_of, watched
 from training.fit.segmenting import masked_examples, measure_segmenter, segmenter_task
 from training.fit.trainer import fit_network
 from training.fit.worker_inputs import Material
+from training.fit.workers import Workers
 from training.masks.mask_files import write_masks
 from training.masks.mask_set import BY_HAND, GOOD, POOR, MaskSet, gather_masks, write_poor
 
@@ -135,10 +136,11 @@ def test_two_workers_fit_a_segmenter_that_is_as_good_as_ones(
     material = Material(masked_examples(labelled.images_NSS, masks, np.arange(36)))
     dices, losses, files = [], [], []
     for workers in (1, 2):
+        count = Workers(workers, workers)
         curve = tmp_path / f"{workers}.jsonl"
         place = f"by-{workers}", str(tmp_path / "checkpoints"), curve
         network = build(task.spec, 2)
-        network.load_state_dict(fit_network(material, task, *place, workers, use_gpu=False))
+        network.load_state_dict(fit_network(material, task, *place, count, use_gpu=False))
         files.append(weights_bytes(network))
         test_N = np.arange(36, 48)
         found = measure_segmenter(

@@ -17,6 +17,7 @@ from training.config import CardSettings, SplitSettings, TrainConfig, from_docum
 from training.data.divide import Division, divide
 from training.data.labelled import Excluded, LabelledSet
 from training.fit.fitting import Fitted, Workplace, class_counts, first_weights, fit_split
+from training.fit.workers import Workers
 from training.masks.mask_set import BY_HAND, GOOD, MaskSet
 from training.metrics import wilson
 from training.packaging import Training, figures_of, make_package, measured_parts, size_control
@@ -46,7 +47,7 @@ def fitted(
     labelled: LabelledSet, config: TrainConfig, folder: Path
 ) -> tuple[Division, Fitted, list[Fitted], Workplace]:
     """Takes untrained weights through everything that follows a training."""
-    place = Workplace(folder, str(folder / "checkpoints"), 1, use_gpu=False)
+    place = Workplace(folder, str(folder / "checkpoints"), Workers(1, 1), use_gpu=False)
     division = divide(labelled, config.split)
     weights = weights_bytes(build(SPEC, 2).eval())
     names = ["shipped", *[f"fold-{number}" for number in range(len(division.folds))]]

@@ -14,6 +14,7 @@ from tests.support.small_package import save_small_package
 from training.config import TrainConfig, from_document
 from training.data.divide import divide
 from training.data.labelled import LabelledSet
+from training.fit.workers import Workers
 
 STATED = {"source": "Noise of a test", "licence": "CC0"}
 
@@ -30,7 +31,9 @@ def labelled(folder: Path) -> LabelledSet:
 
 def call_of(folder: Path, per_class: int) -> Call:
     gallery = {"per_class": per_class, **STATED} if per_class else {}
-    return Call((), None, folder, from_document({"gallery": gallery}, "a test"), 1, False)
+    return Call(
+        (), None, folder, from_document({"gallery": gallery}, "a test"), Workers(1, 1), False
+    )
 
 
 def test_references_are_of_the_part_that_trained(

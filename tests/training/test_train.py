@@ -43,6 +43,7 @@ from training.data.set_report import describe_shortcuts
 from training.data.shortcuts import cues_of, probe_shortcuts
 from training.fit.loop import learning_rate, take_weights
 from training.fit.objectives import decay_groups, draw_order
+from training.fit.workers import Workers
 from training.metrics import wilson
 
 
@@ -439,7 +440,7 @@ def test_printed_figures_name_their_data_and_intervals(
     held = LabelledSet(pictures, at % 2, at, sizes, places, ("a", "b"), (), "f")
     division = divide(held, SplitSettings(folds=folds))
     config = from_document({}, "a test")
-    call = Call(("s3://b/x", "y"), None, tmp_path / "m", config, 1, resume=False)
+    call = Call(("s3://b/x", "y"), None, tmp_path / "m", config, Workers(1, 1), resume=False)
     summarise(call, held, division, "m@1", {"top_1": wilson(9, 10)})
     out = capsys.readouterr().out
     tests = len(division.shipped.test_N)

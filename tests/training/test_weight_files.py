@@ -19,6 +19,7 @@ from training.config import as_imported, from_document
 from training.data.labelled import LabelledSet
 from training.data.split import Split
 from training.fit.fitting import Workplace, fit_split
+from training.fit.workers import Workers
 from training.weight_files import KERAS_EPSILON, Mapped, describe, filled, map_file, reordered
 
 
@@ -243,7 +244,7 @@ def test_an_imported_network_is_calibrated_and_not_fitted(
         "e" * 64,
     )
     split = Split(np.arange(12), np.arange(12, 24), np.arange(24, 36))
-    place = Workplace(tmp_path, str(tmp_path), 1, use_gpu=False)
+    place = Workplace(tmp_path, str(tmp_path), Workers(1, 1), use_gpu=False)
     fitted = fit_split(labelled, np.arange(36), split, config, "it", place)
     ((spec, weights),) = fitted.networks.items()
     tensors = safetensors.torch.load(weights)

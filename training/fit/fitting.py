@@ -40,6 +40,7 @@ from training.fit.scoring import score_by_ray
 from training.fit.segmenting import masked_examples, measure_segmenter, segmenter_task
 from training.fit.trainer import fit_network
 from training.fit.worker_inputs import Examples, FitTask, Material, State
+from training.fit.workers import Workers
 from training.masks.mask_set import POOR, MaskSet
 from training.masks.overlap import Overlaps
 from training.weight_files import filled, map_file, reordered
@@ -76,7 +77,7 @@ class Workplace:
     Attributes:
         folder: Reached by every worker under the same path.
         checkpoints: Folder or URI for checkpoints, which every worker reaches.
-        num_workers: Of each training.
+        workers: Of each training.
         use_gpu: Whether each worker holds a GPU.
         say: Gets a line as each epoch ends.
         waiting: Gives signs of life of a step that it is called with, while the step lasts.
@@ -84,7 +85,7 @@ class Workplace:
 
     folder: Path
     checkpoints: str
-    num_workers: int
+    workers: Workers
     use_gpu: bool
     say: Callable[[str], None] = lambda line: None
     waiting: Callable[[str], AbstractContextManager[object]] = nullcontext
@@ -193,7 +194,7 @@ class _Fitting:
             f"{self.name}-{Path(spec.file).stem}",
             place.checkpoints,
             place.curve(self.name, spec),
-            place.num_workers,
+            place.workers,
             place.use_gpu,
         )
 

@@ -14,6 +14,7 @@ from ray.train.torch import TorchTrainer
 from training.failures import TrainingError, last_line
 from training.fit.loop import read_checkpoint, train_worker
 from training.fit.worker_inputs import FitTask, Material, State
+from training.fit.workers import Workers
 
 MASK_SHARE = 2
 """Images of a step that each worker gets, at least, of the segmenter's: where images are as small
@@ -26,7 +27,7 @@ def fit_network(
     name: str,
     storage_path: str,
     curve: Path,
-    num_workers: int,
+    workers: Workers,
     use_gpu: bool,
 ) -> State:
     """Fit a network to a training part; blocks until it is done.
@@ -38,7 +39,7 @@ def fit_network(
             checkpoint.
         storage_path: Folder or URI that every worker reaches.
         curve: File that gets a line of JSON for each epoch: epoch, loss, learning_rate, seconds.
-        num_workers: Processes, one GPU each where `use_gpu`; fewer where a step has too few images
+        workers: Processes, one GPU each where `use_gpu`; fewer where a step has too few images
             for so many, see `num_useful`.
         use_gpu: Whether workers hold a GPU.
 
@@ -50,11 +51,14 @@ def fit_network(
         TrainingError: A worker failed more often than it may; Ray's log holds the traceback.
     """
     shared = ray.put(material)
+    bounds = workers.at_most(num_useful(material, recipe))
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={"recipe": recipe, "shared": [shared], "curve": str(curve)},
         scaling_config=ScalingConfig(
-            num_workers=num_useful(material, recipe, num_workers), use_gpu=use_gpu
+            # The type is that of an older class, which has no bounds.
+            num_workers=(bounds.least, bounds.most) if bounds.is_elastic else bounds.most,  # type: ignore[arg-type]
+            use_gpu=use_gpu,
         ),
         run_config=RunConfig(
             name=name,
@@ -81,8 +85,8 @@ def fit_network(
     return best or average
 
 
-def num_useful(material: Material, recipe: FitTask, most: int) -> int:
-    """Return how many of so many workers have a share in each step."""
+def num_useful(material: Material, recipe: FitTask) -> int:
+    """Return the most workers that all have a share in each step."""
     share = MASK_SHARE if recipe.spec.role == "segmenter" else 1
     step_images = min(recipe.fit.batch_size, len(material.examples))
-    return max(1, min(most, step_images // share))
+    return max(1, step_images // share)
