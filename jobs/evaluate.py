@@ -11,8 +11,9 @@ DIR/excluded.csv (what could not be used, and why; it holds members' names, the 
 --labels is a file as for jobs.train; without it, each image's folder is its label. Labels that the
 model's catalogue lacks measure how it meets unknown implants. --against compares with another
 package, or with a reader's answers in a table of archive, member and label.
-Names the images on one machine, on CPU or --device cuda. Prepared images are on disk, in TMPDIR;
-with --cache they are kept, shared with jobs.train, and read by Ray where they are many.
+Names the images on CPU or --device cuda. Prepared images are on disk, in TMPDIR; with --cache,
+which all nodes must reach, they are kept, shared with jobs.train, and read and named by Ray where
+they are many.
 Exit codes: 0 done; 2 the call is wrong; 3 done, without labelled images that could not be read.
 """
 

@@ -21,6 +21,7 @@ from jobs.evaluating.evaluation import Evaluation
 from jobs.evaluating.evaluation_call import EvaluationCall
 from jobs.evaluating.evaluation_page import EXCLUDED, write_evaluation
 from jobs.evaluating.examination import examine, usable_device
+from jobs.evaluating.naming import Name, name_fast, name_here
 from jobs.evaluating.opponent import compare_with
 from jobs.evaluating.outcomes import confusion, data_facts, mistakes, poor_scans, usual_name
 from jobs.evaluating.paired import Paired
@@ -37,18 +38,19 @@ NOVELTY = ("called_unknown", "unknown_found", "novelty_auroc")
 def evaluate(call: EvaluationCall) -> int:
     """Evaluate as the command line asks, see `_evaluate`."""
     if call.cache is not None:
-        return _evaluate(call, call.cache, read_fast)
+        return _evaluate(call, call.cache, read_fast, name_fast)
     with tempfile.TemporaryDirectory() as cache:
-        return _evaluate(call, cache, read_here)
+        return _evaluate(call, cache, read_here, name_here)
 
 
-def _evaluate(call: EvaluationCall, cache: str, read_bundles: Read) -> int:
+def _evaluate(call: EvaluationCall, cache: str, read_bundles: Read, name: Name) -> int:
     """Evaluate with prepared images in a cache.
 
     Args:
         call: Of `jobs.evaluate`, checked.
         cache: Folder or URI.
         read_bundles: Reads what is not there.
+        name: Where the images are named, see `naming`.
 
     Returns:
         The exit code.
@@ -70,12 +72,12 @@ def _evaluate(call: EvaluationCall, cache: str, read_bundles: Read) -> int:
     check_images(held)
     print(f"{len(held.images):,} images read, {len(held.excluded):,} left out", flush=True)
     with waiting("Naming the images"):
-        examined = examine(classifier, held)
+        examined = examine(classifier, held, name)
     paired = None
     if call.opponent is not None:
         with waiting(f"Comparing with {call.opponent.name}"):
             paired = compare_with(
-                call.opponent, other, call.package, examined, held, call.objects, read
+                call.opponent, other, call.package, examined, held, call.objects, read, name
             )
     found = measure(call, classifier, examined, held, paired)
     write_evaluation(call.folder, found)

@@ -13,21 +13,21 @@ from implant_model.classifier import Classifier, has_gpu
 from implant_model.errors import UsageError
 from implant_model.package.catalogue import Catalogue
 from implant_model.package.load import ModelPackage
-from implant_model.predictions import Predictions
 from jobs.evaluating.assessment import Examined
+from jobs.evaluating.naming import Name, name_here
 from training.config import SplitSettings
 from training.data.duplicates import near_groups
 from training.data.gather import Gathered
-from training.data.shards import Pictures, in_parts
 from training.data.split import join_groups
 
 
-def examine(classifier: Classifier, gathered: Gathered) -> Examined:
+def examine(classifier: Classifier, gathered: Gathered, name: Name = name_here) -> Examined:
     """Classify labelled images.
 
     Args:
         classifier: A package at work.
         gathered: Images by that package's preprocessing, one or more.
+        name: Where they are named, see `naming`.
 
     Returns:
         Labels by name or synonym of the package's catalogue, -1 where it has none; groups of
@@ -38,19 +38,8 @@ def examine(classifier: Classifier, gathered: Gathered) -> Examined:
     return Examined(
         catalogue.names,
         labels_of(catalogue, gathered.labels),
-        classify_all(classifier, gathered.images),
+        name(classifier, gathered.images),
         join_groups(gathered.patients_N, pictures_N),
-    )
-
-
-def classify_all(classifier: Classifier, images: Pictures) -> Predictions:
-    """Classify pictures, some at a time."""
-    parts = [classifier.classify(part_NSS) for part_NSS in in_parts(images)]
-    return Predictions(
-        np.concatenate([part.probabilities_NC for part in parts]),
-        np.concatenate([part.novelty_N for part in parts]),
-        [candidates for part in parts for candidates in part.candidates],
-        [outcome for part in parts for outcome in part.outcomes],
     )
 
 

@@ -12,7 +12,8 @@ from implant_model.package.load import ModelPackage
 from implant_model.storage.uri import ObjectInfo
 from jobs.evaluating.assessment import Examined
 from jobs.evaluating.evaluation_call import Opponent
-from jobs.evaluating.examination import classify_all, labels_of
+from jobs.evaluating.examination import labels_of
+from jobs.evaluating.naming import Name, name_here
 from jobs.evaluating.paired import Paired, compare_readers
 from training.data.gather import Gathered, Place
 from training.data.labels import Labels, match_archives
@@ -29,6 +30,7 @@ def compare_with(
     held: Gathered,
     objects: Sequence[tuple[ObjectInfo, str]],
     read: Callable[[Preprocessing], Gathered],
+    name: Name = name_here,
 ) -> Paired:
     """Compare the package with the opponent on the images that both could name.
 
@@ -43,6 +45,7 @@ def compare_with(
         held: The images it was said of.
         objects: Their archives, as `list_images` gives them.
         read: Reads the images by another preprocessing.
+        name: Where they are named, see `naming`.
 
     Raises:
         UsageError: There is no such image, or a table speaks of an archive that is not there.
@@ -50,16 +53,17 @@ def compare_with(
     hits: Mapping[Key, bool] = {}
     if classifier is not None:
         same = classifier.package.preprocessing == package.preprocessing
-        hits = package_hits(classifier, held if same else read(classifier.package.preprocessing))
+        images = held if same else read(classifier.package.preprocessing)
+        hits = package_hits(classifier, images, name)
     elif opponent.answers is not None:
         hits = reader_hits(opponent.answers, objects, held, package.catalogue)
     return pair(examined, held, hits, opponent.name)
 
 
-def package_hits(classifier: Classifier, gathered: Gathered) -> dict[Key, bool]:
+def package_hits(classifier: Classifier, gathered: Gathered, name: Name) -> dict[Key, bool]:
     """Whether another package names each image rightly, of implants that its catalogue holds."""
     labels_N = labels_of(classifier.package.catalogue, gathered.labels)
-    said = classify_all(classifier, gathered.images)
+    said = name(classifier, gathered.images)
     right_N = said.probabilities_NC.argmax(axis=1) == labels_N
     return {
         key_of(place): bool(right)
