@@ -104,7 +104,7 @@ def rates(
     """Yield the lines of the table of rates."""
     small, large = sorted(sizes)
     with (
-        running_object_store(folder / MOTO_LOG) as store,
+        running_object_store(folder / MOTO_LOG, MOTO_S3_DEFAULT_MAX_KEYS="1000") as store,
         running_cluster(folder / "ray.log", store.environment) as cluster,
     ):
         yield f"\nPictures: {small:,} and {large:,}; medians of {repeats}.\n"

@@ -65,11 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def classify_inputs(options: ClassifyOptions, package: ModelPackage, recipe: Recipe) -> int:
     """Plan, classify what there is to do, summary; return the exit code."""
     began_at = datetime.now(UTC)
-    run = uuid.uuid4().hex
-    identity = RunIdentity(
-        package.id, recipe.configuration_hash, __version__, run, options.protector.key_id
-    )
-    tables = Tables(options.output, identity)
+    tables = tables_of(options, package, recipe)
     plan, names = plan_run(options, tables)
     print(describe_plan(plan, recipe, package.manifest.decode_version), flush=True)
     for weakness in package.weaknesses:
@@ -79,6 +75,32 @@ def classify_inputs(options: ClassifyOptions, package: ModelPackage, recipe: Rec
         return OK
     if not plan.todo:
         tables.write_checksums()  # what a run left that died at its very end
+    code = OK
+    for number, part in enumerate(plan.rounds()):
+        if number:
+            began_at, tables = datetime.now(UTC), tables_of(options, package, recipe)
+        code = max(code, classify_round(part, options, package, recipe, tables, names, began_at))
+    return code
+
+
+def tables_of(options: ClassifyOptions, package: ModelPackage, recipe: Recipe) -> Tables:
+    """Return the output's tables, to be written by a new run."""
+    key_id, run = options.protector.key_id, uuid.uuid4().hex
+    identity = RunIdentity(package.id, recipe.configuration_hash, __version__, run, key_id)
+    return Tables(options.output, identity)
+
+
+def classify_round(
+    plan: Plan,
+    options: ClassifyOptions,
+    package: ModelPackage,
+    recipe: Recipe,
+    tables: Tables,
+    names: LooseNames,
+    began_at: datetime,
+) -> int:
+    """Classify what a plan, or one of its rounds, has to do, summary; return the exit code."""
+    identity = tables.identity
     trail = Trail(options.output, run_facts(options, identity, plan, names))
     results: list[ArchiveResult] = []
     try:

@@ -8,11 +8,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from implant_model import storage
-from implant_model.errors import ArchiveStatus, UsageError
+from implant_model.errors import UsageError
 from jobs.auditing.package_facts import PackageFacts, choose_model
 from jobs.entry.ticker import ticking
 from jobs.tables import delta
 from jobs.tables.schema import ARCHIVES, PREDICTIONS
+from jobs.tables.state.archive_index import ArchiveIndex
 
 
 @dataclass(frozen=True)
@@ -23,14 +24,14 @@ class Output:
         uri: Normalised.
         model: Whose predictions are audited.
         dataset: The table `predictions`.
-        archives: Rows of the table `archives` under that model.
+        archives: Rows of the table `archives` under that model, by name.
         version: Of the table `predictions`.
     """
 
     uri: str
     model: PackageFacts
     dataset: Any
-    archives: list[dict[str, Any]]
+    archives: ArchiveIndex
     version: int = 0
 
     def batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
@@ -45,7 +46,7 @@ class Output:
     @property
     def num_incomplete(self) -> int:
         """Return archives that were not read to their ends."""
-        return sum(row["status"] != ArchiveStatus.COMPLETE for row in self.archives)
+        return self.archives.num_incomplete
 
     def check_key(self, key_id: str) -> None:
         """Refuse a key under which no pseudonym of the output was made.
@@ -53,7 +54,7 @@ class Output:
         Raises:
             UsageError: Every archive whose key is recorded was read under another one.
         """
-        known = {row["key_id"] for row in self.archives if row.get("key_id") is not None}
+        known = self.archives.key_ids
         if known and key_id not in known:
             raise UsageError(
                 f"The pseudonyms of {self.uri} were made under the key {', '.join(sorted(known))}; "
@@ -77,8 +78,7 @@ def open_output(uri: str, model: str | None) -> Output:
     archives = delta.open_table(storage.join(uri, ARCHIVES))
     if predictions is None or archives is None:
         raise UsageError(f"{uri} holds no tables; name the --output of classify.")
-    models = sorted({file["partition.model"] for file in delta.active_files(predictions)})
+    models = sorted(pc.unique(delta.file_columns(predictions)["partition.model"]).to_pylist())
     dataset = predictions.to_pyarrow_dataset()
     facts = choose_model(models, model, dataset)
-    rows = delta.read_rows(archives, facts.id)
-    return Output(uri, facts, dataset, rows, predictions.version())
+    return Output(uri, facts, dataset, ArchiveIndex(archives, facts.id), predictions.version())

@@ -79,17 +79,18 @@ def _images(
     wanted: Wanted, output: Output, files: Mapping[str, PlannedArchive], spec: Preprocessing
 ) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
     """Read and prepare the wanted members; what cannot be read any more is passed over."""
-    rows = {row["archive"]: row for row in output.archives}
     limits = Limits()
     with DecodeProcess(spec, limits) as decoder:
         for archive, members in wanted.items():
             if is_loose(archive) and archive not in files:
                 continue
             try:
-                found = files.get(archive)
+                found, row = files.get(archive), output.archives.row(archive)
+                if row is None:
+                    continue
                 if found is None:
-                    found = PlannedArchive(archive, storage.stat(rows[archive]["source"]))
-                if found.known.version != rows[archive]["archive_version"]:
+                    found = PlannedArchive(archive, storage.stat(row["source"]))
+                if found.known.version != row["archive_version"]:
                     continue
                 with storage.open_object(found.info) as reader:
                     for member in read_members(reader, archive.rsplit("/", 1)[-1], limits):

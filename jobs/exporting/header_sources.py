@@ -38,7 +38,6 @@ class Sources:
         self._output = output
         self._roots = roots
         self._limits = Limits()
-        self._rows = {(row["archive"], row["archive_version"]): row for row in output.archives}
 
     @cached_property
     def _loose(self) -> Mapping[str, PlannedArchive]:
@@ -49,7 +48,7 @@ class Sources:
         moments = [
             row["finished_at"]
             for one in study.rows
-            if (row := self._rows.get((one["archive"], one["archive_version"]))) is not None
+            if (row := self._output.archives.row(one["archive"], one["archive_version"]))
         ]
         return max(moments, default=datetime(1970, 1, 1).astimezone())
 
@@ -85,10 +84,11 @@ class Sources:
             return planned.info if planned.known.version == version else CHANGED
         try:
             uri = find_archive(archive, self._roots)
-            if uri is None and where in self._rows:
-                uri = self._rows[where]["source"]
             if uri is None:
-                return NOT_FOUND
+                row = self._output.archives.row(archive, version)
+                if row is None:
+                    return NOT_FOUND
+                uri = row["source"]
             info = storage.stat(uri)
         except NotFoundError:
             return NOT_FOUND

@@ -1,11 +1,11 @@
 """The tables of an output > the counts that a page shows. Reads only.
 
-Predictions are read batch by batch, four columns of them; what is kept is counts, and one float32
-each of probability and novelty, so that ten million images take some hundred megabytes.
+Both tables are read batch by batch, and of predictions seven columns; what is kept is counts, and
+one float32 each of probability and novelty, so that ten million images take some hundred megabytes.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -25,6 +25,10 @@ Floats = npt.NDArray[np.float32]
 CLASSIFIED = (Outcome.IDENTIFIED, Outcome.AMBIGUOUS, Outcome.UNKNOWN)
 """Outcomes of members that the networks have seen, in the order of the figures."""
 _COLUMNS = ["outcome", "reason", "implant", "manufacturer", "product", "probability", "novelty"]
+_OF_ARCHIVES = [
+    *("archive", "bytes", "members", "status", "reason", "reasons", str(Outcome.REJECTED)),
+    *("started_at", "finished_at", "software_version", "configuration_hash"),
+]
 MOST_POOR = 20
 _NO_FLOATS = np.empty(0, np.float32)
 
@@ -117,30 +121,64 @@ def read_facts(output: str, model: str) -> RunFacts:
     predictions = delta.open_table(storage.join(output, PREDICTIONS))
     if archives is None or predictions is None:
         raise UsageError(f"{output} holds no tables; name the --output of classify.")
-    rows = delta.read_rows(archives, model)
-    tally = Tally()
+    read, tally = ArchiveTally(), Tally()
+    for batch in delta.row_batches(archives, _OF_ARCHIVES, model=model):
+        read.add(batch)
     of_model = pc.field("model") == model  # the partition column: other files are not opened
     for batch in predictions.to_pyarrow_dataset().to_batches(columns=_COLUMNS, filter=of_model):
         tally.add(batch)
     return RunFacts(
         output=output,
         model=model,
-        archives=Counter(ArchiveStatus(row["status"]) for row in rows),
-        num_bytes=sum(row["bytes"] for row in rows),
-        incomplete=_incomplete(rows),
+        archives=read.statuses,
+        num_bytes=read.num_bytes,
+        incomplete=sorted(read.incomplete, key=lambda archive: archive.name),
         outcomes=tally.outcomes,
         reasons=tally.reasons,
         implants=tally.implants,
         probability=_joined(tally.probability),
         novelty=_joined(tally.novelty),
-        started_at=min((row["started_at"] for row in rows), default=None),
-        finished_at=max((row["finished_at"] for row in rows), default=None),
-        software=sorted({row["software_version"] for row in rows}),
-        configurations=sorted({row["configuration_hash"] for row in rows}),
+        started_at=read.started_at,
+        finished_at=read.finished_at,
+        software=sorted(read.software),
+        configurations=sorted(read.configurations),
         products=tally.products,
-        poor=_poor(rows),
-        last_run=_last_run(output, model, rows),
+        poor=read.poor,
+        last_run=_last_run(output, model, read.finished_at),
     )
+
+
+@dataclass
+class ArchiveTally:
+    """Counts of the archives while their rows are read."""
+
+    statuses: Counter[ArchiveStatus] = field(default_factory=Counter)
+    num_bytes: int = 0
+    incomplete: list[IncompleteArchive] = field(default_factory=list)
+    poor: list[PoorArchive] = field(default_factory=list)
+    software: set[str] = field(default_factory=set)
+    configurations: set[str] = field(default_factory=set)
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Count some rows of the table `archives`."""
+        if not batch.num_rows:
+            return
+        for pair in pc.value_counts(batch["status"]).to_pylist():
+            self.statuses[ArchiveStatus(pair["values"])] += pair["counts"]
+        self.num_bytes += pc.sum(batch["bytes"]).as_py()
+        self.software.update(pc.unique(batch["software_version"]).to_pylist())
+        self.configurations.update(pc.unique(batch["configuration_hash"]).to_pylist())
+        begun, ended = pc.min(batch["started_at"]).as_py(), pc.max(batch["finished_at"]).as_py()
+        self.started_at = min(begun, self.started_at or begun)
+        self.finished_at = max(ended, self.finished_at or ended)
+        is_cut = pc.not_equal(batch["status"], str(ArchiveStatus.COMPLETE))
+        is_poor = pc.greater(batch[str(Outcome.REJECTED)], 0)
+        self.incomplete += map(_incomplete, batch.filter(is_cut).to_pylist())
+        poor = (_poor(row) for row in batch.filter(is_poor).to_pylist())
+        found = [*self.poor, *(archive for archive in poor if archive is not None)]
+        self.poor = sorted(found, key=lambda archive: (-archive.rejected, archive.name))[:MOST_POOR]
 
 
 @dataclass
@@ -180,34 +218,23 @@ class Tally:
                 kept[outcome].append(value_N[outcome_N == outcome])
 
 
-def _incomplete(rows: Iterable[Mapping[str, Any]]) -> list[IncompleteArchive]:
-    incomplete = [
-        IncompleteArchive(
-            row["archive"],
-            ArchiveStatus(row["status"]),
-            None if row["reason"] is None else ArchiveReason(row["reason"]),
-            row["members"],
-        )
-        for row in rows
-        if row["status"] != ArchiveStatus.COMPLETE
-    ]
-    return sorted(incomplete, key=lambda archive: archive.name)
+def _incomplete(row: Mapping[str, Any]) -> IncompleteArchive:
+    reason = None if row["reason"] is None else ArchiveReason(row["reason"])
+    return IncompleteArchive(row["archive"], ArchiveStatus(row["status"]), reason, row["members"])
 
 
-def _poor(rows: Iterable[Mapping[str, Any]]) -> list[PoorArchive]:
-    poor = []
-    for row in rows:
-        reasons = {Reason(pair["reason"]): pair["members"] for pair in row["reasons"]}
-        reasons.pop(Reason.CLUTTER, None)
-        if row[Outcome.REJECTED] and reasons:
-            most = max(reasons, key=lambda reason: reasons[reason])
-            poor.append(PoorArchive(row["archive"], row[Outcome.REJECTED], row["members"], most))
-    return sorted(poor, key=lambda archive: (-archive.rejected, archive.name))[:MOST_POOR]
+def _poor(row: Mapping[str, Any]) -> PoorArchive | None:
+    """Return what an archive with rejected members is; None where all are mere clutter."""
+    reasons = {Reason(pair["reason"]): pair["members"] for pair in row["reasons"]}
+    reasons.pop(Reason.CLUTTER, None)
+    if not reasons:
+        return None
+    most = max(reasons, key=lambda reason: reasons[reason])
+    return PoorArchive(row["archive"], row[Outcome.REJECTED], row["members"], most)
 
 
-def _last_run(output: str, model: str, rows: Iterable[Mapping[str, Any]]) -> Health | None:
-    ends = [row["finished_at"] for row in rows]
-    since = max(ends, default=datetime.now(UTC)) - timedelta(weeks=1)
+def _last_run(output: str, model: str, ended: datetime | None) -> Health | None:
+    since = (ended or datetime.now(UTC)) - timedelta(weeks=1)
     return next(reversed(read_history(output, model, since)), None)
 
 

@@ -4,7 +4,7 @@ An archive is known to the tables by its name relative to the INPUT that it came
 of one name would replace each other, so that is refused before anything is written.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Final
@@ -29,22 +29,27 @@ from implant_model.storage import ObjectInfo
 from implant_model.storage.object_list import ObjectList
 from jobs.tables.loose_names import LooseNames
 from jobs.tables.records import PlannedArchive
+from jobs.tables.state.hash_index import HashIndex, hash_names
+from jobs.tables.state.planned import Planning, join
 from jobs.tables.state.record_index import Done, Records
 
 LOOKED_UP_AT_ONCE: Final = 4096
+NAMED_AT_ONCE: Final = 1 << 18
+ROUND: Final = 500_000
+"""Archives that a run reads at a time: a driver holds 2 to 3 kB of what becomes of each."""
 
 
 @dataclass(frozen=True)
 class Plan:
     """The archives to read and those that the output holds already."""
 
-    todo: tuple[PlannedArchive, ...]
+    todo: Sequence[PlannedArchive]
     done: Done
 
-    @property
-    def num_bytes(self) -> int:
-        """Return stored size of what there is to read."""
-        return sum(archive.info.size for archive in self.todo)
+    def rounds(self) -> "Iterator[Plan]":
+        """Yield plans of some of the archives each, which are read one after the other."""
+        for start in range(0, max(len(self.todo), 1), ROUND):
+            yield Plan(tuple(self.todo[start : start + ROUND]), self.done)
 
 
 def make_plan(
@@ -74,23 +79,23 @@ def make_plan(
         UsageError: An input is not there, or two different objects would be known by one archive
             name.
     """
-    todo: list[PlannedArchive] = []
+    todo: list[pa.Table] = []
     done: list[int] = []
     is_done_N = _done(records, retry, redo_older)
     has_rows_N = np.asarray(records.rows["has_rows"], np.bool_)
     known = _Known(records)
     for root in inputs:
-        new: list[PlannedArchive] = []
+        new = Planning()
         for archive, row in known.look_up(_list_input(root, names, records, manifest)):
             if row is None:
-                new.append(archive)
+                new.add(archive)
             elif is_done_N[row]:
                 done.append(row)
             else:  # units are never overwritten, so a second reading has units of its own
                 again = int(has_rows_N[row])  # else its units are still in the store
-                new.append(replace(archive, attempt=records.record(row).attempt + again))
-        todo += sorted(new, key=lambda archive: archive.info.uri)
-    return Plan(tuple(todo if limit is None else todo[:limit]), Done(records, done))
+                new.add(replace(archive, attempt=records.record(row).attempt + again))
+        todo.append(new.in_order())
+    return Plan(join(todo)[:limit], Done(records, done))
 
 
 def _list_input(
@@ -120,7 +125,7 @@ class _Known:
 
     def __init__(self, records: Records) -> None:
         self._records = records
-        self._new: dict[str, str] = {}
+        self._new = _NewNames()
         self._uri_N = np.zeros(records.rows.num_rows, np.int64)
         """Hash of the URI that was listed under a name, by the place of its first row."""
 
@@ -129,28 +134,59 @@ class _Known:
     ) -> Iterator[tuple[PlannedArchive, int | None]]:
         """Yield archives, each with the place of its version's record, if there is one."""
         while batch := list(islice(archives, LOOKED_UP_AT_ONCE)):
-            rows_K, names_K = self._records.match(
-                [archive.name for archive in batch], [archive.known.version for archive in batch]
-            )
+            words = [archive.name for archive in batch]
+            before = self._new.look_up(words)
+            rows_K, names_K = self._records.match(words, [a.known.version for a in batch])
             for archive, row, name in zip(batch, rows_K.tolist(), names_K.tolist(), strict=True):
-                if self._is_first(archive, name):
+                if self._is_first(archive, name, before):
                     if row < 0 <= name:
                         _refuse_takeover(archive, self._records)
                     yield archive, None if row < 0 else row
 
-    def _is_first(self, archive: PlannedArchive, name: int) -> bool:
+    def _is_first(self, archive: PlannedArchive, name: int, before: Mapping[str, int]) -> bool:
+        if name < 0:
+            return self._new.is_first(archive, before)
         uri = archive.info.uri
-        if name >= 0:
-            before, self._uri_N[name] = int(self._uri_N[name]), hash(uri)
-            if before not in (0, hash(uri)):
-                _refuse_clash(archive, None)
-            return before == 0
-        if archive.name in self._new:
-            if self._new[archive.name] != uri:
-                _refuse_clash(archive, self._new[archive.name])
-            return False
-        self._new[archive.name] = uri
-        return True
+        last, self._uri_N[name] = int(self._uri_N[name]), hash(uri)
+        if last not in (0, hash(uri)):
+            _refuse_clash(archive, None)
+        return last == 0
+
+
+class _NewNames:
+    """Names that the tables do not have, and what was listed under each: 16 bytes.
+
+    Both are known by their hashes; that two names of ten million share one has a chance of a
+    millionth.
+    """
+
+    def __init__(self) -> None:
+        self._index = HashIndex()
+        self._latest: dict[str, str] = {}
+
+    def look_up(self, names: Sequence[str]) -> Mapping[str, int]:
+        """Return hashes of what was listed long before under some of these names."""
+        if len(self._latest) >= NAMED_AT_ONCE:
+            self._index.add(hash_names(self._latest), hash_names(self._latest.values()))
+            self._latest = {}
+        places, found = self._index.find(hash_names(names))
+        return {names[at]: uri for at, uri in zip(places.tolist(), found.tolist(), strict=True)}
+
+    def is_first(self, archive: PlannedArchive, before: Mapping[str, int]) -> bool:
+        """Return whether nothing was listed under an archive's name; refuse another object.
+
+        Args:
+            archive: Listed now.
+            before: What `look_up` gave for its name among others.
+        """
+        uri = archive.info.uri
+        latest = self._latest.get(archive.name)
+        if latest is None and archive.name not in before:
+            self._latest[archive.name] = uri
+            return True
+        if before.get(archive.name, hash(uri)) != hash(uri) or latest not in (None, uri):
+            _refuse_clash(archive, latest)
+        return False
 
 
 def _refuse_clash(archive: PlannedArchive, before: str | None) -> None:

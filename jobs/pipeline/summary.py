@@ -7,7 +7,7 @@ from implant_model.decode.version import DECODE_VERSION, FIRST_DECODE_VERSION
 from implant_model.errors import ArchiveStatus, Outcome
 from jobs.entry.command import INCOMPLETE, OK, shown
 from jobs.pipeline.health import Health
-from jobs.pipeline.plan import Plan
+from jobs.pipeline.plan import ROUND, Plan
 from jobs.pipeline.recipe import Recipe
 from jobs.tables.receipts import Counts
 from jobs.tables.records import ArchiveResult
@@ -25,16 +25,21 @@ def describe_plan(plan: Plan, recipe: Recipe, calibrated_on: int = DECODE_VERSIO
         recipe: Of its rows.
         calibrated_on: Version of the decode whose pictures the model was calibrated on.
     """
-    archives = len(plan.todo)
-    units = sum(-(-max(a.info.size, 1) // recipe.unit_bytes) for a in plan.todo)
+    archives, num_bytes, units, loose = len(plan.todo), 0, 0, 0
+    for archive in plan.todo:
+        num_bytes += archive.info.size
+        units += -(-max(archive.info.size, 1) // recipe.unit_bytes)
+        loose += archive.pseudonym is not None
     lines = [
         f"Model {recipe.model}, identifiers: {recipe.protector.policy}.",
-        f"To do: {archives:,} archives, {_size(plan.num_bytes)}, at least {units:,} units "
+        f"To do: {archives:,} archives, {_size(num_bytes)}, at least {units:,} units "
         f"of at most {recipe.unit_members:,} members.",
         f"Already done: {len(plan.done):,} archives, {plan.done.members:,} members.",
         *_older(plan),
     ]
-    if loose := sum(archive.pseudonym is not None for archive in plan.todo):
+    if archives > ROUND:
+        lines.append(f"They are read in {-(-archives // ROUND):,} rounds, a run each.")
+    if loose:
         lines.append(
             f"{loose:,} of them lie loose: the tables key their names; "
             "`jobs.keys names OUTPUT INPUT` lists them."

@@ -118,9 +118,6 @@ class ReviewedAudit:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
-        self._sources = {
-            (row["archive"], row["archive_version"]): row["source"] for row in self.output.archives
-        }
         self.radiographs = lru_cache(_KEPT_CASES)(self._radiographs)
 
     @property
@@ -172,9 +169,12 @@ class ReviewedAudit:
                 return Radiograph(None, _LOOSE, row, votes)
             place = Place(found.info.uri, archive, version, index, found.known.version)
             return Radiograph(place, None, row, votes)
-        uri = find_archive(archive, self._roots) or self._sources.get((archive, version))
+        uri = find_archive(archive, self._roots)
         if uri is None:
-            return Radiograph(None, "The tables do not say where its archive is.", row, votes)
+            known = self.output.archives.row(archive, version)
+            if known is None:
+                return Radiograph(None, "The tables do not say where its archive is.", row, votes)
+            uri = str(known["source"])
         return Radiograph(Place(uri, archive, version, index), None, row, votes)
 
     def _loose_files(self) -> Mapping[str, PlannedArchive]:

@@ -9,7 +9,7 @@ clean-up of the log is off.
 import contextlib
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
 import pyarrow as pa
@@ -266,15 +266,35 @@ def read_rows(table: DeltaTable, model: str | None = None) -> list[dict[str, Any
     Raises:
         StorageError: A data file is damaged or gone, or the store does not answer.
     """
-    filters = None if model is None else [("model", "=", model)]
+    batches = row_batches(table, None, model=model)
+    return [row for batch in batches for row in batch.to_pylist()]
+
+
+def row_batches(
+    table: DeltaTable, columns: list[str] | None, size: int = 1 << 16, model: str | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a table, file by file.
+
+    Args:
+        table: Of archives.
+        columns: Of them; None for all.
+        size: Most rows of a batch.
+        model: Name of a partition; None for all.
+
+    Raises:
+        StorageError: A data file is damaged or gone, or the store does not answer.
+    """
+    of_model = None if model is None else pc.field("model") == model
     try:
-        rows: list[dict[str, Any]] = table.to_pyarrow_table(filters=filters).to_pylist()
+        yield from table.to_pyarrow_dataset().to_batches(
+            columns=columns, filter=of_model, batch_size=size, batch_readahead=1,
+            fragment_readahead=1,
+        )  # fmt: skip
     except (DeltaError, pa.ArrowException, OSError, ValueError) as error:
         raise StorageError(
             f"The rows of the table {table.table_uri} cannot be read ({type(error).__name__}); "
             "jobs.verify names the file that is damaged."
         ) from error
-    return rows
 
 
 def checkpoint(uri: str) -> None:

@@ -59,7 +59,7 @@ class Tables:
         self._output = output
         self._predictions = storage.join(output, PREDICTIONS)
         self._archives = storage.join(output, ARCHIVES)
-        self._identity = identity
+        self.identity = identity
         self._model = identity.model
         self._shared = SharedFiles(self._predictions)
         self._checksums = Checksums(output)
@@ -83,7 +83,7 @@ class Tables:
         if predictions is None or archives is None:
             return Records.of()
         files = TableFiles(self._predictions, predictions, self._model, self._shared.names)
-        rows = ArchiveRows(self._archives, archives, self._identity)
+        rows = ArchiveRows(self._archives, archives, self.identity)
         self._opened = _Opened(files, rows)
         return rows.read(files, self._shared)
 

@@ -123,12 +123,12 @@ class Trail:
             return  # the record of its begin shows that it has no end
 
 
-def check_trail(output: str, rows: Iterable[Mapping[str, Any]]) -> list[str]:
+def check_trail(output: str, begun: Mapping[str, datetime]) -> list[str]:
     """Check the chain, the files that it names, and that each later row's run is in it.
 
     Args:
         output: Normalised URI.
-        rows: Of the table `archives`.
+        begun: When each run that wrote rows of `archives` began the last of them.
 
     Returns:
         A sentence for each finding.
@@ -155,17 +155,16 @@ def check_trail(output: str, rows: Iterable[Mapping[str, Any]]) -> list[str]:
         since = since or str(record.get("at"))
         runs[str(record.get("run"))] = where
         findings += _check_settled(output, where, record)
-    for run in sorted(_runs_since(rows, since) - runs.keys()):
+    for run in sorted(_runs_since(begun, since) - runs.keys()):
         findings.append(f"{TRAIL}: the run {run} wrote rows of archives and has no record.")
     return findings
 
 
-def _runs_since(rows: Iterable[Mapping[str, Any]], since: str | None) -> set[str]:
-    """Return the runs of rows that are younger than the trail: older outputs have none."""
+def _runs_since(begun: Mapping[str, datetime], since: str | None) -> set[str]:
+    """Return the runs that are younger than the trail: older outputs have none."""
     if since is None:
         return set()
-    begin = datetime.fromisoformat(since)
-    return {row["run"] for row in rows if row["started_at"] >= begin}
+    return {run for run, moment in begun.items() if moment >= datetime.fromisoformat(since)}
 
 
 def _check_settled(output: str, where: str, record: Mapping[str, Any]) -> Iterable[str]:

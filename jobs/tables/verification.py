@@ -7,10 +7,12 @@ the chain of the audit trail.
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -22,8 +24,12 @@ from jobs.tables.checksums import check_checksums
 from jobs.tables.receipts import Unit
 from jobs.tables.schema import ARCHIVES, PREDICTIONS, is_shared, version_of
 from jobs.tables.shared_files import SharedFiles
+from jobs.tables.state.hash_index import Ints
+from jobs.tables.state.rows_elsewhere import Members, RowsElsewhere
 from jobs.tables.trail import check_trail
 from jobs.tables.unit_files import check_unit
+
+Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -36,8 +42,14 @@ class VerifyReport:
     findings: tuple[str, ...]
 
 
+ROWS_AT_ONCE: Final = 1 << 16
+"""Of `archives`, as Python's objects."""
+
+
 def verify_output(output: str) -> VerifyReport:
     """Check the tables of an output against each other and against every data file.
+
+    The table `archives` is gone through twice, so that memory grows by some bytes for each archive.
 
     Args:
         output: Normalised URI.
@@ -49,38 +61,154 @@ def verify_output(output: str) -> VerifyReport:
     checksums = check_checksums(output)
     if checksums.damaged:  # then no row can be trusted, nor its columns
         return VerifyReport(0, 0, 0, (*checksums.damaged, *checksums.unrecorded))
-    rows, files = _read_tables(output)
-    named = {unit["path"] for row in rows for unit in row["units"]}
-    elsewhere = _read_elsewhere(output, {path: files[path] for path in files.keys() - named})
-    findings = [*_check_archives(rows), *_check_accounts(rows, files, elsewhere)]
-    num_rows = sum(part.members.total() for part in elsewhere.values())
-    opened = _Opened(output)
-    for row in sorted(rows, key=lambda row: row["units"][0]["path"] if row["units"] else ""):
-        for unit in row["units"]:
-            if unit["path"] in files:
-                num_rows += unit["members"]
-        findings += _check_files(row, files, opened)
-    findings += check_trail(output, rows)
+    archives, models = _open_tables(output)
+    named = _Named()
+    for batch in delta.row_batches(archives, _NAMING, ROWS_AT_ONCE):
+        named.add(batch)
+    elsewhere = _read_elsewhere(output, {p: m for p, m in models.items() if p not in named.paths})
+    found = _Found(named, models, elsewhere, _Opened(output))
+    for batch in delta.row_batches(archives, None, ROWS_AT_ONCE):
+        found.check(batch.to_pylist())
+    findings = [*found.findings(), *check_trail(output, named.runs)]
     once = dict.fromkeys([*findings, *checksums.unrecorded])  # archives share files
-    return VerifyReport(len(rows), len(files), num_rows, tuple(once))
+    num_rows = len(elsewhere) + found.num_rows
+    return VerifyReport(named.num_archives, len(models), num_rows, tuple(once))
 
 
-def _read_tables(output: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Return the rows of `archives`, and the files of `predictions` by their paths."""
+def _open_tables(output: str) -> tuple[delta.Table, dict[str, str]]:
+    """Return the table `archives`, and the model of each file of `predictions` by its path."""
     predictions = delta.open_table(storage.join(output, PREDICTIONS))
     archives = delta.open_table(storage.join(output, ARCHIVES))
     if predictions is None or archives is None:
         raise UsageError(f"{output} holds no tables; name the --output of classify.")
-    files = {file["path"]: file for file in delta.active_files(predictions)}
-    return delta.read_rows(archives), files
+    files = delta.file_columns(predictions)
+    paths, models = files["path"].to_pylist(), files["partition.model"].to_pylist()
+    return archives, dict(zip(paths, models, strict=True))
 
 
-def _check_archives(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """Sum within each row of `archives`, and that each archive version has one row."""
-    keys = Counter((row["model"], row["archive"], row["archive_version"]) for row in rows)
-    for (_, archive, version), count in keys.items():
-        if count > 1:
-            yield f"archives: {archive!r} version {version} has {count} rows; one is expected."
+_NAMING: Final = ["model", "archive", "archive_version", "units", "run", "started_at"]
+
+
+class _Named:
+    """What all rows of `archives` name.
+
+    Attributes:
+        num_archives: Rows.
+        paths: Files of units, and how often each is named.
+        runs: When the last archive of each run was begun.
+    """
+
+    def __init__(self) -> None:
+        self.num_archives = 0
+        self.paths: Counter[str] = Counter()
+        self.runs: dict[str, datetime] = {}
+        self._hashes: list[Ints] = []
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Take in some rows, with the columns `_NAMING`."""
+        self.num_archives += batch.num_rows
+        paths = pc.struct_field(pc.list_flatten(batch["units"]), "path")
+        for pair in pc.value_counts(paths).to_pylist():
+            self.paths[pair["values"]] += pair["counts"]
+        keys = zip(*(batch[name].to_pylist() for name in _NAMING[:3]), strict=True)
+        self._hashes.append(np.fromiter(map(hash, keys), np.int64))
+        begun = pa.Table.from_batches([batch]).group_by("run").aggregate([("started_at", "max")])
+        for row in begun.to_pylist():
+            before = self.runs.setdefault(row["run"], row["started_at_max"])
+            self.runs[row["run"]] = max(before, row["started_at_max"])
+
+    def named_twice(self) -> frozenset[int]:
+        """Return hashes of the keys of archive versions that may have several rows."""
+        hash_N = np.sort(np.concatenate(self._hashes or [np.empty(0, np.int64)]))
+        return frozenset(hash_N[1:][hash_N[1:] == hash_N[:-1]].tolist())
+
+
+def _read_elsewhere(output: str, models: Mapping[str, str]) -> RowsElsewhere:
+    """Read which rows lie in files that no row of `archives` names, as other tools make them."""
+    shared = SharedFiles(storage.join(output, PREDICTIONS))
+    found = RowsElsewhere()
+    for path, model in models.items():
+        columns = ["archive", "archive_version", "member_index"]
+        found.add(path, model, shared.read(path, columns))
+    return found
+
+
+class _Found:
+    """What is wrong with the rows of `archives` and the files that they name.
+
+    Args:
+        named: What all of them name.
+        models: Of the files of `predictions`, by their paths.
+        elsewhere: Rows in files that none of them names.
+        opened: Reads files.
+
+    Attributes:
+        num_rows: Of `predictions`, in files that were named.
+    """
+
+    def __init__(
+        self, named: _Named, models: Mapping[str, str], elsewhere: RowsElsewhere, opened: "_Opened"
+    ) -> None:
+        self.num_rows = 0
+        self._models = models
+        self._elsewhere = elsewhere
+        self._opened = opened
+        self._twice = named.named_twice()
+        self._keys: Counter[tuple[str, str, str]] = Counter()
+        self._sums: list[str] = []
+        self._accounts = [
+            f"{PREDICTIONS}/{path}: {count} rows of the table archives name it."
+            for path, count in named.paths.items()
+            if count > 1 and not is_shared(path)
+        ]
+        self._files: list[str] = []
+
+    def check(self, rows: Sequence[Row]) -> None:
+        """Check some rows; those that share files are best given together."""
+        keys = ((row["model"], row["archive"], row["archive_version"]) for row in rows)
+        self._keys.update(key for key in keys if hash(key) in self._twice)
+        self._sums += _check_sums(rows)
+        self._accounts += self._check_units(rows)
+        for row in sorted(rows, key=lambda row: row["units"][0]["path"] if row["units"] else ""):
+            for unit in row["units"]:
+                if unit["path"] in self._models:
+                    self.num_rows += unit["members"]
+            self._files += _check_files(row, self._models, self._opened)
+
+    def findings(self) -> Iterator[str]:
+        """Yield a sentence for each finding, when all rows were checked."""
+        for (_, archive, version), count in self._keys.items():
+            if count > 1:
+                yield f"archives: {archive!r} version {version} has {count} rows; one is expected."
+        yield from self._sums
+        yield from self._accounts
+        for path in self._elsewhere.untaken():
+            yield (
+                f"{PREDICTIONS}/{path}: no row of the table archives names it; running classify "
+                "again adds the row of an archive that was cut off between the two tables."
+            )
+        yield from self._files
+
+    def _check_units(self, rows: Sequence[Row]) -> Iterator[str]:
+        """Yield that a unit has no file, nor its rows elsewhere, each once."""
+        lost = [
+            (row, unit) for row in rows for unit in row["units"] if unit["path"] not in self._models
+        ]
+        wanted = [
+            Members(
+                *(row["model"], row["archive"], row["archive_version"]),
+                *(unit["first_member"], unit["members"]),
+            )
+            for row, unit in lost
+        ]
+        for (_, unit), is_there in zip(lost, self._elsewhere.take(wanted), strict=True):
+            if not is_there:
+                path = f"{PREDICTIONS}/{unit['path']}"
+                yield f"{path}: the table archives names it, the table predictions not."
+
+
+def _check_sums(rows: Sequence[Row]) -> Iterator[str]:
+    """Sum within each row of `archives`."""
     for row in rows:
         in_units = sum(unit["members"] for unit in row["units"])
         in_outcomes = sum(row[str(outcome)] for outcome in Outcome)
@@ -91,73 +219,13 @@ def _check_archives(rows: list[dict[str, Any]]) -> Iterator[str]:
             )
 
 
-@dataclass
-class _Elsewhere:
-    """Rows of one archive version in files that no row of `archives` names."""
-
-    members: Counter[int] = field(default_factory=Counter)
-    paths: set[str] = field(default_factory=set)
-
-
-Elsewhere = Mapping[tuple[str, str, str], _Elsewhere]
-"""By model, archive and version."""
-
-
-def _read_elsewhere(output: str, files: Mapping[str, Any]) -> Elsewhere:
-    """Read which rows lie in files that no row of `archives` names, as other tools make them."""
-    shared = SharedFiles(storage.join(output, PREDICTIONS))
-    found: dict[tuple[str, str, str], _Elsewhere] = {}
-    for path, file in files.items():
-        table = shared.read(path, ["archive", "archive_version", "member_index"])
-        for row in table.to_pylist():
-            key = file["partition.model"], row["archive"], row["archive_version"]
-            part = found.setdefault(key, _Elsewhere())
-            part.members[row["member_index"]] += 1
-            part.paths.add(path)
-    return found
-
-
-def _check_accounts(
-    rows: list[dict[str, Any]], files: Mapping[str, Any], elsewhere: Elsewhere
-) -> Iterator[str]:
-    """Yield that each file belongs to one archive, and each unit has its file.
-
-    Units that another tool has put together have their rows elsewhere, each once.
-    """
-    named = Counter(unit["path"] for row in rows for unit in row["units"])
-    for path, count in named.items():
-        if count > 1 and not is_shared(path):
-            yield f"{PREDICTIONS}/{path}: {count} rows of the table archives name it."
-    left = {key: Counter(part.members) for key, part in elsewhere.items()}
-    for row in rows:
-        there = left.get((row["model"], row["archive"], row["archive_version"]), Counter())
-        for unit in row["units"]:
-            if unit["path"] not in files and not _take(there, unit):
-                path = f"{PREDICTIONS}/{unit['path']}"
-                yield f"{path}: the table archives names it, the table predictions not."
-    unaccounted = {path for key, rest in left.items() if rest for path in elsewhere[key].paths}
-    for path in sorted(unaccounted):
-        yield (
-            f"{PREDICTIONS}/{path}: no row of the table archives names it; running classify again "
-            "adds the row of an archive that was cut off between the two tables."
-        )
-
-
-def _take(members: Counter[int], unit: Mapping[str, Any]) -> bool:
-    """Take a unit's members out of those found elsewhere; return whether each was there once."""
-    wanted = range(unit["first_member"], unit["first_member"] + unit["members"])
-    return all([members.pop(index, 0) == 1 for index in wanted])
-
-
-def _check_files(
-    row: Mapping[str, Any], files: Mapping[str, Any], opened: "_Opened"
-) -> Iterator[str]:
+def _check_files(row: Row, models: Mapping[str, str], opened: "_Opened") -> Iterator[str]:
     """Yield the bytes and the rows of one archive's files."""
     reasons: Counter[str] = Counter()
     first, is_read = 0, True
     for unit in row["units"]:
         where = f"{PREDICTIONS}/{unit['path']}"
-        if unit["path"] not in files:
+        if unit["path"] not in models:
             continue
         if unit["first_member"] != first:
             yield f"{where}: begins at member {unit['first_member']}; {first} is expected."
@@ -197,7 +265,7 @@ class _Opened:
         return self._last[2]
 
 
-def _read_unit(opened: _Opened, unit: Mapping[str, Any], row: Mapping[str, Any]) -> pa.Table:
+def _read_unit(opened: _Opened, unit: Row, row: Row) -> pa.Table:
     table = opened.read(unit["path"], unit["sha256"])
     if is_shared(unit["path"]):
         is_own = pc.and_(

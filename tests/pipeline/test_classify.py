@@ -2,6 +2,8 @@
 
 import io
 import signal
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import get_args
@@ -98,6 +100,45 @@ def test_real_radiographs_in_a_bucket(
     found = ray_cluster.run("jobs.verify", output)
     assert found.returncode == 3
     assert path in found.stdout
+
+
+IN_ROUNDS = """
+import sys
+from jobs.pipeline import plan
+plan.ROUND = 2
+from jobs.classify import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.cluster
+@pytest.mark.long
+def test_very_many_archives_are_read_in_rounds(
+    ray_cluster: RayCluster, small_package: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.tar").write_bytes(tar_of({"1.png": noise_png(9)})[:700])
+    for number in range(4):
+        (tmp_path / "in" / f"{number}.png").write_bytes(noise_png(number))
+    call = [str(tmp_path / "in"), "--output", str(tmp_path / "out"), "--model", str(small_package)]
+    done = subprocess.run(
+        [sys.executable, "-c", IN_ROUNDS, *call],
+        cwd=ROOT,
+        env=ray_cluster.driver_environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 3, done.stderr  # of the round that has the archive which is cut
+    assert "To do: 5 archives" in done.stdout
+    assert "They are read in 3 rounds, a run each." in done.stdout
+    assert done.stdout.count(" images in 2 archives: ") == 2
+    assert done.stdout.count(" images in 1 archives: ") == 1
+    rows = pl.read_delta(str(tmp_path / "out" / "predictions"))
+    assert rows.group_by("archive").len()["len"].to_list() == [1] * 5
+    runs = pl.read_delta(str(tmp_path / "out" / "archives"))["run"]
+    assert sorted(Counter(runs).values()) == [1, 2, 2]
+    assert ray_cluster.run("jobs.verify", str(tmp_path / "out")).returncode == 0
 
 
 def flip_a_byte(store: ObjectStore, bucket: str, path: str) -> None:

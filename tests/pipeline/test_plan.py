@@ -6,6 +6,7 @@ import pytest
 
 from implant_model import storage
 from implant_model.errors import AccessDeniedError, ArchiveReason, ArchiveStatus, UsageError
+from jobs.pipeline import plan as plan_module
 from jobs.pipeline.plan import check_reasons, make_plan
 from jobs.tables.records import ArchiveRecord
 from jobs.tables.state.record_index import Records
@@ -92,7 +93,7 @@ def test_input_that_is_not_there_is_refused_with_what_lies_nearest(folder: Path)
             f"There is nothing at INPUT {uri(folder / missing)}; nearest is {uri(folder)}{nearest}."
         )
     (folder / "empty").mkdir()
-    assert make_plan([uri(folder / "empty")], Records.of()).todo == ()
+    assert not make_plan([uri(folder / "empty")], Records.of()).todo
 
 
 def test_bucket_or_prefix_that_is_not_there_is_refused(
@@ -145,3 +146,27 @@ def test_archive_of_another_folder_does_not_replace_its_namesake(folder: Path) -
 def test_unknown_reason_is_a_sentence() -> None:
     with pytest.raises(UsageError, match=r"--retry: nonsense is not a reason; accepted are"):
         check_reasons(["truncated", "nonsense"])
+
+
+def test_many_archives_are_read_in_rounds(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan_module, "ROUND", 2)
+    plan = make_plan([uri(folder)], record(folder / "a.tar", "another"))
+    rounds = list(plan.rounds())
+    names = [[archive.name for archive in part.todo] for part in rounds]
+    assert names == [["a.tar", "b.tar"], ["deep/er/c.zip"]]
+    assert all(part.done is plan.done for part in rounds)
+    (nothing,) = make_plan([uri(folder)], Records.of(), limit=0).rounds()
+    assert nothing.todo == ()
+
+
+def test_names_that_were_listed_long_before_are_known(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan_module, "LOOKED_UP_AT_ONCE", 1)
+    monkeypatch.setattr(plan_module, "NAMED_AT_ONCE", 1)
+    (folder / "other").mkdir()
+    (folder / "other" / "b.tar").write_text("other")
+    inputs = [uri(folder / "deep"), uri(folder / "b.tar"), uri(folder / "a.tar")]
+    assert len(make_plan([*inputs, uri(folder / "b.tar")], Records.of()).todo) == 3
+    with pytest.raises(UsageError, match=r"Two inputs have the archive name 'b.tar'"):
+        make_plan([*inputs, uri(folder / "other" / "b.tar")], Records.of())

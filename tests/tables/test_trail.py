@@ -41,8 +41,8 @@ def three_runs(output: str) -> list[Path]:
     return sorted((Path(output) / TRAIL).glob("*.json"))
 
 
-def rows(*runs: str) -> list[dict[str, object]]:
-    return [{"run": run, "started_at": NOW} for run in runs]
+def begun(*runs: str) -> dict[str, datetime]:
+    return dict.fromkeys(runs, NOW)
 
 
 def test_records_say_who_when_what_and_how_it_ended(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_records_say_who_when_what_and_how_it_ended(tmp_path: Path) -> None:
     assert end["host"]
     assert datetime.fromisoformat(end["at"]).tzinfo is not None
     assert (tmp_path / TRAIL / end["settled"]["file"]).is_file()
-    assert check_trail(str(tmp_path), rows("one", "two", "killed")) == []
+    assert check_trail(str(tmp_path), begun("one", "two", "killed")) == []
 
 
 def test_run_that_ends_by_an_error_says_its_kind_alone(tmp_path: Path) -> None:
@@ -82,27 +82,27 @@ def test_run_that_ends_by_an_error_says_its_kind_alone(tmp_path: Path) -> None:
 def test_a_changed_record_breaks_the_chain(number: int, tmp_path: Path) -> None:
     file = three_runs(str(tmp_path))[number]
     file.write_text(file.read_text().replace('"host": "', '"host": "x'))
-    (finding,) = check_trail(str(tmp_path), rows("one", "two", "killed"))
+    (finding,) = check_trail(str(tmp_path), begun("one", "two", "killed"))
     assert finding.startswith(f"trail/{number + 1:08}.json: the record before it is not")
 
 
 @pytest.mark.parametrize("number", range(4))
 def test_a_record_that_is_taken_out_is_missed(number: int, tmp_path: Path) -> None:
     three_runs(str(tmp_path))[number].unlink()
-    assert f"trail/{number:08}.json: it is gone." in check_trail(str(tmp_path), [])
+    assert f"trail/{number:08}.json: it is gone." in check_trail(str(tmp_path), {})
 
 
 def test_a_run_whose_records_are_cut_off_is_missed_by_its_rows(tmp_path: Path) -> None:
     for file in three_runs(str(tmp_path))[2:]:
         file.unlink()
-    findings = check_trail(str(tmp_path), rows("one", "two"))
+    findings = check_trail(str(tmp_path), begun("one", "two"))
     assert findings == ["trail: the run two wrote rows of archives and has no record."]
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"at": 1}', b"\xff", b'{"at": "soon"}'])
 def test_a_record_that_is_none_is_found(data: bytes, tmp_path: Path) -> None:
     three_runs(str(tmp_path))[1].write_bytes(data)
-    assert "trail/00000001.json: no record." in check_trail(str(tmp_path), [])
+    assert "trail/00000001.json: no record." in check_trail(str(tmp_path), {})
 
 
 def test_records_that_change_places_are_found(tmp_path: Path) -> None:
@@ -110,17 +110,17 @@ def test_records_that_change_places_are_found(tmp_path: Path) -> None:
     first, second = files[0].read_bytes(), files[2].read_bytes()
     files[0].write_bytes(second)
     files[2].write_bytes(first)
-    assert len(check_trail(str(tmp_path), [])) == 4  # each of the two, and each behind them
+    assert len(check_trail(str(tmp_path), {})) == 4  # each of the two, and each behind them
 
 
 def test_what_a_run_settled_is_held_by_its_hash(tmp_path: Path) -> None:
     three_runs(str(tmp_path))
     settled = tmp_path / TRAIL / "one.parquet"
     settled.write_bytes(settled.read_bytes() + b"x")
-    (finding,) = check_trail(str(tmp_path), [])
+    (finding,) = check_trail(str(tmp_path), {})
     assert "trail/one.parquet: its bytes are not those that" in finding
     settled.unlink()
-    (finding,) = check_trail(str(tmp_path), [])
+    (finding,) = check_trail(str(tmp_path), {})
     assert finding == "trail/one.parquet: it is gone; trail/00000001.json names it."
 
 
@@ -149,4 +149,4 @@ def test_runs_at_once_make_one_chain(
         thread.join()
     found = [info.uri for info in storage.list_objects(f"{output}/{TRAIL}/")]
     assert sum(uri.endswith(".json") for uri in found) == 8
-    assert check_trail(output, rows(*(f"run-{n}" for n in range(4)))) == []
+    assert check_trail(output, begun(*(f"run-{n}" for n in range(4)))) == []

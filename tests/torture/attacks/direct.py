@@ -70,11 +70,11 @@ def classify(arguments: Sequence[str], *, lease: bool = True) -> int:
         tables.write_checksums()
         return exit_code(plan, [], options.max_rejected)
     storage.probe(options.output)
-    classifier = Classifier(package)
+    classifier, todo = Classifier(package), tuple(plan.todo)
 
     def receipts() -> Iterator[ArchiveReceipt]:
         publish = PublishBlock(recipe.output, units_at_once=1)  # requests in the same order always
-        for group in group_archives(plan.todo, 2):
+        for group in group_archives(todo, 2):
             for block in read_group(group, recipe, lambda data: prepare(data, recipe), ahead=0):
                 table = _classified(block, recipe, classifier, package)
                 for receipt in load_receipts(publish(table)["receipts"][0].as_py()):
@@ -85,7 +85,7 @@ def classify(arguments: Sequence[str], *, lease: bool = True) -> int:
         names.keep_key()
         tables.create()
         trail.begin()
-        results = settle(plan.todo, receipts(), tables)
+        results = settle(todo, receipts(), tables)
         code = exit_code(plan, results, options.max_rejected)
         trail.end(results, code)
         return code
