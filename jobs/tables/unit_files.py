@@ -7,6 +7,7 @@ within one block share a file, a *bundle*, whose name follows from the units in 
 
 import hashlib
 import posixpath
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
@@ -165,6 +166,41 @@ _Columns = Mapping[str, list[Any]]
 loose radiograph would be, take longer than its decode."""
 _USED: Final = ("member_index", "archive", "archive_version", *COUNTED)
 _OUTCOMES: Final = frozenset(map(str, Outcome))
+
+
+class FileRows:
+    """The rows of a published file, as Python values, by the archive that they are of.
+
+    Args:
+        rows: All of the file.
+    """
+
+    def __init__(self, rows: pa.Table) -> None:
+        self._fits = rows.schema.equals(prediction_row(version_of(rows.schema)))
+        self._columns = _columns_of(rows)
+        self._places: dict[tuple[str, str], list[int]] = defaultdict(list)
+        if not self._fits:  # there may be no such columns
+            return
+        keys = zip(self._columns["archive"], self._columns["archive_version"], strict=True)
+        for place, key in enumerate(keys):
+            self._places[key].append(place)
+
+    def reasons_of(self, unit: Unit, *, is_shared: bool) -> list[str | None]:
+        """Check a unit's rows, and return their reasons.
+
+        Args:
+            unit: What they have to be.
+            is_shared: The file may hold rows of other archives, too.
+
+        Raises:
+            StorageError: They are not.
+        """
+        columns = self._columns
+        if is_shared:
+            places = self._places.get((unit.archive, unit.version), [])
+            columns = {name: [values[p] for p in places] for name, values in columns.items()}
+        _check_columns(columns, unit, self._fits)
+        return columns["reason"]
 
 
 def _columns_of(rows: pa.Table) -> _Columns:

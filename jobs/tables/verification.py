@@ -22,12 +22,12 @@ from implant_model.errors import Outcome, StorageError, UsageError
 from jobs.tables import delta
 from jobs.tables.checksums import check_checksums
 from jobs.tables.receipts import Unit
-from jobs.tables.schema import ARCHIVES, PREDICTIONS, is_shared, version_of
+from jobs.tables.schema import ARCHIVES, PREDICTIONS, is_shared
 from jobs.tables.shared_files import SharedFiles
 from jobs.tables.state.hash_index import Ints
 from jobs.tables.state.rows_elsewhere import Members, RowsElsewhere
 from jobs.tables.trail import check_trail
-from jobs.tables.unit_files import check_unit
+from jobs.tables.unit_files import FileRows
 
 Row = Mapping[str, Any]
 
@@ -231,12 +231,10 @@ def _check_files(row: Row, models: Mapping[str, str], opened: "_Opened") -> Iter
             yield f"{where}: begins at member {unit['first_member']}; {first} is expected."
         first = unit["first_member"] + unit["members"]
         try:
-            table = _read_unit(opened, unit, row)
+            reasons.update(filter(None, _read_unit(opened, unit, row)))
         except (StorageError, pa.ArrowException, OSError) as error:
             yield f"{where}: {error}"
             is_read = False
-            continue
-        reasons.update(reason for reason in table["reason"].to_pylist() if reason is not None)
     counted = {pair["reason"]: pair["members"] for pair in row["reasons"]}
     if is_read and first == row["members"] and counted != dict(reasons):
         yield f"archives: the reasons of {row['archive']!r} are not those of its rows."
@@ -247,9 +245,9 @@ class _Opened:
 
     def __init__(self, output: str) -> None:
         self._output = output
-        self._last: tuple[str, str, pa.Table] | None = None
+        self._last: tuple[str, str, FileRows] | None = None
 
-    def read(self, path: str, sha256: str) -> pa.Table:
+    def read(self, path: str, sha256: str) -> FileRows:
         """Return the rows of a file.
 
         Raises:
@@ -261,18 +259,12 @@ class _Opened:
             if hashlib.sha256(data).hexdigest() != sha256:
                 raise StorageError("its bytes are not those that were published (SHA-256 differs).")
             table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
-            self._last = path, sha256, table
+            self._last = path, sha256, FileRows(table)
         return self._last[2]
 
 
-def _read_unit(opened: _Opened, unit: Row, row: Row) -> pa.Table:
-    table = opened.read(unit["path"], unit["sha256"])
-    if is_shared(unit["path"]):
-        is_own = pc.and_(
-            pc.equal(table["archive"], row["archive"]),
-            pc.equal(table["archive_version"], row["archive_version"]),
-        )
-        table = table.filter(is_own)
+def _read_unit(opened: _Opened, unit: Row, row: Row) -> list[str | None]:
+    """Return the reasons of a unit's rows, which have been checked."""
     wanted = Unit(
         position=0,
         archive=row["archive"],
@@ -282,5 +274,5 @@ def _read_unit(opened: _Opened, unit: Row, row: Row) -> pa.Table:
         num_bytes=0,
         path=unit["path"],
     )
-    check_unit(table, wanted, version_of(table.schema))
-    return table
+    rows = opened.read(unit["path"], unit["sha256"])
+    return rows.reasons_of(wanted, is_shared=is_shared(unit["path"]))

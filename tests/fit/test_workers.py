@@ -92,7 +92,7 @@ def epochs_of(work: Path) -> list[int]:
 
 @pytest.mark.cluster
 @pytest.mark.slow
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(2400)
 def test_a_training_grows_and_shrinks_with_its_cluster(cluster: Cluster, tmp_path: Path) -> None:
     sample = Sample(implants=ORTHONET.implants[7:9], height_px=96, images_per_patient=2)
     sample_archives(tmp_path / "phantoms", 96, 5, sample)
@@ -129,7 +129,7 @@ def test_a_training_grows_and_shrinks_with_its_cluster(cluster: Cluster, tmp_pat
         cluster.remove_node(joined, allow_graceful=False)
         wait_until(lambda: fitting_processes() == 1)
         shrunk = len(epochs_of(work))
-        said, complained = job.communicate(timeout=PATIENCE_S)
+        said, complained = job.communicate(timeout=4 * PATIENCE_S)
     finally:
         kill_with_descendants(job.pid)
     assert job.returncode == 0, complained
