@@ -75,11 +75,13 @@ def classify_inputs(options: ClassifyOptions, package: ModelPackage, recipe: Rec
         return OK
     if not plan.todo:
         tables.write_checksums()  # what a run left that died at its very end
-    code = OK
+    code, health = OK, None
     for number, part in enumerate(plan.rounds()):
         if number:
             began_at, tables = datetime.now(UTC), tables_of(options, package, recipe)
-        code = max(code, classify_round(part, options, package, recipe, tables, names, began_at))
+        done = classify_round(part, options, package, recipe, tables, names, began_at)
+        health, code = done[0], max(code, done[1])
+    write_reports(options, tables, package.id, health, code)
     return code
 
 
@@ -98,8 +100,12 @@ def classify_round(
     tables: Tables,
     names: LooseNames,
     began_at: datetime,
-) -> int:
-    """Classify what a plan, or one of its rounds, has to do, summary; return the exit code."""
+) -> tuple[Health | None, int]:
+    """Classify what one round of a plan has to do, summary.
+
+    Returns:
+        What the round is beside earlier runs, and the exit code that follows from it.
+    """
     identity = tables.identity
     trail = Trail(options.output, run_facts(options, identity, plan, names))
     results: list[ArchiveResult] = []
@@ -116,8 +122,7 @@ def classify_round(
         trail.break_off(error)
         raise
     print(summarise(plan, results, options.output, health), flush=True)
-    write_reports(options, tables, package.id, health, code)
-    return code
+    return health, code
 
 
 def plan_run(options: ClassifyOptions, tables: Tables) -> tuple[Plan, LooseNames]:

@@ -79,7 +79,7 @@ def make_plan(
         UsageError: An input is not there, or two different objects would be known by one archive
             name.
     """
-    todo: list[pa.Table] = []
+    todo = []
     done: list[int] = []
     is_done_N = _done(records, retry, redo_older)
     has_rows_N = np.asarray(records.rows["has_rows"], np.bool_)

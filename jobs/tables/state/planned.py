@@ -3,11 +3,14 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, overload
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from implant_model.errors import ArchiveReason
 from implant_model.storage import ObjectInfo
 from jobs.tables.records import PlannedArchive
+from jobs.tables.state.hash_index import Ints
 
 AT_ONCE: Final = 1 << 16
 _TEXT: Final = pa.large_binary()  # names of files may hold what is no UTF-8
@@ -25,29 +28,30 @@ class Planned(Sequence[PlannedArchive]):
 
     Args:
         rows: As `Planning` makes them.
+        order_N: Their places in order.
     """
 
-    def __init__(self, rows: pa.Table) -> None:
+    def __init__(self, rows: pa.Table, order_N: Ints) -> None:
         self._rows = rows
+        self._order_N = order_N
 
     def __len__(self) -> int:
-        return int(self._rows.num_rows)
+        return len(self._order_N)
 
     @overload
     def __getitem__(self, place: int) -> PlannedArchive: ...
     @overload
     def __getitem__(self, place: slice) -> "Planned": ...
     def __getitem__(self, place: int | slice) -> "PlannedArchive | Planned":
-        if isinstance(place, int):
-            return _archive(self._rows.take([range(len(self))[place]]).to_pylist()[0])
-        start, stop, step = place.indices(len(self))
-        if step != 1:
-            raise ValueError("Planned archives are sliced one by one.")
-        return Planned(self._rows.slice(start, max(stop - start, 0)))
+        if isinstance(place, slice):
+            return Planned(self._rows, self._order_N[place])
+        (found,) = self._rows.take(self._order_N[[place]]).to_pylist()
+        return _archive(found)
 
     def __iter__(self) -> Iterator[PlannedArchive]:
-        for batch in self._rows.to_batches(max_chunksize=AT_ONCE):
-            yield from map(_archive, batch.to_pylist())
+        for start in range(0, len(self), AT_ONCE):
+            some = self._rows.take(self._order_N[start : start + AT_ONCE])
+            yield from map(_archive, some.to_pylist())
 
 
 class Planning:
@@ -63,11 +67,11 @@ class Planning:
         if len(self._new) >= AT_ONCE:
             self._flush()
 
-    def in_order(self) -> pa.Table:
-        """Return the rows of all, by URI."""
+    def in_order(self) -> tuple[pa.Table, Ints]:
+        """Return the rows of all, and their places by URI."""
         self._flush()
         rows = pa.Table.from_batches(self._batches, _SCHEMA)
-        return rows.sort_by("uri") if len(rows) else rows
+        return rows, np.asarray(pc.sort_indices(rows["uri"]), np.int64)
 
     def _flush(self) -> None:
         rows = map(_row, self._new)
@@ -75,9 +79,13 @@ class Planning:
         self._new = []
 
 
-def join(parts: Sequence[pa.Table]) -> Planned:
+def join(parts: Sequence[tuple[pa.Table, Ints]]) -> Planned:
     """Return the archives of several inputs, one input after the other."""
-    return Planned(pa.concat_tables(parts) if parts else _SCHEMA.empty_table())
+    tables = [rows for rows, _ in parts]
+    starts = np.cumsum([0, *map(len, tables)])
+    orders = [order_N + start for (_, order_N), start in zip(parts, starts, strict=False)]
+    whole = pa.concat_tables([_SCHEMA.empty_table(), *tables])
+    return Planned(whole, np.concatenate([np.empty(0, np.int64), *orders]))
 
 
 def _row(archive: PlannedArchive) -> dict[str, Any]:
