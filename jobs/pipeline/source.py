@@ -113,14 +113,12 @@ def group_archives(archives: Sequence[PlannedArchive], most_groups: int) -> list
     """
     total = left = sum(archive.info.size for archive in archives)
     least = max(total / (4 * max(most_groups, 1)), LEAST_GROUP_BYTES)
-    most_archives = max(-(-len(archives) // max(most_groups, 1)), 1)
+    # Few that are small are read by one task, and so come into one file.
+    most_archives = max(4 * -(-len(archives) // max(most_groups, 1)), BLOCK_MEMBERS)
     groups: list[list[tuple[int, PlannedArchive]]] = [[]]
     size = 0
     for position, archive in sorted(enumerate(archives), key=lambda pair: -pair[1].info.size):
-        if (
-            size >= max(4 * left / max(most_groups, 1), least)
-            or len(groups[-1]) >= 4 * most_archives
-        ):
+        if size >= max(4 * left / max(most_groups, 1), least) or len(groups[-1]) >= most_archives:
             groups.append([])
             left -= size
             size = 0

@@ -215,6 +215,15 @@ def test_groups_hold_each_archive_once_and_become_smaller() -> None:
     assert group_archives([], 8) == []
 
 
+def test_few_small_archives_are_one_group() -> None:
+    def loose(count: int) -> list[PlannedArchive]:
+        infos = [storage.ObjectInfo(f"file:///{n}.jpg", 9000, "v") for n in range(count)]
+        return [PlannedArchive(str(n), info) for n, info in enumerate(infos)]
+
+    assert [len(group_archives(loose(count), 8)) for count in (1, 20, 256, 300)] == [1, 1, 1, 2]
+    assert len(group_archives(loose(20_000), 32)) >= 16
+
+
 def test_pieces_survive_their_json(tmp_path: Path, decoder: DecodeProcess) -> None:
     from jobs.tables.receipts import dump
 
