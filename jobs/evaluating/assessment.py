@@ -89,6 +89,8 @@ class UnderDistortion:
         top_1: Share whose best candidate is right.
         loss: Share of right answers lost against the same images undistorted.
         called_unknown: Share whose outcome is `unknown`: the model states that it cannot tell.
+        right_if_answered: Share whose best candidate is right, of those not called unknown.
+        coverage: Share whose candidates hold the right one, whatever the outcome.
     """
 
     kind: str
@@ -96,6 +98,8 @@ class UnderDistortion:
     top_1: Figure
     loss: Figure
     called_unknown: Figure
+    right_if_answered: Figure
+    coverage: Figure
 
 
 def assess(examined: Examined) -> dict[str, Figure]:
@@ -201,12 +205,16 @@ def assess_robustness(
         said = classify(apply(images_NHW))
         right_N = np.asarray(said.probabilities_NC.argmax(axis=1) == labels_N)
         before_N = right_N if not strength else before_N
+        unknown_N = np.array([o is Outcome.UNKNOWN for o in said.outcomes], dtype=bool)
+        held_N = [label in said.candidates[i] for i, label in enumerate(labels_N.tolist())]
         yield UnderDistortion(
             kind,
             strength,
             share(right_N, groups_N),
             _loss(before_N, right_N, groups_N),
-            share(np.array([o is Outcome.UNKNOWN for o in said.outcomes], dtype=bool), groups_N),
+            share(unknown_N, groups_N),
+            share(right_N[~unknown_N], groups_N[~unknown_N]),
+            share(np.array(held_N, dtype=bool), groups_N),
         )
 
 

@@ -170,6 +170,8 @@ def _distorted(item: UnderDistortion) -> dict[str, object]:
         "top_1": item.top_1.to_json(),
         "loss": item.loss.to_json(),
         "called_unknown": item.called_unknown.to_json(),
+        "right_if_answered": item.right_if_answered.to_json(),
+        "coverage": item.coverage.to_json(),
     }
 
 

@@ -21,7 +21,14 @@ from implant_model.phantoms.render import render
 from implant_model.predictions import Predictions
 from jobs import evaluate as job
 from jobs.entry.command import DISCLAIMER
-from jobs.evaluating.assessment import Examined, assess, assess_classes, reliability, worst_mistakes
+from jobs.evaluating.assessment import (
+    Examined,
+    assess,
+    assess_classes,
+    assess_robustness,
+    reliability,
+    worst_mistakes,
+)
 from jobs.evaluating.examination import duplicate_bits
 from jobs.evaluating.paired import mcnemar_exact
 from tests.report.test_report import HOSTILE, Elements
@@ -117,6 +124,9 @@ def test_figures_are_those_of_the_classifier(report: Path, right: list[bool]) ->
     assert scans[0]["top_1"]["value"] == top_1["value"]
     assert len(scans) == 15
     assert {scan["top_1"]["count"] for scan in scans} == {12}
+    assert scans[0]["coverage"]["value"] == found["figures"]["coverage"]["value"] == 0
+    assert {scan["called_unknown"]["value"] for scan in scans} == {1}
+    assert {scan["right_if_answered"]["value"] for scan in scans} == {None}
     assert found["notice"] == DISCLAIMER
 
 
@@ -345,6 +355,24 @@ def test_model_images_and_labels_from_a_bucket_give_the_same_figures(
     found, local = document(tmp_path / "report"), document(report)
     assert found["figures"] == local["figures"]
     assert found["confusion"] == local["confusion"]
+
+
+def test_of_poor_scans_it_is_counted_what_is_answered_and_what_candidates_hold() -> None:
+    said = Predictions(
+        np.array([[0.9, 0.1], [0.6, 0.4], [0.9, 0.1], [0.9, 0.1]], np.float32),
+        np.zeros(4, np.float32),
+        [[0], [0, 1], [0], []],
+        [Outcome.IDENTIFIED, Outcome.AMBIGUOUS, Outcome.UNKNOWN, Outcome.UNKNOWN],
+    )
+    images_NHW = np.zeros((4, 16, 16), np.uint8)
+    labels_N, groups_N = np.array([0, 1, 0, 0]), np.arange(4)
+    scans = list(assess_robustness(images_NHW, labels_N, groups_N, lambda _: said))
+    assert len(scans) == 15
+    for scan in scans:
+        assert scan.top_1 == wilson(3, 4)
+        assert scan.called_unknown == wilson(2, 4)
+        assert scan.right_if_answered == wilson(1, 2)
+        assert scan.coverage == wilson(3, 4)
 
 
 def test_near_duplicates_are_those_of_the_packages_training(small_package: Path) -> None:

@@ -459,6 +459,24 @@ def test_figures_of_speed_are_those_of_the_benchmark() -> None:
     assert f"took {cold} with a cluster of its own and {warm} on one" in page
 
 
+def test_figures_of_poor_films_are_those_of_the_benchmark() -> None:
+    page = section("docs/models.md", "Poor films")
+    rows = rows_of((ROOT / "benchmarks" / "films" / "poor_films.md").read_text(encoding="utf-8"))
+    by_name = {row[0]: row[1:] for row in rows}
+    noise = [f"{float(cell):.2f}" for cell in by_name["noise, 12 % of white"]]
+    right_before, right, unknown_before, unknown, _, right_if_not, *_ = noise
+    assert (
+        f"calls {unknown} of known implants unknown, of {unknown_before} before, names {right} "
+        f"rightly, of {right_before} before, and {right_if_not} of those that it answers"
+    ) in page
+    before, after = (cell.split(" ")[0] for cell in by_name["other implants found unknown"])
+    assert before == after
+    assert f"({after})" in page
+    turned = float(by_name["rotation, 15 degrees clockwise"][3])
+    cut = float(by_name["crop, 25 % of each side"][3])
+    assert f"unknown in {turned:.2f} and {cut:.2f}." in page
+
+
 def test_figure_of_a_plan_that_is_done_is_that_of_the_benchmark() -> None:
     done = (ROOT / "benchmarks" / "plan_done.md").read_text(encoding="utf-8")
     ((count, seconds),) = re.findall(r"([\d,]+) archives done, 0 to do: ([\d.]+) s", done)

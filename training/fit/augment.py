@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from training.config import Augmentation
 
 BLUR_TAPS = 9
-"""Length of the blur's kernel in pixels; holds two standard deviations of `blur_px` up to 2."""
+"""Least length of the blur's kernel in pixels, see `blur_taps`."""
 
 
 def augment(images_BHW: Tensor, spec: Augmentation, generator: torch.Generator) -> Tensor:
@@ -111,16 +111,21 @@ def degrade(images_B1HW: Tensor, spec: Augmentation, generator: torch.Generator)
     return degraded
 
 
+def blur_taps(largest_px: float) -> int:
+    """Return the length of the blur's kernel: odd, two standard deviations to either side."""
+    return max(BLUR_TAPS, 2 * math.ceil(2 * largest_px) + 1)
+
+
 def blur(images_B1HW: Tensor, largest_px: float, generator: torch.Generator) -> Tensor:
     """Blur each image by a Gaussian of a random standard deviation, 0 to `largest_px`."""
     if largest_px == 0:
         return images_B1HW
     count = len(images_B1HW)
     sigma_B1 = uniform(generator, count, 0.05, max(0.05, largest_px)).view(-1, 1)
-    taps = torch.arange(BLUR_TAPS, device=images_B1HW.device) - BLUR_TAPS // 2
+    half = blur_taps(largest_px) // 2
+    taps = torch.arange(-half, half + 1, device=images_B1HW.device)
     kernel_BT = torch.softmax(-(taps**2) / (2 * sigma_B1**2), dim=1)
     images_1BHW = images_B1HW.transpose(0, 1)
-    half = BLUR_TAPS // 2
     padded = F.pad(images_1BHW, (half, half, half, half), mode="replicate")
     rows = F.conv2d(padded, kernel_BT.view(count, 1, 1, -1), groups=count)
     return F.conv2d(rows, kernel_BT.view(count, 1, -1, 1), groups=count).transpose(0, 1)

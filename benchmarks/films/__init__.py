@@ -1,0 +1,1 @@
+"""What poor films do to a package's answers."""
