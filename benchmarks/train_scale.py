@@ -7,7 +7,7 @@ For each size it writes tars of 64 px synthetic pictures, runs the whole of `job
 processes of its own, and looks at the memory of all of them twice a second. The network is the
 smallest of torchvision's, at 32 px and for two epochs: what is measured is everything around it.
 From --made-from pictures on, they are made in the cache as if they had been read, and there is one
-epoch. A run that takes longer than --patience-s is ended, and what it had reached by then is
+epoch of views of half the side, in steps of 512. A run that takes longer than --patience-s is ended, and what it had reached by then is
 reported. Then the rate at which batches come to a training step is compared, in one process, with
 the step's own rate and with a DataLoader of torch's over the same shards. The result goes to
 benchmarks/train_scale.md. It needs Linux and 4 GB of disk for a million pictures.
@@ -61,6 +61,7 @@ from training.data.reading import IndexRows, Recipe, put_index, shards_of
 from training.data.shards import Shard, StoredPictures, StoredRows, read_batches
 
 _MADE = "sets of so many pictures or more are made in the cache, one epoch; default 1,000,000"
+_NO_RATES = "leave out the rates at which batches come to a step"
 _ALONE = "near duplicates and figures of so many images by themselves; 0 for none"
 ROOT = Path(__file__).parents[1]
 SIZES = (10_000, 100_000, 1_000_000)
@@ -85,10 +86,14 @@ architecture = "shufflenet_v2_x0_5"
 [fit]
 epochs = 2
 batch_size = 128
+half_size = 0.0
 mixed_precision = false
 [card]
 synthetic = true
 """
+LONG = "epochs = 2\nbatch_size = 128\nhalf_size = 0.0"
+SHORT = "epochs = 1\nbatch_size = 512\nhalf_size = 1.0"
+"""Of sets that are made in the cache: a quarter of the network's work, in a quarter of the steps."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--patience-s", type=float, default=7200, help="of one run")
     parser.add_argument("--made-from", type=int, default=1_000_000, metavar="N", help=_MADE)
     parser.add_argument("--alone", type=int, default=1_000_000, metavar="N", help=_ALONE)
+    parser.add_argument("--no-rates", action="store_true", help=_NO_RATES)
     parser.add_argument("--result", type=Path, default=ROOT / "benchmarks" / "train_scale.md")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -134,12 +140,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             config = CONFIG
             if count >= options.made_from:
                 make_cache(folder / "images", folder / "model.work" / "images", count)
-                config = CONFIG.replace("epochs = 2", "epochs = 1")
+                config = CONFIG.replace(LONG, SHORT)
             else:
                 write_archives(folder / "images", count)
             runs.append(measure(folder, count, options.patience_s, config))
             print(runs[-1], flush=True)
-            rates = rates or ingest(folder / "model.work" / "images")
+            if not options.no_rates:
+                rates = rates or ingest(folder / "model.work" / "images")
     text = report(runs, rates or {}, options.made_from)
     if options.alone:
         text += alone(options.alone, duplicates_alone(options.alone), figures_alone(options.alone))
@@ -390,7 +397,7 @@ def report(runs: Sequence[Run], rates: dict[str, float], made_from: int) -> str:
         f"{datetime.now(UTC):%Y-%m-%d}: tars of {PER_TAR:,} JPEG of {SIDE_PX} px, the whole of "
         "`jobs.train` with one worker, the smallest network of torchvision's at 32 px for two "
         f"epochs; sets of {made_from:,} and more are made in the cache as if read, and trained on "
-        "once. Peaks of anonymous memory. Near duplicates: within 40 of 256 bits, exact, by "
+        "once, at half the side and in steps of 512. Peaks of anonymous memory. Near duplicates: within 40 of 256 bits, exact, by "
         "themselves on one core. Reading has Ray's start and one decoding process for each core.",
         "",
         f"Machine: {machine()}.",

@@ -1,5 +1,6 @@
 """A package names what it was trained on, and a training that starts from it is held against it."""
 
+import base64
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,14 @@ from implant_model.package.load import load_package
 from tests.training.test_packaging import config_of, fitted, packaged
 from training.data.divide import Division
 from training.data.labelled import LabelledSet, content_digest
-from training.data.trained_on import KEY, all_learned, learned_before, pack_digests, record_of
+from training.data.trained_on import (
+    KEY,
+    Digests,
+    all_learned,
+    learned_before,
+    pack_digests,
+    record_of,
+)
 from training.packaging import Training, make_package
 
 
@@ -112,3 +120,15 @@ def test_a_record_that_cannot_be_read_is_none(small_package: Path, record: objec
 def test_a_record_holds_each_digest_once() -> None:
     digests = [content_digest(b"b"), content_digest(b"a"), content_digest(b"b")]
     assert pack_digests(digests) == pack_digests(sorted(set(digests)))
+    plain = b"".join(bytes.fromhex(digest) for digest in sorted(set(digests)))
+    assert pack_digests(digests) == base64.b64encode(plain).decode()
+
+
+def test_a_set_of_digests_is_one_as_any_other() -> None:
+    names = {content_digest(bytes([number])) for number in range(100)}
+    digests = Digests(names)
+    assert (digests == names, digests == frozenset([*names][:99])) == (True, False)
+    assert sorted(digests) == sorted(names)
+    assert content_digest(b"elsewhere") not in digests
+    assert len(digests | {content_digest(b"elsewhere")}) == 101
+    assert digests.values_U.nbytes == 800

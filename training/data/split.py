@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from implant_model.errors import UsageError
 from training.data.links import Components, Indices
+from training.data.set_columns import Rows
 
 
 @dataclass(frozen=True)
@@ -166,11 +167,12 @@ def deal_folds(labels_N: Indices, groups_N: Indices, folds: int, seed: int) -> I
     return deal(labels_N, groups_N, [1 / folds] * folds, seed)
 
 
-def split_folds(labels_N: Indices, groups_N: Indices, folds: int, seed: int) -> list[Split]:
+def split_folds(labels_N: Indices, groups_N: Indices, folds: int, seed: int) -> Rows[Split]:
     """Divide into k folds: each is the test part once and the calibration part once.
 
     In split f fold f tests, fold f + 1 calibrates and the k - 2 others train, so that figures
     pooled over the test parts cover every image once, none by a network or threshold that saw it.
+    A split's positions are found when it is asked for: those of all would be the set k times.
 
     Args:
         labels_N: Class of each image.
@@ -178,14 +180,15 @@ def split_folds(labels_N: Indices, groups_N: Indices, folds: int, seed: int) -> 
         folds: k, at least 3.
         seed: As of `deal`.
     """
-    parts_N = deal_folds(labels_N, groups_N, folds, seed)
-    splits = []
-    for fold in range(folds):
+    parts_N = deal_folds(labels_N, groups_N, folds, seed).astype(np.int32)
+
+    def split(fold: int) -> Split:
         test_N = parts_N == fold
         calibration_N = parts_N == (fold + 1) % folds
         train_N = ~test_N & ~calibration_N
-        splits.append(Split(*(np.flatnonzero(x) for x in (train_N, calibration_N, test_N))))
-    return splits
+        return Split(*(np.flatnonzero(x) for x in (train_N, calibration_N, test_N)))
+
+    return Rows(folds, split)
 
 
 def check_split(split: Split, labels_N: Indices, groups_N: Indices, names: Sequence[str]) -> None:
