@@ -8,8 +8,9 @@ processes of its own, and looks at the memory of all of them twice a second. The
 smallest of torchvision's, at 32 px and for two epochs: what is measured is everything around it.
 From --made-from pictures on, they are made in the cache as if they had been read, with hashes and
 cues that are random numbers, and there is one epoch of views of half the side, in steps of 512. A
-run that takes longer than --patience-s is ended, and what it had reached by then is reported. Then the rate at which batches come to a training step is compared, in one process, with
-the step's own rate and with a DataLoader of torch's over the same shards. The result goes to
+run that takes longer than --patience-s is ended, and what it had reached by then is reported. Then
+the rate at which batches come to a training step is compared, in one process, with the step's own
+rate and with a DataLoader of torch's over the same shards. The result goes to
 benchmarks/train_scale.md. It needs Linux and 4 GB of disk for a million pictures.
 Exit codes: 0 done; 3 a run was ended before it was done, or did not end well.
 """
@@ -421,7 +422,8 @@ def report(runs: Sequence[Run], rates: dict[str, float], made_from: int) -> str:
         "`jobs.train` with one worker, the smallest network of torchvision's at 32 px for two "
         f"epochs; sets of {made_from:,} and more are made in the cache as if read, and trained on "
         "once, at half the side and in steps of 512. Peaks of anonymous memory. Near duplicates: "
-        "within 40 of 256 bits, exact, by themselves on one core. Reading has Ray's start and one decoding process for each core.",
+        "within 40 of 256 bits, exact, by themselves on one core. Reading has Ray's start and one "
+        "decoding process for each core.",
         "",
         f"Machine: {machine()}.",
         "",
