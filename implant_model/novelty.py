@@ -190,7 +190,7 @@ def fit_novelty_in_parts(
         _, sums_CF = _sums(placed, num_classes)
     centres_CF = sums_CF / counts_C[:, None]
     within = _covariance(
-        np.asarray(placed_BF) - centres_CF[labels_B] for placed_BF, labels_B in placed()
+        np.asarray(placed_BF) - centres_CF[np.asarray(labels_B)] for placed_BF, labels_B in placed()
     )
     background = Gaussian(within.axes_KF[:0], within.variances_K[:0], 1.0)
     if method == "relative_mahalanobis":

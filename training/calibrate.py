@@ -261,12 +261,12 @@ def calibrate(
 def measure(scored: Scored, indices_N: Indices, calibration: Calibrated) -> Measured:
     """Apply a calibration to what the networks state of a test part."""
     probabilities_NK = np.empty(scored.logits_NK.shape)
-    for part in blocks(*probabilities_NK.shape):
+    for part in blocks(*scored.logits_NK.shape):
         probabilities_NK[part] = softmax(scored.logits_NK[part], calibration.temperature)
     novelty_N = scored.novelty_N
     own = calibration.own_quantiles
     quantiles = calibration.quantile if own is None else np.array(own)
-    parts = (probabilities_NK[part] for part in blocks(*probabilities_NK.shape))
+    parts = (probabilities_NK[part] for part in blocks(*scored.logits_NK.shape))
     return Measured(
         indices_N,
         probabilities_NK,

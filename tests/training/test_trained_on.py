@@ -52,7 +52,7 @@ def test_a_package_names_what_it_was_trained_on_and_nothing_else(
 ) -> None:
     uri, division = made
     package = load_package(uri)
-    trained = frozenset(labelled.digests[i] for i in division.shipped.train_N)
+    trained = Digests(labelled.digests[i] for i in division.shipped.train_N)
     assert record_of(package) == trained
     text = package.provenance[KEY]
     assert isinstance(text, str)
@@ -79,7 +79,7 @@ def test_what_trained_a_first_weight_may_not_test(
 def test_first_weights_count_as_training(labelled: LabelledSet, made: tuple[str, Division]) -> None:
     train_N, before = made[1].shipped.train_N, frozenset([content_digest(b"elsewhere")])
     learned = all_learned(labelled, train_N, before)
-    assert learned == before | {labelled.digests[i] for i in train_N}
+    assert learned == Digests(before | {labelled.digests[i] for i in train_N})
     assert all_learned(labelled, train_N, None) is None
 
 
@@ -127,7 +127,8 @@ def test_a_record_holds_each_digest_once() -> None:
 def test_a_set_of_digests_is_one_as_any_other() -> None:
     names = {content_digest(bytes([number])) for number in range(100)}
     digests = Digests(names)
-    assert (digests == names, digests == frozenset([*names][:99])) == (True, False)
+    others: tuple[object, ...] = (names, frozenset([*names][:99]), [*names])
+    assert [digests == other for other in others] == [True, False, False]
     assert sorted(digests) == sorted(names)
     assert content_digest(b"elsewhere") not in digests
     assert len(digests | {content_digest(b"elsewhere")}) == 101

@@ -7,6 +7,7 @@ classes most, so that every part's classes keep the set's proportions as nearly 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +59,7 @@ def _numbers(keys: Sequence[object]) -> Indices:
     return np.fromiter(found, np.int64, len(keys))
 
 
-def renumber(keys_N: Indices) -> Indices:
+def renumber(keys_N: NDArray[Any]) -> Indices:
     """Return numbers of distinct keys from 0 in the order of their first appearance."""
     _, first_U, of_N = np.unique(keys_N, return_index=True, return_inverse=True)
     rank_U = np.empty(len(first_U), np.int64)
