@@ -424,6 +424,7 @@ def report(runs: Sequence[Run], rates: dict[str, float], made_from: int) -> str:
         "once, at half the side and in steps of 512. Peaks of anonymous memory. Near duplicates: "
         "within 40 of 256 bits, exact, by themselves on one core. Reading has Ray's start and one "
         "decoding process for each core.",
+        "A dash: not measured, or not reached.",
         "",
         f"Machine: {machine()}.",
         "",
@@ -433,7 +434,7 @@ def report(runs: Sequence[Run], rates: dict[str, float], made_from: int) -> str:
         "",
     ]
     if any(run.ended for run in runs):
-        lines += ["A dash: not reached; the run was ended for want of time, or failed.", ""]
+        lines += ["Ended: the run was ended for want of time, or failed.", ""]
     if rates:
         lines += [
             "Batches of 128 random pictures, one process, one thread for the step, medians of 5:",
