@@ -1,22 +1,70 @@
 """Probabilities that can be believed: temperature, conformal sets, thresholds. numpy only.
 
-Letters: N images, C classes (implants). Pure functions; all figures come from held-out images that
-neither trained the networks nor test them.
+Letters: N images, C classes (implants), B images of a block, M members of all sets. Pure functions;
+all figures come from held-out images that neither trained the networks nor test them. What needs
+float64 of all classes is worked out for some images at a time, with the same result.
 """
 
 import math
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import overload
 
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.integer]
+Array64 = npt.NDArray[np.float64]
 
 MIN_TEMPERATURE = 0.05
 MAX_TEMPERATURE = 20.0
 # A candidate that is at least as likely as not is never left out of a set, see conformal_quantile.
 MIN_QUANTILE = 0.5
+BLOCK_VALUES = 1 << 20
+"""Of images and classes that are worked on at a time: 8 MB of float64."""
+
+
+@dataclass(frozen=True, eq=False)
+class CandidateSets(Sequence[list[int]]):
+    """Sets of candidates, some bytes an image; each is a list where it is asked for.
+
+    Attributes:
+        members_M: All sets, one after the other, int32.
+        ends_N: Where each ends, int64.
+    """
+
+    members_M: npt.NDArray[np.int32]
+    ends_N: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, sets: Iterable[Sequence[int]]) -> "CandidateSets":
+        """Hold sets that come one after the other."""
+        members, ends = array("i"), array("q")
+        for candidates in sets:
+            members.extend(candidates)
+            ends.append(len(members))
+        return cls(np.array(members, np.int32), np.array(ends, np.int64))
+
+    def __len__(self) -> int:
+        return len(self.ends_N)
+
+    @overload
+    def __getitem__(self, at: int) -> list[int]: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[list[int]]: ...
+
+    def __getitem__(self, at: int | slice) -> list[int] | Sequence[list[int]]:
+        """Return the candidates of one image, best first, or those of some."""
+        if isinstance(at, slice):
+            return [self[place] for place in range(*at.indices(len(self)))]
+        place = range(len(self))[at]
+        start = int(self.ends_N[place - 1]) if place else 0
+        found: list[int] = self.members_M[start : self.ends_N[place]].tolist()
+        return found
 
 
 def softmax(logits_NC: Floats, temperature: float = 1.0) -> npt.NDArray[np.float64]:
@@ -44,17 +92,41 @@ def fit_temperature(logits_NC: Floats, labels_N: Ints) -> float:
     Raises:
         ValueError: No image, shapes that do not fit, or a value that is not finite.
     """
-    logits = _checked(logits_NC, labels_N)
-    rows = np.arange(len(logits))
+    logits_NC = _checked(logits_NC, labels_N)
+    own_N = np.asarray(logits_NC[np.arange(len(logits_NC)), labels_N], np.float64)
+    expected_N = np.empty(len(logits_NC))
     low, high = math.log(1 / MAX_TEMPERATURE), math.log(1 / MIN_TEMPERATURE)
     for _ in range(60):  # halves an interval of 6 to below 1e-17
         middle = (low + high) / 2
-        expected = (softmax(logits, math.exp(-middle)) * logits).sum(axis=1)
-        if float((expected - logits[rows, labels_N]).mean()) > 0:
+        for part in blocks(*logits_NC.shape):
+            logits_BC = np.asarray(logits_NC[part], np.float64)
+            expected_N[part] = (softmax(logits_BC, math.exp(-middle)) * logits_BC).sum(axis=1)
+        if float((expected_N - own_N).mean()) > 0:
             high = middle
         else:
             low = middle
     return math.exp(-(low + high) / 2)
+
+
+def blocks(num_images: int, num_classes: int) -> Iterator[slice]:
+    """Yield images some at a time, so that the values of all classes are `BLOCK_VALUES` or less."""
+    step = max(1, BLOCK_VALUES // max(1, num_classes))
+    for start in range(0, num_images, step):
+        yield slice(start, min(start + step, num_images))
+
+
+def label_probabilities(logits_NC: Floats, labels_N: Ints, temperature: float) -> Array64:
+    """Return the calibrated probability of each image's own implant, float64 (N,).
+
+    Raises:
+        ValueError: As of `fit_temperature`.
+    """
+    logits_NC, labels = _checked(logits_NC, labels_N), np.asarray(labels_N)
+    found_N = np.empty(len(labels))
+    for part in blocks(*logits_NC.shape):
+        mine_B = labels[part]
+        found_N[part] = softmax(logits_NC[part], temperature)[np.arange(len(mine_B)), mine_B]
+    return found_N
 
 
 def conformal_quantile(
@@ -83,11 +155,23 @@ def conformal_quantile(
     Raises:
         ValueError: No image, shapes that do not fit, a value not finite, or coverage not in 0..1.
     """
+    return quantile_of(_own(probabilities_NC, labels_N), coverage, least)
+
+
+def quantile_of(probabilities_N: Array64, coverage: float, least: float = MIN_QUANTILE) -> float:
+    """Find the threshold by the probabilities of the images' own implants.
+
+    Raises:
+        ValueError: Coverage not in 0..1.
+    """
     if not 0 < coverage < 1:
         raise ValueError(f"coverage is {coverage}; a share inside 0..1 is expected.")
-    probabilities = _checked(probabilities_NC, labels_N)
-    scores = np.sort(1 - probabilities[np.arange(len(probabilities)), labels_N])
-    return max(_upper(scores, coverage, beyond=1.0), least)
+    return max(_upper(np.sort(1 - probabilities_N), coverage, beyond=1.0), least)
+
+
+def _own(probabilities_NC: Floats, labels_N: Ints) -> Array64:
+    values_NC = _checked(probabilities_NC, labels_N)
+    return np.asarray(values_NC[np.arange(len(values_NC)), labels_N], np.float64)
 
 
 def class_quantiles(
@@ -101,16 +185,26 @@ def class_quantiles(
 
     Args and errors are those of `conformal_quantile`; returns C thresholds in 0..1.
     """
+    own_N = _own(probabilities_NC, labels_N)
+    return class_quantiles_of(own_N, labels_N, np.shape(probabilities_NC)[1], coverage, least)
+
+
+def class_quantiles_of(
+    probabilities_N: Array64,
+    labels_N: Ints,
+    num_classes: int,
+    coverage: float,
+    least: float = MIN_QUANTILE,
+) -> list[float]:
+    """Find a threshold for each implant by the probabilities of the images' own implants."""
     labels = np.asarray(labels_N)
-    together = conformal_quantile(probabilities_NC, labels, coverage, least)
-    probabilities = np.asarray(probabilities_NC)
+    together = quantile_of(probabilities_N, coverage, least)
     enough = math.ceil(coverage / (1 - coverage) - 1e-9)
     own_C = []
-    for index in range(probabilities.shape[1]):
-        mine = labels == index
-        many = int(mine.sum()) >= enough
-        own = (probabilities[mine], labels[mine], coverage, least)
-        own_C.append(conformal_quantile(*own) if many else together)
+    for index in range(num_classes):
+        mine_N = labels == index
+        many = int(mine_N.sum()) >= enough
+        own_C.append(quantile_of(probabilities_N[mine_N], coverage, least) if many else together)
     return own_C
 
 
@@ -152,8 +246,8 @@ def _upper(sorted_N: npt.NDArray[np.float64], share: float, beyond: float) -> fl
     return float(sorted_N[place - 1]) if place <= len(sorted_N) else beyond
 
 
-def _checked(values_NC: Floats, labels_N: Ints) -> npt.NDArray[np.float64]:
-    values = np.asarray(values_NC, np.float64)
+def _checked(values_NC: Floats, labels_N: Ints) -> Floats:
+    values = np.asarray(values_NC)
     labels = np.asarray(labels_N)
     if values.ndim != 2 or not len(values) or labels.shape != (len(values),):
         raise ValueError(

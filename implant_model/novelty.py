@@ -1,8 +1,9 @@
 """How far an image's embedding lies from every known implant: Mahalanobis distance. numpy only.
 
-Letters: N images, F features, C classes (implants), K axes.
+Letters: N images, B images of a part, F features, C classes (implants), K axes.
 """
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -20,6 +21,8 @@ Method = Literal["mahalanobis", "normalised_mahalanobis", "relative_mahalanobis"
 METHODS: tuple[Method, ...] = get_args(Method)
 SCORED_AT_ONCE = 64  # images; half a dozen copies in float64 of a block's 1,024 are 100 MB
 MAX_AXES = 128  # 128 x 2,048 float32 is 1 MB; later axes of an embedding are noise
+Parts = Callable[[], Iterable[tuple[npt.ArrayLike, npt.ArrayLike]]]
+"""Goes through embeddings (B, F) and labels (B,) from the first, each time that it is called."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,14 +153,8 @@ def fit_novelty(
     """
     features = np.asarray(features_NF, np.float64)
     labels = np.asarray(labels_N)
-    counts = np.bincount(labels, minlength=num_classes)
-    if len(counts) > num_classes or not counts.all() or len(features) <= num_classes:
-        raise ValueError(
-            f"{len(features)} embeddings of {int((counts > 0).sum())} implants do not describe "
-            f"{num_classes} implants; more images than implants and each implant are needed."
-        )
-    if not np.isfinite(features).all():
-        raise ValueError("An embedding is not finite.")
+    _check_counts(np.bincount(labels, minlength=num_classes), num_classes)
+    _check_finite(features)
     mean_F = features.mean(axis=0).astype(np.float32)
     placed = _placed(features, mean_F, method)
     centres = np.stack([placed[labels == index].mean(axis=0) for index in range(num_classes)])
@@ -166,6 +163,83 @@ def fit_novelty(
     if method == "relative_mahalanobis":
         background = shrunk_covariance(features - mean_F)
     return NoveltyReference(centres.astype(np.float32), within, mean_F, background, method)
+
+
+def fit_novelty_in_parts(
+    parts: Parts, num_classes: int, method: Method = "mahalanobis"
+) -> NoveltyReference:
+    """Describe embeddings of which only a part is in memory at a time, see `fit_novelty`.
+
+    Sums take the place of the embeddings, in two passes, or three of directions; the axes are those
+    of the covariance and not of the embeddings themselves, so that numbers differ from those of
+    `fit_novelty` by rounding. Memory: F x F float64, half a dozen times.
+
+    Raises:
+        ValueError: As of `fit_novelty`.
+    """
+    counts_C, sums_CF = _sums(parts, num_classes)
+    _check_counts(counts_C, num_classes)
+    count = int(counts_C.sum())
+    mean_F = (sums_CF.sum(axis=0) / count).astype(np.float32)
+
+    def placed() -> Iterable[tuple[npt.ArrayLike, npt.ArrayLike]]:
+        for features_BF, labels_B in parts():
+            yield _placed(np.asarray(features_BF, np.float64), mean_F, method), labels_B
+
+    if method == "normalised_mahalanobis":
+        _, sums_CF = _sums(placed, num_classes)
+    centres_CF = sums_CF / counts_C[:, None]
+    within = _covariance(
+        np.asarray(placed_BF) - centres_CF[np.asarray(labels_B)] for placed_BF, labels_B in placed()
+    )
+    background = Gaussian(within.axes_KF[:0], within.variances_K[:0], 1.0)
+    if method == "relative_mahalanobis":
+        background = _covariance(
+            np.asarray(features_BF, np.float64) - mean_F for features_BF, _ in parts()
+        )
+    return NoveltyReference(centres_CF.astype(np.float32), within, mean_F, background, method)
+
+
+def _sums(parts: Parts, num_classes: int) -> tuple[npt.NDArray[np.int64], Array64]:
+    """Return how many images each implant has, and the sums of their embeddings, CF."""
+    counts_C, sums_CF = np.zeros(num_classes, np.int64), np.zeros((num_classes, 0))
+    for features, labels in parts():
+        features_BF, labels_B = np.asarray(features, np.float64), np.asarray(labels)
+        _check_finite(features_BF)
+        if not sums_CF.shape[1]:
+            sums_CF = np.zeros((num_classes, features_BF.shape[1]))
+        counts_C += np.bincount(labels_B, minlength=num_classes)
+        for index in np.unique(labels_B):
+            sums_CF[index] += features_BF[labels_B == index].sum(axis=0)
+    return counts_C, sums_CF
+
+
+def _covariance(parts: Iterable[Array64]) -> Gaussian:
+    """Estimate as `shrunk_covariance` does from vectors that come in parts."""
+    count, fourth, squares_FF = 0, 0.0, np.zeros((0, 0))
+    for offsets_BF in parts:
+        if not count:
+            squares_FF = np.zeros((offsets_BF.shape[1],) * 2)
+        count += len(offsets_BF)
+        fourth += _fourth(offsets_BF)
+        squares_FF += offsets_BF.T @ offsets_BF
+    variances, axes_FF = np.linalg.eigh(squares_FF / count)
+    variances = np.maximum(variances[::-1], 0.0)
+    return _shrunk(count, variances, axes_FF.T[::-1][:MAX_AXES], fourth, MAX_AXES)
+
+
+def _check_counts(counts_C: npt.NDArray[np.integer], num_classes: int) -> None:
+    count = int(counts_C.sum())
+    if len(counts_C) > num_classes or not counts_C.all() or count <= num_classes:
+        raise ValueError(
+            f"{count} embeddings of {int((counts_C > 0).sum())} implants do not describe "
+            f"{num_classes} implants; more images than implants and each implant are needed."
+        )
+
+
+def _check_finite(features: Array64) -> None:
+    if not np.isfinite(features).all():
+        raise ValueError("An embedding is not finite.")
 
 
 def _placed(features_NF: Array64, mean_F: Array, method: Method) -> Array64:
@@ -184,10 +258,16 @@ def shrunk_covariance(offsets_NF: Array64, most_axes: int = MAX_AXES) -> Gaussia
     expected squared error, from the data alone. It keeps the axes of S, so only the variances
     change; axes beyond `most_axes` are replaced by their mean variance.
     """
-    num_images, num_features = offsets_NF.shape
     variances, axes = _main_axes(offsets_NF, most_axes)
+    return _shrunk(len(offsets_NF), variances, axes, _fourth(offsets_NF), most_axes)
+
+
+def _shrunk(
+    num_images: int, variances: Array64, axes: Array64, fourth: float, most_axes: int
+) -> Gaussian:
+    num_features = axes.shape[1]
     mean = float(variances.sum()) / num_features
-    share = _shrinkage(offsets_NF, variances, mean)
+    share = _shrinkage(num_images, num_features, variances, mean, fourth)
     kept = min(most_axes, int((variances > 1e-12 * variances[0]).sum()), num_features)
     left = num_features - kept
     rest = float(variances[kept:].sum()) / left if left else mean
@@ -218,11 +298,15 @@ def _squared(vectors_NF: Array64) -> Array64:
     return np.asarray((vectors_NF**2).sum(axis=1), np.float64)
 
 
-def _shrinkage(offsets_NF: Array64, variances: Array64, mean: float) -> float:
-    num_images, num_features = offsets_NF.shape
+def _fourth(vectors_NF: Array64) -> float:
+    return float(((vectors_NF**2).sum(axis=1) ** 2).sum())
+
+
+def _shrinkage(
+    num_images: int, num_features: int, variances: Array64, mean: float, fourth: float
+) -> float:
     square = float((variances**2).sum())
     spread = square - num_features * mean**2  # squared distance of S from the ball
-    fourth = float(((offsets_NF**2).sum(axis=1) ** 2).sum())
     noise = (fourth / num_images - square) / num_images  # of S from the true covariance
     return min(max(noise / spread, 0.0), 1.0) if spread > 0 else 1.0
 

@@ -9,18 +9,21 @@ small to spare a calibration part, the training part is held out from itself, fo
 Shapes: N images, S side, K classes, F features.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from implant_model.calibration import (
-    class_quantiles,
-    conformal_quantile,
+    CandidateSets,
+    blocks,
+    class_quantiles_of,
     fit_temperature,
+    label_probabilities,
     novelty_threshold,
     prediction_sets,
+    quantile_of,
     softmax,
 )
 from implant_model.classifier import measure as measure_networks
@@ -29,9 +32,13 @@ from implant_model.networks.weights import load_networks
 from implant_model.novelty import Method, NoveltyReference, fit_novelty
 
 MAX_REFERENCE = 50_000
-"""Training images whose embeddings are held at once: 100 MB of 512 features."""
+"""Training images whose embeddings describe the known implants: more do so no better."""
 MIN_EACH = 32
 """Of each class among them, however many classes there are."""
+MAX_VALUES = 1 << 24
+"""Probabilities of images and classes that are held at once: 128 MB, 1.4 million images of 12."""
+MIN_SCORED = 20_000
+"""Images that are scored, however many classes there are."""
 
 Images = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -112,7 +119,7 @@ class Measured:
 
     indices_N: Indices
     probabilities_NK: NDArray[np.float64]
-    candidates: list[list[int]]
+    candidates: CandidateSets
     novelty_N: Floats
     flagged_N: NDArray[np.bool_]
 
@@ -132,6 +139,16 @@ def run_networks(
     networks = load_networks(list(files), num_classes, weights).to(device)
     outputs = [measure_networks(networks, part_BSS, device=device) for part_BSS in parts]
     return Outputs(*(np.concatenate(column) for column in zip(*outputs, strict=True)))
+
+
+def embed(
+    files: Mapping[NetworkSpec, bytes], num_classes: int, parts: Iterable[Images], device: str
+) -> Iterator[Floats]:
+    """Yield embeddings, BF, part by part; arguments are those of `run_networks`."""
+    weights = {spec.file: data for spec, data in files.items()}
+    networks = load_networks(list(files), num_classes, weights).to(device)
+    for part_BSS in parts:
+        yield measure_networks(networks, part_BSS, device=device)[1]
 
 
 def score(
@@ -176,6 +193,20 @@ def reference_part(labels_N: Indices, most: int = MAX_REFERENCE) -> Indices:
     return np.sort(by_class_N[rank_N < each])
 
 
+def scored_part(part_N: Indices, num_classes: int, folds: int = 0) -> Indices:
+    """Return which images of a part calibrate or are measured: all, or so many drawn at random.
+
+    Args:
+        part_N: Their positions, ascending.
+        num_classes: K.
+        folds: Whose test parts are measured together; 0 for one part.
+    """
+    most = max(MAX_VALUES // num_classes, MIN_SCORED) // max(folds, 1)
+    if len(part_N) <= most:
+        return part_N
+    return np.sort(np.random.default_rng(0).choice(part_N, most, replace=False))
+
+
 def hold_out_folds(
     train: Outputs, labels_N: Indices, logits_NK: Floats, folds_N: Indices, method: Method
 ) -> HeldOut:
@@ -216,11 +247,12 @@ def calibrate(
     """
     labels_N = held_out.labels_N
     temperature = fit_temperature(held_out.logits_NK, labels_N)
-    probabilities_NK = softmax(held_out.logits_NK, temperature)
+    likely_N = label_probabilities(held_out.logits_NK, labels_N, temperature)
+    num_classes = held_out.logits_NK.shape[1]
     return Calibrated(
         temperature,
-        conformal_quantile(probabilities_NK, labels_N, coverage),
-        tuple(class_quantiles(probabilities_NK, labels_N, coverage)) if by_class else None,
+        quantile_of(likely_N, coverage),
+        tuple(class_quantiles_of(likely_N, labels_N, num_classes, coverage)) if by_class else None,
         reference,
         novelty_threshold(held_out.novelty_N, known_pass),
     )
@@ -228,14 +260,17 @@ def calibrate(
 
 def measure(scored: Scored, indices_N: Indices, calibration: Calibrated) -> Measured:
     """Apply a calibration to what the networks state of a test part."""
-    probabilities_NK = softmax(scored.logits_NK, calibration.temperature)
+    probabilities_NK = np.empty(scored.logits_NK.shape)
+    for part in blocks(*scored.logits_NK.shape):
+        probabilities_NK[part] = softmax(scored.logits_NK[part], calibration.temperature)
     novelty_N = scored.novelty_N
     own = calibration.own_quantiles
     quantiles = calibration.quantile if own is None else np.array(own)
+    parts = (probabilities_NK[part] for part in blocks(*scored.logits_NK.shape))
     return Measured(
         indices_N,
         probabilities_NK,
-        prediction_sets(probabilities_NK, quantiles),
+        CandidateSets.of(sets for part in parts for sets in prediction_sets(part, quantiles)),
         novelty_N,
         novelty_N > calibration.threshold,
     )
@@ -246,7 +281,7 @@ def pool(parts: list[Measured]) -> Measured:
     return Measured(
         np.concatenate([part.indices_N for part in parts]),
         np.concatenate([part.probabilities_NK for part in parts]),
-        [members for part in parts for members in part.candidates],
+        CandidateSets.of(members for part in parts for members in part.candidates),
         np.concatenate([part.novelty_N for part in parts]),
         np.concatenate([part.flagged_N for part in parts]),
     )

@@ -1,6 +1,6 @@
 """MODEL_CARD.md: what a package is, where it comes from, how well it did and on what."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from implant_model.networks.spec import (
@@ -13,7 +13,7 @@ from implant_model.networks.spec import (
 from implant_model.package.catalogue import Catalogue
 from implant_model.package.weakness import weaknesses
 from training.config import SegmenterSettings, TrainConfig
-from training.data.labelled import Excluded
+from training.data.labelled import Excluded, reasons_of
 from training.data.shortcuts import ShortcutReport
 from training.first_weights import weights_path
 from training.metrics import Figure
@@ -63,6 +63,7 @@ class CardFacts:
         command: The command line that made the package.
         environment: Versions and machine.
         start_known: Whether the package that it started from, if any, states what it trained on.
+        samples: What rests on a part of the images that could be looked at, a sentence each.
     """
 
     counts: Mapping[str, tuple[int, int, int]]
@@ -73,11 +74,12 @@ class CardFacts:
     groups: int
     duplicates: int
     patients_known: int
-    excluded: tuple[Excluded, ...]
+    excluded: Sequence[Excluded]
     masks: tuple[int, int, int] | None
     command: str
     environment: str
     start_known: bool = True
+    samples: tuple[str, ...] = ()
 
     @property
     def weaknesses(self) -> tuple[str, ...]:
@@ -98,6 +100,7 @@ def write_card(config: TrainConfig, catalogue: Catalogue, facts: CardFacts) -> s
         _comparison(facts),
         *[[f"### Control: {name}", figure_table(f)] for name, f in facts.controls.items()],
         ["## Cues", *_cues(facts.cues)] if facts.cues else [],
+        ["## Samples", *facts.samples] if facts.samples else [],
         ["## Training", *_training(config, facts)],
         ["## Limits", *_limits(config)],
     ]
@@ -145,9 +148,9 @@ def _data(config: TrainConfig, facts: CardFacts) -> list[str]:
             "and the figures are then too good."
         )
     if facts.excluded:
-        reasons = [item.reason for item in facts.excluded]
-        counts = ", ".join(f"{reasons.count(reason)} {reason}" for reason in sorted(set(reasons)))
-        text.append(f"{len(reasons)} members were left out: {counts}.")
+        reasons = sorted(reasons_of(facts.excluded).items())
+        counts = ", ".join(f"{count} {reason}" for reason, count in reasons)
+        text.append(f"{len(facts.excluded)} members were left out: {counts}.")
     return text
 
 

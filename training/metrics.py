@@ -10,11 +10,13 @@ Shapes: N images, K classes.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from implant_model.calibration import blocks
 
 Floats = NDArray[np.floating]
 Indices = NDArray[np.int64]
@@ -144,8 +146,10 @@ def scarcer(positive_N: NDArray[np.bool_], groups_N: Indices) -> int:
 
 def top_k_hits(labels_N: Indices, probabilities_NK: Floats, k: int) -> NDArray[np.bool_]:
     """Return whether the label is among the k most probable classes; ties go to the lower class."""
-    order_NK = np.argsort(-probabilities_NK, axis=1, kind="stable")[:, :k]
-    hits_N: NDArray[np.bool_] = (order_NK == labels_N[:, None]).any(axis=1)
+    hits_N = np.zeros(len(labels_N), np.bool_)
+    for part in blocks(*probabilities_NK.shape):
+        order_BK = np.argsort(-probabilities_NK[part], axis=1, kind="stable")[:, :k]
+        hits_N[part] = (order_BK == labels_N[part, None]).any(axis=1)
     return hits_N
 
 
@@ -268,16 +272,16 @@ def mean_auroc_of(labels_N: Indices, probabilities_NK: Floats) -> Statistic:
     return statistic
 
 
-def covered(labels_N: Indices, candidates: list[list[int]]) -> NDArray[np.bool_]:
+def covered(labels_N: Indices, candidates: Sequence[Sequence[int]]) -> NDArray[np.bool_]:
     """Return whether each label is in its candidate set."""
-    pairs = zip(labels_N.tolist(), candidates, strict=True)
-    return np.array([label in members for label, members in pairs], dtype=bool)
+    pairs = zip(labels_N, candidates, strict=True)
+    return np.fromiter((label in members for label, members in pairs), np.bool_, len(labels_N))
 
 
 def evaluate(
     labels_N: Indices,
     probabilities_NK: Floats,
-    candidates: list[list[int]],
+    candidates: Sequence[Sequence[int]],
     groups_N: Indices,
     names: tuple[str, ...],
 ) -> dict[str, Figure]:
@@ -295,7 +299,7 @@ def evaluate(
         `sensitivity: NAME` of each class.
     """
     predicted_N = probabilities_NK.argmax(axis=1).astype(np.int64)
-    sizes_N = np.array([len(members) for members in candidates], dtype=np.float64)
+    sizes_N = np.fromiter(map(len, candidates), np.float64, len(candidates))
 
     figures = {
         f"top_{k}": share(top_k_hits(labels_N, probabilities_NK, k), groups_N) for k in (1, 3)

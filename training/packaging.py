@@ -2,8 +2,8 @@
 
 import platform
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,18 +12,19 @@ import torch
 from numpy.typing import NDArray
 
 from implant_model import __version__
+from implant_model.calibration import CandidateSets
 from implant_model.decode.preprocess import Preprocessing
 from implant_model.package.load import ModelPackage
 from implant_model.package.manifest import Calibration
 from implant_model.package.save import save_package
 from training.applied_card import write_applied_card
-from training.calibrate import Measured, pool
+from training.calibrate import Measured, pool, reference_part, scored_part
 from training.card import CardFacts, write_card
 from training.config import TrainConfig
 from training.data.divide import Division
-from training.data.labelled import LabelledSet
-from training.data.shortcuts import ShortcutReport, probe_shortcuts
-from training.data.trained_on import KEY, Digests, all_learned, pack_digests
+from training.data.labelled import LabelledSet, as_numbers, as_size
+from training.data.shortcuts import MAX_PROBED, ShortcutReport, probe_shortcuts
+from training.data.trained_on import KEY, MAX_RECORDED, Digests, all_learned, pack_digests
 from training.first_weights import weights_digest, weights_path
 from training.fit.fitting import Fitted, Workplace, class_counts
 from training.masks.mask_set import MaskSet
@@ -66,7 +67,7 @@ def subset(measured: Measured, chosen_N: NDArray[np.bool_]) -> Measured:
     return Measured(
         measured.indices_N[chosen_N],
         measured.probabilities_NK[chosen_N],
-        [members for members, keep in zip(measured.candidates, chosen_N, strict=True) if keep],
+        CandidateSets.of(measured.candidates[at] for at in np.flatnonzero(chosen_N).tolist()),
         measured.novelty_N[chosen_N],
         measured.flagged_N[chosen_N],
     )
@@ -82,13 +83,13 @@ def size_control(
     Returns:
         By description; empty where all images have one size, or no size is common.
     """
-    sizes_N2 = labelled.sizes_N2[measured.indices_N]
-    sizes, inverse_N, counts = np.unique(sizes_N2, axis=0, return_inverse=True, return_counts=True)
+    size_N = as_numbers(labelled.sizes_N2[measured.indices_N])
+    sizes, counts = np.unique(size_N, return_counts=True)
     commonest = int(counts.argmax())
-    if not MIN_CONTROL <= counts[commonest] / len(sizes_N2) < 1:
+    if not MIN_CONTROL <= counts[commonest] / len(size_N) < 1:
         return {}
-    rows, columns = sizes[commonest].tolist()
-    common_N = inverse_N.reshape(-1) == commonest
+    rows, columns = as_size(sizes[commonest])
+    common_N = size_N == sizes[commonest]
     return {
         f"only images stored as {rows} x {columns}": figures_of(
             labelled, division, subset(measured, common_N)
@@ -126,7 +127,7 @@ class Training:
     place: Workplace
     command: Sequence[str]
     masks: MaskSet | None = None
-    before: Digests | None = frozenset()
+    before: Digests | None = field(default_factory=Digests)
     cues: ShortcutReport | None = None
 
 
@@ -139,6 +140,7 @@ def make_package(folder: Path, training: Training) -> tuple[ModelPackage, Figure
     figures.update(segmenter_figures(division, shipped, folds))
     controls = size_control(labelled, division, measured)
     catalogue = config.catalogue(labelled.names)
+    learned = all_learned(labelled, division.shipped.train_N, training.before)
     measured_on = describe_measurement(config, division, measured, bool(folds))
     facts = CardFacts(
         counts=class_counts(labelled, division.shipped),
@@ -152,13 +154,13 @@ def make_package(folder: Path, training: Training) -> tuple[ModelPackage, Figure
         groups=len(np.unique(division.groups_N)),
         duplicates=division.duplicates,
         patients_known=int((labelled.patients_N >= 0).sum()),
-        excluded=tuple(labelled.excluded),
+        excluded=labelled.excluded,
         masks=None if training.masks is None else training.masks.counts(division.shipped.train_N),
         command=shlex.join(training.command),
         environment=environment(training.place),
         start_known=training.before is not None,
+        samples=tuple(describe_samples(training, measured, learned)),
     )
-    learned = all_learned(labelled, division.shipped.train_N, training.before)
     package = save_package(
         folder,
         name=config.name,
@@ -202,6 +204,35 @@ def describe_measurement(
         f"network that is shipped trained on {len(division.shipped.train_N)} images by the same "
         "recipe and has no test set of its own."
     )
+
+
+def describe_samples(
+    training: Training, measured: Measured, learned: Digests | None
+) -> Iterator[str]:
+    """Yield a sentence on each figure or record that a set is too large for as a whole."""
+    labelled, division = training.labelled, training.division
+    splits, shipped = division.folds or (division.shipped,), division.shipped
+    if not training.config.calibration.folds:
+        whole, count = len(shipped.train_N), len(reference_part(labelled.labels_N[shipped.train_N]))
+        if count < whole:
+            yield (
+                f"Novelty is measured from the embeddings of {count:,} of the {whole:,} training "
+                "images, a lot of each class, drawn at random."
+            )
+        whole = len(shipped.calibration_N)
+        count = len(scored_part(shipped.calibration_N, len(labelled.names)))
+        if count < whole:
+            yield f"{count:,} of the {whole:,} calibration images were used, drawn at random."
+    whole, count = sum(len(split.test_N) for split in splits), len(measured.indices_N)
+    if count < whole:
+        yield f"Figures are of {count:,} of the {whole:,} test images, drawn at random."
+    if len(labelled) > MAX_PROBED:
+        yield f"Cues were probed on {MAX_PROBED:,} of {len(labelled):,} images, drawn at random."
+    if learned is not None and len(learned) > MAX_RECORDED:
+        yield (
+            f"What it was trained on is not recorded: more than {MAX_RECORDED:,} files. A training "
+            "that starts from it cannot be held against them."
+        )
 
 
 def environment(place: Workplace) -> str:
@@ -254,5 +285,5 @@ def _provenance(
         },
         "settings": config.to_json(),
         **_first_weights(config),
-        **({KEY: pack_digests(learned)} if learned else {}),
+        **({KEY: pack_digests(learned)} if learned and len(learned) <= MAX_RECORDED else {}),
     }

@@ -3,7 +3,6 @@
 Letters: R references, H rows, W columns.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -16,13 +15,14 @@ from implant_model.classifier import Classifier, measure
 from implant_model.package.load import ModelPackage
 from implant_model.package.references import FILE, MAX_SIDE_PX, References
 from implant_model.storage.local_files import write_whole
+from training.data.set_columns import digest_values
 from training.data.shards import Pictures
 
 READABLE: Final = 0o644
 
 
 def choose(
-    labels: Sequence[int | None],
+    labels: Sequence[int | None] | NDArray[np.int64],
     patients_N: NDArray[np.int64],
     digests: Sequence[str],
     per_class: int,
@@ -38,23 +38,28 @@ def choose(
         digests: Of each image's file.
         per_class: References of an implant.
     """
-    taken: Counter[tuple[int, int | str]] = Counter()
-    ranked: list[tuple[int, int, str, int]] = []
-    for at in sorted(range(len(labels)), key=lambda at: digests[at]):
-        label = labels[at]
-        if label is None:
-            continue
-        patient = int(patients_N[at])
-        owner = label, digests[at] if patient < 0 else patient
-        ranked.append((label, taken[owner], digests[at], at))
-        taken[owner] += 1
-    used: Counter[int] = Counter()
-    chosen = []
-    for label, _, _, at in sorted(ranked):
-        if used[label] < per_class:
-            chosen.append(at)
-            used[label] += 1
+    labels_N = np.fromiter((-1 if label is None else label for label in labels), np.int64)
+    at_M = np.flatnonzero(labels_N >= 0)
+    label_M, digest_M = labels_N[at_M], digest_values(digests)[at_M]
+    # An image of an unknown patient has its own content for one.
+    _, content_M = np.unique(digest_M, return_inverse=True)
+    patient_M = patients_N[at_M]
+    owner_M = np.where(patient_M < 0, -1 - content_M, patient_M)
+    turn_M = _ranks(np.lexsort((at_M, digest_M, owner_M, label_M)), label_M, owner_M)
+    order_M = np.lexsort((at_M, digest_M, turn_M, label_M))
+    of_class_M = _ranks(order_M, label_M)
+    chosen: list[int] = at_M[order_M[of_class_M[order_M] < per_class]].tolist()
     return chosen
+
+
+def _ranks(order_M: NDArray[np.int64], *keys: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the place of each among those of the same keys, which an order has side by side."""
+    is_first_M = np.ones(len(order_M), np.bool_)
+    is_first_M[1:] = np.any([np.diff(key[order_M]) != 0 for key in keys], axis=0)
+    starts_M = np.flatnonzero(is_first_M)[np.cumsum(is_first_M) - 1]
+    rank_M = np.empty(len(order_M), np.int64)
+    rank_M[order_M] = np.arange(len(order_M)) - starts_M
+    return rank_M
 
 
 def picture_of(image_HW: NDArray[np.uint8]) -> bytes:

@@ -37,8 +37,9 @@ from training.data.duplicates import near_groups
 from training.data.gather import Gathered, gather, list_images
 from training.data.labelled import num_missing, reason_counts
 from training.data.labels import read_table
+from training.data.set_columns import digest_values
 from training.data.split import join_groups
-from training.data.trained_on import KEY, pack_digests, record_of
+from training.data.trained_on import KEY, Digests, pack_digests, record_of
 from training.enrolment.embedded import Embedded, embed, logs_of
 from training.enrolment.enrolled_card import (
     EnrolledFacts,
@@ -152,7 +153,7 @@ def sort_images(package: ModelPackage, held: Gathered, config: TrainConfig) -> F
     labels_N = labels_of(catalogue, held.labels)
     pictures_N = near_groups(held.hashes_NB, duplicate_bits(package))
     record = record_of(package)
-    learned_N = np.array([digest in (record or ()) for digest in held.digests], np.bool_)
+    learned_N = (record or Digests()).hold(digest_values(held.digests))
     images = FewImages(
         held,
         catalogue,
@@ -319,14 +320,14 @@ def _provenance(
     package: ModelPackage, images: FewImages, facts: EnrolledFacts
 ) -> dict[str, object]:
     """Return the base package's provenance, with what was added to it."""
-    new_digests = {images.held.digests[at] for at in np.flatnonzero(images.new_N).tolist()}
+    new_N = digest_values(images.held.digests)[images.new_N]
     record = record_of(package)
     return {
         **package.provenance,
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "software": __version__,
         "command": facts.command,
-        **({} if record is None else {KEY: pack_digests(record | new_digests)}),
+        **({} if record is None else {KEY: pack_digests(record.with_values(new_N))}),
         "enrolled": facts.provenance(),
     }
 

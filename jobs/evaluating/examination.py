@@ -18,6 +18,7 @@ from jobs.evaluating.naming import Name, name_here
 from training.config import SplitSettings
 from training.data.duplicates import near_groups
 from training.data.gather import Gathered
+from training.data.set_columns import CodedTexts
 from training.data.split import join_groups
 
 
@@ -57,6 +58,8 @@ def duplicate_bits(package: ModelPackage) -> int:
 
 def labels_of(catalogue: Catalogue, texts: Sequence[str]) -> NDArray[np.int64]:
     """Return indices into a catalogue by name or synonym; -1 for what it lacks."""
+    if isinstance(texts, CodedTexts):
+        return labels_of(catalogue, texts.names)[texts.code_N]
     found = [catalogue.find(text) for text in texts]
     return np.array([-1 if index is None else index for index in found], dtype=np.int64)
 

@@ -24,6 +24,7 @@ from training.config import TrainConfig
 from training.data.divide import Division, divide
 from training.data.gather import load_set
 from training.data.labelled import LabelledSet, num_missing, unread_archives, write_excluded
+from training.data.set_columns import HexDigests, digest_values
 from training.data.set_report import describe_classes, describe_links, describe_shortcuts
 from training.data.shortcuts import ShortcutReport, probe_shortcuts
 from training.data.trained_on import learned_before
@@ -119,9 +120,9 @@ def add_gallery(
         return
     trained_N = division.shipped.train_N
     chosen = choose(
-        labelled.labels_N[trained_N].tolist(),
+        labelled.labels_N[trained_N],
         labelled.patients_N[trained_N],
-        [labelled.digests[at] for at in trained_N.tolist()],
+        HexDigests(digest_values(labelled.digests)[trained_N]),
         settings.per_class,
     )
     places_R = trained_N[chosen]

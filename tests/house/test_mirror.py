@@ -70,6 +70,8 @@ COVERED_BY = {
     "training.data.bundles": "training/test_reading.py",
     "training.data.divide": "training/test_set_report.py",
     "training.data.links": "training/test_duplicates.py",
+    "training.data.label_rows": "large_sets/test_set_memory.py",
+    "training.data.set_columns": "large_sets/test_set_memory.py",
     "training.data.shards": "training/test_reading.py",
     "training.data.ray_reading": "training/test_reading.py",
     "training.data.gather": "training/test_dataset.py",

@@ -8,10 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from implant_model import calibration
 from implant_model.calibration import (
+    CandidateSets,
     class_quantiles,
     conformal_quantile,
     fit_temperature,
+    label_probabilities,
     novelty_threshold,
     prediction_sets,
     softmax,
@@ -215,3 +218,27 @@ def test_each_class_is_covered_by_itself_where_its_images_are_enough() -> None:
     assert np.mean(covered[0]) == pytest.approx(0.9, abs=0.02)
     assert np.mean(covered[1]) == pytest.approx(0.9, abs=0.02)
     assert np.mean(together) < 0.8  # what it mends
+
+
+def test_images_that_are_worked_on_in_blocks_give_the_same_to_the_bit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    logits_NC, labels_N = simulate(np.random.default_rng(3), 1000, 7)
+    logits = logits_NC.astype(np.float32)
+    whole = fit_temperature(logits, labels_N), label_probabilities(logits, labels_N, 1.3)
+    expected = softmax(logits, 1.3)[np.arange(1000), labels_N]
+    monkeypatch.setattr(calibration, "BLOCK_VALUES", 7 * 33)
+    in_blocks = fit_temperature(logits, labels_N), label_probabilities(logits, labels_N, 1.3)
+    assert in_blocks[0] == whole[0]
+    assert in_blocks[1].tolist() == whole[1].tolist() == expected.tolist()
+
+
+def test_sets_of_candidates_are_held_as_numbers() -> None:
+    probabilities = softmax(simulate(np.random.default_rng(4), 200, 5)[0])
+    lists = prediction_sets(probabilities, 0.7)
+    sets = CandidateSets.of(lists)
+    assert [*sets] == lists
+    assert (len(sets), sets[-1], sets[3:6]) == (200, lists[-1], lists[3:6])
+    assert sets.members_M.nbytes + sets.ends_N.nbytes < 200 * 24
+    with pytest.raises(IndexError):
+        sets[200]

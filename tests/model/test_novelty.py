@@ -1,6 +1,8 @@
 """Letters: N images, F features, C classes."""
 
 import math
+import tracemalloc
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from implant_model.novelty import (
     Method,
     NoveltyReference,
     fit_novelty,
+    fit_novelty_in_parts,
     shrunk_covariance,
 )
 
@@ -52,6 +55,46 @@ def test_a_device_scores_as_the_reference(method: Method) -> None:
     scored = NoveltyScore(reference)(torch.from_numpy(new))
     assert scored.dtype == torch.float32
     np.testing.assert_allclose(scored.numpy(), reference.score(new), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_embeddings_that_come_in_parts_give_the_same(method: Method) -> None:
+    train, new = embeddings(), embeddings(1)
+    whole = fit_novelty(train, LABELS_N, 4, method)
+
+    def parts() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for start in range(0, 240, 70):
+            yield train[start : start + 70].astype(np.float32), LABELS_N[start : start + 70]
+
+    found = fit_novelty_in_parts(parts, 4, method)
+    assert found.method == method
+    for name in ("within", "background"):
+        one, other = getattr(whole, name), getattr(found, name)
+        np.testing.assert_allclose(one.variances_K, other.variances_K, rtol=1e-4)
+        assert one.rest == pytest.approx(other.rest, rel=1e-4)
+    np.testing.assert_allclose(found.score(new), whole.score(new), rtol=1e-3, atol=1e-3)
+
+
+def test_embeddings_in_parts_are_checked_as_a_whole_is() -> None:
+    with pytest.raises(ValueError, match="240 embeddings of 4 implants do not describe 5"):
+        fit_novelty_in_parts(lambda: [(embeddings(), LABELS_N)], 5)
+    with pytest.raises(ValueError, match="not finite"):
+        fit_novelty_in_parts(lambda: [(embeddings() * np.nan, LABELS_N)], 4)
+
+
+def test_memory_of_a_reference_does_not_follow_its_images() -> None:
+    def parts(count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for start in range(0, count, 500):
+            rng = np.random.default_rng(start)
+            yield rng.normal(size=(500, 64)).astype(np.float32), np.arange(500) % 4
+
+    peaks = []
+    for count in (2000, 40_000):
+        tracemalloc.start()
+        fit_novelty_in_parts(lambda count=count: parts(count), 4)  # type: ignore[misc]
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.2 * peaks[0] < 4_000_000  # 40,000 x 64 float64 are 20 MB
 
 
 def _matrix(gaussian: Gaussian) -> np.ndarray:

@@ -120,6 +120,19 @@ def test_rays_tasks_score_as_this_process_does(
     np.testing.assert_allclose(there.logits_NK, here.logits_NK, atol=1e-5)
     np.testing.assert_allclose(there.novelty_N, here.novelty_N, rtol=1e-3)
     np.testing.assert_allclose(here.logits_NK, train.logits_NK[positions_N], atol=1e-5)
+    known = scoring.describe_known(
+        *(files, 2, images, np.arange(48), labelled.labels_N, "mahalanobis", "cpu"), use_gpu=False
+    )
+    assert known.to_bytes() == reference.to_bytes()  # so few are one matrix
+    for name in ("MAX_WHOLE", "MAX_HERE"):  # summed up here, then by the tasks
+        monkeypatch.setattr(scoring, name, 10)
+        known = scoring.describe_known(
+            *(files, 2, images, np.arange(48), labelled.labels_N, "mahalanobis", "cpu"),
+            use_gpu=False,
+        )
+        np.testing.assert_allclose(
+            known.score(train.features_NF), reference.score(train.features_NF), rtol=1e-2
+        )
 
 
 @pytest.mark.cluster

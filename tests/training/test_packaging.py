@@ -12,7 +12,8 @@ from implant_model.networks.spec import NetworkSpec
 from implant_model.networks.weights import weights_bytes
 from implant_model.novelty import fit_novelty
 from implant_model.package.load import load_package
-from training.calibrate import Outputs, hold_out_folds, reference_part
+from training import calibrate, packaging
+from training.calibrate import Outputs, hold_out_folds, reference_part, scored_part
 from training.config import CardSettings, SplitSettings, TrainConfig, from_document
 from training.data.divide import Division, divide
 from training.data.labelled import Excluded, LabelledSet
@@ -231,3 +232,46 @@ def test_of_a_large_training_part_a_lot_of_each_class_is_the_reference() -> None
     assert np.bincount(labels_N[chosen]).tolist() == [250, 30, 250, 250]
     assert (np.diff(chosen) > 0).all()
     assert np.bincount(labels_N[reference_part(labels_N, 4)]).tolist() == [32, 30, 32, 32]
+
+
+def test_of_a_part_that_is_too_large_images_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    part_N = np.arange(0, 90_000, 2)
+    assert scored_part(part_N, 12) is part_N
+    monkeypatch.setattr(calibrate, "MAX_VALUES", 120_000)
+    monkeypatch.setattr(calibrate, "MIN_SCORED", 5000)
+    drawn_N = scored_part(part_N, 12)
+    assert len(np.unique(drawn_N)) == 10_000
+    assert (np.diff(drawn_N) > 0).all()
+    assert np.isin(drawn_N, part_N).all()
+    assert drawn_N.mean() == pytest.approx(part_N.mean(), rel=0.02)
+    assert scored_part(part_N, 12).tolist() == drawn_N.tolist()
+    assert (len(scored_part(part_N, 100)), len(scored_part(part_N, 12, folds=5))) == (5000, 2000)
+
+
+def test_a_card_states_which_figures_are_of_a_sample(
+    labelled: LabelledSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "whole").mkdir()
+    packaged(labelled, tmp_path / "whole")
+    assert "## Samples" not in load_package(str(tmp_path / "whole" / "model")).card
+    for module, name, value in (
+        (calibrate, "MAX_VALUES", 20),
+        (calibrate, "MIN_SCORED", 10),
+        (packaging, "MAX_PROBED", 80),
+        (packaging, "MAX_RECORDED", 3),
+    ):
+        monkeypatch.setattr(module, name, value)
+    named = replace(labelled, digests=tuple(f"{number:016x}" for number in range(90)))
+    division = packaged(named, tmp_path)
+    tests, calibrates = (
+        len(part_N) for part_N in (division.shipped.test_N, division.shipped.calibration_N)
+    )
+    package = load_package(str(tmp_path / "model"))
+    for sentence in (
+        f"10 of the {calibrates} calibration images were used, drawn at random.",
+        f"Figures are of 10 of the {tests} test images, drawn at random.",
+        "Cues were probed on 80 of 90 images, drawn at random.",
+        "What it was trained on is not recorded: more than 3 files.",
+    ):
+        assert sentence in package.card
+    assert "trained_on" not in package.provenance

@@ -1,5 +1,6 @@
 """A package names what it was trained on, and a training that starts from it is held against it."""
 
+import base64
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,14 @@ from implant_model.package.load import load_package
 from tests.training.test_packaging import config_of, fitted, packaged
 from training.data.divide import Division
 from training.data.labelled import LabelledSet, content_digest
-from training.data.trained_on import KEY, all_learned, learned_before, pack_digests, record_of
+from training.data.trained_on import (
+    KEY,
+    Digests,
+    all_learned,
+    learned_before,
+    pack_digests,
+    record_of,
+)
 from training.packaging import Training, make_package
 
 
@@ -44,7 +52,7 @@ def test_a_package_names_what_it_was_trained_on_and_nothing_else(
 ) -> None:
     uri, division = made
     package = load_package(uri)
-    trained = frozenset(labelled.digests[i] for i in division.shipped.train_N)
+    trained = Digests(labelled.digests[i] for i in division.shipped.train_N)
     assert record_of(package) == trained
     text = package.provenance[KEY]
     assert isinstance(text, str)
@@ -71,7 +79,7 @@ def test_what_trained_a_first_weight_may_not_test(
 def test_first_weights_count_as_training(labelled: LabelledSet, made: tuple[str, Division]) -> None:
     train_N, before = made[1].shipped.train_N, frozenset([content_digest(b"elsewhere")])
     learned = all_learned(labelled, train_N, before)
-    assert learned == before | {labelled.digests[i] for i in train_N}
+    assert learned == Digests(before | {labelled.digests[i] for i in train_N})
     assert all_learned(labelled, train_N, None) is None
 
 
@@ -112,3 +120,16 @@ def test_a_record_that_cannot_be_read_is_none(small_package: Path, record: objec
 def test_a_record_holds_each_digest_once() -> None:
     digests = [content_digest(b"b"), content_digest(b"a"), content_digest(b"b")]
     assert pack_digests(digests) == pack_digests(sorted(set(digests)))
+    plain = b"".join(bytes.fromhex(digest) for digest in sorted(set(digests)))
+    assert pack_digests(digests) == base64.b64encode(plain).decode()
+
+
+def test_a_set_of_digests_is_one_as_any_other() -> None:
+    names = {content_digest(bytes([number])) for number in range(100)}
+    digests = Digests(names)
+    others: tuple[object, ...] = (names, frozenset([*names][:99]), [*names])
+    assert [digests == other for other in others] == [True, False, False]
+    assert sorted(digests) == sorted(names)
+    assert content_digest(b"elsewhere") not in digests
+    assert len(digests | {content_digest(b"elsewhere")}) == 101
+    assert digests.values_U.nbytes == 800

@@ -11,11 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Final
 
+import pyarrow as pa
+
 from implant_model.decode.preprocess import Preprocessing
 from implant_model.decode.version import DECODE_VERSION
 from implant_model.limits import MIB, Limits
 from implant_model.storage.uri import ObjectInfo
-from training.data.labels import Label
+from training.data.label_rows import Label
 
 FORMAT: Final = 5
 """Of index and shards; a change makes what is kept void."""
@@ -28,7 +30,7 @@ ENDS: Final = 256
 bundle that it falls into is another."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Wanted:
     """An object, and what of it is wanted.
 
@@ -40,7 +42,11 @@ class Wanted:
 
     info: ObjectInfo
     name: str
-    members: frozenset[str] | None = field(repr=False)
+    members: pa.Array | None = field(repr=False)
+
+    def named(self) -> frozenset[str] | None:
+        """Return `members` as a set, which takes five times as much memory."""
+        return None if self.members is None else frozenset(self.members.to_pylist())
 
 
 @dataclass(frozen=True)
@@ -78,10 +84,19 @@ def bundles_of(
     recipe = json.dumps([FORMAT, DECODE_VERSION, spec.to_json(), asdict(limits)], sort_keys=True)
     for part in _parts(objects):
         wanted = tuple(
-            Wanted(info, name, None if rows is None else frozenset(rows.get(info.uri, {})))
+            Wanted(info, name, None if rows is None else _members(rows.get(info.uri, {})))
             for info, name in part
         )
         yield Bundle(_key(recipe, wanted), wanted)
+
+
+_LOOSE = pa.array([""], pa.string())
+"""Of all loose radiographs together."""
+
+
+def _members(rows: Mapping[str, Label]) -> pa.Array:
+    found = pa.array(list(rows), pa.string())
+    return _LOOSE if found == _LOOSE else found
 
 
 def _parts(
@@ -106,7 +121,7 @@ def _parts(
 def _key(recipe: str, objects: Sequence[Wanted]) -> str:
     facts = hashlib.sha256(recipe.encode())
     for wanted in objects:
-        members = None if wanted.members is None else sorted(wanted.members)
+        members = None if wanted.members is None else sorted(wanted.members.to_pylist())
         line = [wanted.info.uri, wanted.info.version, wanted.name, members]
         facts.update(json.dumps(line).encode())
     return facts.hexdigest()[:32]

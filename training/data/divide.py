@@ -1,6 +1,8 @@
 """Groups a labelled set by patient and near duplicate, and makes the splits of a training."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +10,7 @@ from numpy.typing import NDArray
 from training.config import SplitSettings
 from training.data.duplicates import near_groups
 from training.data.labelled import LabelledSet
+from training.data.set_columns import Rows
 from training.data.split import (
     Split,
     check_split,
@@ -33,7 +36,7 @@ class Division:
     groups_N: NDArray[np.int64]
     duplicates: int
     shipped: Split
-    folds: tuple[Split, ...]
+    folds: Sequence[Split]
 
 
 def divide(labelled: LabelledSet, settings: SplitSettings, calibrate: bool = True) -> Division:
@@ -50,9 +53,9 @@ def divide(labelled: LabelledSet, settings: SplitSettings, calibrate: bool = Tru
     pictures_N = near_groups(labelled.hashes(), settings.duplicate_bits)
     groups_N = join_groups(labelled.patients_N, pictures_N)
     labels_N = labelled.labels_N
-    folds: tuple[Split, ...] = ()
+    folds: Sequence[Split] = ()
     if settings.folds:
-        folds = tuple(split_folds(labels_N, groups_N, settings.folds, settings.seed))
+        folds = split_folds(labels_N, groups_N, settings.folds, settings.seed)
         first = folds[0]
         nothing = np.empty(0, dtype=np.int64)
         kept = np.sort(np.concatenate([first.train_N, first.test_N]))
@@ -64,8 +67,10 @@ def divide(labelled: LabelledSet, settings: SplitSettings, calibrate: bool = Tru
         shares = settings.calibration, settings.test
         shipped = split_fractions(labels_N, groups_N, *shares, settings.seed)
     if not calibrate:
-        folds, shipped = tuple(map(_without_calibration, folds)), _without_calibration(shipped)
-    for split in (*folds, shipped):
+        whole = folds
+        folds = Rows(len(whole), lambda fold: _without_calibration(whole[fold]))
+        shipped = _without_calibration(shipped)
+    for split in chain(folds, [shipped]):
         check_split(split, labels_N, groups_N, labelled.names)
     duplicates = int((pictures_N != np.arange(len(pictures_N))).sum())
     return Division(groups_N, duplicates, shipped, folds)

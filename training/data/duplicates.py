@@ -70,6 +70,7 @@ def near_groups(hashes_NB: Hashes, most_bits: int) -> Indices:
     different, first_U, of_N = _different(hashes_NB)
     components = Components(len(hashes_NB))
     components.link(np.arange(len(hashes_NB)), first_U[of_N])
+    del of_N  # a fifth of what is held while hashes are compared
     if not most_bits or len(different) < 2:
         return components.all_roots()
     words_UW = np.ascontiguousarray(different).view(np.uint64)

@@ -8,11 +8,10 @@ Shapes: N images, S side of the preprocessed image, B bytes, C cues.
 
 import hashlib
 import json
-import sys
-from array import array
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,18 +25,25 @@ from implant_model.errors import NotFoundError, UsageError
 from implant_model.limits import Limits
 from implant_model.storage.local_files import make_private
 from implant_model.storage.uri import ObjectInfo, local_path
-from training.data.bundles import FORMAT, Bundle, Wanted, bundles_of
-from training.data.labelled import Excluded, LabelledSet, Rows, reason_counts, unread_archives
+from training.data.bundles import FORMAT, Bundle, bundles_of
+from training.data.label_rows import Label
+from training.data.labelled import (
+    DIGEST_BYTES,
+    Excluded,
+    LabelledSet,
+    LeftOut,
+    reason_counts,
+    unread_archives,
+)
 from training.data.labels import (
-    Label,
     Labels,
     label_of_name,
     labels_of_names,
     match_archives,
-    orthonet_label,
 )
 from training.data.reading import (
     INDEX,
+    PATIENT_BYTES,
     Recipe,
     Tick,
     hash_patient,
@@ -47,7 +53,9 @@ from training.data.reading import (
     read_index,
     shards_of,
 )
+from training.data.set_columns import CodedTexts, HexDigests, Rows, TextCodes, Texts, bytes_of
 from training.data.shards import Pictures, Shard, StoredPictures, StoredRows
+from training.data.split import renumber
 
 Read = Callable[[Sequence[Bundle], Recipe, Tick], Iterator[tuple[int, pa.Table]]]
 """Reads bundles into the cache and yields the index of each, with its position, in any order."""
@@ -78,7 +86,7 @@ class Gathered:
         images: Preprocessed, uint8 (N, S, S); read where they are asked for.
         labels: Of each.
         patients_N: Number of each image's patient, int64; -1 where unknown.
-        sizes_N2: Rows and columns as stored, int64; 0 where unknown.
+        sizes_N2: Rows and columns as stored, int32; 0 where unknown.
         places: Where each lies.
         digests: Of each image's file, see `content_digest`.
         hashes_NB: See `duplicates`.
@@ -87,11 +95,11 @@ class Gathered:
     """
 
     images: Pictures
-    labels: Sequence[str]
+    labels: CodedTexts
     patients_N: NDArray[np.int64]
-    sizes_N2: NDArray[np.int64]
+    sizes_N2: NDArray[np.int32]
     places: Sequence[Place]
-    digests: Sequence[str]
+    digests: HexDigests
     hashes_NB: NDArray[np.uint8]
     cues_NC: NDArray[np.float32]
     excluded: Sequence[Excluded]
@@ -150,10 +158,8 @@ def gather(
     bundles = [*bundles_of(objects, rows, spec, limits)]
     indices = _indices(bundles, Recipe(spec, limits, cache), tick, read)
     gathered = _assemble(bundles, indices, rows, cache, spec.size_px)
-    if labels is None and all(orthonet_label(place.member) for place in gathered.places):
-        named = labels_of_names([place.member for place in gathered.places])
-        gathered = replace(gathered, labels=named or gathered.labels)
-    return gathered
+    named = labels_of_names(place.member for place in gathered.places) if labels is None else None
+    return gathered if named is None else replace(gathered, labels=named)
 
 
 def _usable(cache: str) -> str:
@@ -195,72 +201,109 @@ def _assemble(
     side: int,
 ) -> Gathered:
     """Join indices, which are emptied, with labels."""
-    excluded: list[Excluded] = []
-    names = _Names(cache)
-    objects: list[Wanted] = []
-    shards: list[Shard] = []
-    parts: list[pa.Table] = []
-    object_N, shard_N = [], []
+    joined = _Joined(cache)
     indices.reverse()
     for bundle in bundles:
-        index = indices.pop()
-        left_out = index.filter(pc.is_valid(index["reason"])).select(["object", "member", "reason"])
-        for row in left_out.to_pylist():
-            name = bundle.objects[row["object"]].name
-            excluded.append(Excluded(name, row["member"], row["reason"]))
-        part = index.filter(pc.is_null(index["reason"]))
-        names.add(bundle, part, rows)
-        object_N.append(part["object"].to_numpy() + len(objects))
-        shard_N.append(part["shard"].to_numpy() + len(shards))
-        parts.append(part.select(_KEPT).replace_schema_metadata(None))
-        objects.extend(bundle.objects)
-        shards.extend(shards_of(index))
-    table = pa.concat_tables([INDEX.empty_table().select(_KEPT), *parts]).combine_chunks()
-    parts.clear()
+        joined.add(bundle, indices.pop(), rows)
     pa.default_memory_pool().release_unused()
-    members, digests, index_N = table["member"], table["digest"], table["index"].to_numpy()
-    where_N = np.concatenate([np.zeros(0, np.int32), *object_N])
-
-    def place(at: int) -> Place:
-        wanted = objects[where_N[at]]
-        return Place(wanted.info.uri, wanted.name, members[at].as_py(), int(index_N[at]))
-
-    count = table.num_rows
-    return Gathered(
-        StoredPictures(
-            StoredRows(
-                cache,
-                tuple(shards),
-                np.concatenate([np.zeros(0, np.int32), *shard_N]).astype(np.int32),
-                table["row"].to_numpy(),
-                table["crc"].to_numpy(),
-                side**2,
-            ),
-            side,
-        ),
-        names.labels,
-        np.array(names.patients, np.int64),
-        np.column_stack([table["rows"].to_numpy(), table["columns"].to_numpy()]).astype(np.int64),
-        Rows(count, place),
-        Rows(count, lambda at: digests[at].as_py().hex()),
-        _bytes_of(table["hash"]),
-        np.column_stack([table["black"].to_numpy(), table["sharpness"].to_numpy()]),
-        excluded,
-    )
+    return joined.gathered(side)
 
 
-_KEPT = ["member", "index", "digest", "hash", "black", "sharpness", "rows", "columns", "row", "crc"]
+_NUMBERS = ("index", "rows", "columns", "black", "sharpness", "row", "crc")
+_BYTES = ("digest", "hash")
+_NO_PATIENT = pa.scalar(bytes(PATIENT_BYTES), pa.binary(PATIENT_BYTES))
+_JOINED_AT_ONCE = 1 << 14
+"""Images of which there are objects of Python at a time."""
 
 
-def _bytes_of(column: pa.ChunkedArray) -> NDArray[np.uint8]:
-    """Return a column of binary values of one length: uint8 (N, B)."""
-    width = column.type.byte_width
-    parts = [
-        np.frombuffer(chunk.buffers()[1], np.uint8)[chunk.offset * width :][: len(chunk) * width]
-        for chunk in column.chunks
-        if len(chunk)
-    ]
-    return np.concatenate([np.zeros(0, np.uint8), *parts]).reshape(-1, width)
+class _Joined:
+    """The columns of a set as they grow, index by index: numbers, bytes and texts, no objects.
+
+    Args:
+        cache: URI of the prepared images; its key hides patients.
+    """
+
+    def __init__(self, cache: str) -> None:
+        self._cache, self._names = cache, _Names(cache)
+        self._uris: list[str] = []
+        self._archives: list[str] = []
+        self._shards: list[Shard] = []
+        self._parts: dict[str, list[NDArray[Any]]] = {
+            name: [] for name in (*_NUMBERS, *_BYTES, "object", "shard", "left_out")
+        }
+        self._members: list[pa.Array] = []
+        self._left_out: list[pa.Array] = []
+        self._reasons: list[pa.Array] = []
+
+    def add(
+        self, bundle: Bundle, index: pa.Table, rows: Mapping[str, Mapping[str, Label]] | None
+    ) -> None:
+        """Add the members of a bundle."""
+        if index["reason"].null_count < index.num_rows:
+            self._leave_out(index.filter(pc.is_valid(index["reason"])))
+        part = index.filter(pc.is_null(index["reason"]))  # a copy: what Ray sent can go
+        self._names.add(bundle, part, rows)
+        parts = self._parts
+        for name in _NUMBERS:
+            parts[name].append(part[name].to_numpy())
+        for name in _BYTES:
+            parts[name].append(bytes_of(part[name]))
+        parts["object"].append(part["object"].to_numpy() + len(self._uris))
+        parts["shard"].append(part["shard"].to_numpy() + len(self._shards))
+        self._members += part["member"].chunks
+        self._uris += (wanted.info.uri for wanted in bundle.objects)
+        self._archives += (wanted.name for wanted in bundle.objects)
+        self._shards += shards_of(index)
+
+    def _leave_out(self, left_out: pa.Table) -> None:
+        self._parts["left_out"].append(left_out["object"].to_numpy() + len(self._uris))
+        self._left_out += left_out["member"].chunks
+        self._reasons += left_out["reason"].dictionary_encode().chunks
+
+    def _column(self, name: str, kind: type[np.generic]) -> NDArray[Any]:
+        """Return a column whole; its parts are let go."""
+        parts = self._parts.pop(name)
+        shape = parts[0].shape[1:] if parts else ()
+        return np.concatenate([np.zeros((0, *shape), kind), *parts]).astype(kind, copy=False)
+
+    def gathered(self, side: int) -> Gathered:
+        """Return all of it, once."""
+        uris, archives = Texts(self._uris), Texts(self._archives)
+        members = pa.chunked_array(self._members, pa.string())
+        object_N, index_N = self._column("object", np.int32), self._column("index", np.int64)
+
+        def place(at: int) -> Place:
+            here = int(object_N[at])
+            return Place(uris[here], archives[here], members[at].as_py(), int(index_N[at]))
+
+        digest_NB = self._column("digest", np.uint8).reshape(-1, DIGEST_BYTES)
+        excluded = LeftOut(
+            archives,
+            self._column("left_out", np.int32),
+            pa.chunked_array(self._left_out, pa.string()),
+            pa.chunked_array(self._reasons, pa.dictionary(pa.int32(), pa.string())),
+        )
+        stored = StoredRows(
+            self._cache,
+            tuple(self._shards),
+            self._column("shard", np.int32),
+            self._column("row", np.int32),
+            self._column("crc", np.uint32),
+            side**2,
+        )
+        sizes = [self._column(name, np.int32) for name in ("rows", "columns")]
+        cues = [self._column(name, np.float32) for name in ("black", "sharpness")]
+        return Gathered(
+            StoredPictures(stored, side),
+            self._names.labels.coded(),
+            self._names.patients_N(),
+            np.column_stack(sizes),
+            Rows(len(object_N), place),
+            HexDigests(digest_NB.view(">u8").ravel().astype(np.uint64)),
+            self._column("hash", np.uint8).reshape(-1, INDEX.field("hash").type.byte_width),
+            np.column_stack(cues),
+            excluded,
+        )
 
 
 class _Names:
@@ -271,30 +314,45 @@ class _Names:
     """
 
     def __init__(self, cache: str) -> None:
-        self.labels: list[str] = []
-        self.patients = array("q")
+        self.labels = TextCodes()
         self._cache, self._key = cache, b""
-        self._numbers: dict[bytes, int] = {}
+        self._keys: list[NDArray[np.uint8]] = []
+        self._known: list[NDArray[np.bool_]] = []
 
     def add(
         self, bundle: Bundle, part: pa.Table, rows: Mapping[str, Mapping[str, Label]] | None
     ) -> None:
         """Add the images of a bundle."""
-        columns = (part[name].to_pylist() for name in ("object", "member", "patient"))
-        for number, member, header_patient in zip(*columns, strict=True):
+        for start in range(0, part.num_rows, _JOINED_AT_ONCE):
+            self._add(bundle, part.slice(start, _JOINED_AT_ONCE), rows)
+
+    def _add(
+        self, bundle: Bundle, part: pa.Table, rows: Mapping[str, Mapping[str, Label]] | None
+    ) -> None:
+        known_B = part["patient"].is_valid().to_numpy().copy()
+        keys_BB = bytes_of(part["patient"].fill_null(_NO_PATIENT))
+        columns = (part[name].to_pylist() for name in ("object", "member"))
+        for at, (number, member) in enumerate(zip(*columns, strict=True)):
             wanted = bundle.objects[number]
             if rows is None:
-                label, patient = label_of_name(wanted.name, member), header_patient
-            else:
-                row = rows[wanted.info.uri][member]
-                label, patient = row.label, header_patient
-                if row.patient:
-                    patient = self._hash(row.patient)
-            self.labels.append(sys.intern(str(label)))
-            unknown = patient is None
-            self.patients.append(
-                -1 if unknown else self._numbers.setdefault(patient, len(self._numbers))
-            )
+                self.labels.add(str(label_of_name(wanted.name, member)))
+                continue
+            row = rows[wanted.info.uri][member]
+            self.labels.add(row.label)
+            if row.patient:
+                keys_BB[at], known_B[at] = np.frombuffer(self._hash(row.patient), np.uint8), True
+        self._known.append(known_B)
+        self._keys.append(keys_BB[known_B])
+
+    def patients_N(self) -> NDArray[np.int64]:
+        """Return each patient's number, in the order of their first images; -1 where unknown."""
+        known_N = np.concatenate([np.zeros(0, np.bool_), *self._known])
+        keys_MB = np.concatenate([np.zeros((0, PATIENT_BYTES), np.uint8), *self._keys])
+        self._keys.clear()
+        found_N = np.full(len(known_N), -1, np.int64)
+        if len(keys_MB):
+            found_N[known_N] = renumber(keys_MB.view(np.dtype((np.void, PATIENT_BYTES))).ravel())
+        return found_N
 
     def _hash(self, patient: str) -> bytes:
         self._key = self._key or patient_key(self._cache)
@@ -358,7 +416,7 @@ def load_set(
     objects = list_images(roots, () if labels is None else (labels.uri,))
     fingerprint = _fingerprint(objects, labels, spec, limits)
     gathered = gather(objects, labels, spec, limits, cache, tick, read)
-    known = labels.names if labels is not None else tuple(sorted(set(gathered.labels)))
+    known = labels.names if labels is not None else tuple(sorted(gathered.labels.names))
     unread = unread_archives(gathered)
     if unread:
         fingerprint = _without(fingerprint, unread)
@@ -388,7 +446,8 @@ def _fingerprint(
 
 def _labelled(gathered: Gathered, names: tuple[str, ...], fingerprint: str) -> LabelledSet:
     index = {name: place for place, name in enumerate(names)}
-    labels_N = np.fromiter(map(index.__getitem__, gathered.labels), np.int64, len(gathered.labels))
+    class_of = np.array([index[name] for name in gathered.labels.names], np.int64)
+    labels_N = class_of[gathered.labels.code_N]
     counts = np.bincount(labels_N, minlength=len(names))
     empty = [name for name, count in zip(names, counts.tolist(), strict=True) if count == 0]
     if len(names) < 2 or empty:
@@ -416,7 +475,7 @@ def _labelled(gathered: Gathered, names: tuple[str, ...], fingerprint: str) -> L
         gathered.sizes_N2,
         Rows(len(places), place),
         names,
-        tuple(gathered.excluded),
+        gathered.excluded,
         fingerprint,
         gathered.digests,
         gathered.hashes_NB,

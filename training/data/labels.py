@@ -18,8 +18,9 @@ No message of this module quotes a patient: rows are named by their numbers.
 import csv
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,6 +28,8 @@ import pyarrow.parquet as pq
 from implant_model import storage
 from implant_model.errors import StorageError, UsageError
 from implant_model.package.catalogue import ORTHONET
+from training.data.label_rows import AT_ONCE, Label, LabelColumns, LabelRows, MaskRow
+from training.data.set_columns import CodedTexts, TextCodes
 
 COLUMNS = ("archive", "member", "label", "patient")
 REQUIRED = ("archive", "member", "label")
@@ -44,50 +47,6 @@ _CODES = [*(f"{code:02d}" for code in range(1, 9)), *(f"{code}" for code in rang
 _ORTHONET = dict(zip(_CODES, ORTHONET.names, strict=True))
 
 
-@dataclass(frozen=True, slots=True)
-class Label:
-    """One row of a labels file.
-
-    Attributes:
-        archive: As the file has it.
-        member: Name inside the archive, "" for a loose radiograph.
-        label: Name of the implant.
-        patient: Whose image it is; never logged.
-        row: Its number in the file, from 1, the header not counted.
-    """
-
-    archive: str
-    member: str
-    label: str
-    patient: str | None
-    row: int
-
-    def __repr__(self) -> str:
-        return f"Label(row={self.row})"
-
-
-@dataclass(frozen=True, slots=True)
-class MaskRow:
-    """What one row of a labels file states of a mask; see `training.masks.table_masks`.
-
-    Attributes:
-        archive: As the file has it.
-        member: Name inside the archive, "" for a loose radiograph.
-        row: Its number in the file, from 1.
-        mask: Path of the mask as the file has it; "" for none.
-        is_valid: As the file has it; None where it has no such column.
-    """
-
-    archive: str
-    member: str
-    row: int
-    mask: str
-    is_valid: str | None
-
-    def __repr__(self) -> str:
-        return f"MaskRow(row={self.row})"
-
-
 @dataclass(frozen=True)
 class Labels:
     """All rows of a labels file, checked.
@@ -99,14 +58,13 @@ class Labels:
     """
 
     uri: str
-    by_archive: Mapping[str, Mapping[str, Label]]
+    by_archive: LabelRows
     masks: Sequence[MaskRow] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
         """Return the distinct labels, sorted: the order of the classes."""
-        rows = (row for members in self.by_archive.values() for row in members.values())
-        return tuple(sorted({row.label for row in rows}))
+        return tuple(sorted(self.by_archive.labels.names))
 
 
 def read_labels(uri: str) -> Labels:
@@ -137,32 +95,32 @@ def read_table(uri: str, option: str) -> Labels:
         raise UsageError(f"{option} cannot be read: {error}") from error
 
 
-def _csv_rows(data: bytes, uri: str) -> list[dict[str, str]]:
+def _csv_rows(data: bytes, uri: str) -> Iterator[dict[str, str]]:
+    lines = io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline="")
     try:
-        text = data.decode("utf-8-sig")
-        if stated := _SEPARATOR.match(text):
-            text = text[stated.end() :]
-        delimiter = max(_DELIMITERS, key=text.partition("\n")[0].count)
-        lines = io.StringIO(text, newline="")
-        reader = csv.DictReader(lines, delimiter=delimiter, strict=True)
+        first = lines.readline()
+        if _SEPARATOR.fullmatch(first):
+            first = lines.readline()
+        delimiter = max(_DELIMITERS, key=first.count)
+        reader = csv.DictReader(chain([first], lines), delimiter=delimiter, strict=True)
         columns = _columns(reader.fieldnames or (), uri)
-        rows = [{name: row[of] or "" for name, of in columns.items()} for row in reader]
+        for row in reader:
+            yield {name: row[of] or "" for name, of in columns.items()}
     except (UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"The labels file {uri} is neither Parquet nor CSV in UTF-8.") from error
-    return rows
 
 
-def _parquet_rows(data: bytes, uri: str) -> list[dict[str, str]]:
+def _parquet_rows(data: bytes, uri: str) -> Iterator[dict[str, str]]:
     try:
-        names = pq.read_schema(pa.BufferReader(data)).names
-        columns = _columns(names, uri)
-        table = pq.read_table(pa.BufferReader(data), columns=[*columns.values()])
+        file = pq.ParquetFile(pa.BufferReader(data))
+        columns = _columns(file.schema_arrow.names, uri)
+        for batch in file.iter_batches(AT_ONCE, columns=[*columns.values()]):
+            for row in batch.to_pylist():
+                yield {
+                    name: "" if row[of] is None else str(row[of]) for name, of in columns.items()
+                }
     except pa.ArrowException as error:
         raise UsageError(f"The labels file {uri} is damaged Parquet; write it anew.") from error
-    return [
-        {name: "" if row[of] is None else str(row[of]) for name, of in columns.items()}
-        for row in table.to_pylist()
-    ]
 
 
 def _columns(names: Sequence[str], uri: str) -> dict[str, str]:
@@ -206,31 +164,37 @@ def _headings(names: Sequence[str], uri: str) -> dict[str, str]:
     return found
 
 
-def check_labels(rows: list[dict[str, str]], uri: str) -> Labels:
+def check_labels(raw_rows: Iterable[dict[str, str]], uri: str) -> Labels:
     """Make labels of raw rows; errors are as of `read_labels`."""
-    if not rows:
-        raise UsageError(f"The labels file {uri} has no rows; one for each image is needed.")
-    by_archive: dict[str, dict[str, Label]] = {}
-    masks = []
-    for number, row in enumerate(rows, start=1):
+    columns = LabelColumns()
+    for row in raw_rows:
         patient = row.get("patient", "").strip() or None
-        here = Label(row["archive"], row.get("member", ""), row["label"].strip(), patient, number)
-        if not here.archive or not here.label:
-            lacking = "label" if here.archive else "archive or file"
-            raise UsageError(f"Row {number} of the labels file {uri} has no {lacking}.")
-        same = by_archive.get(here.archive, {}).get(here.member)
-        if same is not None:
-            raise UsageError(
-                f"Rows {same.row} and {here.row} of the labels file {uri} label the same image; "
-                "leave one."
-            )
-        by_archive.setdefault(here.archive, {})[here.member] = here
+        archive, label = row["archive"], row["label"].strip()
+        if not archive or not label:
+            _check_once(columns, uri)
+            lacking = "label" if archive else "archive or file"
+            raise UsageError(f"Row {len(columns) + 1} of the labels file {uri} has no {lacking}.")
+        columns.add(archive, row.get("member", ""), label, patient)
         if "masks" in row:
             mask, is_valid = plain_path(row["masks"]), row.get("valid_mask")
             mask = "" if mask.casefold() in _NO_VALUE else mask
             if mask or is_valid:
-                masks.append(MaskRow(here.archive, here.member, number, mask, is_valid))
-    return Labels(uri, by_archive, tuple(masks))
+                columns.add_mask(mask, is_valid)
+    if not len(columns):
+        raise UsageError(f"The labels file {uri} has no rows; one for each image is needed.")
+    _check_once(columns, uri)
+    rows = columns.rows()
+    return Labels(uri, rows, columns.masks(rows))
+
+
+def _check_once(columns: LabelColumns, uri: str) -> None:
+    """Refuse rows that label an image again."""
+    again = columns.first_twice()
+    if again is not None:
+        raise UsageError(
+            f"Rows {again[1]} and {again[0]} of the labels file {uri} label the same image; "
+            "leave one."
+        )
 
 
 def plain_path(path: str) -> str:
@@ -251,35 +215,41 @@ def match_archives(labels: Labels, names: Mapping[str, str]) -> dict[str, Mappin
     Raises:
         UsageError: A row's archive is not there, or its path means two.
     """
-    owners: dict[str, list[str]] = {uri: [uri] for uri in names}
+    owners: dict[str, str | None] = {uri: uri for uri in names}
     for uri, name in names.items():
         if name != uri:
-            owners.setdefault(name, []).append(uri)
+            owners[name] = None if name in owners else uri
     matched: dict[str, Mapping[str, Label]] = {}
     for archive, members in labels.by_archive.items():
-        found = owners.get(archive) or owners.get(plain_path(archive), [])
-        row = next(iter(members.values())).row
-        if len(found) != 1:
-            fault = "is not among the images" if not found else "means two of the images"
+        spelled = archive if archive in owners else plain_path(archive)
+        found = owners.get(spelled)
+        if found is None:
+            row = next(iter(members.values())).row
+            fault = "means two of the images" if spelled in owners else "is not among the images"
             raise UsageError(
                 f"The archive or file of the labels file's row {row} {fault}; its path below "
                 "--images or its whole URI is expected, such as 2026/export.tar or hips/0001.png."
             )
-        if found[0] in matched:
+        if found in matched:
+            row = next(iter(members.values())).row
             raise UsageError(f"The labels file's row {row} names an archive in a second way.")
-        matched[found[0]] = members
+        matched[found] = members
     return matched
 
 
-def labels_of_names(members: Sequence[str]) -> list[str] | None:
+def labels_of_names(members: Iterable[str]) -> CodedTexts | None:
     """Return what the images of a set are by OrthoNet's naming; None where one has another name.
 
     Args:
         members: Names of the images inside their archives, or base names of loose ones.
     """
-    labels = [orthonet_label(member) for member in members]
-    known = [label for label in labels if label is not None]
-    return known if len(known) == len(labels) else None
+    labels = TextCodes()
+    for member in members:
+        label = orthonet_label(member)
+        if label is None:
+            return None
+        labels.add(label)
+    return labels.coded()
 
 
 def label_of_name(name: str, member: str) -> str | None:

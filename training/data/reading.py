@@ -234,11 +234,12 @@ class IndexRows:
 def _read_object(rows: IndexRows, number: int, wanted: Wanted, decoder: DecodeProcess) -> bool:
     """Add the members of one archive or loose radiograph; return whether the store gave it."""
     seen: set[str] = set()
-    is_loose = wanted.members is not None and "" in wanted.members
+    named = wanted.named()
+    is_loose = named is not None and "" in named
 
     def unusable(member: Member) -> str | None:
         key = "" if is_loose else member.name
-        return _unusable(member, _is_labelled(wanted, key), key in seen)
+        return _unusable(member, _is_labelled(wanted.name, named, key), key in seen)
 
     is_whole = True
     try:
@@ -254,7 +255,7 @@ def _read_object(rows: IndexRows, number: int, wanted: Wanted, decoder: DecodePr
     except (ArchiveError, StorageError) as error:
         rows.leave_out(number, "", -1, str(error.reason))
         is_whole = error.reason not in TRANSIENT
-    for member in sorted((wanted.members or frozenset()) - seen):
+    for member in sorted((named or frozenset()) - seen):
         rows.leave_out(number, member, -1, "not_in_archive")
     return is_whole
 
@@ -271,10 +272,10 @@ def _add(
     rows.leave_out(number, member.name, member.index, str(reason))
 
 
-def _is_labelled(wanted: Wanted, key: str) -> bool:
-    if wanted.members is None:
-        return label_of_name(wanted.name, key) is not None
-    return key in wanted.members
+def _is_labelled(archive: str, named: frozenset[str] | None, key: str) -> bool:
+    if named is None:
+        return label_of_name(archive, key) is not None
+    return key in named
 
 
 def _unusable(member: Member, is_labelled: bool, seen_before: bool) -> str | None:

@@ -4,13 +4,12 @@ Classes and their sizes, near duplicates, patients of two classes, and cues that
 Patients are counted and never named.
 """
 
-from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
 
 from training.data.divide import Division
-from training.data.labelled import LabelledSet
+from training.data.labelled import LabelledSet, as_numbers, as_size
 from training.data.shortcuts import ShortcutReport
 
 
@@ -20,8 +19,11 @@ def describe_classes(labelled: LabelledSet, division: Division) -> list[str]:
     for label, name in enumerate(labelled.names):
         at = np.flatnonzero(labelled.labels_N == label)
         groups = len(np.unique(division.groups_N[at]))
-        sizes = Counter((rows, columns) for rows, columns in labelled.sizes_N2[at].tolist())
-        (rows, columns), often = sizes.most_common(1)[0]
+        sizes, first, counts = np.unique(
+            as_numbers(labelled.sizes_N2[at]), return_index=True, return_counts=True
+        )
+        commonest = np.lexsort((first, -counts))[0]  # of as many, the one that comes first
+        (rows, columns), often = as_size(sizes[commonest]), int(counts[commonest])
         line = (
             f"  {name}: {len(at):,} images in {groups:,} groups; {rows} x {columns} in {often:,}, "
             f"{len(sizes) - 1:,} other sizes"
@@ -76,6 +78,7 @@ def describe_shortcuts(cues: ShortcutReport) -> Iterator[str]:
 
 
 def _of_two_classes(keys_N: np.ndarray, labels_N: np.ndarray) -> np.ndarray:
-    pairs = np.unique(np.column_stack([keys_N, labels_N]), axis=0)
-    keys, counts = np.unique(pairs[:, 0], return_counts=True)
+    num_classes = int(labels_N.max(initial=0)) + 1
+    pairs = np.unique(keys_N * num_classes + labels_N)
+    keys, counts = np.unique(pairs // num_classes, return_counts=True)
     return np.asarray(keys[counts > 1])

@@ -7,12 +7,14 @@ classes most, so that every part's classes keep the set's proportions as nearly 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from implant_model.errors import UsageError
 from training.data.links import Components, Indices
+from training.data.set_columns import Rows
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def _numbers(keys: Sequence[object]) -> Indices:
     return np.fromiter(found, np.int64, len(keys))
 
 
-def renumber(keys_N: Indices) -> Indices:
+def renumber(keys_N: NDArray[Any]) -> Indices:
     """Return numbers of distinct keys from 0 in the order of their first appearance."""
     _, first_U, of_N = np.unique(keys_N, return_index=True, return_inverse=True)
     rank_U = np.empty(len(first_U), np.int64)
@@ -166,11 +168,12 @@ def deal_folds(labels_N: Indices, groups_N: Indices, folds: int, seed: int) -> I
     return deal(labels_N, groups_N, [1 / folds] * folds, seed)
 
 
-def split_folds(labels_N: Indices, groups_N: Indices, folds: int, seed: int) -> list[Split]:
+def split_folds(labels_N: Indices, groups_N: Indices, folds: int, seed: int) -> Rows[Split]:
     """Divide into k folds: each is the test part once and the calibration part once.
 
     In split f fold f tests, fold f + 1 calibrates and the k - 2 others train, so that figures
     pooled over the test parts cover every image once, none by a network or threshold that saw it.
+    A split's positions are found when it is asked for: those of all would be the set k times.
 
     Args:
         labels_N: Class of each image.
@@ -178,14 +181,15 @@ def split_folds(labels_N: Indices, groups_N: Indices, folds: int, seed: int) -> 
         folds: k, at least 3.
         seed: As of `deal`.
     """
-    parts_N = deal_folds(labels_N, groups_N, folds, seed)
-    splits = []
-    for fold in range(folds):
+    parts_N = deal_folds(labels_N, groups_N, folds, seed).astype(np.int32)
+
+    def split(fold: int) -> Split:
         test_N = parts_N == fold
         calibration_N = parts_N == (fold + 1) % folds
         train_N = ~test_N & ~calibration_N
-        splits.append(Split(*(np.flatnonzero(x) for x in (train_N, calibration_N, test_N))))
-    return splits
+        return Split(*(np.flatnonzero(x) for x in (train_N, calibration_N, test_N)))
+
+    return Rows(folds, split)
 
 
 def check_split(split: Split, labels_N: Indices, groups_N: Indices, names: Sequence[str]) -> None:

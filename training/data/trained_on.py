@@ -8,24 +8,69 @@ The same picture in another file is not found, nor is another picture of the sam
 
 import base64
 import binascii
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator, Set
+from itertools import chain
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from implant_model.errors import UsageError
 from implant_model.package.load import ModelPackage, load_package
 from training.data.divide import Division
 from training.data.labelled import DIGEST_BYTES, LabelledSet
+from training.data.set_columns import digest_values
 
 KEY: Final = "trained_on"
 """Of the record in a package's provenance: base64 of all digests, ascending."""
-Digests = frozenset[str]
+MAX_RECORDED: Final = 1_000_000
+"""Digests of one record: 11 MB of a package.json, which may have 16 MiB. Of more there is none."""
+
+
+class Digests(Set[str]):
+    """A set of digests, 8 bytes each.
+
+    Args:
+        digests: Its members; of another such set they are shared.
+    """
+
+    def __init__(self, digests: Iterable[str] = ()) -> None:
+        if isinstance(digests, Digests):
+            self.values_U: NDArray[np.uint64] = digests.values_U
+        else:
+            self.values_U = np.unique(digest_values(digests))
+
+    @classmethod
+    def of_values(cls, values_N: NDArray[np.uint64]) -> "Digests":
+        """Return the set of digests by their numbers."""
+        found = cls()
+        found.values_U = np.unique(values_N)
+        return found
+
+    def __contains__(self, digest: object) -> bool:
+        return isinstance(digest, str) and bool(self.hold(digest_values([digest]))[0])
+
+    def __iter__(self) -> Iterator[str]:
+        return (f"{value:016x}" for value in self.values_U)
+
+    def __len__(self) -> int:
+        return len(self.values_U)
+
+    def hold(self, values_N: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """Return of each digest, by its number, whether it is one of these."""
+        if not len(self):
+            return np.zeros(len(values_N), np.bool_)
+        at_N = np.searchsorted(self.values_U, values_N).clip(max=len(self) - 1)
+        return np.asarray(self.values_U[at_N] == values_N)
+
+    def with_values(self, values_N: NDArray[np.uint64]) -> "Digests":
+        """Return these and others, by their numbers."""
+        return Digests.of_values(np.concatenate([self.values_U, values_N]))
 
 
 def pack_digests(digests: Collection[str]) -> str:
     """Return the record of those digests, as it is in a provenance; 11 bytes an image."""
-    return base64.b64encode(bytes.fromhex("".join(sorted(set(digests))))).decode()
+    return base64.b64encode(Digests(digests).values_U.astype(">u8").tobytes()).decode()
 
 
 def record_of(package: ModelPackage) -> Digests | None:
@@ -37,8 +82,7 @@ def record_of(package: ModelPackage) -> Digests | None:
         return None
     if not data or len(data) % DIGEST_BYTES:
         return None
-    digits, width = data.hex(), 2 * DIGEST_BYTES
-    return frozenset(digits[at : at + width] for at in range(0, len(digits), width))
+    return Digests.of_values(np.frombuffer(data, ">u8").astype(np.uint64))
 
 
 def learned_before(package_uri: str, labelled: LabelledSet, division: Division) -> Digests | None:
@@ -56,27 +100,28 @@ def learned_before(package_uri: str, labelled: LabelledSet, division: Division) 
         UsageError: They learned from an image that calibrates or tests.
     """
     if not package_uri:
-        return frozenset()
+        return Digests()
     before = record_of(load_package(package_uri, weights=False))
-    splits = (division.shipped, *division.folds)
-    held_out = np.unique(
-        np.concatenate([part_N for x in splits for part_N in (x.calibration_N, x.test_N)])
-    )
-    seen = [i for i in held_out.tolist() if before and labelled.digests[i] in before]
+    held_out_N = np.zeros(len(labelled), np.bool_)
+    for split in chain([division.shipped], division.folds):
+        held_out_N[split.calibration_N] = held_out_N[split.test_N] = True
+    if not before:
+        return before
+    seen = int(before.hold(digest_values(labelled.digests)[held_out_N]).sum())
     if seen:
         raise UsageError(
-            f"The package {package_uri} of network.start_from was trained on {len(seen)} of the "
-            f"{len(held_out)} images that are to calibrate or test, and figures on these would be "
-            "too good; leave them out, divide the set as it was divided for that package, or start "
-            "from another."
+            f"The package {package_uri} of network.start_from was trained on {seen} of the "
+            f"{held_out_N.sum()} images that are to calibrate or test, and figures on these would "
+            "be too good; leave them out, divide the set as it was divided for that package, or "
+            "start from another."
         )
     return before
 
 
 def all_learned(
-    labelled: LabelledSet, train_N: np.ndarray, before: Digests | None
+    labelled: LabelledSet, train_N: np.ndarray, before: Collection[str] | None
 ) -> Digests | None:
     """What fitted weights learned from, first weights included; None where it is not known."""
-    if before is None or not labelled.digests:
+    if before is None or not len(labelled.digests):
         return None
-    return before | {labelled.digests[i] for i in train_N.tolist()}
+    return Digests(before).with_values(digest_values(labelled.digests)[train_N])

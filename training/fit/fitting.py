@@ -14,7 +14,7 @@ import torch
 from implant_model.networks.build import build, pretrained_weights
 from implant_model.networks.spec import FISHERS, NetworkSpec
 from implant_model.networks.weights import load_network, weights_bytes
-from implant_model.novelty import fit_novelty
+from implant_model.novelty import NoveltyReference, fit_novelty
 from implant_model.package.load import load_package
 from implant_model.storage.local_files import write_whole
 from training.calibrate import (
@@ -28,6 +28,7 @@ from training.calibrate import (
     reference_part,
     run_networks,
     score,
+    scored_part,
 )
 from training.config import TrainConfig
 from training.data.labelled import LabelledSet
@@ -36,7 +37,7 @@ from training.data.shards import Chosen, in_parts
 from training.data.split import Split, deal, deal_folds, renumber
 from training.first_weights import of_architecture, trunk_of_file
 from training.fisher.fit_fisher import FisherTask, fit_fisher
-from training.fit.scoring import score_by_ray
+from training.fit.scoring import MAX_HERE, describe_known, score_by_ray
 from training.fit.segmenting import masked_examples, measure_segmenter, segmenter_task
 from training.fit.trainer import fit_network
 from training.fit.worker_inputs import Examples, FitTask, Material, State
@@ -45,8 +46,6 @@ from training.masks.mask_set import POOR, MaskSet
 from training.masks.overlap import Overlaps
 from training.weight_files import filled, map_file, reordered
 
-MAX_HERE = 20_000
-"""Images that this process names by itself, before Ray's workers have imported torch."""
 NOVELTY_FOLDS = 40
 """A novelty grows as the images grow fewer that it is measured from, so that few are held out."""
 Networks = Mapping[NetworkSpec, bytes]
@@ -366,9 +365,7 @@ def _calibrate_and_measure(
     fitting: _Fitting, networks: Networks, device: str
 ) -> tuple[Calibrated, Measured]:
     labelled, split, settings = fitting.labelled, fitting.split, fitting.config.calibration
-    num_classes, labels_N = len(labelled.names), labelled.labels_N
-
-    images, method = labelled.images_NSS, settings.method
+    num_classes, labels_N, images = len(labelled.names), labelled.labels_N, labelled.images_NSS
 
     def run(part_N: Indices) -> Scored:
         place = fitting.place
@@ -378,21 +375,41 @@ def _calibrate_and_measure(
 
     train_N = split.train_N
     if fitting.folds_N is None:
-        train_N = train_N[reference_part(labels_N[train_N])]
-    train = run_networks(networks, num_classes, in_parts(images, train_N), device)
-    train_labels_N = labels_N[train_N]
-    reference = fit_novelty(train.features_NF, train_labels_N, num_classes, method)
-    if fitting.folds_N is None:
-        scored, held_N = run(split.calibration_N), labels_N[split.calibration_N]
-        held_out = HeldOut(scored.logits_NK, held_N, scored.novelty_N)
+        known_N = train_N[reference_part(labels_N[train_N])]
+        reference = describe_known(
+            networks,
+            num_classes,
+            images,
+            known_N,
+            labels_N[known_N],
+            settings.method,
+            device,
+            fitting.place.use_gpu,
+        )
+        part_N = scored_part(split.calibration_N, num_classes)
+        scored = run(part_N)
+        held_out = HeldOut(scored.logits_NK, labels_N[part_N], scored.novelty_N)
     else:
-        logits_NK = np.load(fitting.place.held_out_file(fitting.name))
-        folds_N = fitting.deal_training(NOVELTY_FOLDS)
-        held_out = hold_out_folds(train, train_labels_N, logits_NK, folds_N, method)
+        reference, held_out = _held_out(fitting, networks, device)
     calibrated = calibrate(
         reference, held_out, settings.coverage, settings.known_pass, settings.by_class
     )
-    return calibrated, measure(run(split.test_N), split.test_N, calibrated)
+    test_N = scored_part(split.test_N, num_classes, fitting.config.split.folds)
+    return calibrated, measure(run(test_N), test_N, calibrated)
+
+
+def _held_out(
+    fitting: _Fitting, networks: Networks, device: str
+) -> tuple[NoveltyReference, HeldOut]:
+    """Hold the training part out from itself, fold by fold."""
+    labelled, train_N = fitting.labelled, fitting.split.train_N
+    labels_N, num_classes = labelled.labels_N[train_N], len(labelled.names)
+    method = fitting.config.calibration.method
+    train = run_networks(networks, num_classes, in_parts(labelled.images_NSS, train_N), device)
+    reference = fit_novelty(train.features_NF, labels_N, num_classes, method)
+    logits_NK = np.load(fitting.place.held_out_file(fitting.name))
+    folds_N = fitting.deal_training(NOVELTY_FOLDS)
+    return reference, hold_out_folds(train, labels_N, logits_NK, folds_N, method)
 
 
 def class_counts(labelled: LabelledSet, split: Split) -> dict[str, tuple[int, int, int]]:

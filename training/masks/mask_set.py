@@ -318,12 +318,10 @@ def write_poor(labelled: LabelledSet, masks: MaskSet, folder: Path, most: int = 
     Returns:
         How many were written; a member whose name leads out of the folder is left out.
     """
-    names = {
-        index: f"{labelled.places_N[index][0]}/{labelled.places_N[index][1]}".rstrip("/")
-        for index in np.flatnonzero(masks.grades_N == POOR).tolist()
-    }
-    chosen = [index for index, name in names.items() if is_inside(name)][:most]
-    at_N = np.array(chosen, np.int64)
+    poor = ((at, labelled.places_N[at]) for at in np.flatnonzero(masks.grades_N == POOR).tolist())
+    names = ((at, f"{archive}/{member}".rstrip("/")) for at, (archive, member) in poor)
+    chosen = dict(islice(((at, name) for at, name in names if is_inside(name)), most))
+    at_N = np.array([*chosen], np.int64)
     images_NSS, masks_NSS = labelled.images_NSS[at_N], masks.masks_NSS[at_N]
-    write_masks(folder, [names[index] for index in chosen], images_NSS, masks_NSS)
+    write_masks(folder, [*chosen.values()], images_NSS, masks_NSS)
     return len(chosen)

@@ -31,8 +31,9 @@ from implant_model.decode.preprocess import Preprocessing, picture_box, preproce
 from implant_model.decode.sandbox import DecodeProcess
 from implant_model.errors import MemberError, NotFoundError, UsageError
 from implant_model.limits import Limits
+from training.data.label_rows import MaskRow
 from training.data.labelled import LabelledSet, content_digest
-from training.data.labels import Labels, MaskRow, plain_path
+from training.data.labels import Labels, plain_path
 from training.masks.mask_files import MAX_BYTES, Mask, is_inside, mask_of_radiograph
 
 MAX_DECODERS: Final = 8
