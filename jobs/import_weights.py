@@ -55,7 +55,7 @@ def parse(arguments: Sequence[str]) -> Namespace:
     add("--config", metavar="FILE", help="settings of a training, TOML or JSON; default none")
     add("--resume", action="store_true", help="go on with what is in OUTPUT.work")
     options = parser.parse_args(arguments)
-    return Namespace(**vars(options), workers=1)
+    return Namespace(**vars(options), workers="1")
 
 
 _IMAGES = "archives, radiographs, folders or s3:// prefixes: to calibrate and to measure"

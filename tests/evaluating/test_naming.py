@@ -44,6 +44,7 @@ def stored(folder: Path, count: int, side: int) -> StoredPictures:
 
 
 @pytest.mark.cluster
+@pytest.mark.slow
 def test_a_cluster_names_pictures_as_this_process_does(joined: None, tmp_path: Path) -> None:
     package = load_package(str(ROOT / "models" / "phantom"))
     pictures = stored(tmp_path, 160, package.preprocessing.size_px)

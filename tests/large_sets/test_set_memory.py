@@ -117,7 +117,7 @@ def test_the_index_takes_less_than_two_hundred_bytes_an_image(
     assert memory.peak < 400 * IMAGES
 
 
-@pytest.mark.parametrize("folds", [0, 10])
+@pytest.mark.parametrize("folds", [10])
 def test_groups_and_splits_take_no_more_for_many_folds(
     large: tuple[LabelledSet, Memory], folds: int
 ) -> None:

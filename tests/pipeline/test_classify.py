@@ -112,7 +112,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 @pytest.mark.cluster
-@pytest.mark.long
+@pytest.mark.slow
 def test_very_many_archives_are_read_in_rounds(
     ray_cluster: RayCluster, small_package: Path, tmp_path: Path
 ) -> None:
