@@ -12,6 +12,7 @@ from training.data.bundles import Bundle
 from training.data.ray_reading import read_by_ray
 from training.data.reading import Recipe, Tick, read_here
 
+START_TIMEOUT: Final = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 READ_HERE_BYTES: Final = 64 * MIB
 """Of archives that one process has read before Ray has its workers."""
 
@@ -36,5 +37,14 @@ def start_ray_train() -> None:
     """Join or start Ray, if that has not been done, with patience for a training's workers."""
     # The default of 60 s is over before torch is imported on a busy machine, and the start is
     # begun again without end.
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
+    os.environ.setdefault(START_TIMEOUT, "300")
     start_ray()
+
+
+def expect_lost_nodes() -> None:
+    """Have a start of workers given up sooner, for a training whose number of workers may change.
+
+    When a node is lost Ray first starts as many workers as before, and counts the nodes that are
+    left when it has given that up.
+    """
+    os.environ.setdefault(START_TIMEOUT, "100")

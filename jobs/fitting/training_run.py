@@ -18,7 +18,7 @@ from jobs.entry.cluster import place_workers
 from jobs.entry.command import INCOMPLETE, OK, shown
 from jobs.entry.ticker import ticking, waiting
 from jobs.fitting.begun import begun, check_same, fitted_settings
-from jobs.fitting.read_images import read_fast, start_ray_train
+from jobs.fitting.read_images import expect_lost_nodes, read_fast, start_ray_train
 from jobs.fitting.training_call import Call
 from training.config import TrainConfig
 from training.data.divide import Division, divide
@@ -55,6 +55,8 @@ def train(call: Call, words: Sequence[str], job: str = "jobs.train") -> int:
         UsageError: The set is not fit for a training, or not the one that was begun.
     """
     fetch_pretrained(call.config)
+    if call.workers.is_elastic:
+        expect_lost_nodes()
     with begun(call.work, call.config, call.workers.to_json()):
         return _train(call, [job, *words])
 

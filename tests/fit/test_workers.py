@@ -20,7 +20,7 @@ from tests.support.paths import ROOT
 from tests.support.ray_cluster import descendants, kill_with_descendants
 from training.fit.workers import Workers, read_workers
 
-EPOCHS = 1500
+EPOCHS = 300
 PATIENCE_S = 300
 CONFIG = f"""
 name = "elastic"
