@@ -36,7 +36,7 @@ from jobs.tables.state.record_index import Done, Records
 LOOKED_UP_AT_ONCE: Final = 4096
 NAMED_AT_ONCE: Final = 1 << 18
 ROUND: Final = 500_000
-"""Archives that a run reads at a time: a driver holds 2 to 3 kB of what becomes of each."""
+"""Archives that a run reads at a time: a driver holds what becomes of each until they end."""
 
 
 @dataclass(frozen=True)
