@@ -1,7 +1,5 @@
 """How many processes fit: read from the command line, and changed as nodes join and are lost."""
 
-import contextlib
-import json
 import os
 import subprocess
 import sys
@@ -16,8 +14,9 @@ from implant_model.errors import UsageError
 from implant_model.package.catalogue import ORTHONET
 from implant_model.package.load import load_package
 from implant_model.phantoms.files import Sample, sample_archives
+from tests.fit.trainings import epochs_of, train_workers
 from tests.support.paths import ROOT
-from tests.support.ray_cluster import descendants, kill_with_descendants
+from tests.support.ray_cluster import kill_with_descendants
 from training.fit.workers import Workers, read_workers
 
 EPOCHS = 300
@@ -74,22 +73,6 @@ def cluster() -> Iterator[Cluster]:
             cluster.shutdown()
 
 
-def fitting_processes() -> int:
-    """How many processes of this test's cluster fit a network now."""
-    found = 0
-    for child in descendants(os.getpid()):
-        with contextlib.suppress(OSError):
-            found += b"RayTrainWorker" in Path(f"/proc/{child}/cmdline").read_bytes()
-    return found
-
-
-def epochs_of(work: Path) -> list[int]:
-    """The epochs that were written, in their order."""
-    curves = list(work.glob("*.jsonl"))
-    lines = curves[0].read_text().split("\n")[:-1] if curves else []
-    return [json.loads(line)["epoch"] for line in lines]
-
-
 @pytest.mark.cluster
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
@@ -121,13 +104,13 @@ def test_a_training_grows_and_shrinks_with_its_cluster(cluster: Cluster, tmp_pat
 
     try:
         wait_until(lambda: len(epochs_of(work)) >= 6)
-        assert fitting_processes() == 1
+        assert len(train_workers(os.getpid())) == 1
         joined = cluster.add_node(num_cpus=1, object_store_memory=200_000_000)
-        wait_until(lambda: fitting_processes() == 2)
+        wait_until(lambda: len(train_workers(os.getpid())) == 2)
         grown = len(epochs_of(work))
         wait_until(lambda: len(epochs_of(work)) >= grown + 6)
         cluster.remove_node(joined, allow_graceful=False)
-        wait_until(lambda: fitting_processes() == 1)
+        wait_until(lambda: len(train_workers(os.getpid())) == 1)
         shrunk = len(epochs_of(work))
         said, complained = job.communicate(timeout=4 * PATIENCE_S)
     finally:

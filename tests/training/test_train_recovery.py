@@ -1,7 +1,5 @@
 """A training from a bucket that loses a worker, then is killed, ends as if nothing had happened."""
 
-import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -16,9 +14,10 @@ from implant_model.limits import Limits
 from implant_model.package.catalogue import ORTHONET
 from implant_model.package.load import load_package
 from implant_model.phantoms.files import Sample, sample_archives
+from tests.fit.trainings import epochs_of, train_workers
 from tests.support.object_store import ObjectStore
 from tests.support.paths import ROOT
-from tests.support.ray_cluster import descendants, kill_with_descendants
+from tests.support.ray_cluster import kill_with_descendants
 from training.data.gather import gather, list_images
 from training.data.labels import read_labels
 
@@ -69,30 +68,13 @@ def train(
     )
 
 
-def epochs_of(folder: Path, name: str) -> list[int]:
-    """The epochs that a training has written, in their order."""
-    curves = list((folder / f"{name}.work").glob("*.jsonl"))
-    lines = curves[0].read_text().split("\n")[:-1] if curves else []
-    return [json.loads(line)["epoch"] for line in lines]
-
-
 def wait_for(folder: Path, name: str, count: int, job: "subprocess.Popen[str]") -> None:
     """Waits until so many epochs are written."""
     deadline = time.monotonic() + PATIENCE_S
-    while len(epochs_of(folder, name)) < count:
+    while len(epochs_of(folder / f"{name}.work")) < count:
         assert job.poll() is None, job.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.05)
-
-
-def train_workers(pid: int) -> list[int]:
-    """Those descendants that fit the network."""
-    found = []
-    for child in descendants(pid):
-        with contextlib.suppress(OSError):
-            title = Path(f"/proc/{child}/cmdline").read_bytes()
-            found += [child] if b"RayTrainWorker" in title else []
-    return found
 
 
 def kill_all(job: "subprocess.Popen[str]") -> None:
@@ -123,16 +105,16 @@ def test_a_lost_worker_and_a_lost_job_change_nothing(
         workers = train_workers(job.pid)
         assert len(workers) == 2
         os.kill(workers[0], signal.SIGKILL)  # in the middle of an epoch: they follow each other
-        done = len(epochs_of(tmp_path, "disturbed"))
+        done = len(epochs_of(tmp_path / "disturbed.work"))
         wait_for(tmp_path, "disturbed", done + 3, job)
     finally:
         kill_all(job)
-    before = epochs_of(tmp_path, "disturbed")
+    before = epochs_of(tmp_path / "disturbed.work")
     assert 0 < before[done] <= done  # it went on from a checkpoint, not from the start
     resumed = train(tmp_path, phantoms, "disturbed", object_store, "--resume")
     out, err = resumed.communicate(timeout=PATIENCE_S)
     assert resumed.returncode == 0, err
-    after = epochs_of(tmp_path, "disturbed")[len(before) :]
+    after = epochs_of(tmp_path / "disturbed.work")[len(before) :]
     assert 0 < after[0] <= before[-1] + 1
     assert after[-1] == EPOCHS - 1
 
