@@ -22,6 +22,7 @@ from jobs.deciding.decisions import (
     DECISIONS,
     Decision,
     Judgement,
+    Queue,
     export_csv,
     export_parquet,
 )
@@ -34,7 +35,7 @@ from jobs.reviewing.guard import Guard
 from jobs.reviewing.heat import Heat
 from jobs.reviewing.neighbours import Neighbours
 from jobs.reviewing.originals import Original
-from jobs.reviewing.workbench import Queue, Verdict, Workbench
+from jobs.reviewing.workbench import Verdict, Workbench
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
 STATIC: Final = {"workbench.css": "text/css", "viewer.js": "text/javascript",
@@ -142,9 +143,8 @@ class Endpoints:
         wanted = words.lower().split()
         cases = [case for case in cases if all(word in case.words for word in wanted)]
         start = max(_whole(request.query_params.get("start", "0")), 0)
-        reader = self._bench.reader
         lines = [
-            (case, standing.get(case.id, NOTHING).readings.get(reader))
+            (case, self._bench.own(standing.get(case.id, NOTHING)))
             for case in cases[start : start + LINES]
         ]
         return self._page(
@@ -193,7 +193,7 @@ class Endpoints:
         """Return one case, a part of the page."""
         name, case = _queue(request), self._case(request)
         standing = self._bench.standing().get(case.id, NOTHING)
-        own = standing.readings.get(self._bench.reader)
+        own = self._bench.own(standing)
         blind = self._bench.is_blind(case, name) and own is None
         package = self._bench.audit.package
         self._bench.begin(case.id)
@@ -254,7 +254,7 @@ class Endpoints:
     def _not_blind(self, request: Request) -> tuple[Case, Radiograph]:
         """Return a case and one of its radiographs, where what the model says may be shown."""
         name, case = _queue(request), self._case(request)
-        own = self._bench.standing().get(case.id, NOTHING).readings.get(self._bench.reader)
+        own = self._bench.own(self._bench.standing().get(case.id, NOTHING))
         if self._bench.is_blind(case, name) and own is None:
             raise UsageError("The sample is read without what the model says.")
         images = self._bench.audit.radiographs(case.id)
