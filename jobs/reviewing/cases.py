@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from implant_model import storage
-from implant_model.errors import UsageError
+from implant_model.errors import StorageError, UsageError
 from implant_model.package.load import ModelPackage
 from jobs.auditing import files
 from jobs.auditing.last_audit import read_previous
@@ -153,7 +153,14 @@ class ReviewedAudit:
         columns = [name for name in _PREDICTED if name in there]
         # The position is filtered here: Delta's log has no statistics of it, from which pyarrow
         # concludes that no row of a file fits.
-        rows = self.output.dataset.to_table(columns=columns, filter=chosen)
+        try:
+            rows = self.output.dataset.to_table(columns=columns, filter=chosen)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise StorageError(
+                f"The predictions {self.output.uri} cannot be read ({type(error).__name__}): were "
+                "they moved or compacted since, start the workbench again; jobs.verify names what "
+                "is damaged."
+            ) from error
         rows = rows.filter(pc.is_in(rows["member_index"], members)).to_pylist()
         return {(row["archive"], row["member_index"]): row for row in rows}
 

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -31,7 +31,7 @@ from jobs.entry.command import DISCLAIMER
 from jobs.pages.page import TEMPLATES as PAGES
 from jobs.pages.page import environment, interval, number, percent
 from jobs.reviewing.cases import Case, Radiograph
-from jobs.reviewing.guard import Guard
+from jobs.reviewing.guard import HEADERS, Guard
 from jobs.reviewing.heat import Heat
 from jobs.reviewing.neighbours import Neighbours
 from jobs.reviewing.originals import Original
@@ -104,9 +104,7 @@ class Endpoints:
             Route("/favicon.ico", lambda _request: Response(status_code=204)),
         ]
         guarded = Middleware(BaseHTTPMiddleware, dispatch=self._guard.__call__)
-        return Starlette(
-            routes=routes, middleware=[guarded], exception_handlers={ImplantError: refused}
-        )
+        return Starlette(routes=routes, middleware=[guarded], exception_handlers=HANDLERS)
 
     def home(self, request: Request) -> Response:
         """What is to be done, what is known."""
@@ -278,15 +276,23 @@ class Endpoints:
 
     def csv(self, request: Request) -> Response:
         """Return all decisions for a spreadsheet; the file stays beside the audit."""
-        path = self._bench.audit.folder / f"{DECISIONS}.csv"
-        export_csv(path, self._bench.decisions())
-        return _download(path, "text/csv")
+        return self._export(".csv", export_csv, "text/csv")
 
     def parquet(self, request: Request) -> Response:
         """Return all decisions for `--merge` on another computer."""
-        path = self._bench.audit.folder / f"{DECISIONS}.parquet"
-        export_parquet(path, self._bench.decisions())
-        return _download(path, "application/vnd.apache.parquet")
+        return self._export(".parquet", export_parquet, "application/vnd.apache.parquet")
+
+    def _export(
+        self, suffix: str, write: Callable[[Path, Sequence[Decision]], None], kind: str
+    ) -> Response:
+        path = self._bench.audit.folder / f"{DECISIONS}{suffix}"
+        try:
+            write(path, self._bench.decisions())
+            data = path.read_bytes()
+        except OSError as error:
+            raise StorageError(f"{path} cannot be written: {error.strerror}.") from error
+        headers = {"content-disposition": f'attachment; filename="{path.name}"'}
+        return Response(data, media_type=kind, headers=headers)
 
     def _case(self, request: Request) -> Case:
         case = self._bench.audit.cases.get(request.path_params["case"])
@@ -347,6 +353,18 @@ def refused(_request: Request, error: Exception) -> Response:
     return JSONResponse({"error": str(error)}, 503 if isinstance(error, StorageError) else 400)
 
 
+def failed(_request: Request, error: Exception) -> Response:
+    """Return that the fault is the workbench's own; uvicorn writes it to the terminal."""
+    sentence = (
+        f"The workbench has failed ({type(error).__name__}); its terminal has the details. Submit "
+        "again: what is kept already is not kept twice."
+    )
+    return JSONResponse({"error": sentence}, 500, HEADERS)  # outside of the guard
+
+
+HANDLERS: Final = {ImplantError: refused, Exception: failed}
+
+
 def _others(readings: Mapping[str, Decision]) -> list[Decision]:
     """Return what the readers found in an order that says nothing of who it was."""
     return sorted(readings.values(), key=lambda decision: decision.id)
@@ -370,13 +388,22 @@ async def _body(request: Request) -> dict[str, Any]:
         data += chunk
         if len(data) > MAX_BODY:
             raise UsageError("The request is too large.")
-    try:
-        body = json.loads(data)
-    except ValueError as error:
-        raise UsageError("The request is no JSON.") from error
+    body = read_json(data)
     if not isinstance(body, dict):
         raise UsageError("The request is no JSON object.")
     return body
+
+
+def read_json(data: bytes) -> Any:
+    """Read JSON; whoever sends it may send anything.
+
+    Raises:
+        UsageError: It is none, or nested too deeply.
+    """
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise UsageError("The request is no JSON.") from error
 
 
 def _verdict(body: Mapping[str, Any]) -> Verdict:
@@ -389,12 +416,11 @@ def _verdict(body: Mapping[str, Any]) -> Verdict:
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         raise UsageError("The time that the case was looked at is none.")
     try:
+        seconds = float(seconds)
+    except OverflowError as error:
+        raise UsageError("The time that the case was looked at is impossible.") from error
+    try:
         texts["queue"], texts["judgement"] = Queue(texts["queue"]), Judgement(texts["judgement"])
     except ValueError as error:
         raise UsageError("The decision is of a kind that there is not.") from error
-    return Verdict(**texts, seconds=float(seconds))
-
-
-def _download(path: Path, kind: str) -> Response:
-    headers = {"content-disposition": f'attachment; filename="{path.name}"'}
-    return Response(path.read_bytes(), media_type=kind, headers=headers)
+    return Verdict(**texts, seconds=seconds)

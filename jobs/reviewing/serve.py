@@ -115,7 +115,7 @@ def exchange(call: Namespace) -> int:
         foreign = sum(decision.case not in audit.cases for decision in found)
         print(f"{file}: {added:,} of {len(found):,} decisions added, the others were there.")
         if differing:
-            print(f"  {differing:,} differ from the one of the same id that is there; that one stays.")
+            print(f"  {differing:,} differ from the one of the same id that is there, which stays.")
         if foreign:
             print(f"  {foreign:,} are of records that this audit does not serve.")
     if call.export:

@@ -8,6 +8,7 @@ clean-up of the log is off.
 
 import contextlib
 import random
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeVar
@@ -15,7 +16,7 @@ from typing import Any, Final, TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable, Field, write_deltalake
-from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import (
     AddAction,
     CommitProperties,
@@ -33,6 +34,8 @@ Action = AddAction | RemoveAction
 Table = DeltaTable
 APPLICATION: Final = "implant-inference"
 COMMIT_ATTEMPTS: Final = 20
+DISK_ATTEMPTS: Final = 3
+"""On a disk, of what no other commit overtook: a full or read-only one stays so."""
 HOOKS: Final = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
 _OF_A_FILE: Final = (
     *("path", "size_bytes", "num_records", "partition.model", "min.archive", "max.archive"),
@@ -147,12 +150,21 @@ def commit(uri: str, work: Callable[[DeltaTable], Answer]) -> Answer:
         try:
             return work(table)
         except DeltaError as error:
-            if attempt == COMMIT_ATTEMPTS - 1:
+            is_overtaken = isinstance(error, CommitFailedError)
+            last = COMMIT_ATTEMPTS if is_overtaken or storage.is_remote(uri) else DISK_ATTEMPTS
+            if attempt >= last - 1:
                 raise StorageError(
-                    f"The table {uri} could not be written in {COMMIT_ATTEMPTS} attempts: {error}."
+                    f"The table {uri} could not be written in {attempt + 1} attempts: "
+                    f"{_in_short(error)}."
                 ) from error
             time.sleep(random.uniform(0, min(0.1 * 2**attempt, 5.0)))
     raise AssertionError("unreachable")
+
+
+def _in_short(error: DeltaError) -> str:
+    """Return the system's own words where there are some: deltalake wraps them several times."""
+    found = re.search(r"[^:]+ \(os error \d+\)", str(error))
+    return (str(error) if found is None else found[0]).strip().rstrip(".")
 
 
 def active_files(table: DeltaTable, model: str | None = None) -> list[dict[str, Any]]:

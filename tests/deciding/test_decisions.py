@@ -190,6 +190,16 @@ def test_damaged_file_is_named(tmp_path: Path) -> None:
         DecisionTable(tmp_path).all()
 
 
+def test_a_disk_that_cannot_be_written_is_found_at_once_and_nothing_is_kept(tmp_path: Path) -> None:
+    table = DecisionTable(tmp_path)
+    (tmp_path / "decisions" / "model=m%400").write_bytes(b"a file where the folder belongs")
+    begun = time.monotonic()
+    with pytest.raises(StorageError, match=r"in 3 attempts: [^:]+ \(os error \d+\)\.$"):
+        table.append(decision())
+    assert time.monotonic() - begun < 10, "twenty attempts take half a minute and more"
+    assert list(table.all()) == []
+
+
 def test_csv_runs_no_formula(tmp_path: Path) -> None:
     hostile: Decision = replace(decision(), reader="=cmd()", note="@x", record="+1+2", implant="-x")
     export_csv(tmp_path / "d.csv", [hostile])
