@@ -213,7 +213,13 @@ def open_audit(
         UsageError: It is no audit's folder, or the predictions hold nothing of its model.
         StorageError: A table cannot be read.
     """
-    summary = read_previous(storage.normalise(str(folder / files.SUMMARY)), is_asked=False)
+    try:
+        summary = read_previous(storage.normalise(str(folder / files.SUMMARY)), is_asked=False)
+    except UsageError as error:
+        raise UsageError(
+            f"{folder / files.SUMMARY} is no summary of an audit by this software; make the audit "
+            "again."
+        ) from error
     if summary is None:
         raise UsageError(
             f"--audit {folder} holds no {files.SUMMARY}; name the --report of jobs.audit."

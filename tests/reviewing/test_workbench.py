@@ -215,6 +215,9 @@ def test_audit_that_cannot_be_opened_is_a_sentence(made: Reviewed, tmp_path: Pat
     (copied / "worklist.parquet").write_bytes(b"PAR1")
     with pytest.raises(UsageError, match="make the audit again"):
         open_audit(copied, None, str(made.package), [])
+    (copied / "summary.json").write_bytes(b"{}")
+    with pytest.raises(UsageError, match=r"summary.json is no summary .* make the audit again"):
+        open_audit(copied, None, str(made.package), [])
     with pytest.raises(UsageError, match="holds no tables"):
         open_audit(made.folder, (tmp_path / "none").as_uri(), str(made.package), [])
 
