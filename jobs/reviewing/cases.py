@@ -4,10 +4,11 @@ A case is a record that is to be looked at. Its id follows from the record's num
 from its row or its claim, so that decisions find it again in a later audit of the same registry.
 """
 
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,6 +36,8 @@ _PREDICTED: Final = (
 )
 _TEXTS: Final = ("hospital", "year", "manufacturer", "product", "implant", "side", "joint")
 _KEPT_CASES: Final = 256
+SHORT: Final = 2
+_WORD: Final = re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
@@ -68,11 +71,23 @@ class Case:
     stratum: str | None = None
     inclusion: float | None = None
 
-    @property
-    def words(self) -> str:
-        """Return what a filter looks through, in small letters."""
+    def has(self, words: Sequence[str]) -> bool:
+        """Return whether all words of a filter are in the record.
+
+        One of up to `SHORT` characters must be a word of it, since it is within most others: the A
+        of `Clinic A`.
+
+        Args:
+            words: In small letters.
+        """
+        text, whole = self._words
+        return all(word in (whole if len(word) <= SHORT else text) for word in words)
+
+    @cached_property
+    def _words(self) -> tuple[str, frozenset[str]]:
         parts = [self.record or "", self.claimed or "", *self.texts.values()]
-        return " ".join(parts).lower()
+        text = " ".join(parts).lower()
+        return text, frozenset([*text.split(), *_WORD.findall(text)])
 
 
 @dataclass(frozen=True)

@@ -139,7 +139,7 @@ class Endpoints:
         standing = self._bench.standing()
         cases = [self._bench.audit.cases[c] for c in self._bench.queue(name)]
         wanted = words.lower().split()
-        cases = [case for case in cases if all(word in case.words for word in wanted)]
+        cases = [case for case in cases if case.has(wanted)]
         start = max(_whole(request.query_params.get("start", "0")), 0)
         lines = [
             (case, self._bench.own(standing.get(case.id, NOTHING)))

@@ -181,8 +181,7 @@ class Workbench:
         wanted = words.lower().split()
         left, done = [], 0
         for case in self.queue(name):
-            found = self.audit.cases[case]
-            if not all(word in found.words for word in wanted):
+            if not self.audit.cases[case].has(wanted):
                 continue
             place = self._place(name, standing.get(case, NOTHING))
             if place == "left":

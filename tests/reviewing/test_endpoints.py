@@ -181,6 +181,9 @@ def test_sample_of_which_nothing_could_be_judged_is_not_an_unread_one(
     send(opened, opened.bench.audit.sample[0], "cannot_tell", queue="sample")
     home = opened.client.get("/").text
     assert "1 of 12 records were read, and none could be judged" in home
+    other = open_bench(own, tmp_path / "table", "Ben")
+    send(other, opened.bench.audit.sample[0], "record_right", queue="second")
+    assert "of its 12 records 1 read, and none settled" in other.client.get("/").text
 
 
 def test_static_files_are_a_list(opened: Opened) -> None:

@@ -174,6 +174,8 @@ def test_filter_and_order(readers: Readers) -> None:
     cases = left(ann)
     of_one = left(ann, words="hospital 1")
     assert len(of_one) == 2
+    assert left(ann, words="l") == [], "short words are whole ones"
+    assert left(ann, words="HOSPI 202") == cases
     progress = ann.progress(Queue.WORKLIST, ann.standing())
     assert ann.following(progress, Queue.WORKLIST, None) == cases[0]
     assert ann.following(progress, Queue.WORKLIST, cases[1]) == cases[2]
