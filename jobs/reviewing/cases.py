@@ -134,6 +134,12 @@ class ReviewedAudit:
 
     def __post_init__(self) -> None:
         self.radiographs = lru_cache(_KEPT_CASES)(self._radiographs)
+        self._opened = _state(self.folder)
+
+    @property
+    def is_replaced(self) -> bool:
+        """Return whether the audit was made anew since it was opened."""
+        return _state(self.folder) != self._opened
 
     @property
     def package(self) -> ModelPackage | None:
@@ -205,6 +211,15 @@ class ReviewedAudit:
                 found = find_files(self.output.uri, self._roots) if self._roots else ()
                 self._loose = dict(found)
             return self._loose
+
+
+def _state(folder: Path) -> tuple[int, int] | None:
+    """Return what changes when an audit's summary is written; None where it is gone."""
+    try:
+        found = (folder / files.SUMMARY).stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 _LOOSE: Final = (

@@ -56,6 +56,7 @@ JUDGEMENTS: Final = {
     Judgement.OTHER_OPERATION: "Image of another operation",
     Judgement.CANNOT_TELL: "Cannot tell",
 }
+MADE_ANEW: Final = "The audit was made anew: start the workbench again."
 BLIND: Final = JUDGEMENTS | {Judgement.RECORD_RIGHT: "Record right"}
 
 
@@ -119,6 +120,7 @@ class Endpoints:
             num_decisions=len(bench.decisions()),
             num_stale=bench.num_stale,
             judgements=JUDGEMENTS,
+            notice=MADE_ANEW if bench.audit.is_replaced else "",
         )
 
     def read(self, request: Request) -> Response:
@@ -178,7 +180,12 @@ class Endpoints:
         }
 
     def _rate(self) -> str:
-        """Return the rate of errors so far, for the head of the page; empty without a sample."""
+        """Return the rate of errors so far, for the head of the page; empty without a sample.
+
+        Where the audit was made anew, that is what the page has to state.
+        """
+        if self._bench.audit.is_replaced:
+            return MADE_ANEW
         verified = self._bench.verified()
         if verified is None or not verified.verified or math.isnan(verified.best.value):
             return ""

@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 
 from implant_model.decode.prepare import decode
 from implant_model.limits import Limits
+from implant_model.storage.local_files import write_whole
 from jobs.reviewing.endpoints import MAX_BODY
 from jobs.reviewing.guard import HEADERS
 from tests.reviewing.conftest import ADDRESS, Opened
@@ -117,6 +118,18 @@ def test_a_fault_of_the_workbench_is_a_sentence_that_nobody_keeps(opened: Opened
     assert answer.status_code == 500
     assert answer.json()["error"].startswith("The workbench has failed (ValueError);")
     assert {name: answer.headers.get(name) for name in HEADERS} == HEADERS
+
+
+def test_an_audit_that_was_made_anew_is_stated(
+    tmp_path: Path, open_bench: Callable[..., Opened]
+) -> None:
+    own = make_reviewed(tmp_path / "own", 3, 64)
+    opened = open_bench(own, tmp_path / "table")
+    sentence = "The audit was made anew: start the workbench again."
+    assert sentence not in opened.client.get("/").text
+    write_whole(own.folder / "summary.json", (own.folder / "summary.json").read_bytes())
+    assert sentence in opened.client.get("/").text
+    assert opened.client.get("/next/worklist").json()["rate"] == sentence
 
 
 def test_a_table_or_folder_that_fails_is_a_sentence(
