@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from implant_model import __version__
 from implant_model.errors import UsageError
+from implant_model.package.catalogue import MAX_NAME as MAX_IMPLANT
 from jobs.auditing.verdicts import Verdict as AuditVerdict
 from jobs.deciding.agreement import ac1, kappa, table_of, with_interval
 from jobs.deciding.decisions import (
@@ -293,6 +294,11 @@ class Workbench:
             return None
         text = written(verdict.implant)
         implant = None if text is None else self._implants.get(alike(text), text)
+        if implant is not None and not (len(implant) <= MAX_IMPLANT and implant.isprintable()):
+            raise UsageError(
+                f"An implant's name has at most {MAX_IMPLANT} characters, all of them printable: "
+                "write more in the note."
+            )
         if is_wrong and implant is not None and implant == case.claimed:
             raise UsageError(
                 "That is the implant that the record names: find the record right, or name another."

@@ -81,7 +81,8 @@ def test_what_others_chose_is_text(opened: Opened) -> None:
         assert "<script>alert" not in text
         assert "\u202e" not in text
         assert "\x1b" not in text
-    send(opened, audit.worklist[0], implant=HOSTILE, note="=1+1")
+    assert send(opened, audit.worklist[0], implant=HOSTILE).status_code == 400
+    send(opened, audit.worklist[0], implant=HOSTILE.partition("\u202e")[0], note="=1+1")
     rows = list(csv.DictReader(io.StringIO(opened.client.get("/decisions.csv").text[1:])))
     assert rows[0]["note"] == "'=1+1"
     own = opened.client.get(f"/case/worklist/{audit.worklist[0]}").text

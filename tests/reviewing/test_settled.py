@@ -128,6 +128,24 @@ def test_synonym_that_a_reader_settles_is_taken_by_the_next_audit(
     assert "On 1 readers disagree" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("others", [{1: "a stem of another age"}, {0: "depuy"}])
+def test_readers_who_mean_different_things_leave_a_text_open(
+    others: dict[int, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On another record or on the same one, in the catalogue's words or in others."""
+    made = make_reviewed(
+        tmp_path / "own", 3, 64, more=("--sample", "3"), implant="Der Schulterkopf"
+    )
+    decide(made, {0: (Judgement.RECORD_RIGHT, "Zimmer")})
+    decide(made, {at: (Judgement.RECORD_RIGHT, word) for at, word in others.items()}, "Ben")
+    assert review.main([*made.call, "--synonyms", str(tmp_path / "settled.csv")]) == 0
+    assert "0 texts with a meaning by readers. On 1 readers disagree" in capsys.readouterr().out
+    assert review.main([*made.call, "--labels", str(tmp_path / "labels.csv")]) == 0
+    with (tmp_path / "labels.csv").open(newline="") as file:
+        labels = {row["label"] for row in csv.DictReader(file)}
+    assert labels == (set() if 0 in others else {"zimmer", "a stem of another age"})
+
+
 def test_file_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
     made = make_reviewed(tmp_path / "own", 3, 64)
     for option in ("--labels", "--synonyms"):

@@ -150,6 +150,9 @@ def test_an_implant_is_one_however_it_is_typed_and_never_the_record_s_own(
     assert claimed is not None
     with pytest.raises(UsageError, match="the implant that the record names"):
         ann.decide(replace(verdict(case, WRONG), implant=claimed.upper()))
+    for word in ("x" * 201, "a\u202eb"):
+        with pytest.raises(UsageError, match="at most 200 characters, all of them printable"):
+            ann.decide(replace(verdict(case, WRONG), implant=word))
     ann.decide(replace(verdict(case, WRONG), implant="Some  other stem"))
     ben.decide(replace(verdict(case, WRONG, Queue.SECOND), implant="some other Stem"))
     assert not ann.standing()[case].is_conflict
