@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from jobs import audit, gallery, review
-from jobs.deciding.decisions import DecisionTable
+from jobs.deciding.decisions import MAX_NAME, DecisionTable
 from tests.reviewing.conftest import listening_to, serving
 from tests.reviewing.test_exemplars import STATED, labelled
 from tests.support.small_package import save_small_package
@@ -297,7 +297,7 @@ def test_pages_fit_and_controls_have_names(
     width: int, is_phone: bool, made: Reviewed, browser: Browser
 ) -> None:
     browser.size(width, 844, phone=is_phone)
-    with serving(made, "Dee") as (address, _):
+    with serving(made, "D" * MAX_NAME) as (address, _):
         browser.open(address)
         token = browser.ask("location.href")
         for page in ("", "list/second", "read/second"):
