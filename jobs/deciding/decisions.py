@@ -387,6 +387,7 @@ def _check(decision: Decision) -> None:
         and is_undo is (decision.judgement is None)
         and is_undo is (decision.undoes is not None)
         and 0 <= decision.seconds < math.inf
+        and decision.decided_at.year < datetime.max.year
     )
     if not is_whole:
         raise ValueError("A row is no decision.")

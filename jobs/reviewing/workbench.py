@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from implant_model import __version__
@@ -47,6 +47,8 @@ from training.metrics import Figure
 
 READERS: Final = 2
 """Readings of a case, before an arbitration."""
+RESOLUTION: Final = timedelta(microseconds=1)
+"""Of a decision's time in the table."""
 NOT_KNOWN: Final = AuditVerdict.NOT_IN_CATALOGUE.word
 """Verdict on a record whose texts mean nothing known: a reader may say what they mean."""
 AHEAD: Final = 2
@@ -262,9 +264,9 @@ class Workbench:
         if case is None:
             raise UsageError("The audit has no such case; it may have been made again.")
         self._check_turn(verdict)
-        begun = self._begun.get(case.id)
-        now = datetime.now(UTC)
-        decision = self._decision(case, verdict.queue, begun or now, now, verdict.id)
+        now = self._moment(case.id)
+        begun = self._begun.get(case.id, now)
+        decision = self._decision(case, verdict.queue, begun, now, verdict.id)
         arbitrates = verdict.queue is Queue.ARBITRATION
         is_new = self.table.append(
             Decision(
@@ -280,6 +282,19 @@ class Workbench:
         with self._lock:
             self._begun.pop(case.id, None)
         return is_new
+
+    def _moment(self, case: str) -> datetime:
+        """Return the time of a decision that comes now, behind all that it comes behind.
+
+        The clock of another computer, whose decisions were merged, may be ahead.
+        """
+        own = person(self.reader)
+        before = (
+            found.decided_at + RESOLUTION
+            for found in self.table.all()
+            if found.case == case or person(found.reader) == own
+        )
+        return max([datetime.now(UTC), *before])
 
     def _implant(self, case: Case, verdict: Verdict) -> str | None:
         """Return what a reader says was implanted, as the catalogue spells it where it has it.
@@ -326,7 +341,7 @@ class Workbench:
         last = last_of(self.table.all(), self.reader)
         if last is None or last.case not in self.audit.cases:
             return None
-        now = datetime.now(UTC)
+        now = self._moment(last.case)
         case = self.audit.cases[last.case]
         self.table.append(
             Decision(

@@ -9,6 +9,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,7 @@ def test_a_table_that_is_merged_is_found_by_its_content_and_not_written_to(tmp_p
         {"seconds": float("nan")},
         {"model": None},
         {"decided_at": None},
+        {"decided_at": datetime(9999, 12, 31, tzinfo=UTC)},
     ],
 )
 def test_a_row_that_no_workbench_writes_is_not_merged(

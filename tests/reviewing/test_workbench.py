@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,19 @@ def test_a_reader_whose_name_is_written_otherwise_is_no_second_one(readers: Read
     readers["Ben"].decide(verdict(case, WRONG, Queue.SECOND))
     (agreement,) = ann.agreements(ann.standing())
     assert agreement.readers == ("Ann", "Ben")
+
+
+def test_a_clock_that_is_ahead_elsewhere_hides_no_later_decision(readers: Readers) -> None:
+    ann = readers["Ann"]
+    case = left(ann)[0]
+    ann.decide(verdict(case))
+    (first,) = ann.decisions()
+    ahead = datetime.now(UTC) + timedelta(hours=5)
+    ann.table.merge([replace(first, id="a" * 32, decided_at=ahead)])
+    ann.decide(verdict(case, WRONG))
+    assert [d.judgement for d in ann.standing()[case].readings.values()] == [WRONG]
+    ann.undo()
+    assert [d.judgement for d in ann.standing()[case].readings.values()] == [RIGHT]
 
 
 def test_filter_and_order(readers: Readers) -> None:
