@@ -79,9 +79,10 @@ class Tables:
 
     def records(self) -> Records:
         """Return the rows of `archives` under this model, as they are now."""
-        predictions, archives = map(delta.open_table, (self._predictions, self._archives))
-        if predictions is None or archives is None:
+        tables = delta.find_tables(self._output)
+        if tables is None:
             return Records.of()
+        predictions, archives = tables
         files = TableFiles(self._predictions, predictions, self._model, self._shared.names)
         rows = ArchiveRows(self._archives, archives, self.identity)
         self._opened = _Opened(files, rows)

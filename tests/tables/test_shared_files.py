@@ -5,10 +5,11 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from deltalake import DeltaTable, Field
+from deltalake import DeltaTable, Field, write_deltalake
 from deltalake.schema import PrimitiveType
 
 from implant_model import storage
+from implant_model.errors import UsageError
 from jobs.entry.command import OK
 from jobs.tables.compaction import compact
 from jobs.tables.verification import verify_output
@@ -150,6 +151,43 @@ def test_rows_that_another_tool_has_lost_or_doubled_are_found(
     assert rows_of(tmp_path).filter(pl.col("archive") == "a.tar")["member_index"].to_list() == [
         *range(4)
     ]
+    check(tmp_path)
+
+
+def test_table_that_another_tool_has_changed_is_refused_before_anything_is_written(
+    call: list[str], tmp_path: Path
+) -> None:
+    assert direct.classify(call) == OK
+    output = storage.normalise(str(tmp_path / "out"))
+    archives = DeltaTable(str(tmp_path / "out" / "archives"))
+    rows = archives.to_pyarrow_table().drop_columns(["units"])
+    write_deltalake(archives, rows, mode="overwrite", schema_mode="overwrite")
+    (tmp_path / "in" / "d.tar").write_bytes(tar_of({"0.png": noise_png(20)}))
+    before = sorted(tmp_path.rglob("*"))
+    for work in (lambda: direct.classify(call), lambda: verify_output(output)):
+        with pytest.raises(UsageError, match="archives lacks the column units: another tool"):
+            work()
+    assert sorted(tmp_path.rglob("*")) == before
+    archives = DeltaTable(str(tmp_path / "out" / "archives"))
+    archives.restore(archives.version() - 1)
+    assert direct.classify(call) == OK
+    check(tmp_path)
+    archives = DeltaTable(str(tmp_path / "out" / "archives"))
+    archives.alter.set_table_properties({"delta.enableDeletionVectors": "true"})
+    with pytest.raises(UsageError, match="deletionVectors.* does not read"):
+        verify_output(output)
+
+
+def test_version_of_the_schema_that_is_no_number_is_the_first(
+    call: list[str], tmp_path: Path
+) -> None:
+    assert direct.classify(call) == OK
+    table_of(tmp_path).alter.set_table_properties(
+        {"implant.schemaVersion": "two"}, raise_if_not_exists=False
+    )
+    (tmp_path / "in" / "d.tar").write_bytes(tar_of({"0.png": noise_png(20)}))
+    assert direct.classify(call) == OK
+    assert table_of(tmp_path).metadata().configuration["implant.schemaVersion"] == "2"
     check(tmp_path)
 
 
