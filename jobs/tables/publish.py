@@ -238,10 +238,9 @@ class Tables:
             for result in results
             if any(files.find(unit.path) is None for unit in result.units)
         }
-        held = files.holding(missing)
-        shared = (file for file in held if not is_of_one_archive(file))
+        # Also in a file of one archive: a compaction puts the units of a large one together.
         elsewhere: Held = Counter()
-        for file in self._shared.with_any_of(shared, missing):
+        for file in self._shared.with_any_of(files.holding(missing), missing):
             elsewhere.update(self._shared.held(file))
         return [
             _overtaken(result)

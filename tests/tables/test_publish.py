@@ -1,12 +1,14 @@
 import os
 import threading
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
 import pytest
+from deltalake import DeltaTable
 
 from implant_model import storage
 from implant_model.errors import ArchiveReason, ArchiveStatus
@@ -153,6 +155,23 @@ def test_run_cut_off_between_the_tables_is_mended_by_the_next(
             output.tables.commit([result])
     assert "no row of the table archives names it" in verify_output(output.root).findings[0]
     output.run("run-2").commit([result])
+    assert verify_output(output.root).findings == ()
+
+
+def test_compaction_between_the_two_tables_takes_nothing_from_an_archive_of_several_units(
+    output: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ended as `changed`, and its rows without a row of `archives`."""
+    enter = ArchiveRows.enter
+
+    def late(self: ArchiveRows, look: Callable[[], list[ArchiveResult]]) -> list[ArchiveResult]:
+        DeltaTable(local_path(storage.join(output.root, "predictions"))).optimize.compact()
+        return enter(self, look)
+
+    monkeypatch.setattr(ArchiveRows, "enter", late)
+    result = output.result(output.archive("one"))
+    assert output.tables.commit([result]) == [result]
+    assert output.archives()["members"].to_list() == [5]
     assert verify_output(output.root).findings == ()
 
 

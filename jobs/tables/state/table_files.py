@@ -35,8 +35,14 @@ _VERSION_DIGITS: Final = 20
 
 
 def is_of_one_archive(file: File) -> bool:
-    """Whether all rows of a file are of one archive, by its statistics; False: they may not be."""
-    return file.get("min.archive") is not None and file["min.archive"] == file.get("max.archive")
+    """Whether all rows of a file are of one archive in one version; False: they may not be.
+
+    By its statistics, of which another tool may leave out any (`delta.dataSkippingNumIndexedCols`).
+    """
+    return all(
+        file.get(f"min.{name}") is not None and file[f"min.{name}"] == file.get(f"max.{name}")
+        for name in ("archive", "archive_version")
+    )
 
 
 class TableFiles:
