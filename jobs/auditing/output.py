@@ -74,6 +74,6 @@ def open_output(uri: str, model: str | None) -> Output:
     """
     predictions, archives = delta.open_tables(uri)
     models = sorted(pc.unique(delta.file_columns(predictions)["partition.model"]).to_pylist())
-    dataset = predictions.to_pyarrow_dataset()
+    dataset = delta.Rows(predictions)
     facts = choose_model(models, model, dataset)
     return Output(uri, facts, dataset, ArchiveIndex(archives, facts.id), predictions.version())

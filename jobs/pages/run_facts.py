@@ -120,7 +120,7 @@ def read_facts(output: str, model: str) -> RunFacts:
     for batch in delta.row_batches(archives, _OF_ARCHIVES, model=model):
         read.add(batch)
     of_model = pc.field("model") == model  # the partition column: other files are not opened
-    for batch in predictions.to_pyarrow_dataset().to_batches(columns=_COLUMNS, filter=of_model):
+    for batch in delta.Rows(predictions).to_batches(_COLUMNS, of_model):
         tally.add(batch)
     return RunFacts(
         output=output,

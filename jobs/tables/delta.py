@@ -18,7 +18,6 @@ from deltalake import DeltaTable, Field, write_deltalake
 from deltalake.exceptions import (
     CommitFailedError,
     DeltaError,
-    DeltaProtocolError,
     TableNotFoundError,
 )
 from deltalake.transaction import (
@@ -378,21 +377,59 @@ def row_batches(
         StorageError: A data file is damaged or gone, or the store does not answer.
     """
     of_model = None if model is None else pc.field("model") == model
-    try:
-        yield from table.to_pyarrow_dataset().to_batches(
-            columns=columns, filter=of_model, batch_size=size, batch_readahead=1,
-            fragment_readahead=1,
-        )  # fmt: skip
-    except DeltaProtocolError as error:
-        raise StorageError(
-            f"The rows of the table {table.table_uri} cannot be read since another tool has "
-            f"changed it. {error}"
-        ) from error
-    except (DeltaError, pa.ArrowException, OSError, ValueError) as error:
-        raise StorageError(
-            f"The rows of the table {table.table_uri} cannot be read ({type(error).__name__}); "
-            "jobs.verify names the file that is damaged."
-        ) from error
+    yield from Rows(table).to_batches(
+        columns, of_model, batch_size=size, batch_readahead=1, fragment_readahead=1
+    )
+
+
+class Rows:
+    """The rows of a table, as pyarrow's dataset has them; what is damaged is a StorageError.
+
+    Args:
+        table: Of predictions or of archives.
+
+    Attributes:
+        schema: Of the rows.
+
+    Raises:
+        StorageError: The log cannot be read.
+    """
+
+    def __init__(self, table: DeltaTable) -> None:
+        self._uri = table.table_uri
+        with self._translated():
+            self._dataset = table.to_pyarrow_dataset()
+        self.schema: pa.Schema = self._dataset.schema
+
+    def to_batches(
+        self, columns: list[str] | None, filter: pc.Expression | None = None, **options: int
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield the rows that pass a filter, file by file.
+
+        Raises:
+            StorageError: A data file is damaged or gone, or the store does not answer.
+        """
+        with self._translated():
+            yield from self._dataset.to_batches(columns=columns, filter=filter, **options)
+
+    def to_table(self, columns: list[str], filter: pc.Expression) -> pa.Table:
+        """Return the rows that pass a filter.
+
+        Raises:
+            StorageError: A data file is damaged or gone, or the store does not answer.
+        """
+        with self._translated():
+            return self._dataset.to_table(columns=columns, filter=filter)
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (DeltaError, pa.ArrowException, OSError, ValueError) as error:
+            raise StorageError(
+                f"The rows of the table {self._uri} cannot be read ({type(error).__name__}); "
+                "jobs.verify names the file that is damaged."
+            ) from error
 
 
 def checkpoint(uri: str) -> None:
