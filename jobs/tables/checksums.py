@@ -82,20 +82,23 @@ def check_checksums(output: str) -> ChecksumReport:
     unrecorded: list[str] = []
     for table in TABLES:
         last_checkpoints: dict[int, str] = {}
+        without: list[int] = []
+        last = -1
         active = _active(output, table)
         log = _Log(output, table)
         for version in range(log.end):
             recorded = _read_checksums(output, table, version)
             if recorded is None:
-                if version >= log.begin:
-                    unrecorded.append(_without_checksums(table, version))
+                without += [version] if version >= log.begin else []
                 continue
+            last = version
             if _LAST_CHECKPOINT in recorded:
                 last_checkpoints[version] = recorded.pop(_LAST_CHECKPOINT)
             for name, expected in recorded.items():
                 is_log = name.startswith(_LOG)
                 if version >= log.begin if is_log else active is None or name in active:
                     damaged += _compare(output, table, name, expected)
+        unrecorded += [_without_checksums(table, v, is_amid=v < last) for v in without]
         if last_checkpoints:
             damaged += _compare_last_checkpoint(output, table, last_checkpoints)
     return ChecksumReport(tuple(damaged), tuple(unrecorded))
@@ -132,11 +135,16 @@ def _active(output: str, table: str) -> frozenset[str] | None:
     return frozenset(unquote(file["path"]) for file in files)
 
 
-def _without_checksums(table: str, version: int) -> str:
+def _without_checksums(table: str, version: int, *, is_amid: bool) -> str:
+    remedy = "running classify again sets one that is missing, as after a run that died."
+    if is_amid:  # they are set in order
+        remedy = (
+            f"later entries have theirs, so it was removed or damaged. Restore it, or move "
+            f"{_FOLDER} away: the next run of classify then records the logs as they are."
+        )
     return (
         f"{_FOLDER}/{table}/{version:020}.json: there is no whole checksum file of "
-        f"{table}/{_entry_name(version)}; running classify again sets one that is missing, as "
-        "after a run that died."
+        f"{table}/{_entry_name(version)}; {remedy}"
     )
 
 

@@ -51,6 +51,20 @@ def test_seals_that_a_dead_run_left_out_are_named_and_then_set(
     assert verify_output(output).findings == ()
 
 
+def test_checksum_file_that_is_gone_amid_others_is_not_called_that_of_a_dead_run(
+    output: str,
+) -> None:
+    checksums_of(output, "archives")[1].unlink()
+    tables = Tables(output, RunIdentity(MODEL, "c0", "0.1.0", "run-2"))
+    tables.write_checksums()
+    (finding,) = verify_output(output).findings
+    assert "later entries have theirs, so it was removed or damaged" in finding
+    seals = Path(local_path(output), "_seals")
+    seals.rename(seals.with_name("_seals-before"))
+    Tables(output, tables.identity).write_checksums()
+    assert verify_output(output).findings == ()
+
+
 def test_a_bit_that_flips_on_the_way_is_not_recorded(
     output: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
