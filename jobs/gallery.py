@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 from implant_model.errors import UsageError
 from jobs.entry.command import Parser, run_command, shown
-from training.config import MAX_TEXT
+from training.settings import MAX_TEXT
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

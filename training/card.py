@@ -12,11 +12,12 @@ from implant_model.networks.spec import (
 )
 from implant_model.package.catalogue import Catalogue
 from implant_model.package.weakness import weaknesses
-from training.config import SegmenterSettings, TrainConfig
+from training.config import TrainConfig
 from training.data.labelled import Excluded, reasons_of
 from training.data.shortcuts import ShortcutReport
 from training.first_weights import weights_path
 from training.metrics import Figure
+from training.settings import SegmenterSettings
 
 WARNING = (
     "**For registry audit and research. Not a medical device: not for diagnosis, and not for "

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from implant_model.errors import UsageError
 from implant_model.networks.spec import BACKBONES, NetworkSpec
 from implant_model.package.load import load_package
-from training.config import NetworkSettings
+from training.settings import NetworkSettings
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,7 +13,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator, Mapping
-from typing import IO, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.parse import unquote_plus
 
 import pyarrow as pa
@@ -27,7 +27,9 @@ from implant_model.storage.uri import ObjectInfo, is_s3, local_path, s3_parts
 MAX_BYTES: Final = 4 << 30
 _ROWS: Final = 1 << 16
 _WANTED: Final = ("bucket", "key", "uri", "size", "etag", "islatest", "isdeletemarker")
-_TRUE: Final = (True, "true", "True", "TRUE")
+_LACKS: Final = "lacks a key, a size or an ETag; each object needs them."
+_FLAGS: Final = {"true": True, "false": False}
+_AS_CSV: Final = "; a CSV is UTF-8 with commas, and each row has as many columns as the first"
 
 
 class _Table(NamedTuple):
@@ -84,16 +86,15 @@ class ObjectList:
         below = f"{key.rstrip('/')}/" if key else ""
         is_there = False
         for row in self._rows():
-            found = _object(row, bucket)
-            if found is None:
+            uri = _uri(row, bucket)
+            _, of_object = s3_parts(uri)
+            is_below = of_object == key or of_object.startswith(below)
+            if not (uri.startswith(f"s3://{bucket}/") and is_below and _is_current(row)):
                 continue
-            _, of_object = s3_parts(found.uri)
-            if found.uri.startswith(f"s3://{bucket}/") and (
-                of_object == key or of_object.startswith(below)
-            ):
-                is_there = True
-                if found.size or not of_object.endswith("/"):  # else the marker of a folder
-                    yield found
+            is_there = True
+            found = _object(row, uri)
+            if found.size or not of_object.endswith("/"):  # else the marker of a folder
+                yield found
         if not is_there:
             raise UsageError(f"The manifest {self._uri} lists nothing at {root} or below it.")
 
@@ -108,6 +109,11 @@ class ObjectList:
                         f"{', '.join(batch.schema.names)}; key (or uri), size and etag are needed."
                     )
                 known = [(n, name) for n, name in enumerate(names) if name in _WANTED]
+                if twice := [name for _, name in known if names.count(name) > 1]:
+                    raise UsageError(
+                        f"The manifest {table.uri} has the column {twice[0]} more than once "
+                        f"({', '.join(batch.schema.names)}); one is accepted."
+                    )
                 columns = [batch.column(n).to_pylist() for n, _ in known]
                 for values in zip(*columns, strict=True):
                     number += 1
@@ -120,28 +126,53 @@ class ObjectList:
             kind, schema = inventory["fileFormat"], inventory["fileSchema"]
             bucket = inventory["destinationBucket"].rpartition(":")[2]
             files = [(f["key"], f.get("MD5checksum")) for f in inventory["files"]]
+            columns = [name.strip() for name in schema.split(",")] if kind == "CSV" else None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UsageError(f"{self._uri} is no manifest of an S3 Inventory.") from error
         if kind not in ("CSV", "Parquet"):
             raise UsageError(f"{self._uri} lists tables in {kind}; CSV and Parquet are read.")
-        columns = [name.strip() for name in schema.split(",")] if kind == "CSV" else None
         return [_Table(f"s3://{bucket}/{key}", columns, md5) for key, md5 in files]
 
 
-def _object(found: _Row, bucket: str) -> ObjectInfo | None:
-    """Return the object that a row lists; None of an older version and a marker of deletion."""
-    row, where = found.values, f"Row {found.number} of {found.table.uri}"
-    if row.get("isdeletemarker") in _TRUE or row.get("islatest", True) not in _TRUE:
-        return None
-    uri, key, size, etag = (row.get(name) for name in ("uri", "key", "size", "etag"))
-    if not (uri or key) or size in (None, "") or not etag:
-        raise UsageError(f"{where} lacks a key, a size or an ETag; each object needs them.")
-    if not uri:
-        name = unquote_plus(str(key)) if found.table.columns else str(key)
-        uri = f"s3://{row.get('bucket') or bucket}/{name}"
+def _uri(found: _Row, bucket: str) -> str:
+    row = found.values
+    uri, key = row.get("uri"), row.get("key")
+    if uri:
+        return str(uri)
+    if not key:
+        raise UsageError(f"{_where(found)} {_LACKS}")
+    name = unquote_plus(str(key)) if found.table.columns else str(key)
+    return f"s3://{row.get('bucket') or bucket}/{name}"
+
+
+def _is_current(found: _Row) -> bool:
+    """Whether a row lists no older version, and no marker of deletion."""
+    return _flag(found, "islatest", unknown=True) and not _flag(
+        found, "isdeletemarker", unknown=False
+    )
+
+
+def _flag(found: _Row, name: str, *, unknown: bool) -> bool:
+    value = found.values.get(name)
+    if value in (None, ""):
+        return unknown
+    flag = _FLAGS.get(str(value).strip().lower())
+    if flag is None:
+        raise UsageError(f"{_where(found)}: its {name} is {value!r}; true and false are accepted.")
+    return flag
+
+
+def _object(found: _Row, uri: str) -> ObjectInfo:
+    size, etag = (found.values.get(name) for name in ("size", "etag"))
+    if size in (None, "") or not etag:
+        raise UsageError(f"{_where(found)} {_LACKS}")
     if not str(size).isascii() or not str(size).isdigit():
-        raise UsageError(f"{where}: its size {size!r} is no number of bytes.")
-    return ObjectInfo(str(uri), int(size), str(etag).strip('"'))
+        raise UsageError(f"{_where(found)}: its size {size!r} is no number of bytes.")
+    return ObjectInfo(uri, int(size), str(etag).strip('"'))
+
+
+def _where(found: _Row) -> str:
+    return f"Row {found.number} of {found.table.uri}"
 
 
 def _plain(name: str) -> str:
@@ -153,7 +184,9 @@ def _batches(table: _Table) -> Iterator[pa.RecordBatch]:
     try:
         if table.is_csv:
             with _opened(table) as file:
-                names = table.columns or _header(file)
+                names = table.columns or _header(table, file)
+                if not file.peek(1):  # which pyarrow refuses
+                    return
                 yield from pa_csv.open_csv(
                     file,
                     read_options=pa_csv.ReadOptions(column_names=names, block_size=1 << 23),
@@ -166,28 +199,34 @@ def _batches(table: _Table) -> Iterator[pa.RecordBatch]:
         remote = is_s3(table.uri)
         data = pa.BufferReader(_bytes(table)) if remote else pa.OSFile(local_path(table.uri))
         yield from pq.ParquetFile(data, pre_buffer=False).iter_batches(_ROWS)
-    except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError) as error:
+    except FileNotFoundError as error:
+        raise UsageError(f"There is no manifest {table.uri}.") from error
+    except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+        expected = _AS_CSV if table.is_csv else ""
         raise UsageError(
-            f"The manifest {table.uri} cannot be read ({type(error).__name__})."
+            f"The manifest {table.uri} cannot be read ({type(error).__name__}){expected}."
         ) from error
 
 
 @contextlib.contextmanager
-def _opened(table: _Table) -> Iterator[IO[bytes]]:
+def _opened(table: _Table) -> Iterator[io.BufferedReader]:
     with contextlib.ExitStack() as stack:
-        raw: IO[bytes]
+        raw: io.BytesIO | io.FileIO
         if is_s3(table.uri):
             raw = io.BytesIO(_bytes(table))
         else:
-            raw = stack.enter_context(open(local_path(table.uri), "rb"))
+            raw = stack.enter_context(io.FileIO(local_path(table.uri)))
         if table.uri.endswith(".gz"):
-            unpacked = stack.enter_context(gzip.GzipFile(fileobj=raw))
-            raw = stack.enter_context(io.BufferedReader(unpacked))
-        yield raw
+            yield io.BufferedReader(stack.enter_context(gzip.GzipFile(fileobj=raw)))
+        else:
+            yield io.BufferedReader(raw)
 
 
-def _header(file: IO[bytes]) -> list[str]:
-    return next(csv.reader([file.readline().decode("utf-8-sig")]), [])
+def _header(table: _Table, file: io.BufferedReader) -> list[str]:
+    names = next(csv.reader([file.readline().decode("utf-8-sig")]), [])
+    if not names:
+        raise UsageError(f"The manifest {table.uri} is empty; a line of column names is needed.")
+    return names
 
 
 def _bytes(table: _Table) -> bytes:

@@ -7,12 +7,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from implant_model import storage
 from implant_model.errors import UsageError
 from jobs.auditing.package_facts import PackageFacts, choose_model
 from jobs.entry.ticker import ticking
 from jobs.tables import delta
-from jobs.tables.schema import ARCHIVES, PREDICTIONS
 from jobs.tables.state.archive_index import ArchiveIndex
 
 
@@ -74,11 +72,8 @@ def open_output(uri: str, model: str | None) -> Output:
         UsageError: There are no tables, or none of the model.
         StorageError: A table cannot be read.
     """
-    predictions = delta.open_table(storage.join(uri, PREDICTIONS))
-    archives = delta.open_table(storage.join(uri, ARCHIVES))
-    if predictions is None or archives is None:
-        raise UsageError(f"{uri} holds no tables; name the --output of classify.")
+    predictions, archives = delta.open_tables(uri)
     models = sorted(pc.unique(delta.file_columns(predictions)["partition.model"]).to_pylist())
-    dataset = predictions.to_pyarrow_dataset()
+    dataset = delta.Rows(predictions)
     facts = choose_model(models, model, dataset)
     return Output(uri, facts, dataset, ArchiveIndex(archives, facts.id), predictions.version())

@@ -15,11 +15,11 @@ from implant_model.package.catalogue import Catalogue
 from implant_model.package.load import ModelPackage
 from jobs.evaluating.assessment import Examined
 from jobs.evaluating.naming import Name, name_here
-from training.config import SplitSettings
 from training.data.duplicates import near_groups
 from training.data.gather import Gathered
 from training.data.set_columns import CodedTexts
 from training.data.split import join_groups
+from training.settings import SplitSettings
 
 
 def examine(classifier: Classifier, gathered: Gathered, name: Name = name_here) -> Examined:

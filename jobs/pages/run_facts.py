@@ -15,11 +15,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from implant_model import storage
-from implant_model.errors import ArchiveReason, ArchiveStatus, Outcome, Reason, UsageError
+from implant_model.errors import ArchiveReason, ArchiveStatus, Outcome, Reason
 from jobs.pipeline.health import Health, read_history
 from jobs.tables import delta
-from jobs.tables.schema import ARCHIVES, PREDICTIONS
 
 Floats = npt.NDArray[np.float32]
 CLASSIFIED = (Outcome.IDENTIFIED, Outcome.AMBIGUOUS, Outcome.UNKNOWN)
@@ -117,15 +115,12 @@ def read_facts(output: str, model: str) -> RunFacts:
         UsageError: There are no tables.
         StorageError: A table cannot be read.
     """
-    archives = delta.open_table(storage.join(output, ARCHIVES))
-    predictions = delta.open_table(storage.join(output, PREDICTIONS))
-    if archives is None or predictions is None:
-        raise UsageError(f"{output} holds no tables; name the --output of classify.")
+    predictions, archives = delta.open_tables(output)
     read, tally = ArchiveTally(), Tally()
     for batch in delta.row_batches(archives, _OF_ARCHIVES, model=model):
         read.add(batch)
     of_model = pc.field("model") == model  # the partition column: other files are not opened
-    for batch in predictions.to_pyarrow_dataset().to_batches(columns=_COLUMNS, filter=of_model):
+    for batch in delta.Rows(predictions).to_batches(_COLUMNS, of_model):
         tally.add(batch)
     return RunFacts(
         output=output,

@@ -30,7 +30,7 @@ from implant_model.storage.object_list import ObjectList
 from jobs.tables.loose_names import LooseNames
 from jobs.tables.records import PlannedArchive
 from jobs.tables.state.hash_index import HashIndex, hash_names
-from jobs.tables.state.planned import Planning, join
+from jobs.tables.state.planned import Planned, Planning, join
 from jobs.tables.state.record_index import Done, Records
 
 LOOKED_UP_AT_ONCE: Final = 4096
@@ -76,26 +76,32 @@ def make_plan(
         The plan, in the order of the inputs and of names within them.
 
     Raises:
-        UsageError: An input is not there, or two different objects would be known by one archive
-            name.
+        UsageError: An input is not there, two different objects would be known by one archive
+            name, or one object by two.
     """
     todo = []
     done: list[int] = []
     is_done_N = _done(records, retry, redo_older)
     has_rows_N = np.asarray(records.rows["has_rows"], np.bool_)
     known = _Known(records)
-    for root in inputs:
+    roots = tuple(inputs)
+    for root in roots:
         new = Planning()
-        for archive, row in known.look_up(_list_input(root, names, records, manifest)):
+        within = _inputs_within(root, roots)
+        listed = _list_input(root, names, records, manifest)
+        for archive, row, is_named in known.look_up(listed):
+            _refuse_nested(archive, root, within)
             if row is None:
-                new.add(archive)
+                new.add(archive, is_named)
             elif is_done_N[row]:
                 done.append(row)
             else:  # units are never overwritten, so a second reading has units of its own
                 again = int(has_rows_N[row])  # else its units are still in the store
-                new.add(replace(archive, attempt=records.record(row).attempt + again))
+                new.add(replace(archive, attempt=records.record(row).attempt + again), True)
         todo.append(new.in_order())
-    return Plan(join(todo)[:limit], Done(records, done))
+    planned = join(todo)
+    _refuse_second_names(planned, records)
+    return Plan(planned[:limit], Done(records, done))
 
 
 def _list_input(
@@ -131,8 +137,12 @@ class _Known:
 
     def look_up(
         self, archives: Iterator[PlannedArchive]
-    ) -> Iterator[tuple[PlannedArchive, int | None]]:
-        """Yield archives, each with the place of its version's record, if there is one."""
+    ) -> Iterator[tuple[PlannedArchive, int | None, bool]]:
+        """Yield archives.
+
+        Each comes with the place of its version's record, if there is one, and whether the tables
+        have its name, with this version or another.
+        """
         while batch := list(islice(archives, LOOKED_UP_AT_ONCE)):
             words = [archive.name for archive in batch]
             before = self._new.look_up(words)
@@ -141,7 +151,7 @@ class _Known:
                 if self._is_first(archive, name, before):
                     if row < 0 <= name:
                         _refuse_takeover(archive, self._records)
-                    yield archive, None if row < 0 else row
+                    yield archive, None if row < 0 else row, name >= 0
 
     def _is_first(self, archive: PlannedArchive, name: int, before: Mapping[str, int]) -> bool:
         if name < 0:
@@ -208,6 +218,37 @@ def _refuse_takeover(archive: PlannedArchive, records: Records) -> None:
                 f"The output holds the archive {archive.name!r} as read from {record.source}; "
                 f"{archive.known.uri} has the same name and other content, and would replace it. "
                 "Name a folder or prefix that holds both as the INPUT, or use another output."
+            )
+
+
+def _inputs_within(root: str, inputs: Iterable[str]) -> list[str]:
+    below = f"{root.rstrip('/')}/"
+    return [uri for uri in inputs if uri.startswith(below)]
+
+
+def _refuse_nested(archive: PlannedArchive, root: str, within: Iterable[str]) -> None:
+    """One object must not have two names, by an INPUT and another one within it."""
+    uri = archive.info.uri
+    for inner in within:
+        if (uri == inner or uri.startswith(f"{inner}/")) and (
+            storage.relative(uri, inner) != storage.relative(uri, root)
+        ):
+            raise UsageError(
+                f"The INPUT {inner} lies in the INPUT {root}: what it holds would have two names, "
+                "and all its rows be there twice. Name one of them."
+            )
+
+
+def _refuse_second_names(planned: Planned, records: Records) -> None:
+    """One object must not have two names, by an INPUT of now and another one of an earlier run."""
+    for archive, place in planned.known_sources(records.rows["source"]):
+        record = records.record(place)
+        if record.members:
+            named = "a loose radiograph of this INPUT" if archive.pseudonym else repr(archive.name)
+            raise UsageError(
+                f"The output holds {record.source} as the archive {record.archive!r}; as {named} "
+                "all its rows would be there twice. Names are relative to the INPUT: name the same "
+                "one as before, or use another output."
             )
 
 

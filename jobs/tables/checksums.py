@@ -11,7 +11,7 @@ the next run on the output sets it.
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote
@@ -54,8 +54,7 @@ class Checksums:
                     break  # checksums are set in order, so all before it are there
                 unrecorded.append(version)
             for version in reversed(unrecorded):
-                names = _recorded(self._output, table, version)
-                hashes = {name: _agreed_hash(self._output, table, name) for name in names}
+                hashes = _hashes_of(self._output, table, version)
                 storage.put_if_absent(_checksum_uri(self._output, table, version), _dump(hashes))
             self._last[table] = max(entries, default=last)
 
@@ -82,21 +81,45 @@ def check_checksums(output: str) -> ChecksumReport:
     damaged: list[str] = []
     unrecorded: list[str] = []
     for table in TABLES:
-        last_checkpoints: set[str] = set()
+        last_checkpoints: dict[int, str] = {}
+        without: list[int] = []
+        last = -1
         active = _active(output, table)
-        for version in range(max(_entries(output, table), default=-1) + 1):
+        log = _Log(output, table)
+        for version in range(log.end):
             recorded = _read_checksums(output, table, version)
             if recorded is None:
-                unrecorded.append(_without_checksums(table, version))
+                without += [version] if version >= log.begin else []
                 continue
+            last = version
             if _LAST_CHECKPOINT in recorded:
-                last_checkpoints.add(recorded.pop(_LAST_CHECKPOINT))
+                last_checkpoints[version] = recorded.pop(_LAST_CHECKPOINT)
             for name, expected in recorded.items():
-                if active is None or name.startswith(_LOG) or name in active:
-                    damaged += _compare(output, table, name, {expected})
+                is_log = name.startswith(_LOG)
+                if version >= log.begin if is_log else active is None or name in active:
+                    damaged += _compare(output, table, name, expected)
+        unrecorded += [_without_checksums(table, v, is_amid=v < last) for v in without]
         if last_checkpoints:
-            damaged += _compare(output, table, _LAST_CHECKPOINT, last_checkpoints)
+            damaged += _compare_last_checkpoint(output, table, last_checkpoints)
     return ChecksumReport(tuple(damaged), tuple(unrecorded))
+
+
+class _Log:
+    """The entries that a table's log is to have.
+
+    Attributes:
+        begin: The first one. Delta's clean-up deletes entries and checkpoints before the checkpoint
+            that it leaves; where there is none to start from, an entry that is gone is missed.
+        end: Behind the last one.
+    """
+
+    def __init__(self, output: str, table: str) -> None:
+        names = _log_names(output, table)
+        entries = _versions(names, ".json")
+        checkpoints = _versions(names, ".checkpoint.parquet")
+        first = min(entries, default=0)
+        self.begin = first if any(version >= first - 1 for version in checkpoints) else 0
+        self.end = max(entries, default=-1) + 1
 
 
 def _active(output: str, table: str) -> frozenset[str] | None:
@@ -112,31 +135,73 @@ def _active(output: str, table: str) -> frozenset[str] | None:
     return frozenset(unquote(file["path"]) for file in files)
 
 
-def _without_checksums(table: str, version: int) -> str:
+def _without_checksums(table: str, version: int, *, is_amid: bool) -> str:
+    remedy = "running classify again sets one that is missing, as after a run that died."
+    if is_amid:  # they are set in order
+        remedy = (
+            f"later entries have theirs, so it was removed or damaged. Restore it, or move "
+            f"{_FOLDER} away: the next run of classify then records the logs as they are."
+        )
     return (
         f"{_FOLDER}/{table}/{version:020}.json: there is no whole checksum file of "
-        f"{table}/{_entry_name(version)}; running classify again sets one that is missing, as "
-        "after a run that died."
+        f"{table}/{_entry_name(version)}; {remedy}"
     )
 
 
-def _compare(output: str, table: str, name: str, expected: set[str]) -> Iterator[str]:
+def _compare(output: str, table: str, name: str, expected: str) -> Iterator[str]:
     try:
         found = _hash(output, table, name)
     except NotFoundError:
         yield f"{table}/{name}: it is gone."
         return
-    if found not in expected:
+    if found != expected:
         yield f"{table}/{name}: its bytes are not those that were recorded (SHA-256 differs)."
+
+
+def _compare_last_checkpoint(output: str, table: str, expected: dict[int, str]) -> Iterator[str]:
+    """Compare the pointer to the last checkpoint, which any tool that makes one writes anew.
+
+    Args:
+        output: Normalised URI.
+        table: Name of the table.
+        expected: Hashes that were recorded, by the version that the pointer named.
+    """
+    uri = storage.join(output, table, _LAST_CHECKPOINT)
+    try:
+        version = int(json.loads(storage.read_bytes(uri))["version"])
+    except NotFoundError:
+        yield f"{table}/{_LAST_CHECKPOINT}: it is gone."
+        return
+    except (ValueError, KeyError, TypeError):
+        version = max(expected)
+    is_others = storage.exists(_checkpoint_uri(output, table, version)) is not None
+    if version in expected or not is_others:
+        known = expected.get(version, expected[max(expected)])
+        yield from _compare(output, table, _LAST_CHECKPOINT, known)
+
+
+def _hashes_of(output: str, table: str, version: int) -> dict[str, str]:
+    """Return the hashes of what the checksum file of one version speaks of, by name.
+
+    A data file that is gone has none: another commit may have taken it out and a vacuum deleted it
+    before this one was recorded. Of one that the table still names, whoever reads it learns.
+    """
+    hashes: dict[str, str] = {}
+    for name in _recorded(output, table, version):
+        try:
+            hashes[name] = _agreed_hash(output, table, name)
+        except NotFoundError:
+            if name.startswith(_LOG):
+                raise
+    return hashes
 
 
 def _recorded(output: str, table: str, version: int) -> Iterator[str]:
     """Yield the names, below the table, of what the checksum file of one version speaks of."""
     entry = _entry_name(version)
     yield entry
-    checkpoint = f"{_LOG}/{version:020}.checkpoint.parquet"
-    if storage.exists(storage.join(output, table, checkpoint)) is not None:
-        yield checkpoint
+    if storage.exists(_checkpoint_uri(output, table, version)) is not None:
+        yield _checkpoint_name(version)
         yield _LAST_CHECKPOINT
     lines = storage.read_bytes(storage.join(output, table, entry)).splitlines()
     actions = [json.loads(line) for line in lines]
@@ -147,13 +212,20 @@ def _recorded(output: str, table: str, version: int) -> Iterator[str]:
 
 def _entries(output: str, table: str, after: int = -1) -> set[int]:
     """Return the versions after one whose entries the log has."""
-    root = storage.join(output, table, _LOG)
     begin = "" if after < 0 else _entry_name(after).rpartition("/")[2]
+    return _versions(_log_names(output, table, begin), ".json")
+
+
+def _log_names(output: str, table: str, begin: str = "") -> list[str]:
+    root = storage.join(output, table, _LOG)
     try:
-        names = [storage.relative(info.uri, root) for info in storage.list_objects(root, begin)]
+        return [storage.relative(info.uri, root) for info in storage.list_objects(root, begin)]
     except NotFoundError:
-        return set()
-    return {int(name[:20]) for name in names if name[20:] == ".json" and name[:20].isdigit()}
+        return []
+
+
+def _versions(names: Iterable[str], ending: str) -> set[int]:
+    return {int(name[:20]) for name in names if name[20:] == ending and name[:20].isdigit()}
 
 
 def _dump(hashes: dict[str, str]) -> bytes:
@@ -199,6 +271,14 @@ def _hash(output: str, table: str, name: str) -> str:
 
 def _entry_name(version: int) -> str:
     return f"{_LOG}/{version:020}.json"
+
+
+def _checkpoint_name(version: int) -> str:
+    return f"{_LOG}/{version:020}.checkpoint.parquet"
+
+
+def _checkpoint_uri(output: str, table: str, version: int) -> str:
+    return storage.join(output, table, _checkpoint_name(version))
 
 
 def _checksum_uri(output: str, table: str, version: int) -> str:

@@ -22,6 +22,8 @@ NIGHTLY_FILES: Final = 64
 LEAST_DAYS: Final = 7
 """Units of a run that is under way are in no log yet, and would be vacuumed with the rest."""
 
+MAX_DAYS: Final = 36_500
+
 
 @dataclass(frozen=True)
 class Compacted:
@@ -51,14 +53,16 @@ def compact(
         nightly: Leave a table as it is while it has fewer than NIGHTLY_FILES small files.
 
     Raises:
-        UsageError: There are no tables, or the days are too few.
+        UsageError: There are no tables, they are not ours, or the days are too few or too many.
         StorageError: A table cannot be written, or a file not deleted.
     """
-    if vacuum_after_days is not None and vacuum_after_days < LEAST_DAYS:
+    if vacuum_after_days is not None and not LEAST_DAYS <= vacuum_after_days <= MAX_DAYS:
         raise UsageError(
-            f"--vacuum-after is {vacuum_after_days}; {LEAST_DAYS} days or more are accepted, since "
-            "units of a run that is under way are in no table yet."
+            f"--vacuum-after is {vacuum_after_days}; {LEAST_DAYS} days or more (and "
+            f"{MAX_DAYS:,} at most) are accepted, since units of a run that is under way are in no "
+            "table yet."
         )
+    delta.open_tables(output)  # both are to be there, and ours
     least = NIGHTLY_FILES if nightly else 0
     return [_compact(output, name, vacuum_after_days, least) for name in (PREDICTIONS, ARCHIVES)]
 

@@ -16,7 +16,11 @@ from typing import Any, Final, TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable, Field, write_deltalake
-from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.exceptions import (
+    CommitFailedError,
+    DeltaError,
+    TableNotFoundError,
+)
 from deltalake.transaction import (
     AddAction,
     CommitProperties,
@@ -27,20 +31,34 @@ from deltalake.transaction import (
 
 from implant_model import storage
 from implant_model.errors import StorageError, UsageError
-from jobs.tables.schema import FIRST_SCHEMA_VERSION, SCHEMA_PROPERTY
+from jobs.tables.schema import (
+    ARCHIVES,
+    FIRST_ARCHIVE_ROW,
+    FIRST_SCHEMA_VERSION,
+    PREDICTIONS,
+    SCHEMA_PROPERTY,
+    prediction_row,
+    with_model,
+)
 
 Answer = TypeVar("Answer")
 Action = AddAction | RemoveAction
 Table = DeltaTable
 APPLICATION: Final = "implant-inference"
 COMMIT_ATTEMPTS: Final = 20
-DISK_ATTEMPTS: Final = 3
-"""On a disk, of what no other commit overtook: a full or read-only one stays so."""
+"""Of a commit that others overtake."""
+FAILED_ATTEMPTS: Final = 3
+"""Of one that fails otherwise: a store may not have answered once, a file that is gone stays so."""
 HOOKS: Final = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
 _OF_A_FILE: Final = (
     *("path", "size_bytes", "num_records", "partition.model", "min.archive", "max.archive"),
     *("min.archive_version", "max.archive_version"),
 )
+_FIRST: Final = {
+    PREDICTIONS: with_model(prediction_row(FIRST_SCHEMA_VERSION)),
+    ARCHIVES: FIRST_ARCHIVE_ROW,
+}
+"""What the tables of an output have had from the first version on."""
 _CONFIGURATION: Final = {"delta.enableExpiredLogCleanup": "false"}
 
 
@@ -58,12 +76,77 @@ def open_table(uri: str) -> DeltaTable | None:
         raise StorageError(f"The table {uri} cannot be read. {_reason(uri, error)}") from error
 
 
+def find_tables(output: str) -> tuple[DeltaTable, DeltaTable] | None:
+    """Return `predictions` and `archives` of an output, or None where one of them is not there.
+
+    Raises:
+        UsageError: Another tool has made one of them, or dropped a column.
+        StorageError: One cannot be read.
+    """
+    tables = []
+    for name, first in _FIRST.items():
+        uri = storage.join(output, name)
+        table = open_table(uri)
+        if table is not None:
+            _check_readable(uri, table, first)
+            tables.append(table)
+    return (tables[0], tables[1]) if len(tables) == len(_FIRST) else None
+
+
+def open_tables(output: str) -> tuple[DeltaTable, DeltaTable]:
+    """Return `predictions` and `archives` of an output.
+
+    Raises:
+        UsageError: They are not there, or another tool has made or changed them.
+        StorageError: One cannot be read.
+    """
+    tables = find_tables(output)
+    if tables is None:
+        raise UsageError(f"{output} holds no tables; name the --output of classify.")
+    return tables
+
+
+def check_protocol(uri: str, table: DeltaTable, *, is_written: bool) -> None:
+    """Refuse a table that asks more of who reads it, or writes it, than this software knows.
+
+    Raises:
+        UsageError: It does.
+    """
+    protocol = table.protocol()
+    is_known = protocol.min_reader_version <= 1
+    if is_known and not (is_written and protocol.min_writer_version > 2):
+        return
+    features = sorted({*(protocol.reader_features or ()), *(protocol.writer_features or ())})
+    named = ", ".join(map(str, features)) or f"writer version {protocol.min_writer_version}"
+    raise UsageError(
+        f"Another tool has changed the table {uri}: it needs {named}, which this software does not "
+        f"{'write' if is_known else 'read'}. Restore it to a version before that, or use another "
+        "output."
+    )
+
+
+def _check_readable(uri: str, table: DeltaTable, schema: pa.Schema) -> None:
+    """Refuse a table that lacks a column of the first version, or is partitioned otherwise."""
+    check_protocol(uri, table, is_written=False)
+    there = {field.name for field in table.schema().fields}
+    missing = [name for name in schema.names if name not in there]
+    lack = f"lacks the column {missing[0]}" if missing else "is not partitioned by model"
+    if missing or table.metadata().partition_columns != ["model"]:
+        raise UsageError(
+            f"The table {uri} {lack}: another tool has made or changed it. Restore it to a version "
+            "before that, or use another output."
+        )
+
+
 def _reason(uri: str, error: Exception) -> str:
     """Return why a table cannot be had in the words of `storage`: deltalake's are of many lines."""
     try:
         storage.check_output(uri)
     except UsageError as reason:
         return str(reason)
+    said = re.search(r"[^:]+ \(os error \d+\)", str(error))  # such as a full disk's
+    if said is not None:
+        return f"{said[0].strip()}."
     return f"jobs.verify names what is damaged ({type(error).__name__})."
 
 
@@ -97,7 +180,7 @@ def evolve_table(uri: str, schema: pa.Schema, version: int) -> None:
         version: Recorded as a property of the table, by a commit of its own.
 
     Raises:
-        UsageError: A newer version of this software has written the table.
+        UsageError: A newer version of this software has written the table, or another tool.
         StorageError: The table is gone, or cannot be written.
     """
 
@@ -125,8 +208,14 @@ def evolve_table(uri: str, schema: pa.Schema, version: int) -> None:
         )
 
 
+def number_property(table: DeltaTable, name: str, default: int) -> int:
+    """Return a property of a table that is a number from 1, or the default where it is none."""
+    value = table.metadata().configuration.get(name, "")
+    return int(value) if value.isascii() and value.isdigit() and int(value) else default
+
+
 def _schema_version(table: DeltaTable) -> int:
-    return int(table.metadata().configuration.get(SCHEMA_PROPERTY, FIRST_SCHEMA_VERSION))
+    return number_property(table, SCHEMA_PROPERTY, FIRST_SCHEMA_VERSION)
 
 
 def commit(uri: str, work: Callable[[DeltaTable], Answer]) -> Answer:
@@ -151,20 +240,15 @@ def commit(uri: str, work: Callable[[DeltaTable], Answer]) -> Answer:
             return work(table)
         except DeltaError as error:
             is_overtaken = isinstance(error, CommitFailedError)
-            last = COMMIT_ATTEMPTS if is_overtaken or storage.is_remote(uri) else DISK_ATTEMPTS
-            if attempt >= last - 1:
+            if attempt + 1 == (COMMIT_ATTEMPTS if is_overtaken else FAILED_ATTEMPTS):
+                why = _reason(uri, error)
+                if is_overtaken:
+                    why = "Each time another commit came first."
                 raise StorageError(
-                    f"The table {uri} could not be written in {attempt + 1} attempts: "
-                    f"{_in_short(error)}."
+                    f"The table {uri} could not be written in {attempt + 1} attempts. {why}"
                 ) from error
             time.sleep(random.uniform(0, min(0.1 * 2**attempt, 5.0)))
     raise AssertionError("unreachable")
-
-
-def _in_short(error: DeltaError) -> str:
-    """Return the system's own words where there are some: deltalake wraps them several times."""
-    found = re.search(r"[^:]+ \(os error \d+\)", str(error))
-    return (str(error) if found is None else found[0]).strip().rstrip(".")
 
 
 def active_files(table: DeltaTable, model: str | None = None) -> list[dict[str, Any]]:
@@ -297,16 +381,59 @@ def row_batches(
         StorageError: A data file is damaged or gone, or the store does not answer.
     """
     of_model = None if model is None else pc.field("model") == model
-    try:
-        yield from table.to_pyarrow_dataset().to_batches(
-            columns=columns, filter=of_model, batch_size=size, batch_readahead=1,
-            fragment_readahead=1,
-        )  # fmt: skip
-    except (DeltaError, pa.ArrowException, OSError, ValueError) as error:
-        raise StorageError(
-            f"The rows of the table {table.table_uri} cannot be read ({type(error).__name__}); "
-            "jobs.verify names the file that is damaged."
-        ) from error
+    yield from Rows(table).to_batches(
+        columns, of_model, batch_size=size, batch_readahead=1, fragment_readahead=1
+    )
+
+
+class Rows:
+    """The rows of a table, as pyarrow's dataset has them; what is damaged is a StorageError.
+
+    Args:
+        table: Of predictions or of archives.
+
+    Attributes:
+        schema: Of the rows.
+
+    Raises:
+        StorageError: The log cannot be read.
+    """
+
+    def __init__(self, table: DeltaTable) -> None:
+        self._uri = table.table_uri
+        with self._translated():
+            self._dataset = table.to_pyarrow_dataset()
+        self.schema: pa.Schema = self._dataset.schema
+
+    def to_batches(
+        self, columns: list[str] | None, filter: pc.Expression | None = None, **options: int
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield the rows that pass a filter, file by file.
+
+        Raises:
+            StorageError: A data file is damaged or gone, or the store does not answer.
+        """
+        with self._translated():
+            yield from self._dataset.to_batches(columns=columns, filter=filter, **options)
+
+    def to_table(self, columns: list[str], filter: pc.Expression) -> pa.Table:
+        """Return the rows that pass a filter.
+
+        Raises:
+            StorageError: A data file is damaged or gone, or the store does not answer.
+        """
+        with self._translated():
+            return self._dataset.to_table(columns=columns, filter=filter)
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (DeltaError, pa.ArrowException, OSError, ValueError) as error:
+            raise StorageError(
+                f"The rows of the table {self._uri} cannot be read ({type(error).__name__}); "
+                "jobs.verify names the file that is damaged."
+            ) from error
 
 
 def checkpoint(uri: str) -> None:

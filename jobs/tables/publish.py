@@ -79,9 +79,10 @@ class Tables:
 
     def records(self) -> Records:
         """Return the rows of `archives` under this model, as they are now."""
-        predictions, archives = map(delta.open_table, (self._predictions, self._archives))
-        if predictions is None or archives is None:
+        tables = delta.find_tables(self._output)
+        if tables is None:
             return Records.of()
+        predictions, archives = tables
         files = TableFiles(self._predictions, predictions, self._model, self._shared.names)
         rows = ArchiveRows(self._archives, archives, self.identity)
         self._opened = _Opened(files, rows)
@@ -237,10 +238,9 @@ class Tables:
             for result in results
             if any(files.find(unit.path) is None for unit in result.units)
         }
-        held = files.holding(missing)
-        shared = (file for file in held if not is_of_one_archive(file))
+        # Also in a file of one archive: a compaction puts the units of a large one together.
         elsewhere: Held = Counter()
-        for file in self._shared.with_any_of(shared, missing):
+        for file in self._shared.with_any_of(files.holding(missing), missing):
             elsewhere.update(self._shared.held(file))
         return [
             _overtaken(result)

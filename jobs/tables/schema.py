@@ -121,6 +121,12 @@ ARCHIVE_ROW: Final = pa.schema(
 """One row of the table `archives`; `units` names the files that hold the archive's predictions."""
 
 
+FIRST_ARCHIVE_ROW: Final = pa.schema(
+    [f for f in ARCHIVE_ROW if f.name not in ("decode_version", "key_id")]
+)
+"""Of the first version."""
+
+
 def with_model(schema: pa.Schema) -> pa.Schema:
     """Return the schema of the Delta table whose data files have `schema`."""
     return schema.append(pa.field("model", pa.string(), nullable=False))

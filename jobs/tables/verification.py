@@ -18,11 +18,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from implant_model import storage
-from implant_model.errors import Outcome, StorageError, UsageError
+from implant_model.errors import Outcome, StorageError
 from jobs.tables import delta
 from jobs.tables.checksums import check_checksums
 from jobs.tables.receipts import Unit
-from jobs.tables.schema import ARCHIVES, PREDICTIONS, is_shared
+from jobs.tables.schema import PREDICTIONS, is_shared
 from jobs.tables.shared_files import SharedFiles
 from jobs.tables.state.hash_index import Ints
 from jobs.tables.state.rows_elsewhere import Members, RowsElsewhere
@@ -77,10 +77,7 @@ def verify_output(output: str) -> VerifyReport:
 
 def _open_tables(output: str) -> tuple[delta.Table, dict[str, str]]:
     """Return the table `archives`, and the model of each file of `predictions` by its path."""
-    predictions = delta.open_table(storage.join(output, PREDICTIONS))
-    archives = delta.open_table(storage.join(output, ARCHIVES))
-    if predictions is None or archives is None:
-        raise UsageError(f"{output} holds no tables; name the --output of classify.")
+    predictions, archives = delta.open_tables(output)
     files = delta.file_columns(predictions)
     paths, models = files["path"].to_pylist(), files["partition.model"].to_pylist()
     return archives, dict(zip(paths, models, strict=True))

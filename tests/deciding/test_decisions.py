@@ -196,7 +196,7 @@ def test_a_disk_that_cannot_be_written_is_found_at_once_and_nothing_is_kept(tmp_
     table = DecisionTable(tmp_path)
     (tmp_path / "decisions" / "model=m%400").write_bytes(b"a file where the folder belongs")
     begun = time.monotonic()
-    with pytest.raises(StorageError, match=r"in 3 attempts: [^:]+ \(os error \d+\)\.$"):
+    with pytest.raises(StorageError, match=r"in 3 attempts\. [^:]+ \(os error \d+\)\.$"):
         table.append(decision())
     assert time.monotonic() - begun < 10, "twenty attempts take half a minute and more"
     assert list(table.all()) == []

@@ -37,8 +37,8 @@ from tests.support.browser import lay_out
 from tests.support.object_store import ObjectStore
 from tests.support.paths import ROOT
 from tests.support.small_package import save_small_package
-from training.config import SplitSettings
 from training.metrics import share, wilson
+from training.settings import SplitSettings
 
 LABELS = ("Cofield", "DEPUY", "tornier", "zimmer", "cofield", "depuy")
 """Registries' spellings of the small package's implants; two images of each patient."""

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.config import Augmentation
 from training.fit.augment import BLUR_TAPS, augment, blur, blur_taps
+from training.settings import Augmentation
 
 NOTHING = Augmentation(**{field.name: 0.0 for field in fields(Augmentation)})
 

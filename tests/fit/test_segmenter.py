@@ -21,7 +21,7 @@ from implant_model.networks.spec import NetworkSpec
 from implant_model.networks.weights import load_network, weights_bytes
 from implant_model.package.catalogue import ORTHONET
 from implant_model.phantoms.render import render
-from training.config import Augmentation, SegmenterSettings, TrainConfig
+from training.config import TrainConfig
 from training.fit.loop import Training
 from training.fit.objectives import objective_of
 from training.fit.segmenter import overlap_loss, segment, views
@@ -30,6 +30,7 @@ from training.fit.trainer import num_useful
 from training.fit.worker_inputs import Examples, Material
 from training.masks.mask_set import GOOD, POOR, MaskSet
 from training.masks.overlap import dice
+from training.settings import Augmentation, SegmenterSettings
 
 SIDE = 64
 Images = NDArray[np.uint8]

@@ -66,7 +66,7 @@ COVERED_BY = {
     "implant_model.storage.s3_reader": "storage/test_storage_faults.py",
     "training.calibrate": "training/test_packaging.py",
     "training.card": "training/test_packaging.py",
-    "training.config": "training/test_train.py",
+    "training.config": "training/test_settings.py",
     "training.data.bundles": "training/test_reading.py",
     "training.data.divide": "training/test_set_report.py",
     "training.data.links": "training/test_duplicates.py",
@@ -89,7 +89,7 @@ COVERED_BY = {
     "training.fit.trainer": "training/test_train.py",
     "training.fit.worker_inputs": "training/test_train.py",
     **{
-        f"training.masks.{name}": "training/test_masks.py"
+        f"training.masks.{name}": "masks/test_masks.py"
         for name in ("automatic", "grade", "mask_files", "mask_set", "objects", "overlap")
     },
     # The audit of a registry whose errors are known, in the test module of its part.

@@ -15,7 +15,6 @@ import pytest
 
 from implant_model.decode.preprocess import Preprocessing
 from implant_model.limits import Limits
-from training.config import SplitSettings
 from training.data.bundles import SMALL_BYTES, bundles_of
 from training.data.divide import divide
 from training.data.gather import list_images, load_set
@@ -24,6 +23,7 @@ from training.data.labels import check_labels
 from training.data.reading import INDEX, SHARDS, Recipe, put_index
 from training.data.set_report import describe_classes, describe_links
 from training.data.trained_on import all_learned, pack_digests
+from training.settings import SplitSettings
 
 IMAGES, ARCHIVES = 100_000, 20
 EACH = IMAGES // ARCHIVES

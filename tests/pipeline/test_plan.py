@@ -1,13 +1,16 @@
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from implant_model import storage
 from implant_model.errors import AccessDeniedError, ArchiveReason, ArchiveStatus, UsageError
+from implant_model.privacy import IdentifierPolicy
 from jobs.pipeline import plan as plan_module
 from jobs.pipeline.plan import check_reasons, make_plan
+from jobs.tables.loose_names import LooseNames
 from jobs.tables.records import ArchiveRecord
 from jobs.tables.state.record_index import Records
 from tests.support.object_store import ObjectStore
@@ -143,6 +146,42 @@ def test_archive_of_another_folder_does_not_replace_its_namesake(folder: Path) -
         make_plan([uri(folder / "night2")], records)
 
 
+def test_an_input_within_another_is_refused_where_it_gives_second_names(folder: Path) -> None:
+    for inner in (folder / "deep", folder / "deep" / "er" / "c.zip"):
+        for inputs in ([folder, inner], [inner, folder]):
+            with pytest.raises(UsageError, match=r"lies in the INPUT .* rows be there twice"):
+                make_plan([*map(uri, inputs)], Records.of())
+    names = [a.name for a in make_plan([uri(folder), uri(folder / "a.tar")], Records.of()).todo]
+    assert names == ["a.tar", "b.tar", "deep/er/c.zip"]
+    (folder / "de").mkdir()  # the beginning of a name is no folder
+    assert len(make_plan([uri(folder / "deep"), uri(folder / "de")], Records.of()).todo) == 1
+
+
+def test_an_archive_does_not_get_a_second_name_by_a_wider_input(folder: Path) -> None:
+    nested = folder / "deep" / "er" / "c.zip"
+    with pytest.raises(UsageError, match=r"as the archive 'c.zip'; as 'deep/er/c.zip'"):
+        make_plan([uri(folder)], record(nested, "c.zip"))
+    nested.write_text("another version")
+    with pytest.raises(UsageError, match=r"as 'deep/er/c.zip' all its rows"):
+        make_plan([uri(folder)], record(nested, "c.zip"))
+    assert len(make_plan([uri(folder)], record(nested, "deep/er/c.zip")).todo) == 2
+    (done,) = record(nested, "c.zip")["c.zip"].values()
+    assert len(make_plan([uri(folder)], Records.of([replace(done, members=0)])).todo) == 3
+
+
+def test_a_loose_radiograph_does_not_get_a_second_name(folder: Path) -> None:
+    (folder / "deep" / "l.png").write_text("a radiograph")
+    names = LooseNames(uri(folder.parent / "out"), IdentifierPolicy.DROP)
+    todo = make_plan([uri(folder / "deep")], Records.of(), names=names).todo
+    (loose,) = [archive for archive in todo if archive.pseudonym]
+    done = ArchiveRecord(
+        loose.name, loose.known.version, loose.known.uri, ArchiveStatus.COMPLETE, None, 0, 1, {}, {}
+    )
+    with pytest.raises(UsageError, match="as a loose radiograph of this INPUT all its rows"):
+        make_plan([uri(folder)], Records.of([done]), names=names)
+    assert len(make_plan([uri(folder / "deep")], Records.of([done]), names=names).done) == 1
+
+
 def test_unknown_reason_is_a_sentence() -> None:
     with pytest.raises(UsageError, match=r"--retry: nonsense is not a reason; accepted are"):
         check_reasons(["truncated", "nonsense"])
@@ -150,7 +189,8 @@ def test_unknown_reason_is_a_sentence() -> None:
 
 def test_many_archives_are_read_in_rounds(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan_module, "ROUND", 2)
-    plan = make_plan([uri(folder)], record(folder / "a.tar", "another"))
+    (folder.parent / "another").write_text("beside the folder")
+    plan = make_plan([uri(folder)], record(folder.parent / "another", "another"))
     rounds = list(plan.rounds())
     names = [[archive.name for archive in part.todo] for part in rounds]
     assert names == [["a.tar", "b.tar"], ["deep/er/c.zip"]]

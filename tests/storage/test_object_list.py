@@ -132,7 +132,7 @@ def test_inventory_is_what_a_listing_finds(kind: str, root: str, object_store: O
     ("name", "content", "words"),
     [
         ("keys.txt", "", "accepted are .csv"),
-        ("none.csv", None, "cannot be read .FileNotFoundError"),
+        ("none.csv", None, "There is no manifest"),
         ("none.json", None, "There is no manifest"),
         ("m.json", "{}", "is no manifest of an S3 Inventory"),
         ("m.json", "[1]", "is no manifest of an S3 Inventory"),
@@ -142,7 +142,14 @@ def test_inventory_is_what_a_listing_finds(kind: str, root: str, object_store: O
         ("k.csv", "key,size,etag\npacs/a.tar,,e\n", "Row 1 of .*k.csv lacks a key, a size"),
         ("k.csv", "key,size,etag\npacs/a.tar,1,e\npacs/b,-1,e\n", "Row 2 .* '-1' is no number"),
         ("k.csv", "key,size,etag\nelsewhere/a.tar,1,e\n", "lists nothing at s3://bucket/pacs or"),
-        ("k.csv", "", "cannot be read|has the columns"),
+        ("k.csv", "", "k.csv is empty; a line of column names is needed"),
+        ("k.csv", "key,size,etag\n", "lists nothing at s3://bucket/pacs or"),
+        ("k.csv", "key,size,etag\rpacs/a.tar,1,e\r", "cannot be read .Error.; a CSV is UTF-8"),
+        ("k.csv", "key,Key,size,etag\na,b,1,e\n", "has the column key more than once .key, Key"),
+        ("k.csv", "key,size,etag,is_latest\npacs/a,1,e,perhaps\n",
+         "Row 1 .* islatest is 'perhaps'; true and false are accepted"),
+        ("m.json", '{"fileFormat": "CSV", "fileSchema": 5, "destinationBucket": "b", "files": []}',
+         "is no manifest of an S3 Inventory"),
         ("k.csv", "key,size,etag\n1\n", "cannot be read"),
         ("k.parquet", "no parquet", "cannot be read"),
         ("k.csv.gz", "no gzip", "cannot be read"),
@@ -155,6 +162,35 @@ def test_what_is_no_manifest_is_refused_in_one_sentence(
         (tmp_path / name).write_text(content)
     with pytest.raises(UsageError, match=words):
         found(str(tmp_path / name), "s3://bucket/pacs")
+
+
+def test_only_rows_of_current_objects_below_the_input_are_taken(tmp_path: Path) -> None:
+    """Of a flag that is missing nothing is lost; what lies elsewhere need not be whole."""
+    (tmp_path / "k.csv").write_bytes(
+        b"\xef\xbb\xbfKey,Size,ETag,IsLatest,IsDeleteMarker\r\n"
+        b'pacs/1,1,e,,\r\npacs/2,1,"""e""",TRUE,False\r\npacs/3,1,e,false,\r\n'
+        b"pacs/4,,,true,true\r\nelsewhere/5,,,true,\r\n\r\n"
+    )
+    rows = [(info.uri, info.version) for info in found(str(tmp_path / "k.csv"), "s3://bucket/pacs")]
+    assert rows == [("s3://bucket/pacs/1", "e"), ("s3://bucket/pacs/2", "e")]
+
+
+def test_one_empty_table_of_an_inventory_leaves_the_others(
+    root: str, object_store: ObjectStore
+) -> None:
+    before = listed(f"{root}/pacs")
+    manifest = put_inventory(object_store, root, "CSV")
+    bucket = root.removeprefix("s3://")
+    store = object_store.client()
+    inventory = json.loads(
+        store.get_object(Bucket=bucket, Key="inventory/manifest.json")["Body"].read()
+    )
+    inventory["files"].insert(0, {"key": "inventory/none.csv.gz"})
+    store.put_object(Bucket=bucket, Key="inventory/none.csv.gz", Body=gzip.compress(b""))
+    store.put_object(
+        Bucket=bucket, Key="inventory/manifest.json", Body=json.dumps(inventory).encode()
+    )
+    assert found(manifest, f"{root}/pacs") == before
 
 
 def test_input_on_disk_has_no_manifest(tmp_path: Path) -> None:

@@ -51,6 +51,20 @@ def test_seals_that_a_dead_run_left_out_are_named_and_then_set(
     assert verify_output(output).findings == ()
 
 
+def test_checksum_file_that_is_gone_amid_others_is_not_called_that_of_a_dead_run(
+    output: str,
+) -> None:
+    checksums_of(output, "archives")[1].unlink()
+    tables = Tables(output, RunIdentity(MODEL, "c0", "0.1.0", "run-2"))
+    tables.write_checksums()
+    (finding,) = verify_output(output).findings
+    assert "later entries have theirs, so it was removed or damaged" in finding
+    seals = Path(local_path(output), "_seals")
+    seals.rename(seals.with_name("_seals-before"))
+    Tables(output, tables.identity).write_checksums()
+    assert verify_output(output).findings == ()
+
+
 def test_a_bit_that_flips_on_the_way_is_not_recorded(
     output: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,3 +117,55 @@ def test_checkpoint_is_recorded_with_its_version(output: str) -> None:
         assert any(name in line for line in check_checksums(output).damaged)
         path.write_bytes(whole)
     assert check_checksums(output) == ChecksumReport((), ())
+
+
+def tables_of(output: str) -> list[DeltaTable]:
+    return [DeltaTable(str(Path(local_path(output), name))) for name in ("predictions", "archives")]
+
+
+def test_file_that_was_vacuumed_before_its_entry_was_recorded_is_not_missed(output: str) -> None:
+    for table in tables_of(output):
+        table.optimize.compact()
+        table.optimize.z_order(["archive"])
+        table.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
+    Checksums(output).write()
+    assert verify_output(output).findings == ()
+    for table in tables_of(output):
+        for uri in table.file_uris():
+            path = Path(uri)
+            path.write_bytes(path.read_bytes() + b"x")
+    assert len(check_checksums(output).damaged) == 4, "what is there is recorded"
+
+
+def test_pointer_to_a_checkpoint_that_another_tool_made_is_none_of_ours(output: str) -> None:
+    for table in tables_of(output):
+        table.alter.set_table_properties({"delta.checkpointInterval": "1"})
+        table.optimize.compact()
+    Checksums(output).write()
+    for table in tables_of(output):
+        table.alter.set_table_properties({"delta.checkpointInterval": "100"})
+    Checksums(output).write()
+    for table in tables_of(output):
+        table.create_checkpoint()
+    assert verify_output(output).findings == ()
+    pointer = Path(local_path(output), "archives", "_delta_log", "_last_checkpoint")
+    pointer.write_bytes(b'{"version')
+    (finding,) = verify_output(output).findings
+    assert finding.startswith("archives/_delta_log/_last_checkpoint: its bytes are not")
+    pointer.unlink()
+    (finding,) = verify_output(output).findings
+    assert finding == "archives/_delta_log/_last_checkpoint: it is gone."
+
+
+def test_entries_that_delta_has_cleaned_up_are_not_missed(output: str) -> None:
+    for table in tables_of(output):
+        table.alter.set_table_properties({"delta.logRetentionDuration": "interval 0 days"})
+        table.create_checkpoint()
+        table.cleanup_metadata()
+    Checksums(output).write()
+    log = Path(local_path(output), "predictions", "_delta_log")
+    assert not (log / f"{0:020}.json").exists()
+    assert verify_output(output).findings == ()
+    (entry,) = log.glob("*.json")
+    entry.write_bytes(entry.read_bytes() + b"\n")
+    assert any(f"{entry.name}: its bytes" in line for line in verify_output(output).findings)

@@ -6,11 +6,12 @@ import time
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 
 from implant_model import storage
-from implant_model.errors import UsageError
+from implant_model.errors import StorageError, UsageError
 from jobs import compact as job
 from jobs.entry.command import OK
 from jobs.tables import compaction, delta
@@ -18,6 +19,7 @@ from jobs.tables.compaction import compact
 from jobs.tables.verification import verify_output
 from tests.support.archive_samples import tar_of
 from tests.support.pictures import noise_png
+from tests.support.sample_output import publish_sample
 from tests.torture.attacks import direct
 
 
@@ -174,3 +176,31 @@ def test_commit_that_came_between_is_tried_again(
     assert verify_output(output).findings == ()
     with pytest.raises(UsageError, match="holds no tables"):
         compact(storage.normalise(str(tmp_path / "none")))
+
+
+def test_file_that_is_gone_is_a_sentence_and_soon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was tried twenty times, for half a minute."""
+    output = publish_sample(tmp_path)
+    Path(DeltaTable(str(tmp_path / "out" / "predictions")).file_uris()[0]).unlink()
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    with pytest.raises(StorageError, match=r"in 3 attempts\. jobs\.verify names what") as error:
+        compact(output)
+    assert "\n" not in str(error.value)
+
+
+def test_tables_of_others_are_left_alone(tmp_path: Path) -> None:
+    for name in ("predictions", "archives"):
+        for number in range(2):
+            rows = pa.table({"id": [number], "value": ["theirs"]})
+            write_deltalake(str(tmp_path / "out" / name), rows, mode="append")
+    with pytest.raises(UsageError, match="predictions lacks the column archive: another tool"):
+        compact(storage.normalise(str(tmp_path / "out")))
+    assert len(DeltaTable(str(tmp_path / "out" / "archives")).file_uris()) == 2
+
+
+@pytest.mark.parametrize("days", [-1, 6, 36_501, 10**20])
+def test_days_of_a_vacuum_are_bounded(tmp_path: Path, days: int) -> None:
+    with pytest.raises(UsageError, match=f"is {days}; 7 days or more"):
+        compact(storage.normalise(str(tmp_path)), days)

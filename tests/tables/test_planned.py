@@ -2,6 +2,7 @@
 
 import random
 
+import pyarrow as pa
 import pytest
 
 from implant_model.errors import ArchiveReason
@@ -47,3 +48,15 @@ def test_inputs_keep_their_order() -> None:
         parts.append(new.in_order())
     assert list(join(parts)) == ARCHIVES[::-1]
     assert len(join([])) == 0
+
+
+def test_places_that_the_tables_know_by_another_name_are_found() -> None:
+    new = Planning()
+    for archive in ARCHIVES:
+        new.add(archive, is_named=archive.name == "a.tar")
+    sources = ["file:///in/a.tar", "file:///in/", "file:///other", "file:///in/caf%E9.tar"]
+    column = pa.chunked_array([sources[:1], sources[1:]], pa.large_string())
+    found = list(join([new.in_order()]).known_sources(column))
+    assert found == [(ARCHIVES[2], 1), (ARCHIVES[1], 3)]
+    assert list(join([]).known_sources(column)) == []
+    assert list(join([new.in_order()]).known_sources(column[:0])) == []

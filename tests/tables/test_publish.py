@@ -1,16 +1,21 @@
 import os
 import threading
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
+import pyarrow.compute as pc
 import pytest
+from deltalake import DeltaTable
 
 from implant_model import storage
-from implant_model.errors import ArchiveReason, ArchiveStatus
+from implant_model.errors import ArchiveReason, ArchiveStatus, StorageError
 from implant_model.storage.uri import ObjectInfo, local_path
+from jobs.auditing.output import open_output
+from jobs.pages.run_facts import read_facts
 from jobs.pipeline.plan import make_plan
 from jobs.tables import delta
 from jobs.tables.archive_rows import ArchiveRows, RunIdentity
@@ -20,6 +25,8 @@ from jobs.tables.records import ArchiveResult, PlannedArchive
 from jobs.tables.schema import PREDICTION_ROW, unit_id, unit_path
 from jobs.tables.unit_files import publish_unit
 from jobs.tables.verification import verify_output
+from tests.support.sample_output import MODEL as SAMPLE_MODEL
+from tests.support.sample_output import publish_sample
 
 MODEL = "shoulder@0123456789ab"
 NOW = datetime(2026, 1, 31, tzinfo=UTC)
@@ -156,6 +163,23 @@ def test_run_cut_off_between_the_tables_is_mended_by_the_next(
     assert verify_output(output.root).findings == ()
 
 
+def test_compaction_between_the_two_tables_takes_nothing_from_an_archive_of_several_units(
+    output: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ended as `changed`, and its rows without a row of `archives`."""
+    enter = ArchiveRows.enter
+
+    def late(self: ArchiveRows, look: Callable[[], list[ArchiveResult]]) -> list[ArchiveResult]:
+        DeltaTable(local_path(storage.join(output.root, "predictions"))).optimize.compact()
+        return enter(self, look)
+
+    monkeypatch.setattr(ArchiveRows, "enter", late)
+    result = output.result(output.archive("one"))
+    assert output.tables.commit([result]) == [result]
+    assert output.archives()["members"].to_list() == [5]
+    assert verify_output(output.root).findings == ()
+
+
 def test_archive_put_back_after_a_run_that_died_is_published_again(
     output: Output, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,3 +259,20 @@ def test_output_without_any_rows_of_predictions_is_read(output: Output) -> None:
     output.tables.commit([failed])
     (record,) = output.tables.records()[failed.archive.name].values()
     assert (record.status, record.members, record.has_rows) == (ArchiveStatus.FAILED, 0, True)
+
+
+def test_readers_of_a_file_that_is_gone_get_a_sentence(tmp_path: Path) -> None:
+    """Reports, audits and structured reports ended in pyarrow's traceback."""
+    out = publish_sample(tmp_path)
+    predictions, _ = delta.open_tables(out)
+    rows = delta.Rows(predictions)
+    assert rows.to_table(["archive"], pc.field("outcome") == "identified").num_rows == 7
+    Path(predictions.file_uris()[0]).unlink()
+    for read in (
+        lambda: rows.to_table(["archive"], pc.field("outcome") == "identified"),
+        lambda: [*rows.to_batches(["archive"])],
+        lambda: read_facts(out, SAMPLE_MODEL),
+        lambda: [*open_output(out, None).batches(["archive"])],
+    ):
+        with pytest.raises(StorageError, match=r"predictions/ cannot be read .*jobs\.verify names"):
+            read()

@@ -5,16 +5,20 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from deltalake import DeltaTable, Field
+from deltalake import DeltaTable, Field, write_deltalake
 from deltalake.schema import PrimitiveType
 
 from implant_model import storage
+from implant_model.errors import UsageError
 from jobs.entry.command import OK
+from jobs.tables.archive_rows import RunIdentity
 from jobs.tables.compaction import compact
+from jobs.tables.publish import Tables
 from jobs.tables.verification import verify_output
 from tests.support.archive_samples import tar_of
 from tests.support.object_store import ObjectStore
 from tests.support.pictures import noise_png
+from tests.support.sample_output import MODEL, publish_sample
 from tests.torture.attacks import direct
 
 Maintain = Callable[[DeltaTable], object]
@@ -122,6 +126,21 @@ def test_retry_after_compaction_replaces_rows_once(call: list[str], tmp_path: Pa
     check(tmp_path)
 
 
+@pytest.mark.parametrize("indexed", ["0", "1"])
+def test_files_without_statistics_are_read(
+    indexed: str, tmp_path: Path, small_package: Path
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    call = [str(folder), "--output", str(tmp_path / "out"), "--model", str(small_package)]
+    for night in range(2):
+        (folder / "a.tar").write_bytes(tar_of({f"{n}.png": b"%d" % night for n in range(4)}))
+        assert direct.classify(call) == OK
+        assert rows_of(tmp_path)["member_index"].to_list() == [*range(4)]
+        table_of(tmp_path).alter.set_table_properties({"delta.dataSkippingNumIndexedCols": indexed})
+        table_of(tmp_path).optimize.compact()
+
+
 def test_restored_table_is_filled_again(call: list[str], tmp_path: Path) -> None:
     assert direct.classify(call) == OK
     before, version = rows_of(tmp_path), table_of(tmp_path).version()
@@ -150,6 +169,36 @@ def test_rows_that_another_tool_has_lost_or_doubled_are_found(
     assert rows_of(tmp_path).filter(pl.col("archive") == "a.tar")["member_index"].to_list() == [
         *range(4)
     ]
+    check(tmp_path)
+
+
+def test_table_that_another_tool_has_changed_is_refused(tmp_path: Path) -> None:
+    output = publish_sample(tmp_path)
+    archives = DeltaTable(str(tmp_path / "out" / "archives"))
+    rows = archives.to_pyarrow_table().drop_columns(["units"])
+    write_deltalake(archives, rows, mode="overwrite", schema_mode="overwrite")
+    tables = Tables(output, RunIdentity(MODEL, "c0ffee", "0.1.0", "run-2"))
+    for work in (tables.records, lambda: verify_output(output)):
+        with pytest.raises(UsageError, match="archives lacks the column units: another tool"):
+            work()
+    archives = DeltaTable(str(tmp_path / "out" / "archives"))
+    archives.restore(archives.version() - 1)
+    tables.create()
+    assert set(tables.records()) == {"01.tar", "cut.tar"}
+    check(tmp_path)
+    archives = DeltaTable(str(tmp_path / "out" / "archives"))
+    archives.alter.set_table_properties({"delta.enableDeletionVectors": "true"})
+    with pytest.raises(UsageError, match="deletionVectors.* does not read"):
+        verify_output(output)
+
+
+def test_version_of_the_schema_that_is_no_number_is_the_first(tmp_path: Path) -> None:
+    output = publish_sample(tmp_path)
+    table_of(tmp_path).alter.set_table_properties(
+        {"implant.schemaVersion": "two"}, raise_if_not_exists=False
+    )
+    Tables(output, RunIdentity(MODEL, "c0ffee", "0.1.0", "run-2")).create()
+    assert table_of(tmp_path).metadata().configuration["implant.schemaVersion"] == "2"
     check(tmp_path)
 
 

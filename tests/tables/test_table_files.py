@@ -176,6 +176,25 @@ def test_table_that_asks_more_of_its_writers_is_refused(bench: Bench) -> None:
         bench.files()
 
 
+def test_table_that_may_only_grow_is_refused(bench: Bench) -> None:
+    files = bench.files()
+    bench.opened().alter.set_table_properties({"delta.appendOnly": "true"})
+    with pytest.raises(UsageError, match="append-only"):
+        files.follow()
+    with pytest.raises(UsageError, match="append-only"):
+        bench.files()
+
+
+@pytest.mark.parametrize("value", ["0", "-3", "often", ""])
+def test_checkpoint_interval_that_is_none_is_the_default(bench: Bench, value: str) -> None:
+    bench.opened().alter.set_table_properties(
+        {"delta.checkpointInterval": value}, raise_if_not_exists=False
+    )
+    files = bench.files()
+    files.commit(lambda: [bench.add(["a"])])
+    bench.check(files, ["a"])
+
+
 def test_log_that_lacks_an_entry_is_refused_and_a_damaged_one_named(bench: Bench) -> None:
     files = bench.files()
     log = Path(storage.uri.local_path(bench.uri)) / "_delta_log"

@@ -315,11 +315,31 @@ def test_a_patient_may_have_implants_of_two_classes(archives: Path, tmp_path: Pa
     assert of["first.tar", "a.png"] == of["first.tar", "b.png"] != of["deep/second.zip", "a.png"]
 
 
-def test_a_binary_labels_file_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        (b"\xff\xfea\x00", "is not UTF-8 at its line 1; save it as CSV in UTF-8, or as Parquet"),
+        (b"archive,member,label\na.tar,1,x\na.tar,2,caf\xe9\n", "is not UTF-8 at its line 3"),
+        (b'archive,member,label\n"a.tar,1,x\n', "is not CSV behind its line 1; a quotation mark"),
+        (
+            b"archive,member,label\na.tar,1,x\na.tar,2,stem, cemented\n",
+            "Line 3 of the labels file .* has more values than the header",
+        ),
+    ],
+)
+def test_a_labels_file_that_is_no_table_is_refused_with_its_line(
+    tmp_path: Path, rows: bytes, sentence: str
+) -> None:
     path = tmp_path / "labels.csv"
-    path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UsageError, match="neither Parquet nor CSV"):
+    path.write_bytes(rows)
+    with pytest.raises(UsageError, match=sentence):
         read_labels(str(path))
+
+
+def test_empty_values_behind_the_last_column_are_a_spreadsheets(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("archive,member,label\na.tar,1,x,,\na.tar,2,y\n")
+    assert read_labels(str(path)).names == ("x", "y")
 
 
 def test_orthonets_tables_are_read_as_they_are(tmp_path: Path) -> None:

@@ -16,7 +16,6 @@ from implant_model.errors import UsageError
 from implant_model.networks.lite_trunk import LiteTrunk
 from implant_model.networks.spec import BACKBONES, FISHER_LITE
 from training import first_weights
-from training.config import NetworkSettings
 from training.first_weights import (
     PRETRAINED,
     SITE,
@@ -25,6 +24,7 @@ from training.first_weights import (
     trunk_of_file,
     weights_digest,
 )
+from training.settings import NetworkSettings
 
 
 def test_files_are_those_of_torchvision() -> None:

@@ -19,7 +19,7 @@ from implant_model.package.catalogue import ORTHONET
 from implant_model.phantoms.render import render
 from tests.support.ray_cluster import RayCluster
 from training.calibrate import run_networks, score
-from training.config import Augmentation, SegmenterSettings, TrainConfig
+from training.config import TrainConfig
 from training.data.labelled import LabelledSet
 from training.data.shards import in_parts
 from training.fit import fitting, scoring
@@ -30,6 +30,7 @@ from training.fit.worker_inputs import Material
 from training.fit.workers import Workers
 from training.masks.mask_files import write_masks
 from training.masks.mask_set import BY_HAND, GOOD, POOR, MaskSet, gather_masks, write_poor
+from training.settings import Augmentation, SegmenterSettings
 
 SIZE_PX = 64
 IMAGE = Preprocessing(size_px=SIZE_PX, trim_borders=False)

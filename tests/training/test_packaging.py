@@ -14,7 +14,7 @@ from implant_model.novelty import fit_novelty
 from implant_model.package.load import load_package
 from training import calibrate, packaging
 from training.calibrate import Outputs, hold_out_folds, reference_part, scored_part
-from training.config import CardSettings, SplitSettings, TrainConfig, from_document
+from training.config import TrainConfig, from_document
 from training.data.divide import Division, divide
 from training.data.labelled import Excluded, LabelledSet
 from training.fit.fitting import Fitted, Workplace, class_counts, first_weights, fit_split
@@ -22,6 +22,7 @@ from training.fit.workers import Workers
 from training.masks.mask_set import BY_HAND, GOOD, MaskSet
 from training.metrics import wilson
 from training.packaging import Training, figures_of, make_package, measured_parts, size_control
+from training.settings import CardSettings, SplitSettings
 
 SPEC = NetworkSpec("classifier.safetensors", "classifier", "shufflenet_v2_x0_5")
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from training.config import SplitSettings
 from training.data.divide import Division, divide
 from training.data.labelled import LabelledSet
 from training.data.set_report import describe_classes, describe_links, describe_shortcuts
 from training.data.shortcuts import probe_shortcuts
+from training.settings import SplitSettings
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from training.config import SplitSettings
 from training.data.duplicates import near_groups
 from training.data.labelled import LabelledSet
 from training.data.set_columns import Rows
@@ -19,6 +18,7 @@ from training.data.split import (
     split_folds,
     split_fractions,
 )
+from training.settings import SplitSettings
 
 
 @dataclass(frozen=True)

@@ -105,9 +105,31 @@ def _csv_rows(data: bytes, uri: str) -> Iterator[dict[str, str]]:
         reader = csv.DictReader(chain([first], lines), delimiter=delimiter, strict=True)
         columns = _columns(reader.fieldnames or (), uri)
         for row in reader:
+            if any(row.get(None, ())):  # the key of what is over
+                raise UsageError(
+                    f"Line {reader.line_num} of the labels file {uri} has more values than the "
+                    f"header has columns; a value that holds {delimiter!r} needs quotation marks."
+                )
             yield {name: row[of] or "" for name, of in columns.items()}
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"The labels file {uri} is neither Parquet nor CSV in UTF-8.") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"The labels file {uri} is not UTF-8 at its line {_line_of(data)}; save it as CSV in "
+            "UTF-8, or as Parquet."
+        ) from error
+    except csv.Error as error:
+        raise UsageError(
+            f"The labels file {uri} is not CSV behind its line {reader.line_num}; a quotation mark "
+            "may lack its partner."
+        ) from error
+
+
+def _line_of(data: bytes) -> int:
+    """Return number of the first line that is not UTF-8."""
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        return data.count(b"\n", 0, error.start) + 1
+    return 1
 
 
 def _parquet_rows(data: bytes, uri: str) -> Iterator[dict[str, str]]:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from training.config import Augmentation
+from training.settings import Augmentation
 
 BLUR_TAPS = 9
 """Least length of the blur's kernel in pixels, see `blur_taps`."""

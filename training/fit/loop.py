@@ -28,11 +28,11 @@ from ray.train.torch import get_device, prepare_model
 from torch import Tensor, nn
 
 from implant_model.networks.build import build
-from training.config import FitSettings
 from training.data.links import Indices
 from training.data.shards import read_batches
 from training.fit.objectives import EPOCH_SEEDS, objective_of
 from training.fit.worker_inputs import FitTask, Material
+from training.settings import FitSettings
 
 STATE_FILE = "state.pt"
 

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.config import Augmentation
 from training.fit.augment import add_noise, affine_matrices, blur, degrade, retone
 from training.masks.objects import clean_up
+from training.settings import Augmentation
 
 Images = NDArray[np.uint8]
 Masks = NDArray[np.bool_]

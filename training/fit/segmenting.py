@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from implant_model.errors import UsageError
 from implant_model.networks.weights import load_network
-from training.config import SegmenterSettings, TrainConfig
+from training.config import TrainConfig
 from training.data.shards import PART, Chosen, Pictures
 from training.fit.segmenter import segment
 from training.fit.worker_inputs import Examples, FitTask
 from training.masks.mask_set import ChosenMasks, MaskSet, SetOfMasks
 from training.masks.overlap import Overlaps, overlaps, pool_overlaps
+from training.settings import SegmenterSettings
 
 Indices = NDArray[np.int64]
 MIN_MASKS = 8  # fewer teach a U-Net nothing that a threshold did not know

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from implant_model.networks.spec import NetworkSpec
-from training.config import Augmentation, FitSettings
 from training.data.shards import Images, Pictures
+from training.settings import Augmentation, FitSettings
 
 State = dict[str, Tensor]
 

@@ -19,6 +19,7 @@ _SCHEMA: Final = pa.schema(
         *(("name", _TEXT), ("uri", _TEXT), ("size", pa.int64()), ("version", _TEXT)),
         *(("attempt", pa.int32()), ("unreachable", pa.string())),
         *(("known_uri", _TEXT), ("known_size", pa.int64()), ("known_version", _TEXT)),
+        ("is_named", pa.bool_()),
     ]
 )
 
@@ -45,7 +46,10 @@ class Planned(Sequence[PlannedArchive]):
     def __getitem__(self, place: int | slice) -> "PlannedArchive | Planned":
         if isinstance(place, slice):
             return Planned(self._rows, self._order_N[place])
-        (found,) = self._rows.take(self._order_N[[place]]).to_pylist()
+        return self._archive(int(self._order_N[place]))
+
+    def _archive(self, row: int) -> PlannedArchive:
+        (found,) = self._rows.take(pa.array([row])).to_pylist()
         return _archive(found)
 
     def __iter__(self) -> Iterator[PlannedArchive]:
@@ -53,17 +57,31 @@ class Planned(Sequence[PlannedArchive]):
             some = self._rows.take(self._order_N[start : start + AT_ONCE])
             yield from map(_archive, some.to_pylist())
 
+    def known_sources(self, sources: pa.ChunkedArray) -> Iterator[tuple[PlannedArchive, int]]:
+        """Yield archives whose place, but not their name, is in the tables, each with its row.
+
+        Args:
+            sources: Column `source` of rows of `archives`.
+        """
+        new_N = np.flatnonzero(pc.invert(self._rows["is_named"]).to_numpy())
+        if not len(new_N) or not len(sources):
+            return
+        rows = self._rows.select(["known_uri", "uri"]).take(pa.array(new_N))
+        found = pc.index_in(sources.cast(_TEXT), pc.coalesce(rows["known_uri"], rows["uri"]))
+        for place in np.flatnonzero(found.is_valid().to_numpy()).tolist():
+            yield self._archive(int(new_N[found[place].as_py()])), place
+
 
 class Planning:
     """Takes archives of one input, in any order."""
 
     def __init__(self) -> None:
         self._batches: list[pa.RecordBatch] = []
-        self._new: list[PlannedArchive] = []
+        self._new: list[tuple[PlannedArchive, bool]] = []
 
-    def add(self, archive: PlannedArchive) -> None:
-        """Add one."""
-        self._new.append(archive)
+    def add(self, archive: PlannedArchive, is_named: bool = False) -> None:
+        """Add one; `is_named`: the tables have its name already."""
+        self._new.append((archive, is_named))
         if len(self._new) >= AT_ONCE:
             self._flush()
 
@@ -74,8 +92,8 @@ class Planning:
         return rows, np.asarray(pc.sort_indices(rows["uri"]), np.int64)
 
     def _flush(self) -> None:
-        rows = map(_row, self._new)
-        self._batches.append(pa.RecordBatch.from_pylist(list(rows), _SCHEMA))
+        rows = [_row(*new) for new in self._new]
+        self._batches.append(pa.RecordBatch.from_pylist(rows, _SCHEMA))
         self._new = []
 
 
@@ -88,7 +106,7 @@ def join(parts: Sequence[tuple[pa.Table, Ints]]) -> Planned:
     return Planned(whole, np.concatenate([np.empty(0, np.int64), *orders]))
 
 
-def _row(archive: PlannedArchive) -> dict[str, Any]:
+def _row(archive: PlannedArchive, is_named: bool) -> dict[str, Any]:
     known = archive.pseudonym
     return {
         "name": _encoded(archive.name),
@@ -100,6 +118,7 @@ def _row(archive: PlannedArchive) -> dict[str, Any]:
         "known_uri": None if known is None else _encoded(known.uri),
         "known_size": None if known is None else known.size,
         "known_version": None if known is None else _encoded(known.version),
+        "is_named": is_named,
     }
 
 

@@ -35,8 +35,14 @@ _VERSION_DIGITS: Final = 20
 
 
 def is_of_one_archive(file: File) -> bool:
-    """Whether all rows of a file are of one archive, by its statistics; False: they may not be."""
-    return file.get("min.archive") is not None and file["min.archive"] == file.get("max.archive")
+    """Whether all rows of a file are of one archive in one version; False: they may not be.
+
+    By its statistics, of which another tool may leave out any (`delta.dataSkippingNumIndexedCols`).
+    """
+    return all(
+        file.get(f"min.{name}") is not None and file[f"min.{name}"] == file.get(f"max.{name}")
+        for name in ("archive", "archive_version")
+    )
 
 
 class TableFiles:
@@ -54,13 +60,14 @@ class TableFiles:
     """
 
     def __init__(self, uri: str, table: Table, model: str, names_of: NamesOf) -> None:
-        _check_protocol(uri, table)
+        _check_writable(uri, table)
         self._uri = uri
         self._model = model
         self._names_of = names_of
         self._version = table.version()
-        every = table.metadata().configuration.get("delta.checkpointInterval", CHECKPOINT_EVERY)
-        self._checkpoint_every = int(every)
+        self._checkpoint_every = delta.number_property(
+            table, "delta.checkpointInterval", CHECKPOINT_EVERY
+        )
         self._transaction = table.transaction_version(delta.APPLICATION) or 0
         self.listed = delta.file_columns(table, model)
         """As they were when the table was opened: `delta.active_files`, as columns."""
@@ -207,10 +214,10 @@ class TableFiles:
                 self._enter(action["add"])
             elif "txn" in action and action["txn"]["appId"] == delta.APPLICATION:
                 self._transaction = action["txn"]["version"]
-            elif "protocol" in action:
+            elif "protocol" in action or "metaData" in action:
                 table = delta.open_table(self._uri)
                 if table is not None:
-                    _check_protocol(self._uri, table)
+                    _check_writable(self._uri, table)
 
     def _enter(self, add: Mapping[str, Any]) -> None:
         if add["partitionValues"].get("model") != self._model:
@@ -234,14 +241,13 @@ def _name(version: int) -> str:
     return f"{version:0{_VERSION_DIGITS}}.json"
 
 
-def _check_protocol(uri: str, table: Table) -> None:
-    protocol = table.protocol()
-    if protocol.min_reader_version > 1 or protocol.min_writer_version > 2:
-        features = sorted({*(protocol.reader_features or ()), *(protocol.writer_features or ())})
-        named = ", ".join(map(str, features)) or f"writer version {protocol.min_writer_version}"
+def _check_writable(uri: str, table: Table) -> None:
+    delta.check_protocol(uri, table, is_written=True)
+    if table.metadata().configuration.get("delta.appendOnly", "").lower() == "true":
         raise UsageError(
-            f"Another tool has changed the table {uri}: it needs {named}, which this software "
-            "does not write. Restore it to a version before that, or use another output."
+            f"Another tool has made the table {uri} append-only (delta.appendOnly), so that rows "
+            "of a new version cannot replace those before it. Set it to false, or use another "
+            "output."
         )
 
 
