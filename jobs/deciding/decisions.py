@@ -8,11 +8,15 @@ page gave it, so that one that is sent again, or merged again, counts once.
 
 import hashlib
 import json
+import math
+import re
 import threading
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import unquote
@@ -31,6 +35,9 @@ MAX_TEXT: Final = 2000
 """Characters of a note, a name or an implant."""
 MAX_FILES: Final = 200
 """Files of the table from which they are put together when it is opened."""
+MAX_NAME: Final = 100
+"""Characters of a reader's name."""
+_ID: Final = re.compile("[0-9a-f]{32}")
 
 
 class Judgement(StrEnum):
@@ -41,6 +48,15 @@ class Judgement(StrEnum):
     BAD_IMAGE = "bad_image"
     OTHER_OPERATION = "other_operation"
     CANNOT_TELL = "cannot_tell"
+
+
+class Queue(StrEnum):
+    """From where cases are served; column `queue`. Closed."""
+
+    WORKLIST = "worklist"
+    SAMPLE = "sample"
+    SECOND = "second"
+    ARBITRATION = "arbitration"
 
 
 class Kind(StrEnum):
@@ -173,6 +189,36 @@ def case_id(record: str | None, key: str | None, row: int) -> str:
     return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
 
 
+def is_id(text: str) -> bool:
+    """Whether this is a decision's id: 32 hex digits."""
+    return _ID.fullmatch(text) is not None
+
+
+def is_reader(name: str) -> bool:
+    """Whether this is a reader's name: 1 to `MAX_NAME` printable characters, no blank around."""
+    return 0 < len(name) <= MAX_NAME and name.isprintable() and name == name.strip()
+
+
+@lru_cache(1024)
+def person(reader: str) -> str:
+    """Return who a reader is: letters' case, blanks and the form of accents make no difference.
+
+    Who writes `Ann` today and `ann` tomorrow is one reader, and no second one for cases of her own.
+    """
+    return " ".join(unicodedata.normalize("NFKC", reader).casefold().split())
+
+
+def written(text: str) -> str | None:
+    """Return a text as it is kept; None for nothing.
+
+    What no file of text can hold gives way: halves of a surrogate pair, as a page sends of a
+    character that was cut in two, and control characters but the line end and the tab.
+    """
+    whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    kept = (c for c in whole if c in "\n\t" or unicodedata.category(c) != "Cc")
+    return "".join(kept).strip() or None
+
+
 class DecisionTable:
     """The table of one audit; its methods may be called by several threads.
 
@@ -297,17 +343,20 @@ def read_export(text: str) -> list[Decision]:
     Args:
         text: A Parquet file that was exported there, or the folder of an audit.
 
+    Nothing is written there: it may be a stick that cannot be written to.
+
     Raises:
-        UsageError: It is neither, or is not there.
+        UsageError: It is neither, is not there, or holds what no workbench writes.
         StorageError: A table that is damaged.
     """
     path = Path(text)
-    for folder in (path / DECISIONS, path):
-        if (folder / "_delta_log").is_dir():
-            return list(DecisionTable(folder.parent).all())
     try:
-        rows = pq.read_table(path, partitioning=None).to_pylist()
-        found = [Decision.from_row(row) for row in rows]
+        found = _in_folder(path)
+        if found is None:
+            rows = pq.read_table(path, partitioning=None).select(ROW.names).cast(ROW)
+            found = [Decision.from_row(row) for row in rows.to_pylist()]
+        for decision in found:
+            _check(decision)
     except FileNotFoundError as error:
         raise UsageError(f"--merge {text} is not there.") from error
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
@@ -316,3 +365,29 @@ def read_export(text: str) -> list[Decision]:
             "exports, or the folder of the audit on the other computer."
         ) from error
     return found
+
+
+def _in_folder(path: Path) -> list[Decision] | None:
+    """Read the table of an audit's folder, or that is this folder; None where there is none."""
+    for folder in (path / DECISIONS, path):
+        table = delta.open_table(storage.normalise(str(folder))) if folder.is_dir() else None
+        if table is not None:
+            files = sorted(unquote(file["path"]) for file in delta.active_files(table))
+            return [found for file in files for found in _read_file(folder / file, file)]
+    return None
+
+
+def _check(decision: Decision) -> None:
+    """Raise ValueError for a decision that no workbench makes."""
+    is_undo = decision.kind is Kind.UNDO
+    is_whole = (
+        is_id(decision.id)
+        and is_reader(decision.reader)
+        and decision.queue in set(Queue)
+        and is_undo is (decision.judgement is None)
+        and is_undo is (decision.undoes is not None)
+        and 0 <= decision.seconds < math.inf
+        and decision.decided_at.year < datetime.max.year
+    )
+    if not is_whole:
+        raise ValueError("A row is no decision.")

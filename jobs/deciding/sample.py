@@ -153,7 +153,7 @@ def draw(verdicts: Sequence[str], wrong_M: npt.NDArray[np.float64], num: int, se
     Args:
         verdicts: The audit's, of each record that can be looked at.
         wrong_M: Probability that each is wrong; NaN where the audit has none.
-        num: How many to draw.
+        num: How many to draw; all where there are no more.
         seed: Of the generator.
     """
     if not len(verdicts):
@@ -163,7 +163,7 @@ def draw(verdicts: Sequence[str], wrong_M: npt.NDArray[np.float64], num: int, se
     chance_M = np.where(np.isnan(wrong_M), UNKNOWN_CHANCE, wrong_M)
     records_H = np.bincount(stratum_M, minlength=len(names))
     chance_H = np.bincount(stratum_M, chance_M, len(names)) / records_H
-    drawn_H = allocate(records_H, chance_H, num)
+    drawn_H = allocate(records_H, chance_H, min(num, len(verdicts)))
     places = [
         rng.choice(np.flatnonzero(stratum_M == h), drawn, replace=False)
         for h, drawn in enumerate(drawn_H.tolist())

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jobs.deciding.decisions import Decision, Judgement, Kind, case_id
+from jobs.deciding.decisions import Decision, Judgement, Kind, case_id, person
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,8 @@ class CaseStanding:
     """What is decided of one case.
 
     Attributes:
-        readings: The present one of each reader, in the order in which they first read.
+        readings: The present one of each reader, by `person`, in the order in which they first
+            read.
         arbitration: The last one that was not undone.
     """
 
@@ -62,7 +63,7 @@ def stand(
         if decision.kind is Kind.ARBITRATION:
             arbitrations[decision.case] = decision
         else:
-            readings[decision.case][decision.reader] = decision
+            readings[decision.case][person(decision.reader)] = decision
     return {
         case: CaseStanding(readings.get(case, {}), arbitrations.get(case))
         for case in readings.keys() | arbitrations.keys()
@@ -105,10 +106,16 @@ def num_stale(decisions: Sequence[Decision], claims: Mapping[str, str | None]) -
 def last_of(decisions: Sequence[Decision], reader: str) -> Decision | None:
     """Return the reader's last decision that is not undone."""
     undone = {decision.undoes for decision in decisions if decision.kind is Kind.UNDO}
-    own = (d for d in reversed(decisions) if d.reader == reader and d.kind is not Kind.UNDO)
+    who = person(reader)
+    own = (d for d in reversed(decisions) if person(d.reader) == who and d.kind is not Kind.UNDO)
     return next((decision for decision in own if decision.id not in undone), None)
 
 
 def _found(decision: Decision) -> tuple[Judgement | None, str | None]:
     is_wrong = decision.judgement is Judgement.RECORD_WRONG
-    return decision.judgement, decision.implant if is_wrong else None
+    return decision.judgement, alike(decision.implant or "") if is_wrong else None
+
+
+def alike(implant: str) -> str:
+    """Return what two spellings of an implant have in common: not letters' case, nor blanks."""
+    return " ".join(implant.casefold().split())

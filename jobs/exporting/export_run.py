@@ -25,6 +25,8 @@ OTHER_HEADER: Final = "a header with other identifiers than the table has"
 PATIENTS: Final = "several patients' numbers in one study"
 TOO_LONG: Final = "a patient's number of more than 64 characters"
 
+_PREFIX: Final = b"\0" * 128 + b"DICM"
+
 
 @dataclass
 class Waiting:
@@ -93,7 +95,7 @@ def run(
         except NoReportError as error:
             yield Listed(studies.name(place), "none", str(error))
             continue
-        if (folder / file_of(study)).exists():
+        if is_there(folder / file_of(study)):
             yield _listed(study, "there")
             continue
         wanted[place] = len(study.rows)
@@ -111,6 +113,18 @@ def run(
             if len(one.headers) == wanted[place] and write is not None:
                 tick(done := done + 1)
                 yield write(waiting_for.pop(place))
+
+
+def is_there(path: Path) -> bool:
+    """Whether a report is there: a file that begins like one (PS3.10 section 7.1).
+
+    What a disk lost in a fall of power, an empty file or one of zeros, is written again.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_PREFIX)) == _PREFIX
+    except OSError:
+        return False
 
 
 def writer(output: Output, sources: Sources, folder: Path) -> Callable[[Waiting], Listed]:

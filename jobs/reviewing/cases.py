@@ -4,10 +4,11 @@ A case is a record that is to be looked at. Its id follows from the record's num
 from its row or its claim, so that decisions find it again in a later audit of the same registry.
 """
 
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from implant_model import storage
-from implant_model.errors import UsageError
+from implant_model.errors import StorageError, UsageError
 from implant_model.package.load import ModelPackage
 from jobs.auditing import files
 from jobs.auditing.last_audit import read_previous
@@ -35,6 +36,8 @@ _PREDICTED: Final = (
 )
 _TEXTS: Final = ("hospital", "year", "manufacturer", "product", "implant", "side", "joint")
 _KEPT_CASES: Final = 256
+SHORT: Final = 2
+_WORD: Final = re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
@@ -68,11 +71,23 @@ class Case:
     stratum: str | None = None
     inclusion: float | None = None
 
-    @property
-    def words(self) -> str:
-        """Return what a filter looks through, in small letters."""
+    def has(self, words: Sequence[str]) -> bool:
+        """Return whether all words of a filter are in the record.
+
+        One of up to `SHORT` characters must be a word of it, since it is within most others: the A
+        of `Clinic A`.
+
+        Args:
+            words: In small letters.
+        """
+        text, whole = self._words
+        return all(word in (whole if len(word) <= SHORT else text) for word in words)
+
+    @cached_property
+    def _words(self) -> tuple[str, frozenset[str]]:
         parts = [self.record or "", self.claimed or "", *self.texts.values()]
-        return " ".join(parts).lower()
+        text = " ".join(parts).lower()
+        return text, frozenset([*text.split(), *_WORD.findall(text)])
 
 
 @dataclass(frozen=True)
@@ -119,6 +134,12 @@ class ReviewedAudit:
 
     def __post_init__(self) -> None:
         self.radiographs = lru_cache(_KEPT_CASES)(self._radiographs)
+        self._opened = _state(self.folder)
+
+    @property
+    def is_replaced(self) -> bool:
+        """Return whether the audit was made anew since it was opened."""
+        return _state(self.folder) != self._opened
 
     @property
     def package(self) -> ModelPackage | None:
@@ -153,7 +174,14 @@ class ReviewedAudit:
         columns = [name for name in _PREDICTED if name in there]
         # The position is filtered here: Delta's log has no statistics of it, from which pyarrow
         # concludes that no row of a file fits.
-        rows = self.output.dataset.to_table(columns=columns, filter=chosen)
+        try:
+            rows = self.output.dataset.to_table(columns=columns, filter=chosen)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise StorageError(
+                f"The predictions {self.output.uri} cannot be read ({type(error).__name__}): were "
+                "they moved or compacted since, start the workbench again; jobs.verify names what "
+                "is damaged."
+            ) from error
         rows = rows.filter(pc.is_in(rows["member_index"], members)).to_pylist()
         return {(row["archive"], row["member_index"]): row for row in rows}
 
@@ -185,6 +213,15 @@ class ReviewedAudit:
             return self._loose
 
 
+def _state(folder: Path) -> tuple[int, int] | None:
+    """Return what changes when an audit's summary is written; None where it is gone."""
+    try:
+        found = (folder / files.SUMMARY).stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
 _LOOSE: Final = (
     "It lay loose, under a name that the tables hold as a hash: start with --archives and the "
     "INPUT of classify."
@@ -206,7 +243,13 @@ def open_audit(
         UsageError: It is no audit's folder, or the predictions hold nothing of its model.
         StorageError: A table cannot be read.
     """
-    summary = read_previous(storage.normalise(str(folder / files.SUMMARY)), is_asked=False)
+    try:
+        summary = read_previous(storage.normalise(str(folder / files.SUMMARY)), is_asked=False)
+    except UsageError as error:
+        raise UsageError(
+            f"{folder / files.SUMMARY} is no summary of an audit by this software; make the audit "
+            "again."
+        ) from error
     if summary is None:
         raise UsageError(
             f"--audit {folder} holds no {files.SUMMARY}; name the --report of jobs.audit."

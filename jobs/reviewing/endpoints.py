@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +22,7 @@ from jobs.deciding.decisions import (
     DECISIONS,
     Decision,
     Judgement,
+    Queue,
     export_csv,
     export_parquet,
 )
@@ -30,11 +31,11 @@ from jobs.entry.command import DISCLAIMER
 from jobs.pages.page import TEMPLATES as PAGES
 from jobs.pages.page import environment, interval, number, percent
 from jobs.reviewing.cases import Case, Radiograph
-from jobs.reviewing.guard import Guard
+from jobs.reviewing.guard import HEADERS, Guard
 from jobs.reviewing.heat import Heat
 from jobs.reviewing.neighbours import Neighbours
 from jobs.reviewing.originals import Original
-from jobs.reviewing.workbench import Queue, Verdict, Workbench
+from jobs.reviewing.workbench import Verdict, Workbench
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
 STATIC: Final = {"workbench.css": "text/css", "viewer.js": "text/javascript",
@@ -55,6 +56,7 @@ JUDGEMENTS: Final = {
     Judgement.OTHER_OPERATION: "Image of another operation",
     Judgement.CANNOT_TELL: "Cannot tell",
 }
+MADE_ANEW: Final = "The audit was made anew: start the workbench again."
 BLIND: Final = JUDGEMENTS | {Judgement.RECORD_RIGHT: "Record right"}
 
 
@@ -103,9 +105,7 @@ class Endpoints:
             Route("/favicon.ico", lambda _request: Response(status_code=204)),
         ]
         guarded = Middleware(BaseHTTPMiddleware, dispatch=self._guard.__call__)
-        return Starlette(
-            routes=routes, middleware=[guarded], exception_handlers={ImplantError: refused}
-        )
+        return Starlette(routes=routes, middleware=[guarded], exception_handlers=HANDLERS)
 
     def home(self, request: Request) -> Response:
         """What is to be done, what is known."""
@@ -120,6 +120,7 @@ class Endpoints:
             num_decisions=len(bench.decisions()),
             num_stale=bench.num_stale,
             judgements=JUDGEMENTS,
+            notice=MADE_ANEW if bench.audit.is_replaced else "",
         )
 
     def read(self, request: Request) -> Response:
@@ -140,11 +141,10 @@ class Endpoints:
         standing = self._bench.standing()
         cases = [self._bench.audit.cases[c] for c in self._bench.queue(name)]
         wanted = words.lower().split()
-        cases = [case for case in cases if all(word in case.words for word in wanted)]
+        cases = [case for case in cases if case.has(wanted)]
         start = max(_whole(request.query_params.get("start", "0")), 0)
-        reader = self._bench.reader
         lines = [
-            (case, standing.get(case.id, NOTHING).readings.get(reader))
+            (case, self._bench.own(standing.get(case.id, NOTHING)))
             for case in cases[start : start + LINES]
         ]
         return self._page(
@@ -180,7 +180,12 @@ class Endpoints:
         }
 
     def _rate(self) -> str:
-        """Return the rate of errors so far, for the head of the page; empty without a sample."""
+        """Return the rate of errors so far, for the head of the page; empty without a sample.
+
+        Where the audit was made anew, that is what the page has to state.
+        """
+        if self._bench.audit.is_replaced:
+            return MADE_ANEW
         verified = self._bench.verified()
         if verified is None or not verified.verified or math.isnan(verified.best.value):
             return ""
@@ -193,7 +198,7 @@ class Endpoints:
         """Return one case, a part of the page."""
         name, case = _queue(request), self._case(request)
         standing = self._bench.standing().get(case.id, NOTHING)
-        own = standing.readings.get(self._bench.reader)
+        own = self._bench.own(standing)
         blind = self._bench.is_blind(case, name) and own is None
         package = self._bench.audit.package
         self._bench.begin(case.id)
@@ -254,7 +259,7 @@ class Endpoints:
     def _not_blind(self, request: Request) -> tuple[Case, Radiograph]:
         """Return a case and one of its radiographs, where what the model says may be shown."""
         name, case = _queue(request), self._case(request)
-        own = self._bench.standing().get(case.id, NOTHING).readings.get(self._bench.reader)
+        own = self._bench.own(self._bench.standing().get(case.id, NOTHING))
         if self._bench.is_blind(case, name) and own is None:
             raise UsageError("The sample is read without what the model says.")
         images = self._bench.audit.radiographs(case.id)
@@ -278,15 +283,23 @@ class Endpoints:
 
     def csv(self, request: Request) -> Response:
         """Return all decisions for a spreadsheet; the file stays beside the audit."""
-        path = self._bench.audit.folder / f"{DECISIONS}.csv"
-        export_csv(path, self._bench.decisions())
-        return _download(path, "text/csv")
+        return self._export(".csv", export_csv, "text/csv")
 
     def parquet(self, request: Request) -> Response:
         """Return all decisions for `--merge` on another computer."""
-        path = self._bench.audit.folder / f"{DECISIONS}.parquet"
-        export_parquet(path, self._bench.decisions())
-        return _download(path, "application/vnd.apache.parquet")
+        return self._export(".parquet", export_parquet, "application/vnd.apache.parquet")
+
+    def _export(
+        self, suffix: str, write: Callable[[Path, Sequence[Decision]], None], kind: str
+    ) -> Response:
+        path = self._bench.audit.folder / f"{DECISIONS}{suffix}"
+        try:
+            write(path, self._bench.decisions())
+            data = path.read_bytes()
+        except OSError as error:
+            raise StorageError(f"{path} cannot be written: {error.strerror}.") from error
+        headers = {"content-disposition": f'attachment; filename="{path.name}"'}
+        return Response(data, media_type=kind, headers=headers)
 
     def _case(self, request: Request) -> Case:
         case = self._bench.audit.cases.get(request.path_params["case"])
@@ -347,6 +360,18 @@ def refused(_request: Request, error: Exception) -> Response:
     return JSONResponse({"error": str(error)}, 503 if isinstance(error, StorageError) else 400)
 
 
+def failed(_request: Request, error: Exception) -> Response:
+    """Return that the fault is the workbench's own; uvicorn writes it to the terminal."""
+    sentence = (
+        f"The workbench has failed ({type(error).__name__}); its terminal has the details. Submit "
+        "again: what is kept already is not kept twice."
+    )
+    return JSONResponse({"error": sentence}, 500, HEADERS)  # outside of the guard
+
+
+HANDLERS: Final = {ImplantError: refused, Exception: failed}
+
+
 def _others(readings: Mapping[str, Decision]) -> list[Decision]:
     """Return what the readers found in an order that says nothing of who it was."""
     return sorted(readings.values(), key=lambda decision: decision.id)
@@ -370,13 +395,22 @@ async def _body(request: Request) -> dict[str, Any]:
         data += chunk
         if len(data) > MAX_BODY:
             raise UsageError("The request is too large.")
-    try:
-        body = json.loads(data)
-    except ValueError as error:
-        raise UsageError("The request is no JSON.") from error
+    body = read_json(data)
     if not isinstance(body, dict):
         raise UsageError("The request is no JSON object.")
     return body
+
+
+def read_json(data: bytes) -> Any:
+    """Read JSON; whoever sends it may send anything.
+
+    Raises:
+        UsageError: It is none, or nested too deeply.
+    """
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise UsageError("The request is no JSON.") from error
 
 
 def _verdict(body: Mapping[str, Any]) -> Verdict:
@@ -389,12 +423,11 @@ def _verdict(body: Mapping[str, Any]) -> Verdict:
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         raise UsageError("The time that the case was looked at is none.")
     try:
+        seconds = float(seconds)
+    except OverflowError as error:
+        raise UsageError("The time that the case was looked at is impossible.") from error
+    try:
         texts["queue"], texts["judgement"] = Queue(texts["queue"]), Judgement(texts["judgement"])
     except ValueError as error:
         raise UsageError("The decision is of a kind that there is not.") from error
-    return Verdict(**texts, seconds=float(seconds))
-
-
-def _download(path: Path, kind: str) -> Response:
-    headers = {"content-disposition": f'attachment; filename="{path.name}"'}
-    return Response(path.read_bytes(), media_type=kind, headers=headers)
+    return Verdict(**texts, seconds=seconds)

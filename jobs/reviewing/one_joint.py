@@ -78,7 +78,7 @@ def parse(body: object, names: Sequence[str]) -> list[dict[str, Any]]:
         raise UsageError(f"1 to {MAX_RADIOGRAPHS} answers of one joint are accepted.")
     try:
         return [_row(answer, place, names) for place, answer in enumerate(body)]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, OverflowError, TypeError, ValueError) as error:
         raise UsageError("An answer of the joint is none.") from error
 
 
@@ -87,7 +87,8 @@ def _row(answer: Any, place: int, names: Sequence[str]) -> dict[str, Any]:
     candidates, content = [str(name) for name in answer["candidates"]], answer["content"]
     named = [*(name for name, _ in top), *candidates]
     shares = [share for _, share in top]
-    is_fit = len(top) <= TOP and len({*candidates}) == len(candidates) and isinstance(content, str)
+    is_fit = len(top) <= TOP and len({*candidates}) == len(candidates)
+    is_fit = is_fit and isinstance(content, str) and content.isascii()
     is_fit = is_fit and all(math.isfinite(share) and 0 <= share <= 1 for share in shares)
     if not is_fit or not set(named) <= set(names) or sum(shares) > 1.001:
         raise ValueError

@@ -18,9 +18,11 @@ from implant_model.package.load import ModelPackage, load_package
 from implant_model.package.references import load_references
 from implant_model.storage.local_files import OWNER_ALONE
 from jobs.deciding.decisions import (
+    MAX_NAME,
     DecisionTable,
     export_csv,
     export_parquet,
+    is_reader,
     read_export,
 )
 from jobs.deciding.standing import CaseStanding, stand
@@ -37,7 +39,6 @@ from jobs.reviewing.settled import write_labels, write_synonyms
 from jobs.reviewing.workbench import Workbench
 
 HOST: Final = "127.0.0.1"
-MAX_NAME: Final = 100
 
 
 def serve(call: Namespace) -> int:
@@ -106,11 +107,15 @@ def exchange(call: Namespace) -> int:
     with waiting("The audit is opened"):
         audit = opened(call)
     table = DecisionTable(folder)
-    for file in call.merge:
-        found = read_export(file)
+    exports = [(file, read_export(file)) for file in call.merge]  # all, before any is added
+    for file, found in exports:
         added = table.merge(found)
+        kept = {decision.id: decision for decision in table.all()}
+        differing = sum(decision != kept[decision.id] for decision in found)
         foreign = sum(decision.case not in audit.cases for decision in found)
         print(f"{file}: {added:,} of {len(found):,} decisions added, the others were there.")
+        if differing:
+            print(f"  {differing:,} differ from the one of the same id that is there, which stays.")
         if foreign:
             print(f"  {foreign:,} are of records that this audit does not serve.")
     if call.export:
@@ -164,7 +169,7 @@ def reader_of(name: str | None) -> str:
         reader = (getpass.getuser() if name is None else name).strip()
     except (KeyError, OSError) as error:
         raise UsageError("The login has no name; give --reviewer NAME.") from error
-    if not reader or len(reader) > MAX_NAME or not reader.isprintable():
+    if not is_reader(reader):
         raise UsageError(f"--reviewer takes 1 to {MAX_NAME} printable characters.")
     return reader
 

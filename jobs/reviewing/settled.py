@@ -13,12 +13,14 @@ from implant_model.storage.local_files import write_whole
 from jobs.auditing import files
 from jobs.auditing.registry.synonyms import read_synonyms
 from jobs.deciding.decisions import Decision, Judgement
-from jobs.deciding.standing import CaseStanding
+from jobs.deciding.standing import CaseStanding, alike
 from jobs.reviewing.cases import Case, ReviewedAudit
 from jobs.reviewing.originals import Originals
 from jobs.tables.loose_names import is_loose
 
 LABEL_COLUMNS: Final = ("archive", "member", "label", "patient")
+_ELSE: Final = ""
+"""A meaning that is nothing of the catalogue."""
 _SEEN: Final = (Outcome.IDENTIFIED, Outcome.AMBIGUOUS, Outcome.UNKNOWN)
 
 
@@ -67,8 +69,9 @@ def label_of(case: Case, standing: CaseStanding | None, audit: ReviewedAudit) ->
         return settled.implant
     if settled.judgement is not Judgement.RECORD_RIGHT:
         return None
-    if settled.implant is not None:
-        return settled.implant
+    meant = {alike(one.implant): one.implant for one in _meant(standing) if one.implant}
+    if meant:
+        return next(iter(meant.values())) if len(meant) == 1 else None
     return case.claimed if case.claimed in audit.titles else None
 
 
@@ -101,7 +104,7 @@ def write_synonyms(
     num_filled = num_disputed = 0
     for row in rows:
         found = meanings.get((row["field"], row["text"]), set())
-        if (row["field"], row["text"]) in known or not found:
+        if (row["field"], row["text"]) in known or found <= {_ELSE}:
             continue
         if len(found) > 1:
             num_disputed += 1
@@ -115,15 +118,14 @@ def write_synonyms(
 def _meanings(
     audit: ReviewedAudit, standing: Mapping[str, CaseStanding]
 ) -> dict[tuple[str, str], set[str]]:
-    """Return what readers say that each text means, by field and text."""
+    """Return what readers say that each text means, by field and text; `_ELSE`: nothing known."""
     catalogue = {implant.name: implant for implant in audit.output.model.catalogue}
     found: dict[tuple[str, str], set[str]] = defaultdict(set)
     for case, decision in _named(audit, standing):
         implant = catalogue.get(decision.implant or "")
-        if implant is None:
-            continue
-        means = {"implant": implant.name, "product": implant.name}
-        means["manufacturer"] = implant.manufacturer
+        name = _ELSE if implant is None else implant.name
+        means = {"implant": name, "product": name}
+        means["manufacturer"] = _ELSE if implant is None else implant.manufacturer
         for field, meaning in means.items():
             if field in case.texts:
                 found[field, case.texts[field]].add(meaning)
@@ -133,11 +135,23 @@ def _meanings(
 def _named(
     audit: ReviewedAudit, standing: Mapping[str, CaseStanding]
 ) -> Iterator[tuple[Case, Decision]]:
-    """Yield records that were found right and of which a reader says what they mean."""
+    """Yield records that were found right, and what each reader says that they mean."""
     for case in audit.cases.values():
-        settled = standing[case.id].settled if case.id in standing else None
-        if settled is not None and settled.judgement is Judgement.RECORD_RIGHT and settled.implant:
-            yield case, settled
+        found = standing.get(case.id)
+        settled = None if found is None else found.settled
+        if settled is not None and settled.judgement is Judgement.RECORD_RIGHT:
+            yield from ((case, decision) for decision in _meant(found) if decision.implant)
+
+
+def _meant(standing: CaseStanding | None) -> list[Decision]:
+    """Return the decisions that state what a record means.
+
+    Readers may agree that it is right, and not on that; an arbitration settles it, too.
+    """
+    if standing is None:
+        return []
+    readings = [*standing.readings.values()]
+    return readings if standing.arbitration is None else [standing.arbitration]
 
 
 def _csv(columns: Sequence[str], rows: list[tuple[str, ...]]) -> bytes:

@@ -5,7 +5,6 @@ so that for several radiographs of one joint the page sends their answers back.
 """
 
 import hashlib
-import json
 import threading
 from functools import partial
 from typing import Final
@@ -18,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from implant_model.errors import ArchiveError, ImplantError, UsageError
+from implant_model.errors import ArchiveError, UsageError
 from implant_model.identification import Identification, identify, read_radiograph
 from implant_model.limits import MIB
 from implant_model.package.load import ModelPackage
@@ -26,7 +25,15 @@ from jobs.auditing.package_facts import facts_of
 from jobs.entry.command import DISCLAIMER
 from jobs.pages.page import called, environment, percent
 from jobs.pages.wording import OUTCOMES, REASONS, novelty_sentence
-from jobs.reviewing.endpoints import MAX_BODY, TEMPLATES, reference, refused, samples_of, static
+from jobs.reviewing.endpoints import (
+    HANDLERS,
+    MAX_BODY,
+    TEMPLATES,
+    read_json,
+    reference,
+    samples_of,
+    static,
+)
 from jobs.reviewing.guard import Guard
 from jobs.reviewing.heat import Heat
 from jobs.reviewing.neighbours import Neighbour, Neighbours
@@ -82,9 +89,7 @@ class Trial:
             Route("/favicon.ico", lambda _request: Response(status_code=204)),
         ]
         guarded = Middleware(BaseHTTPMiddleware, dispatch=self._guard.__call__)
-        return Starlette(
-            routes=routes, middleware=[guarded], exception_handlers={ImplantError: refused}
-        )
+        return Starlette(routes=routes, middleware=[guarded], exception_handlers=HANDLERS)
 
     def home(self, _request: Request) -> Response:
         """Return the page that radiographs are dropped on."""
@@ -112,10 +117,7 @@ class Trial:
 
     async def joint(self, request: Request) -> Response:
         """Return what several answers say together, a part of the page."""
-        try:
-            body = json.loads(await body_of(request, MAX_BODY))
-        except (ValueError, RecursionError) as error:
-            raise UsageError("The request is no JSON.") from error
+        body = read_json(await body_of(request, MAX_BODY))
         rows = parse(body, self._package.catalogue.names)
         together = answer_together(rows, facts_of(self._package))
         page = self._pages.get_template("joint.html.j2")

@@ -5,18 +5,18 @@ those that another reader alone has read, without what that one found, and `arbi
 of two other readers, with what they found and without who it was.
 """
 
-import re
 import threading
 import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from enum import StrEnum
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from implant_model import __version__
 from implant_model.errors import UsageError
+from implant_model.package.catalogue import MAX_NAME as MAX_IMPLANT
 from jobs.auditing.verdicts import Verdict as AuditVerdict
 from jobs.deciding.agreement import ac1, kappa, table_of, with_interval
 from jobs.deciding.decisions import (
@@ -25,9 +25,21 @@ from jobs.deciding.decisions import (
     DecisionTable,
     Judgement,
     Kind,
+    Queue,
     SeenImage,
+    is_id,
+    person,
+    written,
 )
-from jobs.deciding.standing import NOTHING, CaseStanding, judged, last_of, num_stale, stand
+from jobs.deciding.standing import (
+    NOTHING,
+    CaseStanding,
+    alike,
+    judged,
+    last_of,
+    num_stale,
+    stand,
+)
 from jobs.deciding.verified_rate import VerifiedRate, estimate
 from jobs.reviewing.cases import Case, ReviewedAudit
 from jobs.reviewing.originals import Originals
@@ -35,20 +47,12 @@ from training.metrics import Figure
 
 READERS: Final = 2
 """Readings of a case, before an arbitration."""
+RESOLUTION: Final = timedelta(microseconds=1)
+"""Of a decision's time in the table."""
 NOT_KNOWN: Final = AuditVerdict.NOT_IN_CATALOGUE.word
 """Verdict on a record whose texts mean nothing known: a reader may say what they mean."""
 AHEAD: Final = 2
 """Cases that are decoded ahead."""
-_ID: Final = re.compile("[0-9a-f]{32}")
-
-
-class Queue(StrEnum):
-    """From where cases are served."""
-
-    WORKLIST = "worklist"
-    SAMPLE = "sample"
-    SECOND = "second"
-    ARBITRATION = "arbitration"
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,7 @@ class Verdict:
     seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        if not _ID.fullmatch(self.id):
+        if not is_id(self.id):
             raise UsageError("The decision has no id of 32 hexadecimal digits.")
         for name in ("implant", "note"):
             if len(getattr(self, name)) > MAX_TEXT:
@@ -139,6 +143,7 @@ class Workbench:
 
     def __post_init__(self) -> None:
         self._claims = self.audit.claims
+        self._implants = _spellings(self.audit.titles)
         sample = self.audit.sample_table
         names = ("row", "record", "key", "claimed")
         self._sampled = (
@@ -179,8 +184,7 @@ class Workbench:
         wanted = words.lower().split()
         left, done = [], 0
         for case in self.queue(name):
-            found = self.audit.cases[case]
-            if not all(word in found.words for word in wanted):
+            if not self.audit.cases[case].has(wanted):
                 continue
             place = self._place(name, standing.get(case, NOTHING))
             if place == "left":
@@ -198,17 +202,22 @@ class Workbench:
 
     def _place(self, name: Queue, standing: CaseStanding) -> str:
         """Return whether a case is `left`, `done` or `not` in a queue for this reader."""
-        readings, is_own = standing.readings, self.reader in standing.readings
+        readings, own = standing.readings, person(self.reader)
+        is_own = own in readings
         if name in (Queue.WORKLIST, Queue.SAMPLE):
             return "done" if readings or standing.arbitration else "left"
         if name is Queue.SECOND:
-            if is_own and next(iter(readings)) != self.reader:
+            if is_own and next(iter(readings)) != own:
                 return "done"
             is_open = standing.arbitration is None and 0 < len(readings) < READERS
             return "left" if is_open and not is_own else "not"
         if standing.arbitration is not None:
-            return "done" if standing.arbitration.reader == self.reader else "not"
+            return "done" if person(standing.arbitration.reader) == own else "not"
         return "left" if standing.is_conflict and not is_own else "not"
+
+    def own(self, standing: CaseStanding) -> Decision | None:
+        """Return this reader's reading of a case; None without one."""
+        return standing.readings.get(person(self.reader))
 
     def is_blind(self, case: Case, name: Queue) -> bool:
         """Return whether a case is served without what model and audit make of it."""
@@ -255,25 +264,61 @@ class Workbench:
         if case is None:
             raise UsageError("The audit has no such case; it may have been made again.")
         self._check_turn(verdict)
-        with self._lock:
-            begun = self._begun.pop(case.id, None)
-        now = datetime.now(UTC)
-        names = verdict.judgement is Judgement.RECORD_WRONG or (
-            verdict.judgement is Judgement.RECORD_RIGHT and case.verdict == NOT_KNOWN
-        )
-        decision = self._decision(case, verdict.queue, begun or now, now, verdict.id)
+        now = self._moment(case.id)
+        begun = self._begun.get(case.id, now)
+        decision = self._decision(case, verdict.queue, begun, now, verdict.id)
         arbitrates = verdict.queue is Queue.ARBITRATION
-        return self.table.append(
+        is_new = self.table.append(
             Decision(
                 **decision,
                 kind=Kind.ARBITRATION if arbitrates else Kind.READING,
                 judgement=verdict.judgement,
-                implant=_text(verdict.implant) if names else None,
-                note=_text(verdict.note),
+                implant=self._implant(case, verdict),
+                note=written(verdict.note),
                 undoes=None,
                 seconds=round(verdict.seconds, 1),
             )
         )
+        with self._lock:
+            self._begun.pop(case.id, None)
+        return is_new
+
+    def _moment(self, case: str) -> datetime:
+        """Return the time of a decision that comes now, behind all that it comes behind.
+
+        The clock of another computer, whose decisions were merged, may be ahead.
+        """
+        own = person(self.reader)
+        before = (
+            found.decided_at + RESOLUTION
+            for found in self.table.all()
+            if found.case == case or person(found.reader) == own
+        )
+        return max([datetime.now(UTC), *before])
+
+    def _implant(self, case: Case, verdict: Verdict) -> str | None:
+        """Return what a reader says was implanted, as the catalogue spells it where it has it.
+
+        Raises:
+            UsageError: The record is to be wrong, and names this very implant.
+        """
+        is_wrong = verdict.judgement is Judgement.RECORD_WRONG
+        if not is_wrong and not (
+            verdict.judgement is Judgement.RECORD_RIGHT and case.verdict == NOT_KNOWN
+        ):
+            return None
+        text = written(verdict.implant)
+        implant = None if text is None else self._implants.get(alike(text), text)
+        if implant is not None and not (len(implant) <= MAX_IMPLANT and implant.isprintable()):
+            raise UsageError(
+                f"An implant's name has at most {MAX_IMPLANT} characters, all of them printable: "
+                "write more in the note."
+            )
+        if is_wrong and implant is not None and implant == case.claimed:
+            raise UsageError(
+                "That is the implant that the record names: find the record right, or name another."
+            )
+        return implant
 
     def _check_turn(self, verdict: Verdict) -> None:
         """Refuse an arbitration by one of those who disagree, or of what is no conflict."""
@@ -282,7 +327,7 @@ class Workbench:
         if any(decision.id == verdict.id for decision in self.table.all()):
             return  # sent again
         standing = self.standing().get(verdict.case, NOTHING)
-        if self.reader in standing.readings:
+        if self.own(standing) is not None:
             raise UsageError("A third reader arbitrates; this case was read by you.")
         if not standing.is_conflict:
             raise UsageError("The case is no conflict any more; another has settled it.")
@@ -296,11 +341,11 @@ class Workbench:
         last = last_of(self.table.all(), self.reader)
         if last is None or last.case not in self.audit.cases:
             return None
-        now = datetime.now(UTC)
+        now = self._moment(last.case)
         case = self.audit.cases[last.case]
         self.table.append(
             Decision(
-                **self._decision(case, Queue(last.queue), now, now, uuid.uuid4().hex),
+                **self._decision(case, last.queue, now, now, uuid.uuid4().hex),
                 kind=Kind.UNDO,
                 judgement=None,
                 implant=None,
@@ -312,7 +357,7 @@ class Workbench:
         return last.case
 
     def _decision(
-        self, case: Case, queue: Queue, begun: datetime, now: datetime, id: str
+        self, case: Case, queue: str, begun: datetime, now: datetime, id: str
     ) -> dict[str, Any]:
         """Return the fields that decisions and undoings share."""
         return {
@@ -346,14 +391,19 @@ class Workbench:
     def agreements(self, standing: Mapping[str, CaseStanding]) -> list[Agreement]:
         """Return how far each pair of readers agrees, over the cases that both have read."""
         pairs: dict[tuple[str, str], list[tuple[Judgement, Judgement]]] = {}
+        names: dict[str, str] = {}
         for found in standing.values():
             readers = sorted(found.readings)
+            names |= {reader: found.readings[reader].reader for reader in readers}
             for at, one in enumerate(readers):
                 for other in readers[at + 1 :]:
                     both = found.readings[one].judgement, found.readings[other].judgement
                     if both[0] is not None and both[1] is not None:
                         pairs.setdefault((one, other), []).append((both[0], both[1]))
-        return [_agreement(readers, found) for readers, found in sorted(pairs.items())]
+        return [
+            _agreement((names[one], names[other]), found)
+            for (one, other), found in sorted(pairs.items())
+        ]
 
     def verified(self) -> VerifiedRate | None:
         """Return the registry's rate of errors by what was verified; None without a sample."""
@@ -374,5 +424,9 @@ def _agreement(readers: tuple[str, str], found: Sequence[tuple[Judgement, Judgem
     return Agreement(readers, same, with_interval(kappa, counts), with_interval(ac1, counts))
 
 
-def _text(text: str) -> str | None:
-    return text.strip() or None
+def _spellings(titles: Mapping[str, str]) -> dict[str, str]:
+    """Return the catalogue's name of each implant, by its name and its title, as far as unique."""
+    named = [(alike(title), name) for name, title in titles.items()]
+    count = Counter(title for title, _ in named)
+    known = {title: name for title, name in named if count[title] == 1}
+    return known | {alike(name): name for name in titles}

@@ -8,6 +8,7 @@ clean-up of the log is off.
 
 import contextlib
 import random
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeVar
@@ -143,6 +144,9 @@ def _reason(uri: str, error: Exception) -> str:
         storage.check_output(uri)
     except UsageError as reason:
         return str(reason)
+    said = re.search(r"[^:]+ \(os error \d+\)", str(error))  # such as a full disk's
+    if said is not None:
+        return f"{said[0].strip()}."
     return f"jobs.verify names what is damaged ({type(error).__name__})."
 
 

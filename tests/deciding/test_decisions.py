@@ -9,9 +9,13 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from implant_model.errors import StorageError, UsageError
@@ -131,6 +135,45 @@ def test_merge_of_another_computer(tmp_path: Path) -> None:
     assert set(here.all()) == {shared, *own}
 
 
+def test_a_table_that_is_merged_is_found_by_its_content_and_not_written_to(tmp_path: Path) -> None:
+    own = [decision(f"c{number}", "Ben", number) for number in range(3)]
+    DecisionTable(tmp_path / "there").merge(own)
+    folder = (tmp_path / "there" / "decisions").rename(tmp_path / "of-ben")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert {found.id for found in read_export(str(folder))} == {one.id for one in own}
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"id": "1"},
+        {"reader": "\x1b[31m"},
+        {"queue": "none"},
+        {"judgement": None},
+        {"undoes": "a" * 32},
+        {"seconds": float("nan")},
+        {"model": None},
+        {"decided_at": None},
+        {"decided_at": datetime(9999, 12, 31, tzinfo=UTC)},
+    ],
+)
+def test_a_row_that_no_workbench_writes_is_not_merged(
+    change: dict[str, Any], tmp_path: Path
+) -> None:
+    rows = [{**decision().to_row(), **change}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    with pytest.raises(UsageError, match="no file of decisions"):
+        read_export(str(tmp_path / "a.parquet"))
+
+
+def test_times_without_a_zone_are_those_of_the_export(tmp_path: Path) -> None:
+    one = decision()
+    naive = {name: getattr(one, name).replace(tzinfo=None) for name in ("begun_at", "decided_at")}
+    pq.write_table(pa.Table.from_pylist([{**one.to_row(), **naive}]), tmp_path / "a.parquet")
+    assert read_export(str(tmp_path / "a.parquet")) == [one]
+
+
 def test_file_of_another_kind_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is not there"):
         read_export(str(tmp_path / "none.parquet"))
@@ -147,6 +190,16 @@ def test_damaged_file_is_named(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-20])
     with pytest.raises(StorageError, match="is damaged"):
         DecisionTable(tmp_path).all()
+
+
+def test_a_disk_that_cannot_be_written_is_found_at_once_and_nothing_is_kept(tmp_path: Path) -> None:
+    table = DecisionTable(tmp_path)
+    (tmp_path / "decisions" / "model=m%400").write_bytes(b"a file where the folder belongs")
+    begun = time.monotonic()
+    with pytest.raises(StorageError, match=r"in 3 attempts\. [^:]+ \(os error \d+\)\.$"):
+        table.append(decision())
+    assert time.monotonic() - begun < 10, "twenty attempts take half a minute and more"
+    assert list(table.all()) == []
 
 
 def test_csv_runs_no_formula(tmp_path: Path) -> None:

@@ -29,6 +29,13 @@ def test_sample_has_its_size_and_every_verdict() -> None:
     assert sure.inclusion_probability > 0.5 * 200 / 5000 * 0.9, "the constant share"
 
 
+def test_more_than_there_are_draws_all_once() -> None:
+    verdicts = ["agrees"] * 5 + ["contradicts"]
+    drawn = draw(verdicts, np.array([0.01] * 5 + [0.9]), 10**30, 1)
+    assert sorted(drawn.places.tolist()) == list(range(6))
+    assert {stratum.inclusion_probability for stratum in drawn.strata} == {1.0}
+
+
 def test_same_data_draw_the_same_sample_and_other_data_another() -> None:
     verdicts, wrong = population(np.random.default_rng(0))
     one, same, other = (

@@ -12,7 +12,7 @@ def test_last_reading_of_each_reader_counts() -> None:
     first = decision(minutes=0, judgement=WRONG, implant="x")
     second = decision(minutes=1)
     standing = stand([first, second], CLAIMS)["c1"]
-    assert standing.readings == {"Ann": second}
+    assert standing.readings == {"ann": second}
     assert standing.settled is second
     taken_back = stand([first, second, undo(second, 2)], CLAIMS)["c1"]
     assert taken_back.settled is first, "what was before it holds again"

@@ -184,6 +184,9 @@ def test_a_second_export_writes_nothing_and_gives_the_same(tmp_path: Path) -> No
     assert job.main(made.call()) == 0
     assert made.listed()[0]["outcome"] == "there"
     assert path.stat().st_mtime_ns == moment
+    path.write_bytes(bytes(len(first)))  # what a disk may keep of it when the power fails
+    assert job.main(made.call()) == 3, "it is no report, and its archive is gone"
+    assert made.listed()[0]["outcome"] == "none"
     made.archive.write_bytes(tar_of({"0": bytes_of(made.files[0])}))
     path.unlink()
     version = storage.stat(storage.normalise(str(made.archive))).version

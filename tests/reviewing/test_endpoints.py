@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from starlette.testclient import TestClient
 
 from implant_model.decode.prepare import decode
 from implant_model.limits import Limits
+from implant_model.storage.local_files import write_whole
 from jobs.reviewing.endpoints import MAX_BODY
-from tests.reviewing.conftest import Opened
+from jobs.reviewing.guard import HEADERS
+from tests.reviewing.conftest import ADDRESS, Opened
 from tests.support.pictures import encoded
 from tests.support.workbench.review_samples import Reviewed, make_reviewed, png, radiograph
 
@@ -78,7 +81,8 @@ def test_what_others_chose_is_text(opened: Opened) -> None:
         assert "<script>alert" not in text
         assert "\u202e" not in text
         assert "\x1b" not in text
-    send(opened, audit.worklist[0], implant=HOSTILE, note="=1+1")
+    assert send(opened, audit.worklist[0], implant=HOSTILE).status_code == 400
+    send(opened, audit.worklist[0], implant=HOSTILE.partition("\u202e")[0], note="=1+1")
     rows = list(csv.DictReader(io.StringIO(opened.client.get("/decisions.csv").text[1:])))
     assert rows[0]["note"] == "'=1+1"
     own = opened.client.get(f"/case/worklist/{audit.worklist[0]}").text
@@ -90,7 +94,8 @@ def test_what_others_chose_is_text(opened: Opened) -> None:
     "change",
     [
         {"judgement": "nonsense"}, {"queue": "none"}, {"id": 5}, {"case": None}, {"note": ["x"]},
-        {"seconds": "1"}, {"seconds": -1}, {"seconds": True}, {"note": "x" * 3000},
+        {"seconds": "1"}, {"seconds": -1}, {"seconds": True}, {"seconds": 10**400},
+        {"note": "x" * 3000},
         {"note": "x" * MAX_BODY},
     ],
 )  # fmt: skip
@@ -102,9 +107,46 @@ def test_impossible_request_is_a_sentence(change: dict[str, Any], opened: Opened
 
 
 def test_body_that_is_no_object_is_a_sentence(opened: Opened) -> None:
-    for body in (b"", b"[]", b"\xff", b"{"):
+    for body in (b"", b"[]", b"\xff", b"{", b"[" * 60_000):
         answer = opened.client.post("/decide", content=body, headers=opened.secret)
         assert answer.status_code == 400
+
+
+def test_a_fault_of_the_workbench_is_a_sentence_that_nobody_keeps(opened: Opened) -> None:
+    calm = TestClient(opened.client.app, base_url=ADDRESS, raise_server_exceptions=False)
+    calm.cookies = opened.client.cookies
+    answer = calm.get(f"/pixels/{opened.bench.audit.worklist[0]}/{'9' * 5000}")
+    assert answer.status_code == 500
+    assert answer.json()["error"].startswith("The workbench has failed (ValueError);")
+    assert {name: answer.headers.get(name) for name in HEADERS} == HEADERS
+
+
+def test_an_audit_that_was_made_anew_is_stated(
+    tmp_path: Path, open_bench: Callable[..., Opened]
+) -> None:
+    own = make_reviewed(tmp_path / "own", 3, 64)
+    opened = open_bench(own, tmp_path / "table")
+    sentence = "The audit was made anew: start the workbench again."
+    assert sentence not in opened.client.get("/").text
+    write_whole(own.folder / "summary.json", (own.folder / "summary.json").read_bytes())
+    assert sentence in opened.client.get("/").text
+    assert opened.client.get("/next/worklist").json()["rate"] == sentence
+
+
+def test_a_table_or_folder_that_fails_is_a_sentence(
+    tmp_path: Path, open_bench: Callable[..., Opened]
+) -> None:
+    own = make_reviewed(tmp_path / "own", 6)
+    opened = open_bench(own, own.folder)
+    (own.folder / "decisions.csv").mkdir()
+    answer = opened.client.get("/decisions.csv")
+    assert (answer.status_code, "cannot be written" in answer.json()["error"]) == (503, True)
+    for file in (tmp_path / "own" / "out" / "predictions").rglob("*.parquet"):
+        file.write_bytes(b"PAR1")
+    case = opened.bench.audit.worklist[0]
+    for answer in (opened.client.get(f"/case/worklist/{case}"), send(opened, case)):
+        assert (answer.status_code, "cannot be read" in answer.json()["error"]) == (503, True)
+    assert list(opened.bench.decisions()) == []
 
 
 def test_saliency_on_demand(opened: Opened) -> None:
@@ -153,6 +195,9 @@ def test_sample_of_which_nothing_could_be_judged_is_not_an_unread_one(
     send(opened, opened.bench.audit.sample[0], "cannot_tell", queue="sample")
     home = opened.client.get("/").text
     assert "1 of 12 records were read, and none could be judged" in home
+    other = open_bench(own, tmp_path / "table", "Ben")
+    send(other, opened.bench.audit.sample[0], "record_right", queue="second")
+    assert "of its 12 records 1 read, and none settled" in other.client.get("/").text
 
 
 def test_static_files_are_a_list(opened: Opened) -> None:

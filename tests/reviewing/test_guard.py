@@ -69,6 +69,7 @@ def test_request_of_another_page_changes_nothing(opened: Opened) -> None:
         {"x-workbench": "guessed"},
         {**opened.secret, "origin": "http://evil.example"},
         {**opened.secret, "origin": "null"},
+        {**opened.secret, "origin": "http://[::1"},
         {**opened.secret, "sec-fetch-site": "cross-site"},
         {**opened.secret, "sec-fetch-site": "same-site"},
     ]

@@ -77,6 +77,7 @@ def test_what_does_not_vote_is_counted(tmp_path: Path) -> None:
         {}, [], [1], [{}], [said({"nobody": 0.5})], [said({"zimmer": 1.5})],
         [said({"zimmer": float("nan")})], [said(SURE, "nonsense")], [said(SURE)] * 51,
         [said({"zimmer": 0.9, "depuy": 0.9})], [said(SURE) | {"content": 7}],
+        [said(SURE) | {"content": "\ud800"}], [said({"zimmer": 10**400})],
         [said(SURE) | {"candidates": ["zimmer", "zimmer"]}], [said(SURE) | {"top": "zimmer"}],
     ],
 )  # fmt: skip

@@ -2,7 +2,9 @@
 
 import csv
 import json
+import shutil
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,11 +15,12 @@ from implant_model.errors import UsageError
 from implant_model.identification import identify
 from implant_model.limits import Limits
 from jobs import audit, evaluate, review
-from jobs.deciding.decisions import DecisionTable, Judgement
+from jobs.deciding.decisions import DecisionTable, Judgement, Queue, export_parquet
 from jobs.reviewing.cases import open_audit
 from jobs.reviewing.originals import Originals
 from jobs.reviewing.serve import preprocessing_of
-from jobs.reviewing.workbench import Queue, Verdict, Workbench
+from jobs.reviewing.workbench import Verdict, Workbench
+from tests.support.workbench.decision_samples import decision
 from tests.support.workbench.review_samples import Reviewed, make_reviewed, radiograph, summary_of
 from training.data.gather import gather
 from training.data.labels import read_labels
@@ -126,6 +129,24 @@ def test_synonym_that_a_reader_settles_is_taken_by_the_next_audit(
     assert "On 1 readers disagree" in capsys.readouterr().out
 
 
+def test_readers_who_mean_different_things_leave_a_text_open(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On the same record or on another one, in the catalogue's words or in others."""
+    made = make_reviewed(
+        tmp_path / "own", 3, 64, more=("--sample", "3"), implant="Der Schulterkopf"
+    )
+    files = [str(tmp_path / name) for name in ("settled.csv", "labels.csv")]
+    for at, word, expected in ((0, "depuy", set()), (1, "a stem", {"zimmer", "a stem"})):
+        decide(made, {0: (Judgement.RECORD_RIGHT, "Zimmer")})
+        decide(made, {at: (Judgement.RECORD_RIGHT, word)}, "Ben")
+        assert review.main([*made.call, "--synonyms", files[0], "--labels", files[1]]) == 0
+        assert "0 texts with a meaning by readers. On 1 readers disa" in capsys.readouterr().out
+        with open(files[1], newline="") as file:
+            assert {row["label"] for row in csv.DictReader(file)} == expected
+        shutil.rmtree(made.folder / "decisions")
+
+
 def test_file_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
     made = make_reviewed(tmp_path / "own", 3, 64)
     for option in ("--labels", "--synonyms"):
@@ -134,3 +155,21 @@ def test_file_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
         (tmp_path / "file").write_bytes(b"")
         with pytest.raises(UsageError, match="cannot be written"):
             review.main([*made.call, option, str(tmp_path / "file" / "x.csv")])
+
+
+def test_files_are_merged_all_or_none_and_what_differs_is_stated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = make_reviewed(tmp_path / "own", 3, 64)
+    one = decision("f" * 16, "Ben")
+    for name, note in (("good", None), ("other", "changed")):
+        export_parquet(tmp_path / name, [replace(one, note=note)])
+    (tmp_path / "bad").write_bytes(b"PAR1")
+    with pytest.raises(UsageError, match="bad is no file of decisions"):
+        review.main([*made.call, "--merge", str(tmp_path / "good"), str(tmp_path / "bad")])
+    assert list(DecisionTable(made.folder).all()) == []
+    assert review.main([*made.call, "--merge", str(tmp_path / "good")]) == 0
+    assert "1 of 1 decisions added" in capsys.readouterr().out
+    assert review.main([*made.call, "--merge", str(tmp_path / "other")]) == 0
+    assert "1 differ from the one of the same id" in capsys.readouterr().out
+    assert list(DecisionTable(made.folder).all()) == [one]

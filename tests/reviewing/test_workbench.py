@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ import pytest
 from implant_model.decode.preprocess import Preprocessing
 from implant_model.errors import UsageError
 from jobs import audit
-from jobs.deciding.decisions import DecisionTable, Judgement, Kind, case_id
+from jobs.deciding.decisions import DecisionTable, Judgement, Kind, Queue, case_id
 from jobs.reviewing.cases import open_audit
 from jobs.reviewing.originals import Originals
-from jobs.reviewing.workbench import Queue, Verdict, Workbench
+from jobs.reviewing.workbench import Verdict, Workbench
 from tests.support.workbench.review_samples import Reviewed, make_reviewed, summary_of
 
 WRONG, RIGHT = Judgement.RECORD_WRONG, Judgement.RECORD_RIGHT
@@ -127,10 +128,10 @@ def test_decision_says_who_when_and_on_which_pictures(readers: Readers, made: Re
     for image in ann.audit.radiographs(case)[:1]:
         assert image.place is not None
         assert ann.originals.original(image.place).trouble is None
-    sent = replace(verdict(case, WRONG), implant=" zimmer ", note=" why ", seconds=12.34)
+    sent = replace(verdict(case, WRONG), implant="  DePuy", note=" why\0\ud83e ", seconds=12.34)
     ann.decide(sent)
     (kept,) = ann.decisions()
-    assert (kept.id, kept.reader, kept.implant, kept.note) == (sent.id, "Ann", "zimmer", "why")
+    assert (kept.id, kept.reader, kept.implant, kept.note) == (sent.id, "Ann", "depuy", "why\ufffd")
     assert kept.begun_at <= kept.decided_at
     assert kept.seconds == 12.3
     assert [image.shown for image in kept.images] == [True, False]
@@ -141,11 +142,57 @@ def test_decision_says_who_when_and_on_which_pictures(readers: Readers, made: Re
     assert kept.model == ann.audit.summary["model"]
 
 
+def test_an_implant_is_one_however_it_is_typed_and_never_the_record_s_own(
+    readers: Readers,
+) -> None:
+    ann, ben = readers["Ann"], readers["Ben"]
+    case = left(ann)[0]
+    claimed = ann.audit.cases[case].claimed
+    assert claimed is not None
+    with pytest.raises(UsageError, match="the implant that the record names"):
+        ann.decide(replace(verdict(case, WRONG), implant=claimed.upper()))
+    for word in ("x" * 201, "a\u202eb"):
+        with pytest.raises(UsageError, match="at most 200 characters, all of them printable"):
+            ann.decide(replace(verdict(case, WRONG), implant=word))
+    ann.decide(replace(verdict(case, WRONG), implant="Some  other stem"))
+    ben.decide(replace(verdict(case, WRONG, Queue.SECOND), implant="some other Stem"))
+    assert not ann.standing()[case].is_conflict
+
+
+def test_a_reader_whose_name_is_written_otherwise_is_no_second_one(readers: Readers) -> None:
+    ann, again = readers["Ann"], readers["ANN "]
+    case = left(ann)[0]
+    ann.decide(verdict(case))
+    assert left(again, Queue.SECOND) == []
+    assert again.own(again.standing()[case]) is not None
+    again.decide(verdict(case, WRONG))
+    assert [d.judgement for d in again.standing()[case].readings.values()] == [WRONG]
+    assert ann.undo() == case, "the same reader's last one"
+    readers["Ben"].decide(verdict(case, WRONG, Queue.SECOND))
+    (agreement,) = ann.agreements(ann.standing())
+    assert agreement.readers == ("Ann", "Ben")
+
+
+def test_a_clock_that_is_ahead_elsewhere_hides_no_later_decision(readers: Readers) -> None:
+    ann = readers["Ann"]
+    case = left(ann)[0]
+    ann.decide(verdict(case))
+    (first,) = ann.decisions()
+    ahead = datetime.now(UTC) + timedelta(hours=5)
+    ann.table.merge([replace(first, id="a" * 32, decided_at=ahead)])
+    ann.decide(verdict(case, WRONG))
+    assert [d.judgement for d in ann.standing()[case].readings.values()] == [WRONG]
+    ann.undo()
+    assert [d.judgement for d in ann.standing()[case].readings.values()] == [RIGHT]
+
+
 def test_filter_and_order(readers: Readers) -> None:
     ann = readers["Ann"]
     cases = left(ann)
     of_one = left(ann, words="hospital 1")
     assert len(of_one) == 2
+    assert left(ann, words="l") == [], "short words are whole ones"
+    assert left(ann, words="HOSPI 202") == cases
     progress = ann.progress(Queue.WORKLIST, ann.standing())
     assert ann.following(progress, Queue.WORKLIST, None) == cases[0]
     assert ann.following(progress, Queue.WORKLIST, cases[1]) == cases[2]
@@ -186,6 +233,9 @@ def test_audit_that_cannot_be_opened_is_a_sentence(made: Reviewed, tmp_path: Pat
     assert all(len(case.images) == 1 for case in older.cases.values()), "without images.parquet"
     (copied / "worklist.parquet").write_bytes(b"PAR1")
     with pytest.raises(UsageError, match="make the audit again"):
+        open_audit(copied, None, str(made.package), [])
+    (copied / "summary.json").write_bytes(b"{}")
+    with pytest.raises(UsageError, match=r"summary.json is no summary .* make the audit again"):
         open_audit(copied, None, str(made.package), [])
     with pytest.raises(UsageError, match="holds no tables"):
         open_audit(made.folder, (tmp_path / "none").as_uri(), str(made.package), [])

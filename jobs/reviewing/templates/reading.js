@@ -160,6 +160,7 @@
   }
 
   function showInstead() {
+    warn("");
     place.querySelector(".instead").hidden = !namesImplant(chosen()?.value);
   }
 
