@@ -11,7 +11,7 @@ from implant_model import storage
 from implant_model.errors import Outcome, UsageError
 from implant_model.storage.local_files import write_whole
 from jobs.auditing import files
-from jobs.auditing.registry.synonyms import read_synonyms
+from jobs.auditing.registry.synonyms import bare, read_rows, read_synonyms
 from jobs.deciding.decisions import Decision, Judgement
 from jobs.deciding.standing import CaseStanding, alike
 from jobs.reviewing.cases import Case, ReviewedAudit
@@ -98,13 +98,14 @@ def write_synonyms(
     if not source.exists():
         raise UsageError(f"{source} is not there; make the audit again.")
     meanings = _meanings(audit, standing)
-    with source.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
-    known = {(field, text) for field, text, _ in read_synonyms(storage.normalise(str(source)))}
+    uri = storage.normalise(str(source))
+    known = {(field, text) for field, text, _ in read_synonyms(uri)}
+    rows = read_rows(uri)
     num_filled = num_disputed = 0
     for row in rows:
-        found = meanings.get((row["field"], row["text"]), set())
-        if (row["field"], row["text"]) in known or found <= {_ELSE}:
+        place = row.get("field", ""), bare(row["text"])
+        found = meanings.get(place, set())
+        if place in known or found <= {_ELSE}:
             continue
         if len(found) > 1:
             num_disputed += 1

@@ -160,6 +160,9 @@ def test_a_table_of_synonyms(tmp_path: Path) -> None:
         path.write_bytes(data)
         with pytest.raises(UsageError, match=refused):
             read_synonyms(path.as_uri())
+    path.write_text("text,means\nX,Exeter\nZimmer, Inc,Zimmer\nY,Exeter,,\n")
+    with pytest.raises(UsageError, match="Row 2 of .* has more values than the header has columns"):
+        read_synonyms(path.as_uri())
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252"])

@@ -113,6 +113,10 @@ def test_synonym_that_a_reader_settles_is_taken_by_the_next_audit(
     assert summary_of(made.folder)["verdicts"]["not_in_catalogue"] == 9
     decide(made, {0: (Judgement.RECORD_RIGHT, "zimmer")})
     file = tmp_path / "settled.csv"
+    with (made.folder / "unmatched.csv").open(newline="", encoding="utf-8-sig") as opened:
+        columns, *rows = csv.reader(opened)
+    with (made.folder / "unmatched.csv").open("w", newline="", encoding="cp1252") as opened:
+        csv.writer(opened, delimiter=";").writerows([columns, *rows])  # as a spreadsheet saves it
     assert review.main([*made.call, "--synonyms", str(file)]) == 0
     assert "1 texts with a meaning" in capsys.readouterr().out
     with file.open(newline="", encoding="utf-8-sig") as opened:

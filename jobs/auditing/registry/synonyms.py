@@ -56,8 +56,8 @@ def read_synonyms(uri: str | None) -> Meanings:
         return Meanings()
     found: dict[str, dict[str, str]] = {}
     try:
-        for row in _rows(_decoded(storage.read_bytes(uri))):
-            name, text, means = (row.get("field") or ANY).strip(), _bare(row["text"]), _means(row)
+        for row in read_rows(uri):
+            name, text, means = (row.get("field") or ANY).strip(), bare(row["text"]), _means(row)
             if not means:
                 continue
             before = found.setdefault(name, {}).setdefault(text, means)
@@ -68,24 +68,46 @@ def read_synonyms(uri: str | None) -> Meanings:
                 )
     except NotFoundError as error:
         raise UsageError(f"--synonyms cannot be read: {error}") from error
-    except (UnicodeDecodeError, csv.Error, KeyError, AttributeError) as error:
-        raise UsageError(
-            f"The synonyms file {uri} is no CSV in UTF-8 or cp1252 with the columns text and means."
-        ) from error
+    except (KeyError, AttributeError) as error:
+        raise _no_table(uri) from error
     return Meanings(found, uri)
 
 
-def _rows(text: str) -> Iterator[dict[str, str]]:
-    if text[:4].lower() == "sep=":
-        text = text.partition("\n")[2]
-    delimiter = max(_DELIMITERS, key=text.partition("\n")[0].count)
-    yield from csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+def read_rows(uri: str) -> list[dict[str, str]]:
+    """Read the rows of a table of synonyms, as a spreadsheet may have saved it.
+
+    Raises:
+        UsageError: No CSV in UTF-8 or cp1252, or a row has more values than the header has columns.
+        NotFoundError: It is not there.
+    """
+    try:
+        text = _decoded(storage.read_bytes(uri))
+        if text[:4].lower() == "sep=":
+            text = text.partition("\n")[2]
+        delimiter = max(_DELIMITERS, key=text.partition("\n")[0].count)
+        lines = io.StringIO(text, newline="")
+        rows = list(csv.DictReader(lines, delimiter=delimiter, strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise _no_table(uri) from error
+    for number, row in enumerate(rows, 1):
+        if any(row.pop(None, ())):  # the key of what is over
+            raise UsageError(
+                f"Row {number} of the synonyms file {uri} has more values than the header has "
+                f"columns; a value that holds {delimiter!r} needs quotation marks."
+            )
+    return rows
+
+
+def _no_table(uri: str) -> UsageError:
+    return UsageError(
+        f"The synonyms file {uri} is no CSV in UTF-8 or cp1252 with the columns text and means."
+    )
 
 
 def _means(row: Mapping[str, str]) -> str:
     """Return what a row means: its proposal, if that is what the user accepted."""
     means, proposal = row["means"].strip(), (row.get("proposal") or "").strip()
-    return _bare(proposal) if proposal and means.casefold() in _ACCEPTED else _bare(means)
+    return bare(proposal) if proposal and means.casefold() in _ACCEPTED else bare(means)
 
 
 def _decoded(data: bytes) -> str:
@@ -96,6 +118,6 @@ def _decoded(data: bytes) -> str:
         return data.decode("cp1252")
 
 
-def _bare(text: str) -> str:
-    """Without the apostrophe that keeps a spreadsheet from running it."""
+def bare(text: str) -> str:
+    """Return a text without the apostrophe that keeps a spreadsheet from running it."""
     return text[1:] if text[:2] in ("'=", "'+", "'-", "'@") else text
