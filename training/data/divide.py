@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +47,7 @@ def divide(labelled: LabelledSet, settings: SplitSettings, calibrate: bool = Tru
         calibrate: Whether a part is kept for calibration; without, it trains, too.
 
     Raises:
-        UsageError: A class is missing from a part.
+        UsageError: A class is missing from a part, or there are fewer groups than folds.
     """
     pictures_N = near_groups(labelled.hashes(), settings.duplicate_bits)
     groups_N = join_groups(labelled.patients_N, pictures_N)
@@ -70,8 +69,11 @@ def divide(labelled: LabelledSet, settings: SplitSettings, calibrate: bool = Tru
         whole = folds
         folds = Rows(len(whole), lambda fold: _without_calibration(whole[fold]))
         shipped = _without_calibration(shipped)
-    for split in chain(folds, [shipped]):
-        check_split(split, labels_N, groups_N, labelled.names)
+    spared = () if calibrate else ("calibration",)
+    for split in folds:
+        check_split(split, labels_N, groups_N, labelled.names, spared)
+    shipped_spares = (*spared, "test") if settings.folds else spared
+    check_split(shipped, labels_N, groups_N, labelled.names, shipped_spares)
     duplicates = int((pictures_N != np.arange(len(pictures_N))).sum())
     return Division(groups_N, duplicates, shipped, folds)
 
