@@ -1,5 +1,7 @@
 """What is said of a labelled set before it is trained on."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -49,6 +51,19 @@ def test_duplicates_and_patients_of_two_classes_are_counted(
         "Patients with images of two classes or more: 1, such as that of a.tar 10.png",
         "Groups with images of two classes or more: 1, such as that of a.tar 10.png",
     ]
+
+
+def test_the_same_file_under_two_labels_is_warned_of(
+    labelled: LabelledSet, division: Division
+) -> None:
+    digests = [f"{number:016x}" for number in range(80)]
+    assert len(describe_links(replace(labelled, digests=digests), division, named=True)) == 4
+    digests[7], digests[10] = digests[6], digests[12]  # of two classes, and of one
+    last = describe_links(replace(labelled, digests=digests), division, named=True)[-1]
+    assert last.startswith("WARNING: 1 radiographs are there more than once, under different")
+    assert "labels, such as a.tar 6.png. Correct" in last
+    last = describe_links(replace(labelled, digests=digests), division, named=False)[-1]
+    assert ".png" not in last
 
 
 def test_a_cue_that_gives_classes_away_is_warned_of(
