@@ -139,7 +139,9 @@ def _of(key: str, module: str) -> bool:
     return key.rpartition(".")[0] == module
 
 
-def _check_whole(left: Sequence[str], expected: Iterable[str], file: Path, architecture: str) -> None:
+def _check_whole(
+    left: Sequence[str], expected: Iterable[str], file: Path, architecture: str
+) -> None:
     """Refuse a larger network, of which the architecture would be a part that computes nothing.
 
     A ResNet-34 has every tensor of a ResNet-18 and more blocks in the same layers.

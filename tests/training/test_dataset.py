@@ -342,7 +342,9 @@ def test_a_row_without_a_patient_is_of_whom_the_rows_name_for_its_header(tmp_pat
     folder.mkdir()
     for number, (name, patient) in enumerate(zip(FILES, ("A", "A", "X", "X", "X"), strict=True)):
         (folder / name).write_bytes(dicom(pattern(number), PatientID=patient))
-    rows = zip(FILES, ("cup", "stem", "cup", "stem", "cup"), ("p1", "", "p2", "p3", ""), strict=True)
+    rows = zip(
+        FILES, ("cup", "stem", "cup", "stem", "cup"), ("p1", "", "p2", "p3", ""), strict=True
+    )
     labels = labels_file(tmp_path, *map(",".join, rows), header="file,label,patient")
     assert load(folder, labels, tmp_path).patients_N.tolist() == [0, 0, 1, 2, 3]
 

@@ -386,9 +386,7 @@ class _Hidden:
         return known_N, keys_MB
 
 
-def _named_elsewhere(
-    row_N: NDArray[np.int64], header_N: NDArray[np.int64]
-) -> NDArray[np.int64]:
+def _named_elsewhere(row_N: NDArray[np.int64], header_N: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the patient of each header, or the one whom rows of images of that header name.
 
     Where they name several, as of a header that was made anonymous, it remains the header's.
