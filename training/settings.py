@@ -48,9 +48,9 @@ def check_seed(name: str, value: int) -> None:
     """Refuse a seed that some generator of random numbers does not take.
 
     Raises:
-        ValueError: It is below 0, or has more than 63 bits.
+        ValueError: It is below 0, or has more than 32 bits: epochs and workers multiply it.
     """
-    check(0 <= value < 2**63, name, value, "0 to 2^63 - 1")
+    check(0 <= value < 2**32, name, value, "0 to 2^32 - 1")
 
 
 def _toml(value: object) -> str:

@@ -134,10 +134,20 @@ def check_same(work: Path, what: Literal["images and labels", "masks"], digest: 
 def _read(work: Path) -> dict[str, Any]:
     file = work / FILE
     try:
-        record: dict[str, Any] = json.loads(file.read_bytes()) if file.is_file() else {}
+        record = json.loads(file.read_bytes()) if file.is_file() else {}
     except ValueError as error:
-        raise UsageError(f"{file} is damaged; remove {work} and begin anew.") from error
+        raise _damaged(work) from error
+    if not isinstance(record, dict) or (record and not _is_record(record)):
+        raise _damaged(work)
     return record
+
+
+def _is_record(record: Mapping[str, Any]) -> bool:
+    return isinstance(record.get("settings"), dict) and "workers" in record
+
+
+def _damaged(work: Path) -> UsageError:
+    return UsageError(f"{work / FILE} is damaged; remove {work} and begin anew.")
 
 
 def _write(work: Path, record: Mapping[str, Any]) -> None:

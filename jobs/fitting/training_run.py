@@ -21,7 +21,7 @@ from jobs.fitting.begun import begun, check_same, fitted_settings
 from jobs.fitting.read_images import expect_lost_nodes, read_fast, start_ray_train
 from jobs.fitting.training_call import Call
 from training.config import TrainConfig
-from training.data.divide import Division, divide
+from training.data.divide import Division, check_watched, divide
 from training.data.gather import load_set
 from training.data.labelled import LabelledSet, num_missing, unread_archives, write_excluded
 from training.data.set_columns import HexDigests, digest_values
@@ -69,6 +69,7 @@ def _train(call: Call, words: Sequence[str]) -> int:
         )
     check_same(call.work, "images and labels", labelled.fingerprint)
     division = divide(labelled, call.config.split, calibrate=not call.config.calibration.folds)
+    check_watched(labelled, division, call.config.fit.validation, call.config.split.seed)
     before = learned_before(call.config.network.start_from, labelled, division)
     check_gallery(call, labelled)
     call.config.catalogue(labelled.names)  # a fault in it is found before hours of training

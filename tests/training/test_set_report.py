@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from training.data.divide import Division, divide
+from implant_model.errors import UsageError
+from training.data.divide import Division, check_watched, divide
 from training.data.labelled import LabelledSet
 from training.data.set_report import describe_classes, describe_links, describe_shortcuts
 from training.data.shortcuts import probe_shortcuts
@@ -51,6 +52,20 @@ def test_duplicates_and_patients_of_two_classes_are_counted(
         "Patients with images of two classes or more: 1, such as that of a.tar 10.png",
         "Groups with images of two classes or more: 1, such as that of a.tar 10.png",
     ]
+
+
+def test_early_stopping_takes_neither_a_class_nor_nothing(labelled: LabelledSet) -> None:
+    """Of 18 cups all but one are a patient's; all of a part may be one's, too."""
+    labels_N, patients_N = np.repeat([0, 1], [18, 62]), np.arange(80)
+    patients_N[2:16] = 0
+    few = replace(labelled, labels_N=labels_N, patients_N=patients_N)
+    division = divide(few, SplitSettings(duplicate_bits=0, calibration=0.1, test=0.1))
+    check_watched(few, division, 0.0, 0)
+    with pytest.raises(UsageError, match=r"validation is 0.95, .* no image of 'cup' to train on"):
+        check_watched(few, division, 0.95, 0)
+    check_watched(labelled, divide(labelled, SplitSettings()), 0.2, 0)
+    with pytest.raises(UsageError, match=r"validation is 0.001, and leaves no image to watch"):
+        check_watched(labelled, divide(labelled, SplitSettings()), 0.001, 0)
 
 
 def test_the_same_file_under_two_labels_is_warned_of(

@@ -164,8 +164,12 @@ def test_a_training_goes_on_as_it_was_begun_or_not_at_all(tmp_path: Path) -> Non
             check_same(work, "masks", "c")
 
 
-def test_a_damaged_record_is_a_sentence(tmp_path: Path) -> None:
-    (tmp_path / "training.json").write_text("{")
+@pytest.mark.parametrize(
+    "record",
+    ["{", "", "[]", "[1]", "null", '"x"', '{"settings": {}}', '{"settings": 5, "workers": 1}'],
+)
+def test_a_damaged_record_is_a_sentence(record: str, tmp_path: Path) -> None:
+    (tmp_path / "training.json").write_text(record)
     with pytest.raises(UsageError, match=r"training.json is damaged; remove .* and begin anew"):
         check_begun(tmp_path, from_document({}, "a test"), 1, resume=True)
 

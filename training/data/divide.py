@@ -6,13 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from implant_model.errors import UsageError
 from training.data.duplicates import near_groups
 from training.data.labelled import LabelledSet
 from training.data.set_columns import Rows
 from training.data.split import (
     Split,
     check_split,
+    deal,
     join_groups,
+    renumber,
     split_balanced,
     split_folds,
     split_fractions,
@@ -76,6 +79,47 @@ def divide(labelled: LabelledSet, settings: SplitSettings, calibrate: bool = Tru
     check_split(shipped, labels_N, groups_N, labelled.names, shipped_spares)
     duplicates = int((pictures_N != np.arange(len(pictures_N))).sum())
     return Division(groups_N, duplicates, shipped, folds)
+
+
+def watch(
+    labels_N: NDArray[np.int64], groups_N: NDArray[np.int64], share: float, seed: int
+) -> NDArray[np.bool_]:
+    """Return which images of a training part early stopping watches instead, whole groups of them.
+
+    Args:
+        labels_N: Class of each image of the part.
+        groups_N: Their groups.
+        share: `fit.validation`.
+        seed: Order in which groups are dealt.
+    """
+    return np.asarray(deal(labels_N, renumber(groups_N), [1 - share, share], seed) == 1)
+
+
+def check_watched(labelled: LabelledSet, division: Division, share: float, seed: int) -> None:
+    """Find before anything is fitted that early stopping would take a class, or get no image.
+
+    Args:
+        labelled: The set.
+        division: Its parts.
+        share: `fit.validation`; 0 for no early stopping.
+        seed: As of `watch`.
+
+    Raises:
+        UsageError: See above.
+    """
+    for split in (*division.folds, division.shipped) if share else ():
+        labels_N = labelled.labels_N[split.train_N]
+        watched_N = watch(labels_N, division.groups_N[split.train_N], share, seed)
+        left_K = np.bincount(labels_N[~watched_N], minlength=len(labelled.names))
+        if not watched_N.any() or not left_K.all():
+            fault = "no image to watch"
+            if not left_K.all():
+                fault = f"no image of {labelled.names[int(left_K.argmin())]!r} to train on"
+            raise UsageError(
+                f"fit.validation is {share}, and leaves {fault}: the training part has too few "
+                "groups of patients and near duplicates, which may not be divided. Use another "
+                "share, or 0 with fit.patience = 0."
+            )
 
 
 def _without_calibration(split: Split) -> Split:

@@ -154,11 +154,18 @@ def read_index(cache: str, key: str) -> pa.Table:
     uri = index_uri(cache, key)
     try:
         data = pa.BufferReader(storage.read_bytes(uri))
-        return pq.read_table(data, page_checksum_verification=True)
+        index = pq.read_table(data, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
-        raise StorageError(
-            f"{uri} is damaged; remove the folder of prepared images, and they are read anew."
-        ) from error
+        raise _damaged(uri) from error
+    if not index.schema.equals(INDEX) or SHARDS not in (index.schema.metadata or {}):
+        raise _damaged(uri)
+    return index
+
+
+def _damaged(uri: str) -> StorageError:
+    return StorageError(
+        f"{uri} is damaged; remove the folder of prepared images, and they are read anew."
+    )
 
 
 def num_pictures(index: pa.Table) -> int:
