@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from implant_model.errors import UsageError
-from training.data.divide import Division, check_watched, divide
+from training.data.divide import Division, check_held_out, check_watched, divide
 from training.data.labelled import LabelledSet
 from training.data.set_report import describe_classes, describe_links, describe_shortcuts
 from training.data.shortcuts import probe_shortcuts
+from training.data.split import Split
 from training.settings import SplitSettings
 
 
@@ -66,6 +67,20 @@ def test_early_stopping_takes_neither_a_class_nor_nothing(labelled: LabelledSet)
     check_watched(labelled, divide(labelled, SplitSettings()), 0.2, 0)
     with pytest.raises(UsageError, match=r"validation is 0.001, and leaves no image to watch"):
         check_watched(labelled, divide(labelled, SplitSettings()), 0.001, 0)
+
+
+def test_a_class_that_one_patient_has_is_not_held_out_from_itself(labelled: LabelledSet) -> None:
+    labels_N, groups_N = np.repeat([0, 1], [20, 60]), np.arange(80)
+    groups_N[:12] = 0
+    few = replace(labelled, labels_N=labels_N)
+    split = Split(np.r_[0:12, 20:60], np.zeros(0, np.int64), np.r_[12:20, 60:80])
+    division = Division(groups_N, 0, split, ())
+    check_held_out(few, division, (), 0)
+    with pytest.raises(UsageError, match=r"without one of its 5 folds .* 0 of them of 'cup'"):
+        check_held_out(few, division, (5,), 0)
+    one_each = replace(division, shipped=replace(split, train_N=np.array([0, 20])))
+    with pytest.raises(UsageError, match=r"The training part has 2 images, .* more images than"):
+        check_held_out(few, one_each, (), 0)
 
 
 def test_the_same_file_under_two_labels_is_warned_of(

@@ -1,4 +1,7 @@
-"""Groups a labelled set by patient and near duplicate, and makes the splits of a training."""
+"""Groups a labelled set by patient and near duplicate, makes the splits of a training, checks them.
+
+What a fit or a calibration would fail for in the end, hours later, is found here.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +17,7 @@ from training.data.split import (
     Split,
     check_split,
     deal,
+    deal_folds,
     join_groups,
     renumber,
     split_balanced,
@@ -120,6 +124,45 @@ def check_watched(labelled: LabelledSet, division: Division, share: float, seed:
                 "groups of patients and near duplicates, which may not be divided. Use another "
                 "share, or 0 with fit.patience = 0."
             )
+
+
+def check_held_out(
+    labelled: LabelledSet, division: Division, numbers: Sequence[int], seed: int
+) -> None:
+    """Find before anything is fitted that a training part cannot be held out from itself.
+
+    What novelty is measured from needs an image of each class, and one image more.
+
+    Args:
+        labelled: The set.
+        division: Its parts.
+        numbers: Of folds that a training part is dealt to; () for none: it is used whole.
+        seed: Order in which groups are dealt.
+
+    Raises:
+        UsageError: A class has too few groups.
+    """
+    for split in (*division.folds, division.shipped):
+        labels_N = labelled.labels_N[split.train_N]
+        groups_N = renumber(division.groups_N[split.train_N])
+        _check_enough(labels_N, labelled.names, "training part")
+        for folds in numbers:
+            folds_N = deal_folds(labels_N, groups_N, folds, seed)
+            for fold in np.unique(folds_N).tolist():
+                title = f"training part without one of its {folds} folds (calibration.folds)"
+                _check_enough(labels_N[folds_N != fold], labelled.names, title)
+
+
+def _check_enough(labels_N: NDArray[np.int64], names: Sequence[str], title: str) -> None:
+    counts_K = np.bincount(labels_N, minlength=len(names))
+    if counts_K.all() and len(labels_N) > len(names):
+        return
+    few = names[int(counts_K.argmin())]
+    raise UsageError(
+        f"The {title} has {len(labels_N):,} images, {int(counts_K.min())} of them of {few!r}; each "
+        "class and more images than classes are needed. Groups of patients and near duplicates "
+        "may not be divided: add images of other patients, or leave the class out."
+    )
 
 
 def _without_calibration(split: Split) -> Split:
