@@ -174,6 +174,19 @@ def test_a_damaged_record_is_a_sentence(record: str, tmp_path: Path) -> None:
         check_begun(tmp_path, from_document({}, "a test"), 1, resume=True)
 
 
+def test_a_training_is_not_gone_on_with_while_it_runs(tmp_path: Path) -> None:
+    work, config = tmp_path / "m.work", from_document({}, "a test")
+    with begun(work, config, 1):
+        with (
+            pytest.raises(UsageError, match=r"Another process trains in .*m.work; wait for"),
+            begun(work, config, 1),
+        ):
+            raise AssertionError
+        assert (work / "training.json").is_file()
+    with begun(work, config, 1):
+        pass
+
+
 def test_a_refusal_keeps_a_training_that_was_begun_before(tmp_path: Path) -> None:
     config = from_document({}, "a test")
 
