@@ -168,13 +168,25 @@ def load_config(path: str | None) -> TrainConfig:
         return TrainConfig()
     try:
         data = Path(path).read_bytes()
-        text = data.decode()
-        document = json.loads(text) if path.endswith(".json") else tomllib.loads(text)
+        text = data.decode("utf-8-sig")
+        document = _json(text, path) if path.endswith(".json") else tomllib.loads(text)
     except OSError as error:
         raise UsageError(f"The settings file {path} cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:
         raise UsageError(_invalid(path, error)) from error
     return from_document(document, path)
+
+
+def _json(text: str, path: str) -> object:
+    def once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        document = dict(pairs)
+        if len(document) != len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise UsageError(f"The settings file {path} has {twice!r} twice in a table; leave one.")
+        return document
+
+    return json.loads(text, object_pairs_hook=once)
 
 
 def _invalid(path: str, error: Exception) -> str:

@@ -44,6 +44,15 @@ def check_together(holds: bool, sentence: str) -> None:
         raise ValueError(sentence)
 
 
+def check_seed(name: str, value: int) -> None:
+    """Refuse a seed that some generator of random numbers does not take.
+
+    Raises:
+        ValueError: It is below 0, or has more than 32 bits: epochs and workers multiply it.
+    """
+    check(0 <= value < 2**32, name, value, "0 to 2^32 - 1")
+
+
 def _toml(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else repr(value)
 
@@ -84,6 +93,7 @@ class SplitSettings:
         check(balanced, "split.calibration_each and test_each", both, "both, or neither,")
         check(self.folds == 0 or self.folds >= 3, "split.folds", self.folds, "0, or 3 or more,")
         check(0 <= self.duplicate_bits < 256, "split.duplicate_bits", self.duplicate_bits, "0-255")
+        check_seed("split.seed", self.seed)
 
 
 @dataclass(frozen=True)
@@ -166,6 +176,7 @@ class SegmenterSettings:
             check(low <= value <= high, f"segmenter.{name}", value, f"{low} to {high}")
         check(self.learning_rate > 0, "segmenter.learning_rate", self.learning_rate, "more than 0")
         check(self.weight_decay >= 0, "segmenter.weight_decay", self.weight_decay, "0 or more")
+        check_seed("segmenter.seed", self.seed)
 
     def spec(self) -> NetworkSpec:
         """Return the network as it is in a package; there must be a width."""
@@ -303,6 +314,7 @@ class FitSettings:
         both = (self.patience, self.validation)
         check(together, "fit.patience and fit.validation", both, "both, or neither,")
         check(self.max_failures >= 0, "fit.max_failures", self.max_failures, "0 or more")
+        check_seed("fit.seed", self.seed)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ Shapes: K classes, F features.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -70,7 +70,7 @@ def map_file(path: str, spec: NetworkSpec) -> Mapped:
         spec: What is built; a first layer of other channels gets their mean over its own.
 
     Raises:
-        UsageError: It cannot be read, holds another network, or misses a tensor.
+        UsageError: It cannot be read, holds another network or a larger one, or misses a tensor.
     """
     file = weights_path(path)
     if file.suffix in (".h5", ".hdf5"):
@@ -127,6 +127,7 @@ def _mapped(found: State, file: Path, spec: NetworkSpec) -> Mapped:
         name: _fitting(found[key], expected[name], f"{file}: {key}") for name, key in names.items()
     }
     left = sorted(key for key, name in ours.items() if name not in expected)
+    _check_whole(left, expected, file, spec.architecture)
     return Mapped(state, tuple(left), outputs)
 
 
@@ -138,8 +139,34 @@ def _of(key: str, module: str) -> bool:
     return key.rpartition(".")[0] == module
 
 
+def _check_whole(
+    left: Sequence[str], expected: Iterable[str], file: Path, architecture: str
+) -> None:
+    """Refuse a larger network, of which the architecture would be a part that computes nothing.
+
+    A ResNet-34 has every tensor of a ResNet-18 and more blocks in the same layers.
+    """
+    parts = {name.split(".")[1] for name in expected if name.startswith("backbone.")}
+    deeper = [key for key in left if key.split(".")[0] in parts]
+    if deeper:
+        raise UsageError(
+            f"{file} holds a larger network than {architecture}: {len(deeper)} tensors of its "
+            f"layers have no place there, such as {deeper[0]!r}. Name the architecture that the "
+            "file was made with."
+        )
+
+
+def _check_kind(tensor: Tensor, what: str) -> None:
+    """Refuse what float32 does not hold as it is: whole numbers are weights without their scale."""
+    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
+        raise UsageError(f"{what} is quantised, sparse or empty; plain weights are expected.")
+    if not tensor.is_floating_point():
+        raise UsageError(f"{what} is {tensor.dtype}; weights of float16 to float64 are expected.")
+
+
 def _fitting(tensor: Tensor, expected: Tensor, what: str) -> Tensor:
     """Return a tensor in float32, a first layer's channels brought to those that are wanted."""
+    _check_kind(tensor, what)
     whole = tensor.detach().float()
     if whole.shape != expected.shape and whole.ndim == 4 and whole.shape[1] in (1, 3):
         channels = expected.shape[1]
@@ -150,6 +177,8 @@ def _fitting(tensor: Tensor, expected: Tensor, what: str) -> Tensor:
         )
     if not bool(torch.isfinite(whole).all()):
         raise UsageError(f"{what} holds a NaN or an infinity.")
+    if what.endswith("running_var") and whole.numel() and float(whole.min()) < 0:
+        raise UsageError(f"{what} holds a variance below 0; the file is damaged.")
     return whole.contiguous()
 
 

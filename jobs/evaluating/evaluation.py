@@ -39,6 +39,8 @@ class DataFacts:
         outside: Labels that the catalogue lacks, with their images.
         excluded: What could not be used, by reason.
         missing: Labelled images among these: their figures are not in.
+        trained_on: Images that the package's networks were fitted to, so that all figures are too
+            good; None where it keeps no record of these.
     """
 
     name: str
@@ -50,6 +52,7 @@ class DataFacts:
     outside: Mapping[str, int]
     excluded: Mapping[str, int]
     missing: int
+    trained_on: int | None = None
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,7 @@ def _document(found: Evaluation) -> dict[str, object]:
             "labels_outside_the_catalogue": dict(data.outside),
             "excluded": dict(data.excluded),
             "missing": data.missing,
+            "trained_on": data.trained_on,
         },
         "intervals": INTERVALS,
         "coverage_asked": found.coverage_asked,

@@ -103,7 +103,7 @@ def measure(
         model=classifier.package.id,
         coverage_asked=classifier.package.coverage,
         novelty_threshold=classifier.package.novelty.threshold,
-        data=data_facts(name, call.images, call.labels, examined, held),
+        data=data_facts(name, call.images, call.labels, call.package, examined, held),
         figures=figures,
         classes=classes,
         reliability=reliability(examined),
@@ -145,6 +145,11 @@ def summarise(found: Evaluation, folder: Path) -> None:
     for name in (*SHOWN, *NOVELTY):
         if name not in found.trivial and not math.isnan(found.figures[name].value):
             print(f"  {name:<20} {found.figures[name]}, {found.figures[name].count:,} images")
+    if data.trained_on:
+        print(
+            f"WARNING: the package was trained on {data.trained_on:,} of these "
+            f"{data.num_images:,} images, and its figures on them are too good. Leave them out."
+        )
     for weakness in found.weaknesses:
         print(f"Warning: the model is weak on these images. {weakness}")
     if found.paired is not None:

@@ -17,8 +17,9 @@ from jobs.evaluating.assessment import Examined
 from jobs.evaluating.naming import Name, name_here
 from training.data.duplicates import near_groups
 from training.data.gather import Gathered
-from training.data.set_columns import CodedTexts
+from training.data.set_columns import CodedTexts, digest_values
 from training.data.split import join_groups
+from training.data.trained_on import record_of
 from training.settings import SplitSettings
 
 
@@ -67,6 +68,12 @@ def labels_of(catalogue: Catalogue, texts: Sequence[str]) -> NDArray[np.int64]:
 def outside(examined: Examined, gathered: Gathered) -> Counter[str]:
     """Return labels that the catalogue lacks, with their images."""
     return Counter(gathered.labels[i] for i in np.flatnonzero(~examined.known_N).tolist())
+
+
+def trained_on(package: ModelPackage, gathered: Gathered) -> int | None:
+    """Count images that the package's networks were fitted to; None where it has no record."""
+    record = record_of(package)
+    return None if record is None else int(record.hold(digest_values(gathered.digests)).sum())
 
 
 def usable_device(name: str) -> str:

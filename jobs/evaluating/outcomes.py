@@ -6,10 +6,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from implant_model.classifier import Classifier
+from implant_model.package.load import ModelPackage
 from implant_model.saliency import explain
 from jobs.evaluating.assessment import Examined, UnderDistortion, assess_robustness, worst_mistakes
 from jobs.evaluating.evaluation import DataFacts, Mistake
-from jobs.evaluating.examination import outside
+from jobs.evaluating.examination import outside, trained_on
 from jobs.pages.comparison import Comparison, Judged, compare
 from jobs.pages.saliency_picture import saliency_picture
 from training.data.gather import Gathered
@@ -20,9 +21,14 @@ MAX_MISTAKES = 12
 
 
 def data_facts(
-    name: str, images: tuple[str, ...], labels: Labels | None, examined: Examined, held: Gathered
+    name: str,
+    images: tuple[str, ...],
+    labels: Labels | None,
+    package: ModelPackage,
+    examined: Examined,
+    held: Gathered,
 ) -> DataFacts:
-    """Count what was examined and what was left out."""
+    """Count what was examined, what the package was trained on, and what was left out."""
     excluded = Counter(item.reason for item in held.excluded)
     return DataFacts(
         name=name,
@@ -34,6 +40,7 @@ def data_facts(
         outside=dict(outside(examined, held).most_common()),
         excluded=excluded,
         missing=num_missing(held),
+        trained_on=trained_on(package, held),
     )
 
 

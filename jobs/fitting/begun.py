@@ -6,13 +6,15 @@ where none was begun, or one of other settings, images or labels.
 """
 
 import contextlib
+import fcntl
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from implant_model.errors import UsageError
-from implant_model.storage.local_files import write_whole
+from implant_model.storage.local_files import make_private, write_whole
 from training.config import TrainConfig
 
 FILE: Final = "training.json"
@@ -100,7 +102,16 @@ def begun(work: Path, config: TrainConfig, workers: int | str) -> Iterator[None]
         work: The training's working folder.
         config: Its settings.
         workers: How many fit, as `Workers.to_json` gives it.
+
+    Raises:
+        UsageError: Another process trains in the folder.
     """
+    make_private(work)
+    with _held(work):
+        yield from _recorded(work, config, workers)
+
+
+def _recorded(work: Path, config: TrainConfig, workers: int | str) -> Iterator[None]:
     was_there = is_begun(work)
     if not (work / FILE).is_file():
         _write(work, {"settings": fitted_settings(config), "workers": workers})
@@ -112,6 +123,29 @@ def begun(work: Path, config: TrainConfig, workers: int | str) -> Iterator[None]
             with contextlib.suppress(OSError):  # prepared images serve the next attempt
                 work.rmdir()
         raise
+
+
+@contextlib.contextmanager
+def _held(work: Path) -> Iterator[None]:
+    """Hold the folder against a second driver, whose checkpoints and losses would mix with ours.
+
+    Raises:
+        UsageError: Another process of this machine trains in it.
+    """
+    folder = os.open(work, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(folder)
+        raise UsageError(
+            f"Another process trains in {work}; wait for its end, or choose another --output."
+        ) from error
+    except OSError:
+        pass  # a file system without locks of folders
+    try:
+        yield
+    finally:
+        os.close(folder)
 
 
 def check_same(work: Path, what: Literal["images and labels", "masks"], digest: str) -> None:
@@ -134,10 +168,20 @@ def check_same(work: Path, what: Literal["images and labels", "masks"], digest: 
 def _read(work: Path) -> dict[str, Any]:
     file = work / FILE
     try:
-        record: dict[str, Any] = json.loads(file.read_bytes()) if file.is_file() else {}
+        record = json.loads(file.read_bytes()) if file.is_file() else {}
     except ValueError as error:
-        raise UsageError(f"{file} is damaged; remove {work} and begin anew.") from error
+        raise _damaged(work) from error
+    if not isinstance(record, dict) or (record and not _is_record(record)):
+        raise _damaged(work)
     return record
+
+
+def _is_record(record: Mapping[str, Any]) -> bool:
+    return isinstance(record.get("settings"), dict) and "workers" in record
+
+
+def _damaged(work: Path) -> UsageError:
+    return UsageError(f"{work / FILE} is damaged; remove {work} and begin anew.")
 
 
 def _write(work: Path, record: Mapping[str, Any]) -> None:

@@ -21,14 +21,14 @@ from jobs.fitting.begun import begun, check_same, fitted_settings
 from jobs.fitting.read_images import expect_lost_nodes, read_fast, start_ray_train
 from jobs.fitting.training_call import Call
 from training.config import TrainConfig
-from training.data.divide import Division, divide
+from training.data.divide import Division, check_held_out, check_watched, divide
 from training.data.gather import load_set
 from training.data.labelled import LabelledSet, num_missing, unread_archives, write_excluded
 from training.data.set_columns import HexDigests, digest_values
 from training.data.set_report import describe_classes, describe_links, describe_shortcuts
 from training.data.shortcuts import ShortcutReport, probe_shortcuts
 from training.data.trained_on import learned_before
-from training.fit.fitting import Fitted, Workplace, fetch_pretrained, fit_split
+from training.fit.fitting import NOVELTY_FOLDS, Fitted, Workplace, fetch_pretrained, fit_split
 from training.masks.mask_set import MaskSet, gather_masks, write_poor
 from training.masks.table_masks import table_masks
 from training.packaging import Figures, Training, make_package
@@ -69,6 +69,7 @@ def _train(call: Call, words: Sequence[str]) -> int:
         )
     check_same(call.work, "images and labels", labelled.fingerprint)
     division = divide(labelled, call.config.split, calibrate=not call.config.calibration.folds)
+    check_fit(call.config, labelled, division)
     before = learned_before(call.config.network.start_from, labelled, division)
     check_gallery(call, labelled)
     call.config.catalogue(labelled.names)  # a fault in it is found before hours of training
@@ -101,6 +102,14 @@ def _train(call: Call, words: Sequence[str]) -> int:
     add_gallery(call, labelled, division, package)
     summarise(call, labelled, division, package.id, figures)
     return say_missing(labelled)
+
+
+def check_fit(config: TrainConfig, labelled: LabelledSet, division: Division) -> None:
+    """Refuse training parts that the settings cannot be met with, before hours of training."""
+    check_watched(labelled, division, config.fit.validation, config.split.seed)
+    folds = config.calibration.folds
+    numbers = (folds, NOVELTY_FOLDS) if folds else ()
+    check_held_out(labelled, division, numbers, config.split.seed)
 
 
 def check_gallery(call: Call, labelled: LabelledSet) -> None:

@@ -37,6 +37,8 @@ from tests.support.browser import lay_out
 from tests.support.object_store import ObjectStore
 from tests.support.paths import ROOT
 from tests.support.small_package import save_small_package
+from training.data.labelled import content_digest
+from training.data.trained_on import KEY, pack_digests
 from training.metrics import share, wilson
 from training.settings import SplitSettings
 
@@ -85,6 +87,7 @@ def report(archives: Path, small_package: Path, tmp_path_factory: pytest.TempPat
     more = ["--against", str(reader), "--pictures", "--cache", str(folder.parent / "cache")]
     code = job.main(call(archives, small_package, folder, *more))
     assert code == 3, "labelled images could not be read"
+    assert document(folder)["data"]["trained_on"] is None  # the package keeps no record
     return folder
 
 
@@ -231,17 +234,29 @@ def test_against_another_package(
     assert f"against {other.id}: McNemar's exact p" in capsys.readouterr().out
 
 
-def test_folders_are_labels_and_all_may_be_unknown(small_package: Path, tmp_path: Path) -> None:
-    """No image of the catalogue: novelty is measured, the rest is null and the page is there."""
+def test_folders_are_labels_and_all_may_be_unknown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No image of the catalogue: novelty is measured, the rest is null and the page is there.
+
+    The package was trained on two of the images, by its record.
+    """
     (tmp_path / "in" / "hips").mkdir(parents=True)
-    for number in range(3):
-        (tmp_path / "in" / "hips" / f"{number}.png").write_bytes(write_png(pixels(number)))
-    base = ["--model", str(small_package), "--images", str(tmp_path / "in"), "--report"]
+    files = [write_png(pixels(number)) for number in range(3)]
+    for number, data in enumerate(files):
+        (tmp_path / "in" / "hips" / f"{number}.png").write_bytes(data)
+    learned = [content_digest(data) for data in (files[0], files[2], b"another")]
+    save_small_package(tmp_path / "model", record={KEY: pack_digests(learned)})
+    base = ["--model", str(tmp_path / "model"), "--images", str(tmp_path / "in"), "--report"]
     assert job.main([*base, str(tmp_path / "out")]) == 0
-    figures = document(tmp_path / "out")["figures"]
-    assert figures["top_1"]["value"] is None
-    assert figures["unknown_found"]["count"] == 3
-    Elements((tmp_path / "out" / "evaluation.html").read_text())
+    found = document(tmp_path / "out")
+    assert found["figures"]["top_1"]["value"] is None
+    assert found["figures"]["unknown_found"]["count"] == 3
+    assert found["data"]["trained_on"] == 2
+    assert "WARNING: the package was trained on 2 of these 3 images" in capsys.readouterr().out
+    page = (tmp_path / "out" / "evaluation.html").read_text()
+    assert "The model was trained on 2 of them: the figures are too good." in page
+    Elements(page)
 
 
 def test_mistakes_are_sentences(archives: Path, small_package: Path, tmp_path: Path) -> None:

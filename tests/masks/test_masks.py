@@ -269,6 +269,24 @@ def test_a_mask_that_cannot_be_used_is_named(tmp_path: Path) -> None:
         read_mask(tmp_path / "absent.png", SIDE, "The mask")
 
 
+def test_a_mask_of_other_greys_is_read_and_one_without_an_implant_is_refused(
+    tmp_path: Path,
+) -> None:
+    _, mask_HW = scene()
+    file = tmp_path / "1.png"
+    for pixels in (mask_HW.astype(np.uint8), mask_HW.astype(np.uint16), mask_HW * np.uint8(76)):
+        cv2.imwrite(str(file), pixels)
+        assert np.array_equal(read_mask(file, SIDE, "The mask"), mask_HW)
+    for wrong_HW, fault in (
+        (np.zeros_like(mask_HW), "is of one grey"),
+        (np.ones_like(mask_HW), "is of one grey"),
+        (~mask_HW, "is white on more than 75%, as a negative is"),
+    ):
+        cv2.imwrite(str(file), wrong_HW * np.uint8(255))
+        with pytest.raises(UsageError, match=f"The mask {fault}; the implant in white on black"):
+            read_mask(file, SIDE, "The mask")
+
+
 def test_a_contact_sheet_shows_both_outlines() -> None:
     image_HW, mask_HW = scene()
     sheet = contact_sheet([(image_HW, mask_HW, np.roll(mask_HW, 9, axis=1))] * 9)

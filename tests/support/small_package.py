@@ -29,12 +29,13 @@ def save_small_package(
     class_quantiles: tuple[float, ...] | None = None,
     mean: float = GREY_MEAN,
     gain: float = 1.0,
+    record: Mapping[str, object] | None = None,
 ) -> ModelPackage:
     """Saves a package of four shoulder implants; the same seed gives the same package.
 
     `notes` are MR-safety notes with their sources, by implant; `class_quantiles` thresholds of the
     candidates, one for each implant; with first weights larger by a `gain` of 1e38 the network
-    overflows for every picture that differs from `mean`.
+    overflows for every picture that differs from `mean`. `record` is more of its provenance.
     """
     notes = notes or {}
     torch.manual_seed(seed)
@@ -61,7 +62,7 @@ def save_small_package(
         novelty_threshold=1e6,
         known_pass_rate=0.95,
         metrics={},
-        provenance={"made": "untrained, for tests"},
+        provenance={"made": "untrained, for tests", **(record or {})},
         card="# Untrained\n\nFor tests. Not a medical device.\n",
     )
 

@@ -3,6 +3,7 @@
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,7 @@ from implant_model.errors import StorageError, UsageError
 from implant_model.limits import Limits
 from implant_model.storage.uri import ObjectInfo, ObjectReader
 from tests.support.archive_samples import tar_of, zip_of
+from tests.support.dicom_edits import dicom
 from tests.support.pictures import encoded
 from training.data.gather import load_set
 from training.data.labelled import (
@@ -35,6 +37,11 @@ def picture(seed: int, side: int = 48, detail: int = 6) -> bytes:
     coarse = np.random.default_rng(seed).integers(20, 235, (detail, detail), dtype=np.uint8)
     image = Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)
     return encoded(image)
+
+
+def pattern(seed: int) -> np.ndarray:
+    """Pixels of 12 bits that are like those of no other seed."""
+    return np.random.default_rng(seed).integers(0, 4000, (40, 40), dtype=np.uint16)
 
 
 def labels_file(folder: Path, *rows: str, header: str = "archive,member,label,patient") -> str:
@@ -178,6 +185,8 @@ def test_a_folder_a_class_loose_and_in_an_archive(tmp_path: Path) -> None:
         ("stem/9.png", "9.png", "stem"),
         ("9.png", "9.png", None),
         ("hospital/more.tar", "9.png", None),
+        ("stem/.ipynb_checkpoints/9.png", "9.png", None),
+        ("more.tar", "stem/@eaDir/9.png", None),
     ],
 )
 def test_the_folder_that_counts(name: str, member: str, label: str | None) -> None:
@@ -307,6 +316,78 @@ def test_a_labels_file_of_a_spreadsheet_says_its_separator_first(
     ]
 
 
+FILES = [f"{number}.dcm" for number in range(5)]
+
+
+def test_a_patient_is_one_in_headers_and_in_a_table_that_pandas_wrote(tmp_path: Path) -> None:
+    """Numbers with a gap are floats there, and the zeros before them are lost."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    headers = ("000123", "000123", "000124", "000125", "000125")
+    for number, (name, patient) in enumerate(zip(FILES, headers, strict=True)):
+        (folder / name).write_bytes(dicom(pattern(number), PatientID=patient))
+    table = {
+        "file": FILES,
+        "label": ["cup", "stem", "cup", "stem", "cup"],
+        "patient": [123.0, None, 124.0, float("nan"), None],
+    }
+    pq.write_table(pa.table(table), tmp_path / "labels.parquet")
+    labelled = load(folder, str(tmp_path / "labels.parquet"), tmp_path)
+    assert labelled.patients_N.tolist() == [0, 0, 1, 2, 2]
+
+
+def test_a_row_without_a_patient_is_of_whom_the_rows_name_for_its_header(tmp_path: Path) -> None:
+    """Pseudonyms in half of the rows; a header of two pseudonyms was made anonymous."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number, (name, patient) in enumerate(zip(FILES, ("A", "A", "X", "X", "X"), strict=True)):
+        (folder / name).write_bytes(dicom(pattern(number), PatientID=patient))
+    rows = zip(
+        FILES, ("cup", "stem", "cup", "stem", "cup"), ("p1", "", "p2", "p3", ""), strict=True
+    )
+    labels = labels_file(tmp_path, *map(",".join, rows), header="file,label,patient")
+    assert load(folder, labels, tmp_path).patients_N.tolist() == [0, 0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("unknown", ["nan", "NaN", "None", "<NA>", "NULL", "n/a", "Unknown"])
+def test_a_patient_who_is_not_known_is_not_one_patient(tmp_path: Path, unknown: str) -> None:
+    rows = (f"a.png,cup,{unknown}", f"b.png,stem,{unknown}", "c.png,stem,p1")
+    labels = read_labels(labels_file(tmp_path, *rows, header="file,label,patient"))
+    patients = [row.patient for of in labels.by_archive.values() for row in of.values()]
+    assert patients == [None, None, "p1"]
+
+
+def test_what_a_parquet_file_holds_is_read_as_csv_has_it(tmp_path: Path) -> None:
+    path, files = tmp_path / "labels.parquet", ["a.png", "b.png", "c.png"]
+
+    def labels_of(**columns: Any) -> tuple[str, ...]:
+        pq.write_table(pa.table({"file": files, **columns}), path)
+        return read_labels(str(path)).names
+
+    assert labels_of(label=[1.0, 2.0, 2.0]) == ("1", "2")
+    assert labels_of(label=pa.array(["x", "y", "y"]).dictionary_encode()) == ("x", "y")
+    for label, message in (
+        ([1.0, 2.0, float("nan")], "Row 3 of the labels file .* has no label"),
+        (["x", "nan", "y"], "Row 2 of the labels file .* has no label"),
+        ([b"x", b"y", b"y"], "has binary in its column 'label'; text is expected"),
+        ([["x"], ["y"], []], "has list<.*> in its column 'label'; text is expected"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            labels_of(label=label)
+    broken = pa.array([b"x\xff", b"y", b"y"], pa.binary()).view(pa.string())
+    with pytest.raises(UsageError, match="holds a text that is not UTF-8; write it anew"):
+        labels_of(label=broken)
+
+
+def test_blank_rows_at_the_end_of_a_table_are_no_rows(tmp_path: Path) -> None:
+    rows = ("a.png,cup,1", "b.png,stem,2", ",,", " ,,")
+    labels = read_labels(labels_file(tmp_path, *rows, header="file,label,patient"))
+    assert len(labels.by_archive) == 2
+    path = labels_file(tmp_path, *rows, "c.png,cup,3", header="file,label,patient")
+    with pytest.raises(UsageError, match="Row 3 of the labels file .* has no archive or file"):
+        read_labels(path)
+
+
 def test_a_patient_may_have_implants_of_two_classes(archives: Path, tmp_path: Path) -> None:
     rows = ("first.tar,a.png,stem,p1", "first.tar,b.png,cup,p1", "deep/second.zip,a.png,stem,p2")
     labelled = load(archives, labels_file(tmp_path, *rows), tmp_path)
@@ -319,6 +400,8 @@ def test_a_patient_may_have_implants_of_two_classes(archives: Path, tmp_path: Pa
     ("rows", "sentence"),
     [
         (b"\xff\xfea\x00", "is not UTF-8 at its line 1; save it as CSV in UTF-8, or as Parquet"),
+        ("file,label\na.png,x\n".encode("utf-16-le"), "is not UTF-8 at its line 1; save it"),
+        (b"PK\x03\x04\x14\x00", "is a workbook of a spreadsheet; save its sheet as CSV in UTF-8"),
         (b"archive,member,label\na.tar,1,x\na.tar,2,caf\xe9\n", "is not UTF-8 at its line 3"),
         (b'archive,member,label\n"a.tar,1,x\n', "is not CSV behind its line 1; a quotation mark"),
         (

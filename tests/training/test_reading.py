@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import ray
 
@@ -155,6 +156,22 @@ def test_a_damaged_shard_is_no_picture(archive: tuple[Path, Labels], tmp_path: P
     shard.write_bytes(data[: len(data) // 2])
     with pytest.raises(StorageError, match="shorter than it was written|is damaged"):
         held.images[:]
+
+
+def test_a_damaged_index_is_a_sentence(archive: tuple[Path, Labels], tmp_path: Path) -> None:
+    folder, labels = archive
+    objects, cache = list_images([str(folder)]), str(tmp_path / "cache")
+    gather(objects, labels, SPEC, Limits(), cache)
+    (index,) = (tmp_path / "cache").glob("*.parquet")
+    whole = pq.read_table(index)
+    changed = [whole.drop_columns(["reason"]), whole.replace_schema_metadata(None)]
+    for table in changed:
+        pq.write_table(table, index)
+        with pytest.raises(StorageError, match="is damaged; remove the folder of prepared images"):
+            gather(objects, labels, SPEC, Limits(), cache)
+    index.write_bytes(index.read_bytes()[:200])
+    with pytest.raises(StorageError, match="is damaged; remove the folder of prepared images"):
+        gather(objects, labels, SPEC, Limits(), cache)
 
 
 def test_a_shard_stays_open_while_it_is_read(

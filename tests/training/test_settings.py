@@ -21,6 +21,15 @@ def test_settings_are_read_from_toml_and_json_alike(tmp_path: Path) -> None:
     assert from_document(json.loads(json.dumps(config.to_json())), "a copy") == config
 
 
+def test_settings_with_a_byte_order_mark_are_read_and_none_is_stated_twice(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_bytes(b"\xef\xbb\xbf[fit]\r\nepochs = 3\r\n")
+    (tmp_path / "a.json").write_bytes(b'\xef\xbb\xbf{"fit": {"epochs": 3}}')
+    (tmp_path / "b.json").write_text('{"fit": {"epochs": 3, "epochs": 7}}')
+    assert load_config(str(tmp_path / "a.toml")) == load_config(str(tmp_path / "a.json"))
+    with pytest.raises(UsageError, match=r"b.json has 'epochs' twice in a table; leave one"):
+        load_config(str(tmp_path / "b.json"))
+
+
 @pytest.mark.parametrize(
     ("document", "message"),
     [
@@ -30,6 +39,9 @@ def test_settings_are_read_from_toml_and_json_alike(tmp_path: Path) -> None:
         ({"fit": {"epochs": -1}}, "fit.epochs is -1; a whole number >= 0"),
         ({"fit": {"learning_rate": math.nan}}, "fit.learning_rate is nan"),
         ({"split": {"folds": 2}}, "split.folds is 2"),
+        ({"split": {"seed": -1}}, r"split.seed is -1; 0 to 2\^32 - 1 is expected"),
+        ({"segmenter": {"seed": 2**32}}, "segmenter.seed is 4294967296"),
+        ({"fit": {"seed": -1}}, "fit.seed is -1"),
         ({"split": {"calibration": 0.6, "test": 0.4}}, "less than 1"),
         ({"augment": {"flip": 2}}, "augment.flip is 2"),
         ({"network": {"pretrained": True, "start_from": "models/phantom"}}, "start_from"),

@@ -85,6 +85,22 @@ def test_a_class_in_one_group_is_refused() -> None:
         check_split(split, labels_N, groups_N, ("common", "rare"))
 
 
+def test_one_patient_with_all_images_leaves_nothing_to_measure() -> None:
+    labels_N, groups_N = np.array([0, 1] * 6), np.zeros(12, np.int64)
+    split = split_fractions(labels_N, groups_N, 0.2, 0.2, seed=0)
+    with pytest.raises(UsageError, match=r"for the calibration part of 'a' \(groups: 1\), 'b'"):
+        check_split(split, labels_N, groups_N, ("a", "b"))
+    with pytest.raises(UsageError, match="for the test part"):
+        check_split(split, labels_N, groups_N, ("a", "b"), ("calibration",))
+    check_split(split, labels_N, groups_N, ("a", "b"), ("calibration", "test"))
+
+
+def test_more_folds_than_groups_are_refused_at_once() -> None:
+    labels_N, groups_N = np.array([0, 1] * 6), np.repeat(np.arange(4), 3)
+    with pytest.raises(UsageError, match=r"folds is 1,000,000,000, and the set has 4 groups"):
+        split_folds(labels_N, groups_N, 10**9, seed=0)
+
+
 def test_a_group_on_two_sides_is_found() -> None:
     split = Split(np.array([0, 1]), np.array([2, 3]), np.array([4, 5]))
     labels_N, groups_N = np.array([0, 1] * 3), np.array([0, 1, 2, 3, 0, 5])

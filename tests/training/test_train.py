@@ -164,10 +164,27 @@ def test_a_training_goes_on_as_it_was_begun_or_not_at_all(tmp_path: Path) -> Non
             check_same(work, "masks", "c")
 
 
-def test_a_damaged_record_is_a_sentence(tmp_path: Path) -> None:
-    (tmp_path / "training.json").write_text("{")
+@pytest.mark.parametrize(
+    "record",
+    ["{", "", "[]", "[1]", "null", '"x"', '{"settings": {}}', '{"settings": 5, "workers": 1}'],
+)
+def test_a_damaged_record_is_a_sentence(record: str, tmp_path: Path) -> None:
+    (tmp_path / "training.json").write_text(record)
     with pytest.raises(UsageError, match=r"training.json is damaged; remove .* and begin anew"):
         check_begun(tmp_path, from_document({}, "a test"), 1, resume=True)
+
+
+def test_a_training_is_not_gone_on_with_while_it_runs(tmp_path: Path) -> None:
+    work, config = tmp_path / "m.work", from_document({}, "a test")
+    with begun(work, config, 1):
+        with (
+            pytest.raises(UsageError, match=r"Another process trains in .*m.work; wait for"),
+            begun(work, config, 1),
+        ):
+            raise AssertionError
+        assert (work / "training.json").is_file()
+    with begun(work, config, 1):
+        pass
 
 
 def test_a_refusal_keeps_a_training_that_was_begun_before(tmp_path: Path) -> None:

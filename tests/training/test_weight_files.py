@@ -91,6 +91,31 @@ def test_a_first_layer_is_brought_to_two_channels(small: torch.nn.Module, tmp_pa
     assert torch.allclose(both, colours, atol=1e-5)
 
 
+def test_a_larger_network_is_not_taken_for_a_part_of_it(tmp_path: Path) -> None:
+    path = written(models.resnet34(num_classes=3), tmp_path / "a.pth")
+    with pytest.raises(UsageError, match=r"larger network than resnet18: .* as 'layer1.2.bn1.bias"):
+        map_file(str(path), spec_of("resnet18"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda part: part.to(torch.int8), "is torch.int8; weights of float16 to float64 are"),
+        (lambda part: part.to(torch.complex64), "is torch.complex64"),
+        (lambda part: part.to("meta"), "is quantised, sparse or empty"),
+        (lambda part: -part, "conv1.1.running_var holds a variance below 0"),
+    ],
+)
+def test_tensors_that_are_no_weights_are_refused(
+    change: Any, message: str, small: torch.nn.Module, tmp_path: Path
+) -> None:
+    state = small.state_dict()
+    name = "conv1.1.running_var"
+    torch.save({**state, name: change(state[name])}, tmp_path / "a.pth")
+    with pytest.raises(UsageError, match=message):
+        map_file(str(tmp_path / "a.pth"), spec_of("shufflenet_v2_x0_5"))
+
+
 def test_what_has_no_place_is_named_and_what_is_missing_refuses(
     small: torch.nn.Module, tmp_path: Path
 ) -> None:

@@ -1,19 +1,25 @@
-"""Groups a labelled set by patient and near duplicate, and makes the splits of a training."""
+"""Groups a labelled set by patient and near duplicate, makes the splits of a training, checks them.
+
+What a fit or a calibration would fail for in the end, hours later, is found here.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
+from implant_model.errors import UsageError
 from training.data.duplicates import near_groups
 from training.data.labelled import LabelledSet
 from training.data.set_columns import Rows
 from training.data.split import (
     Split,
     check_split,
+    deal,
+    deal_folds,
     join_groups,
+    renumber,
     split_balanced,
     split_folds,
     split_fractions,
@@ -48,7 +54,7 @@ def divide(labelled: LabelledSet, settings: SplitSettings, calibrate: bool = Tru
         calibrate: Whether a part is kept for calibration; without, it trains, too.
 
     Raises:
-        UsageError: A class is missing from a part.
+        UsageError: A class is missing from a part, or there are fewer groups than folds.
     """
     pictures_N = near_groups(labelled.hashes(), settings.duplicate_bits)
     groups_N = join_groups(labelled.patients_N, pictures_N)
@@ -70,10 +76,93 @@ def divide(labelled: LabelledSet, settings: SplitSettings, calibrate: bool = Tru
         whole = folds
         folds = Rows(len(whole), lambda fold: _without_calibration(whole[fold]))
         shipped = _without_calibration(shipped)
-    for split in chain(folds, [shipped]):
-        check_split(split, labels_N, groups_N, labelled.names)
+    spared = () if calibrate else ("calibration",)
+    for split in folds:
+        check_split(split, labels_N, groups_N, labelled.names, spared)
+    shipped_spares = (*spared, "test") if settings.folds else spared
+    check_split(shipped, labels_N, groups_N, labelled.names, shipped_spares)
     duplicates = int((pictures_N != np.arange(len(pictures_N))).sum())
     return Division(groups_N, duplicates, shipped, folds)
+
+
+def watch(
+    labels_N: NDArray[np.int64], groups_N: NDArray[np.int64], share: float, seed: int
+) -> NDArray[np.bool_]:
+    """Return which images of a training part early stopping watches instead, whole groups of them.
+
+    Args:
+        labels_N: Class of each image of the part.
+        groups_N: Their groups.
+        share: `fit.validation`.
+        seed: Order in which groups are dealt.
+    """
+    return np.asarray(deal(labels_N, renumber(groups_N), [1 - share, share], seed) == 1)
+
+
+def check_watched(labelled: LabelledSet, division: Division, share: float, seed: int) -> None:
+    """Find before anything is fitted that early stopping would take a class, or get no image.
+
+    Args:
+        labelled: The set.
+        division: Its parts.
+        share: `fit.validation`; 0 for no early stopping.
+        seed: As of `watch`.
+
+    Raises:
+        UsageError: See above.
+    """
+    for split in (*division.folds, division.shipped) if share else ():
+        labels_N = labelled.labels_N[split.train_N]
+        watched_N = watch(labels_N, division.groups_N[split.train_N], share, seed)
+        left_K = np.bincount(labels_N[~watched_N], minlength=len(labelled.names))
+        if not watched_N.any() or not left_K.all():
+            fault = "no image to watch"
+            if not left_K.all():
+                fault = f"no image of {labelled.names[int(left_K.argmin())]!r} to train on"
+            raise UsageError(
+                f"fit.validation is {share}, and leaves {fault}: the training part has too few "
+                "groups of patients and near duplicates, which may not be divided. Use another "
+                "share, or 0 with fit.patience = 0."
+            )
+
+
+def check_held_out(
+    labelled: LabelledSet, division: Division, numbers: Sequence[int], seed: int
+) -> None:
+    """Find before anything is fitted that a training part cannot be held out from itself.
+
+    What novelty is measured from needs an image of each class, and one image more.
+
+    Args:
+        labelled: The set.
+        division: Its parts.
+        numbers: Of folds that a training part is dealt to; () for none: it is used whole.
+        seed: Order in which groups are dealt.
+
+    Raises:
+        UsageError: A class has too few groups.
+    """
+    for split in (*division.folds, division.shipped):
+        labels_N = labelled.labels_N[split.train_N]
+        groups_N = renumber(division.groups_N[split.train_N])
+        _check_enough(labels_N, labelled.names, "training part")
+        for folds in numbers:
+            folds_N = deal_folds(labels_N, groups_N, folds, seed)
+            for fold in np.unique(folds_N).tolist():
+                title = f"training part without one of its {folds} folds (calibration.folds)"
+                _check_enough(labels_N[folds_N != fold], labelled.names, title)
+
+
+def _check_enough(labels_N: NDArray[np.int64], names: Sequence[str], title: str) -> None:
+    counts_K = np.bincount(labels_N, minlength=len(names))
+    if counts_K.all() and len(labels_N) > len(names):
+        return
+    few = names[int(counts_K.argmin())]
+    raise UsageError(
+        f"The {title} has {len(labels_N):,} images, {int(counts_K.min())} of them of {few!r}; each "
+        "class and more images than classes are needed. Groups of patients and near duplicates "
+        "may not be divided: add images of other patients, or leave the class out."
+    )
 
 
 def _without_calibration(split: Split) -> Split:

@@ -40,7 +40,15 @@ _ORTHONETS = {"archive": "filenames", "label": "labels"}
 MASKS = ("masks", "valid_mask")
 _NO_VALUE = ("", "nan", "none", "null", "<na>")
 """Of a column of text, as pandas and databases write it."""
+_NO_LABEL = ("", "nan", "null", "<na>", "#n/a")
+"""`none` may be a class: no implant."""
+_UNKNOWN_PATIENT = (*_NO_VALUE, "n/a", "#n/a", "unknown")
+"""Taken for a patient, they would be one who has every image of an unknown one."""
+_WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
+"""First bytes of .xlsx and .ods, and of .xls."""
 _DELIMITERS = (",", ";", "\t")
+_HIDDEN = "@eaDir"
+"""A folder of thumbnails that a Synology NAS keeps beside pictures."""
 _SEPARATOR = re.compile(r'"?sep=[,;\t]"?\r?\n', re.IGNORECASE)
 """A spreadsheet's first line on what is between values; the header tells it, too."""
 _CODES = [*(f"{code:02d}" for code in range(1, 9)), *(f"{code}" for code in range(21, 25))]
@@ -75,6 +83,10 @@ def read_labels(uri: str) -> Labels:
     """
     uri = storage.normalise(uri)
     data = storage.read_bytes(uri)
+    if data.startswith(_WORKBOOKS):
+        raise UsageError(
+            f"The labels file {uri} is a workbook of a spreadsheet; save its sheet as CSV in UTF-8."
+        )
     rows = _parquet_rows(data, uri) if data[:4] == b"PAR1" else _csv_rows(data, uri)
     return check_labels(rows, uri)
 
@@ -99,6 +111,8 @@ def _csv_rows(data: bytes, uri: str) -> Iterator[dict[str, str]]:
     lines = io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline="")
     try:
         first = lines.readline()
+        if "\0" in first:  # UTF-16 without its mark; UTF-8 has none
+            raise _not_utf8(data, uri)
         if _SEPARATOR.fullmatch(first):
             first = lines.readline()
         delimiter = max(_DELIMITERS, key=first.count)
@@ -112,15 +126,19 @@ def _csv_rows(data: bytes, uri: str) -> Iterator[dict[str, str]]:
                 )
             yield {name: row[of] or "" for name, of in columns.items()}
     except UnicodeDecodeError as error:
-        raise UsageError(
-            f"The labels file {uri} is not UTF-8 at its line {_line_of(data)}; save it as CSV in "
-            "UTF-8, or as Parquet."
-        ) from error
+        raise _not_utf8(data, uri) from error
     except csv.Error as error:
         raise UsageError(
             f"The labels file {uri} is not CSV behind its line {reader.line_num}; a quotation mark "
             "may lack its partner."
         ) from error
+
+
+def _not_utf8(data: bytes, uri: str) -> UsageError:
+    return UsageError(
+        f"The labels file {uri} is not UTF-8 at its line {_line_of(data)}; save it as CSV in "
+        "UTF-8, or as Parquet."
+    )
 
 
 def _line_of(data: bytes) -> int:
@@ -136,13 +154,40 @@ def _parquet_rows(data: bytes, uri: str) -> Iterator[dict[str, str]]:
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
         columns = _columns(file.schema_arrow.names, uri)
+        _check_types(file.schema_arrow, columns, uri)
         for batch in file.iter_batches(AT_ONCE, columns=[*columns.values()]):
             for row in batch.to_pylist():
-                yield {
-                    name: "" if row[of] is None else str(row[of]) for name, of in columns.items()
-                }
+                yield {name: _text(row[of]) for name, of in columns.items()}
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"The labels file {uri} holds a text that is not UTF-8; write it anew."
+        ) from error
     except pa.ArrowException as error:
         raise UsageError(f"The labels file {uri} is damaged Parquet; write it anew.") from error
+
+
+def _check_types(schema: pa.Schema, columns: Mapping[str, str], uri: str) -> None:
+    """Refuse bytes and lists, whose texts in Python are no names."""
+    for column in columns.values():
+        kind = schema.field(column).type
+        plain = kind.value_type if pa.types.is_dictionary(kind) else kind
+        if pa.types.is_nested(plain) or pa.types.is_binary(plain) or _is_other_binary(plain):
+            raise UsageError(
+                f"The labels file {uri} has {kind} in its column {column!r}; text is expected."
+            )
+
+
+def _is_other_binary(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind))
+
+
+def _text(value: object) -> str:
+    """Return a value as CSV has it: whole numbers that a gap made floats are whole again."""
+    if value is None or value != value:
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
 
 
 def _columns(names: Sequence[str], uri: str) -> dict[str, str]:
@@ -189,9 +234,10 @@ def _headings(names: Sequence[str], uri: str) -> dict[str, str]:
 def check_labels(raw_rows: Iterable[dict[str, str]], uri: str) -> Labels:
     """Make labels of raw rows; errors are as of `read_labels`."""
     columns = LabelColumns()
-    for row in raw_rows:
-        patient = row.get("patient", "").strip() or None
+    for row in _without_blank_end(raw_rows):
+        patient = _patient(row.get("patient", ""))
         archive, label = row["archive"], row["label"].strip()
+        label = "" if label.casefold() in _NO_LABEL else label
         if not archive or not label:
             _check_once(columns, uri)
             lacking = "label" if archive else "archive or file"
@@ -207,6 +253,24 @@ def check_labels(raw_rows: Iterable[dict[str, str]], uri: str) -> Labels:
     _check_once(columns, uri)
     rows = columns.rows()
     return Labels(uri, rows, columns.masks(rows))
+
+
+def _without_blank_end(rows: Iterable[dict[str, str]]) -> Iterator[dict[str, str]]:
+    """Leave out the rows without any value that a spreadsheet writes at the end of a table."""
+    blank: list[dict[str, str]] = []
+    for row in rows:
+        if not any(map(str.strip, row.values())):
+            blank = blank or [row]  # with another row behind it, it is refused by its number
+            continue
+        yield from blank
+        blank = []
+        yield row
+
+
+def _patient(text: str) -> str | None:
+    """Return whose image it is; None where a table states that it is not known."""
+    plain = text.strip()
+    return None if plain.casefold() in _UNKNOWN_PATIENT else plain
 
 
 def _check_once(columns: LabelColumns, uri: str) -> None:
@@ -307,9 +371,10 @@ def folder_label(name: str, member: str) -> str | None:
         member: Name inside the archive; for a loose image its own base name.
 
     Returns:
-        None where no folder is known.
+        None where no folder is known, or where it is a hidden one, such as `.ipynb_checkpoints`.
     """
     inside = member.replace("\\", "/").strip("/").split("/")
     outside = name.strip("/").split("/")
     folders = inside[:-1] or (outside[:-1] if outside[-1] == inside[-1] else [])
-    return folders[-1] if folders and folders[-1] not in ("", ".", "..") else None
+    found = folders[-1] if folders else ""
+    return None if not found or found.startswith(".") or found == _HIDDEN else found

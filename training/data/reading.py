@@ -11,6 +11,7 @@ are of one patient; the key is made with the cache and lies in it.
 
 import hashlib
 import json
+import re
 import secrets
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -38,6 +39,7 @@ from training.data.shards import SHARD_BYTES, Shard, keep, put_shard
 from training.data.shortcuts import black_share, sharpness
 
 PATIENT_BYTES: Final = 16
+_NUMBER: Final = re.compile(r"0*([0-9]+?)(?:\.0+)?")
 KEY_FILE: Final = "key"
 SHARDS: Final = b"shards"
 INDEX: Final = pa.schema(
@@ -95,8 +97,16 @@ def patient_key(cache: str) -> bytes:
 
 
 def hash_patient(patient: str, key: bytes) -> bytes:
-    """Return what stands for a patient in an index."""
-    return hashlib.blake2b(patient.encode(), key=key, digest_size=PATIENT_BYTES).digest()
+    """Return what stands for a patient in an index.
+
+    A number is the same one without the zeros before it and with a decimal behind it, which tables
+    lose and add: `000123` of a header is `123.0` of a table that pandas wrote. Were they two, the
+    images of one patient would be on two sides of a split; two patients who are taken for one are
+    on one side.
+    """
+    number = _NUMBER.fullmatch(patient.strip())
+    plain = number[1] if number else patient.strip()
+    return hashlib.blake2b(plain.encode(), key=key, digest_size=PATIENT_BYTES).digest()
 
 
 def read_bundle(bundle: Bundle, recipe: Recipe, decoder: DecodeProcess, tick: Tick) -> pa.Table:
@@ -144,11 +154,18 @@ def read_index(cache: str, key: str) -> pa.Table:
     uri = index_uri(cache, key)
     try:
         data = pa.BufferReader(storage.read_bytes(uri))
-        return pq.read_table(data, page_checksum_verification=True)
+        index = pq.read_table(data, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
-        raise StorageError(
-            f"{uri} is damaged; remove the folder of prepared images, and they are read anew."
-        ) from error
+        raise _damaged(uri) from error
+    if not index.schema.equals(INDEX) or SHARDS not in (index.schema.metadata or {}):
+        raise _damaged(uri)
+    return index
+
+
+def _damaged(uri: str) -> StorageError:
+    return StorageError(
+        f"{uri} is damaged; remove the folder of prepared images, and they are read anew."
+    )
 
 
 def num_pictures(index: pa.Table) -> int:

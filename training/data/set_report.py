@@ -10,6 +10,7 @@ import numpy as np
 
 from training.data.divide import Division
 from training.data.labelled import LabelledSet, as_numbers, as_size
+from training.data.set_columns import digest_values
 from training.data.shortcuts import ShortcutReport
 
 
@@ -58,7 +59,20 @@ def describe_links(labelled: LabelledSet, division: Division, named: bool) -> li
             first = int(np.flatnonzero(keys_N == mixed[0])[0])
             example = f", such as that of {' '.join(filter(None, labelled.places_N[first]))}"
         lines.append(f"{title} with images of two classes or more: {len(mixed):,}{example}")
-    return lines
+    return [*lines, *_describe_contradictions(labelled, named)]
+
+
+def _describe_contradictions(labelled: LabelledSet, named: bool) -> Iterator[str]:
+    """Warn of files of the same content that have different labels: one of them is wrong."""
+    contents, of_N = np.unique(digest_values(labelled.digests), return_inverse=True)
+    mixed = _of_two_classes(of_N, labelled.labels_N) if len(contents) else of_N
+    if len(mixed):
+        first = int(np.flatnonzero(of_N == mixed[0])[0])
+        example = f", such as {' '.join(filter(None, labelled.places_N[first]))}" * named
+        yield (
+            f"WARNING: {len(mixed):,} radiographs are there more than once, under different "
+            f"labels{example}. Correct the labels, or leave these images out."
+        )
 
 
 def describe_shortcuts(cues: ShortcutReport) -> Iterator[str]:

@@ -269,11 +269,18 @@ def _read_at(uri: str, start: int, target_B: NDArray[np.uint8]) -> None:
                 return
         except OSError as error:
             raise StorageError(f"{uri} cannot be read ({error.strerror}).") from error
-        raise StorageError(f"{uri} is shorter than it was written.")
+        raise _shorter(uri)
     data = _reader(uri).read_at(start, len(target_B))
     if len(data) != len(target_B):
-        raise StorageError(f"{uri} is shorter than it was written.")
+        raise _shorter(uri)
     target_B[:] = np.frombuffer(data, np.uint8)
+
+
+def _shorter(uri: str) -> StorageError:
+    return StorageError(
+        f"{uri} is shorter than it was written. Remove the folder of prepared images, and they are "
+        "read anew."
+    )
 
 
 class _OpenFile:

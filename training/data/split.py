@@ -5,7 +5,7 @@ far as such links reach. Groups are dealt whole, largest first, each to the part
 classes most, so that every part's classes keep the set's proportions as nearly as whole groups can.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -180,7 +180,16 @@ def split_folds(labels_N: Indices, groups_N: Indices, folds: int, seed: int) -> 
         groups_N: Group of each image.
         folds: k, at least 3.
         seed: As of `deal`.
+
+    Raises:
+        UsageError: There are more folds than groups.
     """
+    num_groups = len(np.unique(groups_N))
+    if folds > num_groups:
+        raise UsageError(
+            f"split.folds is {folds:,}, and the set has {num_groups:,} groups of patients and near "
+            "duplicates, which may not be divided; use fewer folds."
+        )
     parts_N = deal_folds(labels_N, groups_N, folds, seed).astype(np.int32)
 
     def split(fold: int) -> Split:
@@ -192,12 +201,25 @@ def split_folds(labels_N: Indices, groups_N: Indices, folds: int, seed: int) -> 
     return Rows(folds, split)
 
 
-def check_split(split: Split, labels_N: Indices, groups_N: Indices, names: Sequence[str]) -> None:
+def check_split(
+    split: Split,
+    labels_N: Indices,
+    groups_N: Indices,
+    names: Sequence[str],
+    spared: Collection[str] = (),
+) -> None:
     """Prove that no group is on two sides and that every class can be trained and measured.
 
+    Args:
+        split: The division.
+        labels_N: Class of each image.
+        groups_N: Group of each image.
+        names: The classes.
+        spared: Parts that nothing is kept for, `calibration` or `test`.
+
     Raises:
-        UsageError: A class has no image in a part that is not empty as a whole: it has too few
-            patients or groups.
+        UsageError: A class has no image in a part that is not spared: it has too few patients or
+            groups. One patient who has all images leaves parts without any.
         ValueError: A group is on two sides; no input may cause that.
     """
     parts = {
@@ -214,7 +236,7 @@ def check_split(split: Split, labels_N: Indices, groups_N: Indices, names: Seque
             raise ValueError(f"Group {groups_N[indices_N[at]]} is in {owner} and in {part}.")
         owner_G[groups_N[indices_N]] = number
         missing = sorted(set(range(len(names))) - set(np.unique(labels_N[indices_N]).tolist()))
-        if len(indices_N) and missing:
+        if missing and part not in spared:
             counts = (len(np.unique(groups_N[labels_N == label])) for label in missing)
             classes = ", ".join(
                 f"{names[label]!r} (groups: {count})"

@@ -31,10 +31,11 @@ from training.calibrate import (
     scored_part,
 )
 from training.config import TrainConfig
+from training.data.divide import watch
 from training.data.labelled import LabelledSet
 from training.data.links import Indices
 from training.data.shards import Chosen, in_parts
-from training.data.split import Split, deal, deal_folds, renumber
+from training.data.split import Split, deal_folds, renumber
 from training.first_weights import of_architecture, trunk_of_file
 from training.fisher.fit_fisher import FisherTask, fit_fisher
 from training.fit.scoring import MAX_HERE, describe_known, score_by_ray
@@ -278,11 +279,9 @@ class _Fitting:
         train_N, share = self.split.train_N, self.config.fit.validation
         if not share:
             return train_N, train_N[:0]
-        _, groups_N = np.unique(self.groups_N[train_N], return_inverse=True)
-        parts_N = deal(
-            self.labelled.labels_N[train_N], groups_N, [1 - share, share], self.config.split.seed
-        )
-        return train_N[parts_N == 0], train_N[parts_N == 1]
+        labels_N, groups_N = self.labelled.labels_N[train_N], self.groups_N[train_N]
+        is_watched_N = watch(labels_N, groups_N, share, self.config.split.seed)
+        return train_N[~is_watched_N], train_N[is_watched_N]
 
 
 def fit_split(

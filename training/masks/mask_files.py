@@ -1,9 +1,10 @@
 """Masks as PNG files: written for a look and a correction, read back in their place.
 
 A mask belongs to the member of its name: `FOLDER/ARCHIVE/MEMBER.png`, or `FOLDER/MEMBER.png`, with
-or without the member's own ending (`00012.dcm` has `00012.dcm.png` or `00012.png`). Grey above 127
-is implant. A mask has the size of the prepared picture, which `write_masks` puts beside it. Masks
-that a labels file names have the radiograph's own size, see `training.masks.table_masks`.
+or without the member's own ending (`00012.dcm` has `00012.dcm.png` or `00012.png`). Of its
+darkest and its brightest grey the brighter is implant, whatever they are: masks of 0 and 1 are
+common. A mask has the size of the prepared picture, which `write_masks` puts beside it. Masks that
+a labels file names have the radiograph's own size, see `training.masks.table_masks`.
 
 Shapes: N images, S side of the prepared picture, H rows, W columns.
 """
@@ -76,7 +77,7 @@ def read_mask(file: Path, size_px: int, what: str) -> Mask:
         what: Calls the mask in messages; its file has a member's name.
 
     Raises:
-        UsageError: It cannot be read, or has another size.
+        UsageError: It cannot be read, has another size, or shows what is no mask.
     """
     try:
         data = file.read_bytes() if file.stat().st_size <= MAX_BYTES else b""
@@ -90,7 +91,7 @@ def read_mask(file: Path, size_px: int, what: str) -> Mask:
             f"{what} has {pixels_HW.shape[0]} rows and {pixels_HW.shape[1]} columns; "
             f"{size_px} of each are expected, as the prepared picture has them."
         )
-    return pixels_HW > 127
+    return _mask_of(pixels_HW, what)
 
 
 def mask_of_radiograph(data: bytes, shape: tuple[int, ...], what: str) -> Mask:
@@ -113,9 +114,18 @@ def mask_of_radiograph(data: bytes, shape: tuple[int, ...], what: str) -> Mask:
             f"{what} has {size[0]} rows and {size[1]} columns, and its radiograph {shape[0]} and "
             f"{shape[1]}; the size of the radiograph is expected."
         )
-    pixels_HW = None if size is None else _decoded(data, cv2.IMREAD_ANYDEPTH)
+    pixels_HW = None if size is None else _decoded(data)
     if pixels_HW is None:
         raise UsageError(f"{what} is no PNG of at most {MAX_BYTES >> 20} MiB.")
+    return _mask_of(pixels_HW, what)
+
+
+def _mask_of(pixels_HW: NDArray[np.uint8 | np.uint16], what: str) -> Mask:
+    """Return what is bright of a mask's greys, whichever two they are.
+
+    Raises:
+        UsageError: It shows what is no mask.
+    """
     black, white = int(pixels_HW.min()), int(pixels_HW.max())
     near = (white - black) / 8
     between_HW = (pixels_HW > black + near) & (pixels_HW < white - near)
@@ -138,11 +148,11 @@ def png_shape(data: bytes) -> tuple[int, int] | None:
     return rows, columns
 
 
-def _decoded(data: bytes, depth: int = 0) -> NDArray[np.uint8 | np.uint16] | None:
-    """Decode a PNG to grey; of 8 bits, unless `depth` is OpenCV's flag to keep its own."""
+def _decoded(data: bytes) -> NDArray[np.uint8 | np.uint16] | None:
+    """Decode a PNG to grey, in its own depth."""
     if not data.startswith(PNG_MAGIC):
         return None
-    how = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION | depth
+    how = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION | cv2.IMREAD_ANYDEPTH
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), how)
     except cv2.error:
