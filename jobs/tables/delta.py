@@ -7,6 +7,7 @@ clean-up of the log is off.
 """
 
 import contextlib
+import errno
 import random
 import re
 import time
@@ -144,8 +145,8 @@ def _reason(uri: str, error: Exception) -> str:
         storage.check_output(uri)
     except UsageError as reason:
         return str(reason)
-    said = re.search(r"[^:]+ \(os error \d+\)", str(error))  # such as a full disk's
-    if said is not None:
+    said = re.search(r"[^:]+ \(os error (\d+)\)", str(error))  # such as a full disk's
+    if said is not None and int(said[1]) != errno.ENOENT:  # a file of the table that is gone
         return f"{said[0].strip()}."
     return f"jobs.verify names what is damaged ({type(error).__name__})."
 

@@ -151,7 +151,9 @@ def planted(tmp_path: Path) -> tuple[Path, Marks]:
 
 
 @pytest.mark.cluster
-@pytest.mark.parametrize("identifiers", ["drop", "pseudonymise", "keep"])
+@pytest.mark.parametrize(
+    "identifiers", ["drop", "pseudonymise", pytest.param("keep", marks=pytest.mark.slow)]
+)
 def test_marks_leave_in_no_mode_but_where_they_are_kept(
     identifiers: str,
     planted: tuple[Path, Marks],
