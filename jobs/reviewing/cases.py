@@ -176,11 +176,9 @@ class ReviewedAudit:
         # concludes that no row of a file fits.
         try:
             rows = self.output.dataset.to_table(columns=columns, filter=chosen)
-        except (pa.ArrowException, OSError, ValueError) as error:
+        except StorageError as error:
             raise StorageError(
-                f"The predictions {self.output.uri} cannot be read ({type(error).__name__}): were "
-                "they moved or compacted since, start the workbench again; jobs.verify names what "
-                "is damaged."
+                f"{error} If they were moved or compacted since, start the workbench again."
             ) from error
         rows = rows.filter(pc.is_in(rows["member_index"], members)).to_pylist()
         return {(row["archive"], row["member_index"]): row for row in rows}
