@@ -6,9 +6,7 @@ from dataclasses import asdict, dataclass
 from implant_model.networks.spec import (
     FISHER,
     FISHER_LITE,
-    FISHER_LITE_EDGES,
     FISHERS,
-    LITE_FISHERS,
 )
 from implant_model.package.catalogue import Catalogue
 from implant_model.package.weakness import weaknesses
@@ -203,20 +201,17 @@ def _calibration(folds: int) -> str:
     )
 
 
-_LITE = (
-    "descriptors of its upper part, made by the first eleven blocks of an EfficientNet-Lite0 "
-    "with weights of ImageNet, which were not fitted"
-)
 _DESCRIBED = {
     FISHER: "descriptors of its edges",
-    FISHER_LITE: _LITE,
-    FISHER_LITE_EDGES: f"{_LITE}, and others into descriptors of its edges",
+    FISHER_LITE: "descriptors of its upper part, made by the first five stages of an "
+    "EfficientNet-Lite1 and of an EfficientNet-Lite2 with weights of ImageNet, which were not "
+    "fitted",
 }
 
 
 def _at_once(config: TrainConfig, facts: CardFacts) -> list[str]:
     poor, good, by_hand = facts.masks or (0, 0, 0)
-    lite = config.network.architecture in LITE_FISHERS
+    lite = config.network.architecture == FISHER_LITE
     described = _DESCRIBED[config.network.architecture]
     scratch = "The rest" if lite else "All of it"
     return [
@@ -232,8 +227,9 @@ def _at_once(config: TrainConfig, facts: CardFacts) -> list[str]:
 
 def _origin(config: TrainConfig) -> list[str]:
     """Return where a file of first weights is from, as the settings state it."""
-    name, origin = weights_path(config.network.weights).name, config.card.weights
-    return [f"First weights: `{name}`. {origin or '**Origin and licence are not stated.**'}"]
+    names = ", ".join(f"`{weights_path(path).name}`" for path in config.network.weights)
+    origin = config.card.weights or "**Origin and licence are not stated.**"
+    return [f"First weights: {names}. {origin}"]
 
 
 def _by_epochs(config: TrainConfig, facts: CardFacts) -> list[str]:

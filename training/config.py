@@ -132,7 +132,9 @@ class TrainConfig:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, as `from_document` reads them."""
-        return asdict(self)
+        document, weights = asdict(self), self.network.weights
+        document["network"]["weights"] = list(weights) if len(weights) > 1 else "".join(weights)
+        return document
 
 
 def as_imported(config: TrainConfig, file: str, architecture: str) -> TrainConfig:
@@ -150,7 +152,7 @@ def as_imported(config: TrainConfig, file: str, architecture: str) -> TrainConfi
     if architecture not in accepted:
         raise UsageError(f"--architecture is {architecture!r}; accepted are {', '.join(accepted)}.")
     try:
-        network = replace(config.network, architecture=architecture, weights=file)
+        network = replace(config.network, architecture=architecture, weights=(file,))
         return replace(
             config, network=network, fit=replace(config.fit, epochs=0, patience=0, validation=0.0)
         )
@@ -225,7 +227,17 @@ def _value(hint: Any, value: object, name: str) -> object:
         return float(value)
     if hint is float and isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{name} is {value!r}; a finite number is expected.")
+    if hint == tuple[str, ...]:
+        return _texts(value, name)
     plain = hint if isinstance(hint, type) else dict
     if type(value) is not plain:
         raise ValueError(f"{name} is {value!r}; a value of type {plain.__name__} is expected.")
     return value
+
+
+def _texts(value: object, name: str) -> tuple[str, ...]:
+    """Return the texts of a list; one alone needs none, and "" is no text."""
+    listed = [value] if isinstance(value, str) else value
+    if not isinstance(listed, list | tuple) or not all(isinstance(each, str) for each in listed):
+        raise ValueError(f"{name} is {value!r}; a text, or a list of texts, is expected.")
+    return tuple(each for each in listed if each)

@@ -4,6 +4,7 @@ import hashlib
 import os
 import urllib.request
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -57,8 +58,8 @@ def check_first_weights(network: NetworkSettings) -> None:
         of_architecture(package.networks, network.architecture, network.start_from)
     if network.pretrained:
         check_pretrained(network.architecture)
-    if network.weights:
-        weights_path(network.weights)
+    for path in network.weights:
+        weights_path(path)
 
 
 def of_architecture(
@@ -98,35 +99,45 @@ def check_pretrained(architecture: str) -> None:
         ) from error
 
 
-def trunk_of_file(path: str) -> dict[str, "Tensor"]:
-    """Return the trunk of a file of EfficientNet-Lite0's weights, safetensors or torch's.
-
-    Of a file of torch's nothing but tensors is unpickled.
+def trunks_of_files(paths: Sequence[str]) -> tuple[dict[str, "Tensor"], ...]:
+    """Return the trunks of EfficientNet-Lite1 and -Lite2 out of their files, in any order.
 
     Raises:
-        UsageError: It cannot be read, or holds another network's weights.
+        UsageError: One cannot be read, or another network's weights are in it.
     """
+    from implant_model.networks.lite_trunk import LITE1, LITE2, trunk_state
+
+    files = [_published(path) for path in paths]
+    trunks = []
+    for size in (LITE1, LITE2):
+        for published in files:
+            with suppress(KeyError, ValueError, TypeError, RuntimeError, AttributeError):
+                trunks.append(trunk_state(published, size))
+                break
+        else:
+            raise UsageError(
+                f"{' and '.join(paths)} (network.weights) do not hold the weights of an "
+                f"{size.name} as its publishers name them (_conv_stem.weight, "
+                "_blocks.0._depthwise_conv.weight, ...)."
+            )
+    return tuple(trunks)
+
+
+def _published(path: str) -> dict[str, "Tensor"]:
+    """Read a file of weights; of torch's nothing but tensors is unpickled."""
     import safetensors.torch
     import torch
 
-    from implant_model.networks.lite_trunk import trunk_state
-
+    file = weights_path(path)
     try:
-        if path.endswith(".safetensors"):
-            published = safetensors.torch.load_file(path)
-        else:
-            published = torch.load(path, map_location="cpu", weights_only=True)
+        if file.suffix == ".safetensors":
+            return safetensors.torch.load_file(file)
+        published: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
+        return published
     except Exception as error:  # of as many kinds as there are damaged files
         raise UsageError(
             f"{path} (network.weights) is no file of weights: safetensors, or what torch.save made "
             "of tensors alone, is expected."
-        ) from error
-    try:
-        return trunk_state(published)
-    except (KeyError, TypeError, RuntimeError, AttributeError) as error:
-        raise UsageError(
-            f"{path} (network.weights) does not hold the weights of an EfficientNet-Lite0 as its "
-            "publishers name them (_conv_stem.weight, _blocks.0._depthwise_conv.weight, ...)."
         ) from error
 
 

@@ -246,13 +246,14 @@ def environment(place: Workplace) -> str:
 
 
 def _first_weights(config: TrainConfig) -> dict[str, object]:
-    """Return what a file of first weights was; empty without one."""
-    path = config.network.weights
-    if not path:
+    """Return what the files of first weights were; empty without one."""
+    if not config.network.weights:
         return {}
-    origin = config.card.weights
-    facts = {"file": weights_path(path).name, "sha256": weights_digest(path), "origin": origin}
-    return {"first_weights": facts}
+    files = [
+        {"file": weights_path(path).name, "sha256": weights_digest(path)}
+        for path in config.network.weights
+    ]
+    return {"first_weights": {"files": files, "origin": config.card.weights}}
 
 
 def _metrics(

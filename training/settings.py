@@ -11,10 +11,10 @@ from typing import Final, cast
 from implant_model.networks.spec import (
     CLASSIFIERS,
     FISHER,
+    FISHER_LITE,
     FISHERS,
     GREY_MEAN,
     GREY_STD,
-    LITE_FISHERS,
     TIMM_BACKBONES,
     NetworkSpec,
 )
@@ -199,15 +199,14 @@ class NetworkSettings:
         architecture: A backbone of torchvision's or timm's that `networks.build` builds, fitted by
             epochs, or `fisher`: upright views, local descriptors and a linear layer, fitted at
             once, of which `fit` sets class_balance and seed alone (for a few hundred radiographs);
-            `fisher_efficientnet_lite0`, the same with descriptors of a pretrained network; or
-            `fisher_efficientnet_lite0_edges`, with both.
+            or `fisher_efficientnet_lite`, the same with descriptors of two pretrained networks.
         pretrained: Whether to start from torchvision's ImageNet weights (downloaded by torch).
         start_from: A model package whose network of the same architecture gives the first weights
             of all but the last layer, and whose U-Net of the same width, if it has one, gives the
             segmenter's; "" for none.
-        weights: A file of first weights, safetensors, `.pth` or Keras's `.h5`, or a hub's folder
-            with one: of a backbone of torchvision's, or of EfficientNet-Lite0, which
-            `fisher_efficientnet_lite0` and `_edges` need to describe views with; "" for none.
+        weights: Files of first weights, safetensors, `.pth` or Keras's `.h5`, or hub's folders with
+            one: of a backbone of torchvision's, or, for `fisher_efficientnet_lite`, those of
+            EfficientNet-Lite1 and -Lite2, which describe views; none for no such weights.
         classes: Where `fit.epochs` is 0, the labels in the order of that file's outputs, with
             commas between; "" for their alphabetical order.
         mean: Grey subtracted, in 0..1.
@@ -217,7 +216,7 @@ class NetworkSettings:
     architecture: str = "resnet18"
     pretrained: bool = False
     start_from: str = ""
-    weights: str = ""
+    weights: tuple[str, ...] = ()
     classes: str = ""
     mean: float = 0.449
     std: float = 0.226
@@ -242,12 +241,13 @@ class NetworkSettings:
                 f"network.{name} is {_toml(value)} and network.architecture {self.architecture!r}, "
                 "which has no such first weights. Leave it out, or choose another architecture.",
             )
-        lite = self.architecture in LITE_FISHERS
+        most = {FISHER: 0, FISHER_LITE: 2}.get(self.architecture, 1)
+        least = most if self.architecture == FISHER_LITE else 0
         check_together(
-            bool(self.weights) if lite else not self.weights or self.architecture != FISHER,
-            f"network.weights is {self.weights!r} and network.architecture {self.architecture!r}; "
-            f"{' and '.join(LITE_FISHERS)} need a file of EfficientNet-Lite0's weights, and "
-            f"{FISHER} takes none.",
+            least <= len(self.weights) <= most,
+            f"network.weights is {list(self.weights)} and network.architecture "
+            f"{self.architecture!r}; {FISHER_LITE} needs the files of EfficientNet-Lite1's and "
+            f"-Lite2's weights, {FISHER} takes none, and all others one at most.",
         )
 
 

@@ -21,15 +21,14 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from implant_model.errors import UsageError
 from implant_model.networks.fisher import (
+    EdgeFisherBackbone,
     FisherBackbone,
-    LiteEdgeFisherBackbone,
     LiteFisherBackbone,
 )
 from implant_model.networks.spec import (
     BACKBONES,
     FISHER,
     FISHER_LITE,
-    FISHER_LITE_EDGES,
     TIMM_BACKBONES,
     NetworkSpec,
     check_specs,
@@ -88,9 +87,8 @@ _FEATURE_MAPS = {
     "mnasnet": "layers",
 }
 FISHER_BACKBONES: Final[Mapping[str, type[FisherBackbone]]] = {
-    FISHER: FisherBackbone,
+    FISHER: EdgeFisherBackbone,
     FISHER_LITE: LiteFisherBackbone,
-    FISHER_LITE_EDGES: LiteEdgeFisherBackbone,
 }
 
 

@@ -1,43 +1,63 @@
-"""The front of an EfficientNet-Lite0: local descriptors of a picture by weights of ImageNet.
+"""The front of an EfficientNet-Lite: local descriptors of a picture by weights of ImageNet.
 
-Its first eleven blocks (of sixteen) end in 112 channels at a sixteenth of the size. Of those maps
-each place is a descriptor of what lies around it; what the later blocks make of them tells dogs
-from cars, and implants worse (top-1 0.70 against 0.82 on 477 shoulders). Layers and names are those
-of the published weights (Tan and Le 2019; the Lite variant without squeeze and excitation, with
-ReLU6).
+Its first five stages (of seven) end in maps at a sixteenth of the size, of which each place is a
+descriptor of what lies around it; what the later blocks make of them tells dogs from cars, and
+implants worse (top-1 0.70 against 0.82 on 477 shoulders). Layers and names are those of the
+published weights (Tan and Le 2019; the Lite variants without squeeze and excitation, with ReLU6).
 
 Shapes: B images, C channels, H height, W width.
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 STRIDE_PX = 16
-CHANNELS = 112
 _STEM = 32
 _EPSILON = 1e-3  # of the batch norms, as TensorFlow's
-# Repeats, side of the kernel, stride, expansion, channels out; each block's input is the last one's
-_STAGES = (
-    (1, 3, 1, 1, 16),
-    (2, 3, 2, 6, 24),
-    (2, 5, 2, 6, 40),
-    (3, 3, 2, 6, 80),
-    (3, 5, 1, 6, 112),
+
+
+@dataclass(frozen=True)
+class LiteSize:
+    """Which of the EfficientNet-Lites.
+
+    Attributes:
+        name: As its publishers call it.
+        stages: Of each stage repeats, side of the kernel, stride, expansion and channels out; each
+            block's input is the last one's output.
+    """
+
+    name: str
+    stages: tuple[tuple[int, int, int, int, int], ...]
+
+    @property
+    def channels(self) -> int:
+        """Maps that come out."""
+        return self.stages[-1][-1]
+
+
+LITE1 = LiteSize(
+    "EfficientNet-Lite1",
+    ((1, 3, 1, 1, 16), (3, 3, 2, 6, 24), (3, 5, 2, 6, 40), (4, 3, 2, 6, 80), (4, 5, 1, 6, 112)),
+)
+LITE2 = LiteSize(
+    "EfficientNet-Lite2",
+    ((1, 3, 1, 1, 16), (3, 3, 2, 6, 24), (3, 5, 2, 6, 48), (4, 3, 2, 6, 88), (4, 5, 1, 6, 120)),
 )
 
 
 class LiteTrunk(nn.Module):
     """Normalised grey picture in, last maps out."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: LiteSize) -> None:
         super().__init__()
         self._conv_stem = _SameConv2d(1, _STEM, 3, 2, bias=False)
         self._bn0 = nn.BatchNorm2d(_STEM, eps=_EPSILON)
         blocks, channels = [], _STEM
-        for repeats, kernel, stride, expansion, out in _STAGES:
+        for repeats, kernel, stride, expansion, out in size.stages:
             for number in range(repeats):
                 blocks.append(_Block(channels, out, kernel, 1 if number else stride, expansion))
                 channels = out
@@ -99,17 +119,22 @@ class _SameConv2d(nn.Conv2d):
         )
 
 
-def trunk_state(published: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the trunk's part of EfficientNet-Lite0's published weights, its first layer for greys.
+def trunk_state(published: dict[str, Tensor], size: LiteSize) -> dict[str, Tensor]:
+    """Return the trunk's part of a network's published weights, its first layer for greys.
 
     A grey in all three colours gives what it gave before.
 
     Raises:
         KeyError: A tensor is missing.
+        ValueError: A tensor has another shape, as those of a network of another size have.
     """
-    state = {name: published[name] for name in LiteTrunk().state_dict()}
+    wanted = LiteTrunk(size).state_dict()
+    state = {name: published[name] for name in wanted}
     entry = state["_conv_stem.weight"]
     state["_conv_stem.weight"] = entry.sum(dim=1, keepdim=True)
+    for name, tensor in wanted.items():
+        if state[name].shape != tensor.shape:
+            raise ValueError(f"{name} has the shape {tuple(state[name].shape)}.")
     return state
 
 

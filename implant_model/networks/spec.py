@@ -39,10 +39,8 @@ TIMM_BACKBONES = (
 UNET = "unet"
 # Not of torchvision: see `implant_model.networks.fisher`
 FISHER = "fisher"
-FISHER_LITE = "fisher_efficientnet_lite0"
-FISHER_LITE_EDGES = "fisher_efficientnet_lite0_edges"
-LITE_FISHERS = (FISHER_LITE, FISHER_LITE_EDGES)
-FISHERS = (FISHER, *LITE_FISHERS)
+FISHER_LITE = "fisher_efficientnet_lite"
+FISHERS = (FISHER, FISHER_LITE)
 CLASSIFIERS = (*BACKBONES, *TIMM_BACKBONES, *FISHERS)
 _ROLES = ("segmenter", "classifier")
 MAX_WIDTH = 128

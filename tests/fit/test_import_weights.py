@@ -58,7 +58,7 @@ def test_a_file_becomes_a_package_that_answers(
     assert "which were not fitted here" in (tmp_path / "out" / "MODEL_CARD.md").read_text("utf-8")
     first = package.manifest.provenance["first_weights"]
     assert isinstance(first, dict)
-    assert first["file"] == "a.pth"
+    assert [each["file"] for each in first["files"]] == ["a.pth"]
     assert str(package.manifest.provenance["command"]).startswith("python -m jobs.import_weights")
     answers = Classifier(package).classify(np.zeros((2, 224, 224), np.uint8))
     assert answers.probabilities_NC.shape == (2, 3)

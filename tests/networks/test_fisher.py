@@ -11,13 +11,17 @@ from torch.nn import functional
 from implant_model.decode.preprocess import Preprocessing, preprocess
 from implant_model.errors import UsageError
 from implant_model.networks.build import Ensemble, ImplantClassifier, build, fold_batch_norms
-from implant_model.networks.fisher import (
-    FisherBackbone,
-    LiteEdgeFisherBackbone,
-    LiteFisherBackbone,
+from implant_model.networks.fisher import EdgeFisherBackbone, LiteFisherBackbone
+from implant_model.networks.lite_trunk import (
+    LITE1,
+    LITE2,
+    LiteSize,
+    LiteTrunk,
+    _SameConv2d,
+    even_greys,
+    trunk_state,
 )
-from implant_model.networks.lite_trunk import LiteTrunk, _SameConv2d, even_greys, trunk_state
-from implant_model.networks.spec import FISHER, FISHER_LITE, FISHER_LITE_EDGES, NetworkSpec
+from implant_model.networks.spec import FISHER, FISHER_LITE, NetworkSpec
 from implant_model.networks.weights import load_network, weights_bytes
 from implant_model.phantoms.render import render_unknown
 from implant_model.saliency import heat_maps
@@ -28,7 +32,6 @@ from training.masks.automatic import find_mask
 
 SPEC = NetworkSpec("classifier.safetensors", "classifier", FISHER, mean=0.0, std=1.0)
 LITE = replace(SPEC, architecture=FISHER_LITE)
-BOTH = replace(SPEC, architecture=FISHER_LITE_EDGES)
 KINDS = ("humeral-stem", "reverse-shoulder")
 EACH = 10
 
@@ -76,7 +79,7 @@ def test_an_image_is_named_alike_alone_and_among_others(
 
 def test_an_image_without_an_edge_has_an_embedding(network: ImplantClassifier) -> None:
     embedding = network.features(torch.full((1, 1, 224, 224), 0.5))
-    assert embedding.shape == (1, FisherBackbone.num_features)
+    assert embedding.shape == (1, EdgeFisherBackbone.num_features)
     assert bool(torch.isfinite(embedding).all())
 
 
@@ -167,10 +170,11 @@ def test_what_cannot_go_together_is_refused() -> None:
 
 @pytest.fixture(scope="module")
 def lite_task(task: FisherTask) -> FisherTask:
-    """Of a trunk of random weights: the recipe must work with them, not tell implants."""
+    """Of trunks of random weights: the recipe must work with them, not tell implants."""
     torch.manual_seed(0)
-    trunk = LiteTrunk().eval()
-    calibrated_norms(trunk)
+    trunks = [LiteTrunk(size).eval() for size in (LITE1, LITE2)]
+    for trunk in trunks:
+        calibrated_norms(trunk)
     few = np.r_[0:5, EACH : EACH + 5]
     return replace(
         task,
@@ -179,7 +183,7 @@ def lite_task(task: FisherTask) -> FisherTask:
         masks_NSS=task.masks_NSS[few],
         usable_N=task.usable_N[few],
         architecture=FISHER_LITE,
-        trunk=trunk.state_dict(),
+        trunks=tuple(trunk.state_dict() for trunk in trunks),
     )
 
 
@@ -196,12 +200,6 @@ def lite(lite_task: FisherTask) -> ImplantClassifier:
     return packed(LITE, lite_task)
 
 
-@pytest.fixture(scope="module")
-def both(lite_task: FisherTask) -> ImplantClassifier:
-    """With the descriptors of edges beside those of the trunk."""
-    return packed(BOTH, replace(lite_task, architecture=FISHER_LITE_EDGES))
-
-
 def calibrated_norms(trunk: LiteTrunk) -> None:
     """Let batch norms take their means from noise."""
     trunk.train()
@@ -211,40 +209,31 @@ def calibrated_norms(trunk: LiteTrunk) -> None:
     trunk.eval()
 
 
-def test_descriptors_of_a_trunk_tell_phantoms_that_it_has_not_seen(lite: ImplantClassifier) -> None:
+def test_descriptors_of_trunks_tell_phantoms_that_they_have_not_seen(
+    lite: ImplantClassifier,
+) -> None:
     images_NSS, labels_N = phantoms(2, 4)
     named_N = lite(as_tensor(images_NSS)).argmax(dim=1).numpy()
     assert (named_N == labels_N).mean() >= 6 / 8
 
 
-def test_both_kinds_tell_phantoms_that_they_have_not_seen(both: ImplantClassifier) -> None:
-    images_NSS, labels_N = phantoms(2, 4)
-    named_N = both(as_tensor(images_NSS)).argmax(dim=1).numpy()
-    assert (named_N == labels_N).mean() >= 7 / 8
-
-
-def test_both_kinds_are_the_maps_as_alone_and_the_edges_of_the_first_view(
-    lite: ImplantClassifier, both: ImplantClassifier, task: FisherTask
-) -> None:
+def test_each_trunk_sees_a_view_of_its_own(lite: ImplantClassifier, task: FisherTask) -> None:
     image = as_tensor(task.images_NSS[:1])
-    maps, edges = both.features(image)[0].tensor_split([LiteFisherBackbone.num_features])
-    assert maps.equal(lite.features(image)[0])
-    backbone = both.backbone
-    assert isinstance(backbone, LiteEdgeFisherBackbone)
-    first_HW = backbone.views(image)[0]
-    alone = FisherBackbone()
-    alone.presence_11QQ = backbone.presence_11QQ
-    assert edges.equal(backbone.edges.encode(alone.describe(first_HW)))
-    assert float(edges.norm()) == pytest.approx(1, abs=1e-3)
+    backbone = lite.backbone
+    assert isinstance(backbone, LiteFisherBackbone)
+    parts = lite.features(image)[0].tensor_split([64 * (48 + 2)])
+    for part, mixture, view_HW in zip(parts, backbone.mixtures, backbone.views(image), strict=True):
+        found = mixture.describe(view_HW, backbone.presence_11QQ)
+        assert part.equal(mixture.encode(found))
+        assert float(part.norm()) == pytest.approx(1, abs=1e-3)
 
 
-def test_each_kind_is_held_out_with_the_other(lite_task: FisherTask) -> None:
+def test_trunks_are_held_out_together(lite_task: FisherTask) -> None:
     folds_N = np.arange(len(lite_task.labels_N)) % 2
-    chosen = replace(lite_task, architecture=FISHER_LITE_EDGES, folds_N=folds_N)
-    held_out_NK = fit_fisher(chosen).held_out_NK
+    held_out_NK = fit_fisher(replace(lite_task, folds_N=folds_N)).held_out_NK
     assert (held_out_NK.argmax(axis=1) == lite_task.labels_N).mean() >= 0.6
-    with pytest.raises(ValueError, match="needs weights"):
-        fit_fisher(replace(chosen, trunk=None))
+    with pytest.raises(ValueError, match="shorter"):
+        fit_fisher(replace(lite_task, trunks=()))
 
 
 def test_a_trunk_gives_the_same_with_its_batch_norms_folded(
@@ -257,16 +246,13 @@ def test_a_trunk_gives_the_same_with_its_batch_norms_folded(
     assert isinstance(folded, ImplantClassifier)
     assert before.shape == (1, LiteFisherBackbone.num_features)
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
-    assert torch.allclose(folded.features(image), before, atol=2e-3)
+    # Each part is of length one; trunks of random weights enlarge roundings, ImageNet's do not.
+    assert float((folded.features(image) - before).norm()) < 0.02
 
 
-@pytest.mark.parametrize("kinds", ["lite", "both"])
-def test_heat_of_a_trunk_lies_on_the_implant(
-    kinds: str, task: FisherTask, request: pytest.FixtureRequest
-) -> None:
-    network = request.getfixturevalue(kinds)
+def test_heat_of_trunks_lies_on_the_implant(lite: ImplantClassifier, task: FisherTask) -> None:
     good = np.flatnonzero(task.usable_N)[:3]
-    heat = heat_maps(Ensemble([network]), task.images_NSS[good], task.labels_N[good])
+    heat = heat_maps(Ensemble([lite]), task.images_NSS[good], task.labels_N[good])
     on = heat[task.masks_NSS[good]].sum() / heat.sum()
     assert on > 1.5 * task.masks_NSS[good].mean()
 
@@ -300,21 +286,25 @@ def test_even_greys_are_offsets_from_the_mean_around() -> None:
 
 def test_published_weights_of_colours_give_the_same_for_greys() -> None:
     torch.manual_seed(0)
-    state = LiteTrunk().state_dict()
+    state = LiteTrunk(LITE1).state_dict()
     colours = torch.randn(32, 3, 3, 3)
     published = {**state, "_conv_stem.weight": colours, "_fc.weight": torch.zeros(10, 1280)}
-    grey = trunk_state(published)
+    grey = trunk_state(published, LITE1)
     assert grey.keys() == state.keys()
     picture = torch.rand(1, 1, 8, 8)
     by_colours = functional.conv2d(picture.expand(-1, 3, -1, -1), colours)
     assert torch.allclose(
         functional.conv2d(picture, grey["_conv_stem.weight"]), by_colours, atol=1e-5
     )
+    with pytest.raises(ValueError, match=r"_blocks\.4\..* has the shape"):
+        trunk_state(published, LITE2)
     del published["_bn0.weight"]
     with pytest.raises(KeyError):
-        trunk_state(published)
+        trunk_state(published, LITE1)
 
 
-def test_a_trunk_has_a_place_for_each_16_pixels() -> None:
+@pytest.mark.parametrize("size", [LITE1, LITE2])
+def test_a_trunk_has_a_place_for_each_16_pixels(size: LiteSize) -> None:
     with torch.no_grad():
-        assert LiteTrunk().eval()(torch.zeros(1, 1, 224, 240)).shape == (1, 112, 14, 15)
+        maps = LiteTrunk(size).eval()(torch.zeros(1, 1, 224, 240))
+    assert maps.shape == (1, size.channels, 14, 15)

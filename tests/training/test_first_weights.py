@@ -13,7 +13,7 @@ import torch
 from torchvision import models
 
 from implant_model.errors import UsageError
-from implant_model.networks.lite_trunk import LiteTrunk
+from implant_model.networks.lite_trunk import LITE1, LITE2, LiteSize, LiteTrunk
 from implant_model.networks.spec import BACKBONES, FISHER_LITE
 from training import first_weights
 from training.first_weights import (
@@ -21,7 +21,7 @@ from training.first_weights import (
     SITE,
     check_first_weights,
     hub_folder,
-    trunk_of_file,
+    trunks_of_files,
     weights_digest,
 )
 from training.settings import NetworkSettings
@@ -82,20 +82,26 @@ def test_a_package_has_networks_to_start_from_or_is_refused(small_package: Path)
         check_first_weights(NetworkSettings(start_from=str(small_package / "absent")))
 
 
-def published() -> dict[str, torch.Tensor]:
+def published(size: LiteSize) -> dict[str, torch.Tensor]:
     colours = torch.ones(32, 3, 3, 3)
-    return {**LiteTrunk().state_dict(), "_conv_stem.weight": colours, "_fc.bias": torch.zeros(9)}
+    state = LiteTrunk(size).state_dict()
+    return {**state, "_conv_stem.weight": colours, "_fc.bias": torch.zeros(9)}
 
 
-@pytest.mark.parametrize("name", ["lite0.pth", "lite0.safetensors"])
-def test_a_file_of_weights_gives_the_trunk(name: str, tmp_path: Path) -> None:
-    path = tmp_path / name
-    save = safetensors.torch.save_file if name.endswith("safetensors") else torch.save
-    save(published(), path)
-    trunk = trunk_of_file(str(path))
-    LiteTrunk().load_state_dict(trunk)
-    assert (trunk["_conv_stem.weight"] == 3).all()
-    assert weights_digest(str(path)) == hashlib.sha256(path.read_bytes()).hexdigest()
+def test_files_of_weights_give_the_trunks_in_any_order(tmp_path: Path) -> None:
+    first, folder = tmp_path / "lite1.pth", tmp_path / "lite2"
+    folder.mkdir()
+    second = folder / "model.safetensors"
+    torch.save(published(LITE1), first)
+    safetensors.torch.save_file(published(LITE2), second)
+    for paths in ([first, folder], [second, first]):
+        trunks = trunks_of_files([str(path) for path in paths])
+        for size, trunk in zip((LITE1, LITE2), trunks, strict=True):
+            LiteTrunk(size).load_state_dict(trunk)
+            assert (trunk["_conv_stem.weight"] == 3).all()
+    with pytest.raises(UsageError, match="do not hold the weights of an EfficientNet-Lite2"):
+        trunks_of_files([str(first), str(first)])
+    assert weights_digest(str(first)) == hashlib.sha256(first.read_bytes()).hexdigest()
 
 
 class Harmful:
@@ -109,12 +115,12 @@ def test_files_that_hold_no_trunk_are_refused(tmp_path: Path) -> None:
     damaged.write_bytes(b"not weights")
     harmful.write_bytes(pickle.dumps(Harmful()))
     with pytest.raises(
-        UsageError, match=r"a\.pth .*does not hold the weights of an EfficientNet-L"
+        UsageError, match=r"a\.pth .*do not hold the weights of an EfficientNet-Lite1"
     ):
-        trunk_of_file(str(other))
+        trunks_of_files([str(other)])
     for path in (damaged, harmful):
         with pytest.raises(UsageError, match=r"is no file of weights: safetensors, or"):
-            trunk_of_file(str(path))
-    gone = NetworkSettings(FISHER_LITE, weights=str(tmp_path / "gone.pth"))
+            trunks_of_files([str(path)])
+    gone = NetworkSettings(FISHER_LITE, weights=(str(other), str(tmp_path / "gone.pth")))
     with pytest.raises(UsageError, match=r"gone\.pth \(network\.weights\) is not there"):
         check_first_weights(gone)

@@ -71,12 +71,20 @@ def test_settings_with_a_byte_order_mark_are_read_and_none_is_stated_twice(tmp_p
             "network.pretrained is true and network.architecture 'fisher', which has no such first",
         ),
         (
-            {"network": {"architecture": "fisher_efficientnet_lite0"}},
-            "network.weights is '' and network.architecture 'fisher_efficientnet_lite0'; fish",
+            {"network": {"architecture": "fisher_efficientnet_lite", "weights": "a.pth"}},
+            r"network.weights is \['a.pth'\] and network.architecture 'fisher_efficientnet_lite'; ",
         ),
         (
             {"network": {"architecture": "fisher", "weights": "a.pth"}},
-            "network.weights is 'a.pth' and network.architecture 'fisher'; .* fisher takes none",
+            r"network.weights is \['a.pth'\] and .* 'fisher'; .* fisher takes none",
+        ),
+        (
+            {"network": {"weights": ["a.pth", "b.pth"]}},
+            r"network.weights is \['a.pth', 'b.pth'\] and .* 'resnet18'; .* all others one at most",
+        ),
+        (
+            {"network": {"weights": ["a.pth", 1]}},
+            r"network.weights is \['a.pth', 1\]; a text, or a list of texts, is expected",
         ),
         (
             {"network": {"pretrained": True, "weights": "a.pth"}},

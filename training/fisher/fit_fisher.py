@@ -23,10 +23,12 @@ from implant_model.networks.alignment import upright
 from implant_model.networks.build import FISHER_BACKBONES
 from implant_model.networks.descriptors import Descriptors
 from implant_model.networks.fisher import (
+    VIEWS,
     FisherBackbone,
     FisherMixture,
     Kind,
     LiteFisherBackbone,
+    TrunkMixture,
     resized,
     view_poses,
 )
@@ -59,8 +61,8 @@ class FisherTask:
         seed: Of the samples and the mixture's start.
         folds_N: Fold of each image by which the training part judges itself; None for no folds.
         architecture: One of `spec.FISHERS`.
-        trunk: First weights of a `LiteFisherBackbone`, see `lite_trunk.trunk_state`; None for
-            another backbone.
+        trunks: Weights of each trunk of a `LiteFisherBackbone`, see `lite_trunk.trunk_state`; none
+            for another backbone.
     """
 
     images_NSS: NDArray[np.uint8]
@@ -72,7 +74,7 @@ class FisherTask:
     seed: int
     folds_N: NDArray[np.int64] | None = None
     architecture: str = FISHER
-    trunk: State | None = None
+    trunks: tuple[State, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,21 +101,22 @@ def fit_fisher(task: FisherTask) -> FisherFit:
     images_N1SS = resized(torch.from_numpy(task.images_NSS)[:, None].float() / 255)
     backbone = FISHER_BACKBONES[task.architecture]()
     if isinstance(backbone, LiteFisherBackbone):
-        _fill_trunk(backbone, task.trunk)
+        _fill_trunks(backbone, task.trunks)
     poses_N5 = _fit_search(backbone, images_N1SS, task)
-    if isinstance(backbone, LiteFisherBackbone):
-        _fit_channels(backbone, images_N1SS, poses_N5)
     views_NVHW = [
-        _views(backbone, image_1SS, pose_5)
-        for image_1SS, pose_5 in zip(images_N1SS, poses_N5, strict=True)
+        _views(image_1SS, pose_5) for image_1SS, pose_5 in zip(images_N1SS, poses_N5, strict=True)
     ]
-    parts = [_fit_kind(kind, views_NVHW, task.seed) for kind in backbone.kinds]
+    if isinstance(backbone, LiteFisherBackbone):
+        for mixture in backbone.mixtures:
+            _fit_channels(mixture, views_NVHW)
+    presence_11QQ = backbone.presence_11QQ
+    parts = [_fit_kind(kind, views_NVHW, presence_11QQ, task.seed) for kind in backbone.kinds]
     vectors_MF = torch.cat(parts, dim=2).flatten(0, 1)
     seen = [
-        part_NVF[:, : kind.num_views].mean(dim=1)
+        part_NVF[:, kind.seen].mean(dim=1)
         for kind, part_NVF in zip(backbone.kinds, parts, strict=True)
     ]
-    labels_M = torch.from_numpy(task.labels_N).repeat_interleave(backbone.fit_views)
+    labels_M = torch.from_numpy(task.labels_N).repeat_interleave(len(VIEWS))
     products_MM = vectors_MF @ vectors_MF.T
     shares_MK, bias_K = fit_shares(products_MM, labels_M, task.num_classes, task.class_balance)
     state = {f"backbone.{name}": tensor for name, tensor in backbone.state_dict().items()}
@@ -122,11 +125,18 @@ def fit_fisher(task: FisherTask) -> FisherFit:
     return FisherFit(state, _held_out(products_NM, products_MM, labels_M, task))
 
 
-def _fit_kind(kind: Kind, views_NVHW: list[Tensor], seed: int) -> Tensor:
-    """Fit the Gaussians of one kind of descriptor; return the vectors of all views, NVF."""
-    seen = [[_half(kind.describe(view_HW)) for view_HW in views_VHW] for views_VHW in views_NVHW]
-    _fit_mixture(kind.mixture, [found_V[0] for found_V in seen], seed)
-    vectors = [torch.stack([kind.mixture.encode(_whole(f)) for f in found_V]) for found_V in seen]
+def _fit_kind(kind: Kind, views_NVHW: list[Tensor], presence_11QQ: Tensor, seed: int) -> Tensor:
+    """Fit the Gaussians of one kind of descriptor; return the vectors of all views, NVF.
+
+    Also of those that the kind does not see later: more to fit to costs a classifier nothing.
+    """
+    found_NV = [
+        [_half(kind.describe(view_HW, presence_11QQ)) for view_HW in views_VHW]
+        for views_VHW in views_NVHW
+    ]
+    _fit_mixture(kind.mixture, [found_V[0] for found_V in found_NV], seed)
+    encode = kind.mixture.encode
+    vectors = [torch.stack([encode(_whole(found)) for found in found_V]) for found_V in found_NV]
     return torch.stack(vectors)
 
 
@@ -148,25 +158,22 @@ def _held_out(
     return held_out_NK
 
 
-def _fill_trunk(backbone: LiteFisherBackbone, trunk: State | None) -> None:
-    """Give a trunk its weights as they are packed, which descriptors are of."""
-    if trunk is None:
-        raise ValueError("A trunk that is not fitted needs weights.")
-    packed = {name: part.half().float() if part.ndim > 1 else part for name, part in trunk.items()}
-    backbone.eval().trunk.load_state_dict(packed)
-    backbone.trunk.to(memory_format=torch.channels_last)  # a quarter faster on CPUs
+def _fill_trunks(backbone: LiteFisherBackbone, trunks: tuple[State, ...]) -> None:
+    """Give trunks their weights as they are packed, which descriptors are of."""
+    backbone.eval()
+    for mixture, state in zip(backbone.mixtures, trunks, strict=True):
+        halved = {name: tensor.half().float() for name, tensor in state.items() if tensor.ndim > 1}
+        mixture.trunk.load_state_dict(state | halved)
+        mixture.trunk.to(memory_format=torch.channels_last)  # a quarter faster on CPUs
 
 
-def _fit_channels(backbone: LiteFisherBackbone, images_N1SS: Tensor, poses_N5: Tensor) -> None:
-    """Set mean and deviation of the maps' channels, by some of the images."""
-    step = -(-len(images_N1SS) // CHANNEL_IMAGES)
-    views_N1HW = [
-        upright(image[None], pose[None])
-        for image, pose in zip(images_N1SS[::step], poses_N5[::step], strict=True)
-    ]
-    maps_RN = torch.cat([backbone.maps(view[0, 0]).flatten(1) for view in views_N1HW], dim=1)
-    backbone.trunk_mean_R.copy_(maps_RN.mean(dim=1))
-    backbone.trunk_scale_R.copy_(1 / (maps_RN.std(dim=1) + 1e-5))
+def _fit_channels(mixture: TrunkMixture, views_NVHW: list[Tensor]) -> None:
+    """Set mean and deviation of the maps' channels, by the first views of some of the images."""
+    step = -(-len(views_NVHW) // CHANNEL_IMAGES)
+    maps = [mixture.maps(views_VHW[0]).flatten(1) for views_VHW in views_NVHW[::step]]
+    maps_RN = torch.cat(maps, dim=1)
+    mixture.trunk_mean_R.copy_(maps_RN.mean(dim=1))
+    mixture.trunk_scale_R.copy_(1 / (maps_RN.std(dim=1) + 1e-5))
 
 
 def _fit_search(backbone: FisherBackbone, images_N1SS: Tensor, task: FisherTask) -> Tensor:
@@ -179,8 +186,8 @@ def _fit_search(backbone: FisherBackbone, images_N1SS: Tensor, task: FisherTask)
     return poses_N5
 
 
-def _views(backbone: FisherBackbone, image_1SS: Tensor, pose_5: Tensor) -> Tensor:
-    poses_V5 = view_poses(pose_5[None], backbone.fit_views)
+def _views(image_1SS: Tensor, pose_5: Tensor) -> Tensor:
+    poses_V5 = view_poses(pose_5[None])
     return upright(image_1SS.expand(len(poses_V5), 1, -1, -1), poses_V5)[:, 0]
 
 

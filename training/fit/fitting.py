@@ -36,7 +36,7 @@ from training.data.labelled import LabelledSet
 from training.data.links import Indices
 from training.data.shards import Chosen, in_parts
 from training.data.split import Split, deal_folds, renumber
-from training.first_weights import of_architecture, trunk_of_file
+from training.first_weights import of_architecture, trunks_of_files
 from training.fisher.fit_fisher import FisherTask, fit_fisher
 from training.fit.scoring import MAX_HERE, describe_known, score_by_ray
 from training.fit.segmenting import masked_examples, measure_segmenter, segmenter_task
@@ -161,7 +161,7 @@ class _Fitting:
         if spec.architecture in FISHERS:
             return self.place.waiting(f"  {name}: fitted to {len(self.split.train_N):,} images")
         if not self._epochs(spec):
-            return self.place.waiting(f"  {name}: taken from {self.config.network.weights}")
+            return self.place.waiting(f"  {name}: taken from {self.config.network.weights[0]}")
         curve = self.place.curve(self.name, spec)
         return watched(curve, name, self._epochs(spec), self.place.say)
 
@@ -213,7 +213,7 @@ class _Fitting:
                 self.config.fit.seed,
                 self.folds_N,
                 self.config.network.architecture,
-                trunk_of_file(weights) if weights else None,
+                trunks_of_files(weights),
             )
         )
         np.save(self.place.held_out_file(self.name), fit.held_out_NK)
@@ -264,14 +264,14 @@ class _Fitting:
         network = self.config.network
         if not network.weights:
             return first_weights(network.start_from, spec)
-        state = map_file(network.weights, spec).state
+        state = map_file(network.weights[0], spec).state
         return {name: part for name, part in state.items() if not name.startswith("head.")}
 
     def _as_in_file(self, spec: NetworkSpec) -> State:
         """Take a file's network whole, its outputs in the order of the set's classes."""
         network, names = self.config.network, self.labelled.names
         order = [name.strip() for name in network.classes.split(",")] if network.classes else []
-        mapped = map_file(network.weights, spec)
+        mapped = map_file(network.weights[0], spec)
         return filled(build(spec, len(names)), reordered(mapped, order or sorted(names), names))
 
     def _watched(self) -> tuple[Indices, Indices]:
