@@ -16,7 +16,7 @@ from jobs.evaluating.examination import labels_of
 from jobs.evaluating.naming import Name, name_here
 from jobs.evaluating.paired import Paired, compare_readers
 from training.data.gather import Gathered, Place
-from training.data.labels import Labels, match_archives
+from training.data.labels import Labels, Spellings, match_archives
 
 Key = tuple[str, str]
 """URI of the archive, and the member as the labels file has it."""
@@ -95,11 +95,13 @@ def reader_hits(
         index = catalogue.find(text)
         return folded(text) if index is None else index
 
-    return {
-        key_of(place): meant(rows[place.uri][place.member].label) == meant(label)
-        for place, label in zip(gathered.places, gathered.labels, strict=True)
-        if place.member in rows.get(place.uri, {})
-    }
+    spellings = {uri: Spellings(members) for uri, members in rows.items()}
+    hits = {}
+    for place, label in zip(gathered.places, gathered.labels, strict=True):
+        member = spellings[place.uri].find(place.member) if place.uri in rows else None
+        if member is not None:
+            hits[key_of(place)] = meant(rows[place.uri][member].label) == meant(label)
+    return hits
 
 
 def pair(examined: Examined, gathered: Gathered, hits: Mapping[Key, bool], name: str) -> Paired:

@@ -76,6 +76,7 @@ COVERED_BY = {
     "training.data.ray_reading": "training/test_reading.py",
     "training.data.gather": "training/test_dataset.py",
     "training.data.labelled": "training/test_dataset.py",
+    "training.data.patients": "training/test_dataset.py",
     "training.data.labels": "training/test_dataset.py",
     "training.data.shortcuts": "training/test_set_report.py",
     "training.fisher.canonical_pose": "networks/test_alignment.py",

@@ -100,6 +100,39 @@ def test_images_with_their_labels_and_all_that_is_left_out(archives: Path, tmp_p
     }
 
 
+@pytest.mark.parametrize(
+    ("inside", "labelled"),
+    [
+        ("./a.png", "a.png"),
+        ("./left/a.png", "left\\a.png"),
+        ("left\\a.png", "left/a.png"),
+        ("a.png", "./a.png"),
+        ("./a.png", "./a.png"),
+    ],
+)
+def test_a_member_is_found_in_another_spelling(inside: str, labelled: str, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "x.tar").write_bytes(tar_of({inside: picture(1), "./b.png": picture(2)}))
+    rows = (f"x.tar,{labelled},stem,p1", "x.tar,b.png,cup,p2", "x.tar,gone.png,cup,p3")
+    found = load(folder, labels_file(tmp_path, *rows), tmp_path)
+    assert set(found.excluded) == {Excluded("x.tar", "gone.png", "not_in_archive")}
+    assert set(found.places_N) == {("x.tar", labelled), ("x.tar", "b.png")}
+    assert found.names == ("cup", "stem")
+
+
+def test_the_same_spelling_goes_before_another(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    both = {"a.png": picture(1), "./a.png": picture(2), "c.png": picture(3)}
+    (folder / "x.tar").write_bytes(tar_of(both))
+    rows = ("x.tar,./a.png,stem,p1", "x.tar,a.png,cup,p2", "x.tar,c.png,cup,p3")
+    found = load(folder, labels_file(tmp_path, *rows), tmp_path)
+    assert [member for _, member in found.places_N] == ["a.png", "./a.png", "c.png"]
+    assert found.labels_N.tolist() == [0, 1, 0]
+    assert not found.excluded
+
+
 def no_reading(*_: object) -> Iterator[tuple[int, pa.Table]]:
     """Stands for a reader where all is in the cache."""
     raise AssertionError

@@ -19,7 +19,7 @@ from implant_model.limits import MIB, Limits
 from implant_model.storage.uri import ObjectInfo
 from training.data.label_rows import Label
 
-FORMAT: Final = 6
+FORMAT: Final = 7
 """Of index and shards; a change makes what is kept void."""
 SMALL_BYTES: Final = 16 * MIB
 """A larger object is a bundle of its own."""

@@ -18,7 +18,7 @@ No message of this module quotes a patient: rows are named by their numbers.
 import csv
 import io
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -286,6 +286,27 @@ def _check_once(columns: LabelColumns, uri: str) -> None:
 def plain_path(path: str) -> str:
     r"""Return a path of a table as it is here: without spaces around it, `/` for Windows' `\`."""
     return path.strip().replace("\\", "/").removeprefix("./")
+
+
+class Spellings:
+    r"""Finds the name in a table that a member's is, also where one has `./` before it or `\`.
+
+    GNU tar writes `./a.png` where it packs a folder, and who labels on Windows `scans\a.png`.
+
+    Args:
+        names: Of an archive's members, as the table has them.
+    """
+
+    def __init__(self, names: Collection[str]) -> None:
+        self._names = names
+        self._plain = {plain_path(name): name for name in names if plain_path(name) != name}
+
+    def find(self, member: str) -> str | None:
+        """Return the table's name; None where it has none. One that is the same goes first."""
+        if member in self._names:
+            return member
+        plain = plain_path(member)
+        return plain if plain in self._names else self._plain.get(plain)
 
 
 def match_archives(labels: Labels, names: Mapping[str, str]) -> dict[str, Mapping[str, Label]]:

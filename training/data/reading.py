@@ -34,7 +34,7 @@ from implant_model.radiographs import Radiograph, read_radiographs
 from training.data.bundles import Bundle, Wanted
 from training.data.duplicates import BITS, perceptual_hash
 from training.data.labelled import DIGEST_BYTES, content_digest
-from training.data.labels import label_of_name
+from training.data.labels import Spellings, label_of_name
 from training.data.shards import SHARD_BYTES, Shard, keep, put_shard
 from training.data.shortcuts import black_share, sharpness
 
@@ -253,9 +253,13 @@ def _read_object(rows: IndexRows, number: int, wanted: Wanted, decoder: DecodePr
     seen: set[str] = set()
     named = wanted.named()
     is_loose = named is not None and "" in named
+    spellings = Spellings(named or ())
+
+    def key_of(member: Member) -> str:
+        return "" if is_loose else spellings.find(member.name) or member.name
 
     def unusable(member: Member) -> str | None:
-        key = "" if is_loose else member.name
+        key = key_of(member)
         return _unusable(member, _is_labelled(wanted.name, named, key), key in seen)
 
     is_whole = True
@@ -267,8 +271,9 @@ def _read_object(rows: IndexRows, number: int, wanted: Wanted, decoder: DecodePr
                 allocate=decoder.allocate,
                 is_wanted=lambda member: unusable(member) is None,
             ):
-                _add(rows, number, radiograph, unusable(radiograph.member), is_loose)
-                seen.add("" if is_loose else radiograph.member.name)
+                key = key_of(radiograph.member)
+                _add(rows, number, radiograph, unusable(radiograph.member), key)
+                seen.add(key)
     except (ArchiveError, StorageError) as error:
         rows.leave_out(number, "", -1, str(error.reason))
         is_whole = error.reason not in TRANSIENT
@@ -278,11 +283,11 @@ def _read_object(rows: IndexRows, number: int, wanted: Wanted, decoder: DecodePr
 
 
 def _add(
-    rows: IndexRows, number: int, radiograph: Radiograph, reason: str | None, is_loose: bool
+    rows: IndexRows, number: int, radiograph: Radiograph, reason: str | None, key: str
 ) -> None:
     member, prepared = radiograph.member, radiograph.prepared
     if prepared is not None and prepared.image is not None:
-        rows.add_picture(number, "" if is_loose else member.name, radiograph, prepared.image)
+        rows.add_picture(number, key, radiograph, prepared.image)
         return
     if prepared is not None:
         reason = str(prepared.reason)
