@@ -122,7 +122,6 @@ class TrunkMixture(FisherMixture):
     evened greys. It is not fitted.
 
     Attributes:
-        size: Of the trunk.
         trunk: Gives the descriptors.
         trunk_mean_R: Mean of each of the maps' channels.
         trunk_scale_R: One over their deviation; descriptors are of length one after it.
@@ -133,7 +132,6 @@ class TrunkMixture(FisherMixture):
 
     def __init__(self, size: LiteSize, reduced: int, gaussians: int) -> None:
         super().__init__(size.channels, reduced, gaussians)
-        self.size = size
         self.trunk = LiteTrunk(size)
         self.register_buffer("trunk_mean_R", torch.zeros(size.channels))
         self.register_buffer("trunk_scale_R", torch.ones(size.channels))
