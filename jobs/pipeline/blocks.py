@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from jobs.tables.receipts import Piece, Unit, dump, load_pieces
+from jobs.tables.receipts import Piece, Unit, dump_pieces, load_pieces
 from jobs.tables.schema import PREDICTION_ROW
 
 # An outcome is null until the classifier has seen the picture, so here any value may be.
@@ -73,7 +73,7 @@ def block_table(
     )
     offsets = pa.array([0, len(structs)], pa.int32())
     columns = [
-        pa.array([dump(pieces)], pa.string()),
+        pa.array([dump_pieces(pieces)], pa.string()),
         pa.ListArray.from_arrays(offsets, structs, type=BLOCK.field("rows").type),
         pa.Array.from_buffers(
             pa.large_binary(),

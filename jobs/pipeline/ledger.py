@@ -15,6 +15,7 @@ UNFINISHED: Final = (
     "The processes that worked on it ended before it did, each time that it was tried (out of "
     "memory, a lost node, or a crash that it causes); run the same command again."
 )
+NOTHING: Final = Counts()
 
 
 @dataclass
@@ -22,13 +23,16 @@ class _Account:
     """Receipts of one archive; a unit that arrives twice counts once."""
 
     units: dict[str, UnitFile] = field(default_factory=dict)
-    counts: Counts = field(default_factory=Counts)
+    counts: Counts = NOTHING
     end: End | None = None
 
     def add(self, receipt: Published) -> None:
-        if receipt.file.path not in self.units:
-            self.units[receipt.file.path] = receipt.file
-            self.counts.update(receipt.counts)
+        if receipt.file.path in self.units:
+            return
+        # The only unit of an archive keeps the receipt's counts, which others share.
+        both = [self.counts, receipt.counts]
+        self.counts = Counts.total(both) if self.units else receipt.counts
+        self.units[receipt.file.path] = receipt.file
 
     def finished(self) -> End | None:
         """Return the end, if it has come and every member before it is in a published unit."""
@@ -98,7 +102,7 @@ class Ledger:
             reason=end.reason,
             message=end.message,
             units=tuple(account.units.values()) if end.status.is_readable else (),
-            counts=account.counts if end.status.is_readable else Counts(),
+            counts=account.counts if end.status.is_readable else NOTHING,
             started_at=datetime.fromtimestamp(end.started_at, UTC),
             finished_at=datetime.now(UTC),
         )

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from implant_model.storage.local_files import OWNER_ALONE
 from jobs.pipeline.blocks import read_block
-from jobs.tables.receipts import End, Piece, Receipt, Unit, dump
+from jobs.tables.receipts import End, Piece, Receipt, Unit, dump_receipts
 from jobs.tables.unit_files import publish_bundle, publish_unit
 
 UNITS_AT_ONCE: Final = 8
@@ -49,7 +49,7 @@ class PublishBlock:
         pieces, rows, _ = read_block(table, 1)
         units = chain.from_iterable(self._pool.map(_call, _files(pieces, rows, self._output)))
         others = [piece for piece in pieces if not isinstance(piece, Unit)]
-        return pa.table({"receipts": [dump([*units, *others])]}, schema=RECEIPT)
+        return pa.table({"receipts": [dump_receipts([*units, *others])]}, schema=RECEIPT)
 
 
 Publish = Callable[[], Sequence[Receipt]]

@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from implant_model.errors import ArchiveReason, ArchiveStatus, Outcome
 
@@ -205,30 +205,52 @@ def novelty_bin(novelty: float) -> int:
     return math.floor(8 * math.asinh(novelty)) if math.isfinite(novelty) else NO_NUMBER
 
 
-def dump(items: Iterable[Piece | Receipt]) -> str:
-    """Return pieces or receipts as JSON."""
-    return json.dumps([[type(item).__name__, _values(item)] for item in items])
+def dump_pieces(pieces: Iterable[Piece]) -> str:
+    """Return pieces as JSON."""
+    return json.dumps([[type(piece).__name__, _attributes(piece)] for piece in pieces])
 
 
-def _values(item: Piece | Receipt) -> dict[str, Any]:
-    values = _attributes(item)  # `asdict` copies deeply, which a loose radiograph would wait for
-    if isinstance(item, Published):
-        values |= {"file": _attributes(item.file), "counts": item.counts.to_json()}
-    return values
+def dump_receipts(receipts: Iterable[Receipt]) -> str:
+    """Return receipts as JSON: files and counts, which many of them share, and what names these."""
+    files: dict[UnitFile, int] = {}
+    counts: dict[str, int] = {}
+    items = []
+    for receipt in receipts:
+        values = _attributes(receipt)
+        if isinstance(receipt, Published):
+            values["file"] = files.setdefault(receipt.file, len(files))
+            text = json.dumps(receipt.counts.to_json())
+            values["counts"] = counts.setdefault(text, len(counts))
+        items.append([type(receipt).__name__, values])
+    return json.dumps([[_attributes(file) for file in files], list(counts), items])
 
 
 def _attributes(item: Piece | Receipt | UnitFile) -> dict[str, Any]:
+    """Return what `asdict` would, which copies deeply: a loose radiograph would wait for that."""
     return {name: getattr(item, name) for name in item.__slots__}
 
 
 def load_pieces(text: str) -> list[Piece]:
-    """Return the pieces that `dump` wrote."""
+    """Return the pieces that `dump_pieces` wrote."""
     return [_PIECES[kind](values) for kind, values in json.loads(text)]
 
 
 def load_receipts(text: str) -> list[Receipt]:
-    """Return the receipts that `dump` wrote."""
-    return [_RECEIPTS[kind](values) for kind, values in json.loads(text)]
+    """Return the receipts that `dump_receipts` wrote; those with one file or equal counts share it.
+
+    A loose radiograph is a receipt, of which a driver holds hundreds of thousands.
+    """
+    files, counts, items = json.loads(text)
+    shared = _Shared(
+        [UnitFile(**values) for values in files],
+        [Counts.from_json(json.loads(text)) for text in counts],
+    )
+    return [_RECEIPTS[kind](values, shared) for kind, values in items]
+
+
+class _Shared(NamedTuple):
+    files: Sequence[UnitFile]
+    counts: Sequence[Counts]
 
 
 def _end(values: dict[str, Any]) -> End:
@@ -240,8 +262,8 @@ def _end(values: dict[str, Any]) -> End:
     )
 
 
-def _published(values: dict[str, Any]) -> Published:
-    file, counts = UnitFile(**values.pop("file")), Counts.from_json(values.pop("counts"))
+def _published(values: dict[str, Any], shared: _Shared) -> Published:
+    file, counts = shared.files[values.pop("file")], shared.counts[values.pop("counts")]
     return Published(file=file, counts=counts, **values)
 
 
@@ -250,9 +272,9 @@ _PIECES: Final[Mapping[str, Callable[[dict[str, Any]], Piece]]] = {
     "End": _end,
     "Fault": lambda values: Fault(**values),
 }
-_RECEIPTS: Final[Mapping[str, Callable[[dict[str, Any]], Receipt]]] = {
+_RECEIPTS: Final[Mapping[str, Callable[[dict[str, Any], _Shared], Receipt]]] = {
     "Published": _published,
-    "Failure": lambda values: Failure(**values),
-    "End": _end,
-    "Fault": lambda values: Fault(**values),
+    "Failure": lambda values, _: Failure(**values),
+    "End": lambda values, _: _end(values),
+    "Fault": lambda values, _: Fault(**values),
 }

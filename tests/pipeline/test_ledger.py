@@ -1,9 +1,21 @@
 from collections import Counter
+from dataclasses import replace
 
 from implant_model.errors import ArchiveReason, ArchiveStatus
 from implant_model.storage.uri import ObjectInfo
 from jobs.pipeline.ledger import Ledger
-from jobs.tables.receipts import ArchiveReceipt, Counts, End, Failure, Published, UnitFile
+from jobs.tables.receipts import (
+    ArchiveReceipt,
+    Counts,
+    End,
+    Failure,
+    Fault,
+    Published,
+    Receipt,
+    UnitFile,
+    dump_receipts,
+    load_receipts,
+)
 from jobs.tables.records import PlannedArchive
 
 ARCHIVES = [PlannedArchive(name, ObjectInfo(f"file:///{name}", 10, "v")) for name in "ab"]
@@ -81,3 +93,29 @@ def test_salvaged_archive_keeps_what_was_read() -> None:
     result = ledger.add(end(3, position=1, status="salvaged"))
     assert result is not None
     assert (result.archive.name, result.reason, result.members) == ("b", "truncated", 3)
+
+
+def test_receipts_survive_their_json_and_share_what_they_have_in_common() -> None:
+    file = UnitFile("bundle", 0, 1, 9, "0" * 64, '{"numRecords": 2}')
+    stem = Counts(Counter({"identified": 1}), implants=Counter({'"ü': 1}))
+    cup = Counts(Counter({"rejected": 1}), Counter({"empty": 1}))
+    written: list[Receipt] = [
+        Published(0, file, 10, stem),
+        Published(1, replace(file), 10, Counts(Counter(stem.outcomes), implants=stem.implants)),
+        Published(2, replace(file, path="other"), 10, cup),
+        Failure(3, "The disk is full."),
+        end(1),
+        Fault("It does not answer.", at_start=True),
+    ]
+    read = load_receipts(dump_receipts(written))
+    assert read == written
+    first, second, third = (receipt for receipt in read if isinstance(receipt, Published))
+    assert first.file is second.file
+    assert first.counts is second.counts
+    assert third.file is not first.file
+    ledger = Ledger([*ARCHIVES, ARCHIVES[0]])
+    for receipt in (first, second, end(1), end(1, position=1)):
+        result = ledger.add(receipt)
+    assert result is not None
+    assert result.counts is first.counts
+    assert first.counts == stem

@@ -21,7 +21,7 @@ from implant_model.package.load import load_package
 from jobs.pipeline import stages
 from jobs.pipeline.blocks import block_table, read_block
 from jobs.pipeline.stages import ClassifyBlock, Model, Resources, choose_resources
-from jobs.tables.receipts import Counts, Fault, Published, UnitFile, dump
+from jobs.tables.receipts import Counts, Fault, Published, UnitFile, dump_receipts
 from jobs.tables.schema import PREDICTION_ROW
 from tests.support.ray_cluster import run_python
 
@@ -163,7 +163,7 @@ def test_fault_of_one_node_is_no_mistake_of_the_call_once_rows_are_published(
     unit = UnitFile("model=m/u.parquet", 0, 1, 10, "0" * 64)
     published = [Published(0, unit, 10, Counts())] if published_first else []
     fault = Fault("There is no key on this node.", at_start=True)
-    tables = [pa.table({"receipts": [dump(each)]}) for each in (published, [fault])]
+    tables = [pa.table({"receipts": [dump_receipts(each)]}) for each in (published, [fault])]
     dataset = SimpleNamespace(iter_batches=lambda **_: iter(tables))
     with pytest.raises(ImplantError, match="no key on this node") as caught:
         list(stages.receipts(cast(Dataset, dataset)))

@@ -19,6 +19,7 @@ from jobs.tables.receipts import (
     Fault,
     Piece,
     Unit,
+    dump_pieces,
     load_pieces,
 )
 from jobs.tables.records import PlannedArchive
@@ -225,12 +226,10 @@ def test_few_small_archives_are_one_group() -> None:
 
 
 def test_pieces_survive_their_json(tmp_path: Path, decoder: DecodeProcess) -> None:
-    from jobs.tables.receipts import dump
-
     archive = planned_tar(tmp_path / "ü'\".tar", {"a.png": noise_png(1)})
     ((pieces, _, _),) = read([(0, archive)], recipe(tmp_path), decoder)
     pieces.append(Fault("It does not answer.", at_start=True))
-    assert load_pieces(dump(pieces)) == pieces
+    assert load_pieces(dump_pieces(pieces)) == pieces
 
 
 def test_configuration_hash_follows_what_decides_the_rows(tmp_path: Path) -> None:
