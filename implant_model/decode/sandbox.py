@@ -312,7 +312,11 @@ class _Child:
 def _kept_waiting_s(pid: int) -> float:
     """How long a process was ready to run and no core was free; 0 where Linux does not say."""
     try:
-        return int(Path(f"/proc/{pid}/schedstat").read_text(encoding="ascii").split()[1]) / 1e9
+        file = os.open(f"/proc/{pid}/schedstat", os.O_RDONLY | os.O_CLOEXEC)
+        try:  # for each member: a file object of Python's takes three times as long
+            return int(os.read(file, 100).split()[1]) / 1e9
+        finally:
+            os.close(file)
     except (OSError, IndexError, ValueError):
         return 0.0
 

@@ -233,10 +233,12 @@ class Tables:
         there, and that other run writes the archive's row.
         """
         files.follow()
+        paths = {unit.path for result in results for unit in result.units}
+        gone = {path for path in paths if files.find(path) is None}
         missing = {
             result.archive.name
             for result in results
-            if any(files.find(unit.path) is None for unit in result.units)
+            if any(unit.path in gone for unit in result.units)
         }
         # Also in a file of one archive: a compaction puts the units of a large one together.
         elsewhere: Held = Counter()
@@ -253,6 +255,8 @@ class Tables:
 
 def _moved(result: ArchiveResult, moves: Mapping[str, Copy]) -> ArchiveResult:
     """Return the result with copies in the place of bundles."""
+    if not any(unit.path in moves for unit in result.units):
+        return result
     units = tuple(
         replace(
             unit, path=copy.path, bytes=copy.bytes, sha256=copy.sha256, statistics=copy.statistics
