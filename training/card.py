@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from implant_model.networks.spec import (
     FISHER,
     FISHER_LITE,
-    FISHER_SHUFFLE,
     FISHERS,
 )
 from implant_model.package.catalogue import Catalogue
@@ -207,15 +206,14 @@ _DESCRIBED = {
     FISHER_LITE: "descriptors of its upper part, made by the first five stages of an "
     "EfficientNet-Lite1 and of an EfficientNet-Lite2 with weights of ImageNet, which were not "
     "fitted",
-    FISHER_SHUFFLE: "descriptors of its edges, and of its upper part, made by the second and the "
-    "third stage of a package's ShuffleNet, which were not fitted",
 }
 
 
 def _at_once(config: TrainConfig, facts: CardFacts) -> list[str]:
     poor, good, by_hand = facts.masks or (0, 0, 0)
+    lite = config.network.architecture == FISHER_LITE
     described = _DESCRIBED[config.network.architecture]
-    scratch = "All of it" if config.network.architecture == FISHER else "The rest"
+    scratch = "The rest" if lite else "All of it"
     return [
         f"A search for the implant brings it upright; Gaussians are laid into {described}, and a "
         "linear layer tells the classes by how far those lie from the Gaussians' means (Perronnin "
@@ -223,14 +221,8 @@ def _at_once(config: TrainConfig, facts: CardFacts) -> list[str]:
         "only the linear layer saw labels. How an upright implant looks was learned from "
         f"{by_hand} masks that were given and {good} automatic ones ({poor} more were graded poor "
         f"and left out), those of the training part. Seed {config.fit.seed}. {facts.environment}",
-        *(_origin(config) if config.network.weights else []),
-        *(_package_start(config, facts) if config.network.start_from else []),
+        *(_origin(config) if lite else []),
     ]
-
-
-def _package_start(config: TrainConfig, facts: CardFacts) -> list[str]:
-    start = f"That ShuffleNet is of the package `{config.network.start_from}`."
-    return [f"{start} {_start(facts.start_known)}"]
 
 
 def _origin(config: TrainConfig) -> list[str]:

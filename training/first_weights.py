@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from implant_model.errors import UsageError
-from implant_model.networks.spec import BACKBONES, FISHER_SHUFFLE, SHUFFLE_TRUNK, NetworkSpec
+from implant_model.networks.spec import BACKBONES, NetworkSpec
 from implant_model.package.load import load_package
 from training.settings import NetworkSettings
 
@@ -55,10 +55,7 @@ def check_first_weights(network: NetworkSettings) -> None:
     """
     if network.start_from:
         package = load_package(network.start_from, weights=False)
-        if network.architecture == FISHER_SHUFFLE:
-            trunk_network(package.networks, network.start_from)
-        else:
-            of_architecture(package.networks, network.architecture, network.start_from)
+        of_architecture(package.networks, network.architecture, network.start_from)
     if network.pretrained:
         check_pretrained(network.architecture)
     for path in network.weights:
@@ -80,22 +77,6 @@ def of_architecture(
             f"it holds {', '.join(spec.architecture for spec in networks)}."
         )
     return found
-
-
-def trunk_network(networks: Sequence[NetworkSpec], package_uri: str) -> NetworkSpec:
-    """Return the network of a package whose front describes views for `FISHER_SHUFFLE`.
-
-    Raises:
-        UsageError: It has none that sees the radiograph alone.
-    """
-    found = of_architecture(networks, SHUFFLE_TRUNK, package_uri)
-    for spec in found:
-        if spec.channels == 1:
-            return spec
-    raise UsageError(
-        f"Each {SHUFFLE_TRUNK} of the package {package_uri} sees radiograph and cut-out; "
-        f"{FISHER_SHUFFLE} needs one that sees the radiograph alone."
-    )
 
 
 def check_pretrained(architecture: str) -> None:

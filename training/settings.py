@@ -12,11 +12,9 @@ from implant_model.networks.spec import (
     CLASSIFIERS,
     FISHER,
     FISHER_LITE,
-    FISHER_SHUFFLE,
     FISHERS,
     GREY_MEAN,
     GREY_STD,
-    SHUFFLE_TRUNK,
     TIMM_BACKBONES,
     NetworkSpec,
 )
@@ -201,13 +199,11 @@ class NetworkSettings:
         architecture: A backbone of torchvision's or timm's that `networks.build` builds, fitted by
             epochs, or `fisher`: upright views, local descriptors and a linear layer, fitted at
             once, of which `fit` sets class_balance and seed alone (for a few hundred radiographs);
-            or `fisher_efficientnet_lite`, the same with descriptors of two pretrained networks, or
-            `fisher_shufflenet`, with those of a package's network beside the local ones.
+            or `fisher_efficientnet_lite`, the same with descriptors of two pretrained networks.
         pretrained: Whether to start from torchvision's ImageNet weights (downloaded by torch).
         start_from: A model package whose network of the same architecture gives the first weights
             of all but the last layer, and whose U-Net of the same width, if it has one, gives the
-            segmenter's, or whose `shufflenet_v2_x0_5` describes views for `fisher_shufflenet`,
-            which needs one; "" for none.
+            segmenter's; "" for none.
         weights: Files of first weights, safetensors, `.pth` or Keras's `.h5`, or hub's folders with
             one: of a backbone of torchvision's, or, for `fisher_efficientnet_lite`, those of
             EfficientNet-Lite1 and -Lite2, which describe views; none for no such weights.
@@ -239,25 +235,19 @@ class NetworkSettings:
         )
         for name in ("pretrained", "start_from"):
             value = getattr(self, name)
-            others = (*FISHERS, *TIMM_BACKBONES) if name == "pretrained" else (FISHER, FISHER_LITE)
+            others = (*FISHERS, *TIMM_BACKBONES) if name == "pretrained" else FISHERS
             check_together(
                 self.architecture not in others or not value,
                 f"network.{name} is {_toml(value)} and network.architecture {self.architecture!r}, "
                 "which has no such first weights. Leave it out, or choose another architecture.",
             )
-        check_together(
-            self.architecture != FISHER_SHUFFLE or bool(self.start_from),
-            f"network.architecture is {FISHER_SHUFFLE!r}, which needs a package whose "
-            f"{SHUFFLE_TRUNK} describes views: name it by network.start_from.",
-        )
-        most = {FISHER: 0, FISHER_SHUFFLE: 0, FISHER_LITE: 2}.get(self.architecture, 1)
+        most = {FISHER: 0, FISHER_LITE: 2}.get(self.architecture, 1)
         least = most if self.architecture == FISHER_LITE else 0
         check_together(
             least <= len(self.weights) <= most,
             f"network.weights is {list(self.weights)} and network.architecture "
             f"{self.architecture!r}; {FISHER_LITE} needs the files of EfficientNet-Lite1's and "
-            f"-Lite2's weights, {FISHER} and {FISHER_SHUFFLE} take none, and all others one at "
-            "most.",
+            f"-Lite2's weights, {FISHER} takes none, and all others one at most.",
         )
 
 

@@ -6,12 +6,15 @@ F features. Images are grey in 0..1, bone bright; each network normalises them i
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
 from typing import Final
 
-import torch
+import torch  # noqa: F401  # before the stand-in: torch itself must not meet it
 from torch import nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -21,19 +24,44 @@ from implant_model.networks.fisher import (
     EdgeFisherBackbone,
     FisherBackbone,
     LiteFisherBackbone,
-    ShuffleFisherBackbone,
 )
 from implant_model.networks.spec import (
     BACKBONES,
     FISHER,
     FISHER_LITE,
-    FISHER_SHUFFLE,
     TIMM_BACKBONES,
     NetworkSpec,
     check_specs,
 )
-from implant_model.networks.torchvision_models import models
 from implant_model.networks.unet import UNet
+
+__all__ = ["models"]
+
+_COMPILER: Final = "torch._dynamo"
+
+
+@contextmanager
+def _without_compiler() -> Iterator[None]:
+    if _COMPILER in sys.modules:
+        yield  # it is there already
+        return
+    package, utils = ModuleType(_COMPILER), ModuleType(f"{_COMPILER}.utils")
+    package.__path__ = []
+    package.utils = utils  # type: ignore[attr-defined]
+    utils.is_compile_supported = lambda device: False  # type: ignore[attr-defined]
+    stand_ins = {module.__name__: module for module in (package, utils)}
+    sys.modules.update(stand_ins)
+    try:
+        yield
+    finally:
+        for name, module in stand_ins.items():
+            if sys.modules.get(name) is module:
+                del sys.modules[name]
+
+
+with _without_compiler():
+    from torchvision import models
+
 
 __all__ = [
     "BACKBONES",
@@ -61,7 +89,6 @@ _FEATURE_MAPS = {
 FISHER_BACKBONES: Final[Mapping[str, type[FisherBackbone]]] = {
     FISHER: EdgeFisherBackbone,
     FISHER_LITE: LiteFisherBackbone,
-    FISHER_SHUFFLE: ShuffleFisherBackbone,
 }
 
 

@@ -36,9 +36,14 @@ from implant_model.networks.descriptors import (
     describe,
     presence_at,
 )
-from implant_model.networks.lite_trunk import LITE1, LITE2, LiteSize, LiteTrunk, even_greys
-from implant_model.networks.lite_trunk import STRIDE_PX as LITE_STRIDE_PX
-from implant_model.networks.shuffle_trunk import CHANNELS, STAGE2, STAGE3, STRIDE_PX, ShuffleTrunk
+from implant_model.networks.lite_trunk import (
+    LITE1,
+    LITE2,
+    STRIDE_PX,
+    LiteSize,
+    LiteTrunk,
+    even_greys,
+)
 from implant_model.networks.spec import GREY_MEAN, GREY_STD
 
 VIEWS = ((0.0, 1.0), (6.0, 0.94), (-6.0, 1.07))
@@ -49,9 +54,9 @@ PLACE = 3.0
 """How much of a descriptor's spread its place makes, in deviations from one side to the other."""
 
 HEAD_PX = (8, 16, 120, 136)
-"""Top, left, bottom and right of the upright view's part that a trunk sees."""
+"""Top, left, bottom and right of the upright view's part that a `LiteTrunk` sees."""
 ZOOM = 2
-EVENED_PX = 24  # of the part as the trunk sees it
+EVENED_PX = 24  # of the enlarged part
 
 
 class FisherMixture(nn.Module):
@@ -111,14 +116,13 @@ class FisherMixture(nn.Module):
 
 
 class TrunkMixture(FisherMixture):
-    """Gaussians among the places of a pretrained network's maps.
+    """Gaussians among the places of a `LiteTrunk`'s maps.
 
-    The trunk sees the implant's upper part, where manufacturers differ, enlarged and with evened
-    greys. It is not fitted.
+    The trunk sees the implant's upper part, where manufacturers differ, at twice the size and with
+    evened greys. It is not fitted.
 
     Attributes:
         trunk: Gives the descriptors.
-        zoom: How many times its upper part is enlarged for it.
         trunk_mean_R: Mean of each of the maps' channels.
         trunk_scale_R: One over their deviation; descriptors are of length one after it.
     """
@@ -126,13 +130,11 @@ class TrunkMixture(FisherMixture):
     trunk_mean_R: Tensor
     trunk_scale_R: Tensor
 
-    def __init__(
-        self, trunk: nn.Module, channels: int, reduced: int, gaussians: int, zoom: int = ZOOM
-    ) -> None:
-        super().__init__(channels, reduced, gaussians)
-        self.trunk, self.zoom = trunk, zoom
-        self.register_buffer("trunk_mean_R", torch.zeros(channels))
-        self.register_buffer("trunk_scale_R", torch.ones(channels))
+    def __init__(self, size: LiteSize, reduced: int, gaussians: int) -> None:
+        super().__init__(size.channels, reduced, gaussians)
+        self.trunk = LiteTrunk(size)
+        self.register_buffer("trunk_mean_R", torch.zeros(size.channels))
+        self.register_buffer("trunk_scale_R", torch.ones(size.channels))
 
     def describe(self, view_HW: Tensor, presence_11QQ: Tensor) -> Descriptors:
         """Describe the places of the maps that the implant covers now and then."""
@@ -150,7 +152,7 @@ class TrunkMixture(FisherMixture):
         """Return the trunk's last maps of a view's upper part, RHW."""
         top, left, bottom, right = HEAD_PX
         part_11HW = view_HW[None, None, top:bottom, left:right]
-        large_1HW = functional.interpolate(part_11HW, scale_factor=self.zoom, mode="bilinear")[0]
+        large_1HW = functional.interpolate(part_11HW, scale_factor=ZOOM, mode="bilinear")[0]
         even_1HW = even_greys(large_1HW, EVENED_PX)
         maps_1RHW: Tensor = self.trunk((even_1HW[None] - GREY_MEAN) / GREY_STD)
         return maps_1RHW[0]
@@ -207,11 +209,6 @@ class FisherBackbone(nn.Module):
     def kinds(self) -> tuple[Kind, ...]:
         """Kinds of descriptors, in the order of their parts of the embedding."""
         raise NotImplementedError
-
-    @property
-    def trunked(self) -> tuple[TrunkMixture, ...]:
-        """Those of their mixtures that have a trunk, which needs weights."""
-        return tuple(kind.mixture for kind in self.kinds if isinstance(kind.mixture, TrunkMixture))
 
     def forward(self, images_B1SS: Tensor) -> Tensor:
         """Return embeddings, BF; each image for itself, so that none depends on another."""
@@ -302,50 +299,20 @@ class LiteFisherBackbone(FisherBackbone):
 
     def __init__(self) -> None:
         super().__init__()
-        self.lite1 = _lite_mixture(LITE1, 48, 64)
-        self.lite2 = _lite_mixture(LITE2, 64, 128)
+        self.lite1 = TrunkMixture(LITE1, 48, 64)
+        self.lite2 = TrunkMixture(LITE2, 64, 128)
+
+    @property
+    def mixtures(self) -> tuple[TrunkMixture, ...]:
+        """Both, in the order of their parts of the embedding."""
+        return self.lite1, self.lite2
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
         """Places of each network's maps."""
         return tuple(
-            Kind(mixture, mixture.describe, slice(place, place + 1), LITE_STRIDE_PX / ZOOM)
-            for place, mixture in enumerate((self.lite1, self.lite2))
-        )
-
-
-def _lite_mixture(size: LiteSize, reduced: int, gaussians: int) -> TrunkMixture:
-    return TrunkMixture(LiteTrunk(size), size.channels, reduced, gaussians)
-
-
-class ShuffleFisherBackbone(FisherBackbone):
-    """By edges and by places of two stages of one ShuffleNet, all in all views.
-
-    Attributes:
-        edges: Mixture of descriptors of edges.
-        stage2: Of fine places of the maps.
-        stage3: Of coarser ones.
-    """
-
-    num_views = len(VIEWS)
-    num_features = GAUSSIANS * (REDUCED + 2) + 128 * (40 + 2) + 128 * (64 + 2)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.edges = FisherMixture(RAW, REDUCED, GAUSSIANS)
-        self.stage2 = TrunkMixture(ShuffleTrunk(STAGE2), CHANNELS[STAGE2], 40, 128, zoom=1)
-        self.stage3 = TrunkMixture(ShuffleTrunk(STAGE3), CHANNELS[STAGE3], 64, 128)
-
-    @property
-    def kinds(self) -> tuple[Kind, ...]:
-        """Edges, and places of either stage's maps."""
-        stages = ((self.stage2, STRIDE_PX[STAGE2]), (self.stage3, STRIDE_PX[STAGE3]))
-        return (
-            Kind(self.edges, describe, slice(None), float(CELLS_PX[1])),
-            *(
-                Kind(mixture, mixture.describe, slice(None), stride / mixture.zoom)
-                for mixture, stride in stages
-            ),
+            Kind(mixture, mixture.describe, slice(place, place + 1), STRIDE_PX / ZOOM)
+            for place, mixture in enumerate(self.mixtures)
         )
 
 

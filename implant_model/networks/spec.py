@@ -40,10 +40,7 @@ UNET = "unet"
 # Not of torchvision: see `implant_model.networks.fisher`
 FISHER = "fisher"
 FISHER_LITE = "fisher_efficientnet_lite"
-FISHER_SHUFFLE = "fisher_shufflenet"
-FISHERS = (FISHER, FISHER_LITE, FISHER_SHUFFLE)
-SHUFFLE_TRUNK = "shufflenet_v2_x0_5"
-"""Whose front describes views for `FISHER_SHUFFLE`."""
+FISHERS = (FISHER, FISHER_LITE)
 CLASSIFIERS = (*BACKBONES, *TIMM_BACKBONES, *FISHERS)
 _ROLES = ("segmenter", "classifier")
 MAX_WIDTH = 128

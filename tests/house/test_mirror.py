@@ -46,8 +46,6 @@ COVERED_BY = {
     "implant_model.predictions": "model/test_classifier.py",
     "implant_model.networks.descriptors": "networks/test_fisher.py",
     "implant_model.networks.lite_trunk": "networks/test_fisher.py",
-    "implant_model.networks.shuffle_trunk": "networks/test_fisher.py",
-    "implant_model.networks.torchvision_models": "networks/test_build.py",
     "implant_model.networks.unet": "networks/test_build.py",
     "implant_model.package.load": "package/test_package.py",
     "implant_model.package.manifest": "package/test_package.py",

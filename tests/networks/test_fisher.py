@@ -11,11 +11,7 @@ from torch.nn import functional
 from implant_model.decode.preprocess import Preprocessing, preprocess
 from implant_model.errors import UsageError
 from implant_model.networks.build import Ensemble, ImplantClassifier, build, fold_batch_norms
-from implant_model.networks.fisher import (
-    EdgeFisherBackbone,
-    LiteFisherBackbone,
-    ShuffleFisherBackbone,
-)
+from implant_model.networks.fisher import EdgeFisherBackbone, LiteFisherBackbone
 from implant_model.networks.lite_trunk import (
     LITE1,
     LITE2,
@@ -25,20 +21,10 @@ from implant_model.networks.lite_trunk import (
     even_greys,
     trunk_state,
 )
-from implant_model.networks.shuffle_trunk import CHANNELS, STRIDE_PX, ShuffleTrunk
-from implant_model.networks.shuffle_trunk import trunk_state as shuffle_state
-from implant_model.networks.spec import (
-    FISHER,
-    FISHER_LITE,
-    FISHER_SHUFFLE,
-    SHUFFLE_TRUNK,
-    NetworkSpec,
-)
+from implant_model.networks.spec import FISHER, FISHER_LITE, NetworkSpec
 from implant_model.networks.weights import load_network, weights_bytes
-from implant_model.package.load import load_package
 from implant_model.phantoms.render import render_unknown
 from implant_model.saliency import heat_maps
-from tests.support.paths import ROOT
 from training.config import from_document
 from training.fisher.fit_fisher import FisherTask, fit_fisher, fit_shares
 from training.fisher.gmm import fit_mixture, main_axes
@@ -214,20 +200,6 @@ def lite(lite_task: FisherTask) -> ImplantClassifier:
     return packed(LITE, lite_task)
 
 
-@pytest.fixture(scope="module")
-def shuffle(lite_task: FisherTask) -> ImplantClassifier:
-    package = load_package(str(ROOT / "models" / "phantom"))
-    (spec,) = [
-        spec
-        for spec in package.networks
-        if (spec.architecture, spec.channels) == (SHUFFLE_TRUNK, 1)
-    ]
-    trained = load_network(spec, len(package.catalogue), package.files[spec.file]).state_dict()
-    trunks = tuple(shuffle_state(trained, stages) for stages in CHANNELS)
-    task = replace(lite_task, architecture=FISHER_SHUFFLE, trunks=trunks)
-    return packed(replace(SPEC, architecture=FISHER_SHUFFLE), task)
-
-
 def calibrated_norms(trunk: LiteTrunk) -> None:
     """Let batch norms take their means from noise."""
     trunk.train()
@@ -250,45 +222,10 @@ def test_each_trunk_sees_a_view_of_its_own(lite: ImplantClassifier, task: Fisher
     backbone = lite.backbone
     assert isinstance(backbone, LiteFisherBackbone)
     parts = lite.features(image)[0].tensor_split([64 * (48 + 2)])
-    for part, mixture, view_HW in zip(parts, backbone.trunked, backbone.views(image), strict=True):
+    for part, mixture, view_HW in zip(parts, backbone.mixtures, backbone.views(image), strict=True):
         found = mixture.describe(view_HW, backbone.presence_11QQ)
         assert part.equal(mixture.encode(found))
         assert float(part.norm()) == pytest.approx(1, abs=1e-3)
-
-
-def test_edges_and_a_packages_network_tell_phantoms_together(
-    shuffle: ImplantClassifier,
-) -> None:
-    images_NSS, labels_N = phantoms(2, 4)
-    features_NF = shuffle.features(as_tensor(images_NSS))
-    assert features_NF.shape == (8, ShuffleFisherBackbone.num_features)
-    assert (shuffle.head(features_NF).argmax(dim=1).numpy() == labels_N).mean() >= 6 / 8
-    backbone = shuffle.backbone
-    assert isinstance(backbone, ShuffleFisherBackbone)
-    views_VHW = backbone.views(as_tensor(images_NSS[:1]))
-    assert len(views_VHW) == EdgeFisherBackbone.num_views
-    found = [backbone.stage2.describe(view, backbone.presence_11QQ) for view in views_VHW]
-    vector_F = torch.stack([backbone.stage2.encode(each) for each in found]).mean(dim=0)
-    part_F = features_NF[0, EdgeFisherBackbone.num_features :][: len(vector_F)]
-    assert torch.allclose(part_F, vector_F, atol=1e-6)
-
-
-def test_a_shuffle_trunk_makes_the_maps_of_the_whole_network() -> None:
-    whole = build(replace(SPEC, architecture=SHUFFLE_TRUNK), 3).eval()
-    assert isinstance(whole, ImplantClassifier)
-    picture, maps = torch.rand(1, 1, 224, 240), {}
-    for stages, layer in ((1, "stage2"), (2, "stage3")):
-        whole.backbone.get_submodule(layer).register_forward_hook(
-            lambda module, inputs, output, stages=stages: maps.update({stages: output})
-        )
-    with torch.no_grad():
-        whole.backbone(picture)
-        for stages, expected in maps.items():
-            trunk = ShuffleTrunk(stages).eval()
-            trunk.load_state_dict(shuffle_state(whole.state_dict(), stages))
-            assert trunk(picture).equal(expected)
-            height, width = 224 // STRIDE_PX[stages], 240 // STRIDE_PX[stages]
-            assert expected.shape == (1, CHANNELS[stages], height, width)
 
 
 def test_trunks_are_held_out_together(lite_task: FisherTask) -> None:

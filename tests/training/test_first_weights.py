@@ -14,16 +14,13 @@ from torchvision import models
 
 from implant_model.errors import UsageError
 from implant_model.networks.lite_trunk import LITE1, LITE2, LiteSize, LiteTrunk
-from implant_model.networks.spec import BACKBONES, FISHER_LITE, FISHER_SHUFFLE
-from implant_model.package.load import load_package
-from tests.support.paths import ROOT
+from implant_model.networks.spec import BACKBONES, FISHER_LITE
 from training import first_weights
 from training.first_weights import (
     PRETRAINED,
     SITE,
     check_first_weights,
     hub_folder,
-    trunk_network,
     trunks_of_files,
     weights_digest,
 )
@@ -83,19 +80,6 @@ def test_a_package_has_networks_to_start_from_or_is_refused(small_package: Path)
         check_first_weights(NetworkSettings("resnet18", start_from=str(small_package)))
     with pytest.raises(UsageError, match="There is nothing at the model package"):
         check_first_weights(NetworkSettings(start_from=str(small_package / "absent")))
-
-
-def test_a_packages_network_describes_views_where_it_sees_the_radiograph_alone(
-    small_package: Path,
-) -> None:
-    phantom = str(ROOT / "models" / "phantom")
-    check_first_weights(NetworkSettings(FISHER_SHUFFLE, start_from=phantom))
-    networks = load_package(phantom, weights=False).networks
-    assert trunk_network(networks, phantom).file == "radiograph.safetensors"
-    with pytest.raises(UsageError, match="sees radiograph and cut-out; fisher_shufflenet needs"):
-        trunk_network([spec for spec in networks if spec.channels == 2], phantom)
-    with pytest.raises(UsageError, match="holds no shufflenet_v2_x0_5 to start from; it holds "):
-        check_first_weights(NetworkSettings(FISHER_SHUFFLE, start_from=str(small_package)))
 
 
 def published(size: LiteSize) -> dict[str, torch.Tensor]:

@@ -17,8 +17,7 @@ from training.calibrate import Outputs, hold_out_folds, reference_part, scored_p
 from training.config import TrainConfig, from_document
 from training.data.divide import Division, divide
 from training.data.labelled import Excluded, LabelledSet
-from training.fit.fitting import Fitted, Workplace, class_counts, fit_split
-from training.fit.starts import first_weights
+from training.fit.fitting import Fitted, Workplace, class_counts, first_weights, fit_split
 from training.fit.workers import Workers
 from training.masks.mask_set import BY_HAND, GOOD, MaskSet
 from training.metrics import wilson

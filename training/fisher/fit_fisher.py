@@ -27,6 +27,7 @@ from implant_model.networks.fisher import (
     FisherBackbone,
     FisherMixture,
     Kind,
+    LiteFisherBackbone,
     TrunkMixture,
     resized,
     view_poses,
@@ -60,7 +61,8 @@ class FisherTask:
         seed: Of the samples and the mixture's start.
         folds_N: Fold of each image by which the training part judges itself; None for no folds.
         architecture: One of `spec.FISHERS`.
-        trunks: Weights of each of `FisherBackbone.trunked`, see `first_weights.first_trunks`.
+        trunks: Weights of each trunk of a `LiteFisherBackbone`, see `lite_trunk.trunk_state`; none
+            for another backbone.
     """
 
     images_NSS: NDArray[np.uint8]
@@ -98,13 +100,15 @@ def fit_fisher(task: FisherTask) -> FisherFit:
     """
     images_N1SS = resized(torch.from_numpy(task.images_NSS)[:, None].float() / 255)
     backbone = FISHER_BACKBONES[task.architecture]()
-    _fill_trunks(backbone, task.trunks)
+    if isinstance(backbone, LiteFisherBackbone):
+        _fill_trunks(backbone, task.trunks)
     poses_N5 = _fit_search(backbone, images_N1SS, task)
     views_NVHW = [
         _views(image_1SS, pose_5) for image_1SS, pose_5 in zip(images_N1SS, poses_N5, strict=True)
     ]
-    for mixture in backbone.trunked:
-        _fit_channels(mixture, views_NVHW)
+    if isinstance(backbone, LiteFisherBackbone):
+        for mixture in backbone.mixtures:
+            _fit_channels(mixture, views_NVHW)
     presence_11QQ = backbone.presence_11QQ
     parts = [_fit_kind(kind, views_NVHW, presence_11QQ, task.seed) for kind in backbone.kinds]
     vectors_MF = torch.cat(parts, dim=2).flatten(0, 1)
@@ -154,10 +158,10 @@ def _held_out(
     return held_out_NK
 
 
-def _fill_trunks(backbone: FisherBackbone, trunks: tuple[State, ...]) -> None:
+def _fill_trunks(backbone: LiteFisherBackbone, trunks: tuple[State, ...]) -> None:
     """Give trunks their weights as they are packed, which descriptors are of."""
     backbone.eval()
-    for mixture, state in zip(backbone.trunked, trunks, strict=True):
+    for mixture, state in zip(backbone.mixtures, trunks, strict=True):
         halved = {name: tensor.half().float() for name, tensor in state.items() if tensor.ndim > 1}
         mixture.trunk.load_state_dict(state | halved)
         mixture.trunk.to(memory_format=torch.channels_last)  # a quarter faster on CPUs

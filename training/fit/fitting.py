@@ -13,8 +13,9 @@ import torch
 
 from implant_model.networks.build import build, pretrained_weights
 from implant_model.networks.spec import FISHERS, NetworkSpec
-from implant_model.networks.weights import weights_bytes
+from implant_model.networks.weights import load_network, weights_bytes
 from implant_model.novelty import NoveltyReference, fit_novelty
+from implant_model.package.load import load_package
 from implant_model.storage.local_files import write_whole
 from training.calibrate import (
     Calibrated,
@@ -35,10 +36,10 @@ from training.data.labelled import LabelledSet
 from training.data.links import Indices
 from training.data.shards import Chosen, in_parts
 from training.data.split import Split, deal_folds, renumber
+from training.first_weights import of_architecture, trunks_of_files
 from training.fisher.fit_fisher import FisherTask, fit_fisher
 from training.fit.scoring import MAX_HERE, describe_known, score_by_ray
 from training.fit.segmenting import masked_examples, measure_segmenter, segmenter_task
-from training.fit.starts import first_segmenter, first_trunks, first_weights
 from training.fit.trainer import fit_network
 from training.fit.worker_inputs import Examples, FitTask, Material, State
 from training.fit.workers import Workers
@@ -200,7 +201,7 @@ class _Fitting:
     def _fit_fisher(self) -> State:
         if self.masks is None:
             raise ValueError("The template of an upright implant is learned from masks.")
-        train_N = self.split.train_N
+        train_N, weights = self.split.train_N, self.config.network.weights
         fit = fit_fisher(
             FisherTask(
                 self.labelled.images_NSS[train_N],
@@ -212,7 +213,7 @@ class _Fitting:
                 self.config.fit.seed,
                 self.folds_N,
                 self.config.network.architecture,
-                first_trunks(self.config.network),
+                trunks_of_files(weights),
             )
         )
         np.save(self.place.held_out_file(self.name), fit.held_out_NK)
@@ -326,6 +327,37 @@ def fetch_pretrained(config: TrainConfig) -> None:
     """
     if config.network.pretrained:
         pretrained_weights(config.network.architecture)
+
+
+def first_weights(package_uri: str, spec: NetworkSpec) -> State | None:
+    """Take a package's network as a start, all but its head; None without a package.
+
+    Where it has networks of the same architecture with the wanted channels and with others, the
+    former is taken; of another number of channels all but the first layer fits.
+
+    Raises:
+        UsageError: The package holds no network of the same architecture.
+    """
+    if not package_uri:
+        return None
+    package = load_package(package_uri)
+    fitting = of_architecture(package.networks, spec.architecture, package_uri)
+    other = min(fitting, key=lambda other: other.channels != spec.channels)
+    network = load_network(other, len(package.catalogue), package.files[other.file])
+    return {
+        key: value for key, value in network.state_dict().items() if not key.startswith("head.")
+    }
+
+
+def first_segmenter(package_uri: str, spec: NetworkSpec) -> State | None:
+    """A package's U-Net as a start; None without a package, or one of the same width in it."""
+    if not package_uri:
+        return None
+    package = load_package(package_uri)
+    for other in package.networks:
+        if (other.role, other.width) == (spec.role, spec.width):
+            return load_network(other, 1, package.files[other.file]).state_dict()
+    return None
 
 
 def _calibrate_and_measure(
