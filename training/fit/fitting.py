@@ -213,7 +213,7 @@ class _Fitting:
                 self.config.fit.seed,
                 self.folds_N,
                 self.config.network.architecture,
-                trunks_of_files(weights),
+                trunks_of_files(weights) if weights else (),
             )
         )
         np.save(self.place.held_out_file(self.name), fit.held_out_NK)

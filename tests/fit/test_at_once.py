@@ -1,0 +1,86 @@
+"""Trainings of the `fisher` architectures, from their settings to a package that classifies."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from implant_model.classifier import Classifier
+from implant_model.decode.preprocess import Preprocessing, preprocess
+from implant_model.networks.lite_trunk import LITE1, LITE2, LiteSize, LiteTrunk
+from implant_model.networks.spec import FISHER, FISHER_LITE
+from implant_model.package.load import load_package
+from implant_model.phantoms.render import render_unknown
+from training.config import from_document
+from training.data.divide import divide
+from training.data.labelled import LabelledSet
+from training.fit.fitting import Workplace, fit_split
+from training.fit.workers import Workers
+from training.masks.automatic import find_mask
+from training.masks.mask_set import GOOD, MaskSet
+from training.packaging import Training, make_package
+
+KINDS = ("humeral-stem", "reverse-shoulder")
+NUM = 16
+
+
+@pytest.fixture(scope="module")
+def labelled() -> LabelledSet:
+    rng = np.random.default_rng(3)
+    labels_N = np.arange(NUM) % len(KINDS)
+    images = [
+        preprocess(render_unknown(rng, 256, KINDS[label]).pixels_HW, Preprocessing(size_px=224))
+        for label in labels_N
+    ]
+    members = tuple(("a.tar", f"{number}.png") for number in range(NUM))
+    sizes_N2, patients_N = np.full((NUM, 2), 256), np.arange(NUM)
+    return LabelledSet(
+        np.stack(images), labels_N, patients_N, sizes_N2, members, KINDS, (), "f" * 64
+    )
+
+
+@pytest.fixture(scope="module")
+def masks(labelled: LabelledSet) -> MaskSet:
+    found = [find_mask(image_SS).mask_HW for image_SS in np.asarray(labelled.images_NSS)]
+    return MaskSet(np.stack(found), np.full(NUM, GOOD, np.uint8), "d" * 64)
+
+
+def weights_of(size: LiteSize, folder: Path) -> str:
+    """Write a file as the publishers of an EfficientNet-Lite do, of random weights."""
+    torch.manual_seed(0)
+    trunk = LiteTrunk(size).train()
+    with torch.no_grad():
+        for _ in range(5):  # the norms' means
+            trunk(torch.randn(2, 1, 96, 96))
+    colours = trunk.state_dict()["_conv_stem.weight"].expand(-1, 3, -1, -1) / 3
+    path = folder / f"{size.name}.pth"
+    torch.save({**trunk.state_dict(), "_conv_stem.weight": colours.contiguous()}, path)
+    return str(path)
+
+
+@pytest.mark.parametrize("architecture", [FISHER, FISHER_LITE])
+def test_a_training_at_once_makes_a_package_that_classifies(
+    architecture: str, labelled: LabelledSet, masks: MaskSet, tmp_path: Path
+) -> None:
+    network: dict[str, Any] = {"architecture": architecture}
+    if architecture == FISHER_LITE:
+        network["weights"] = [weights_of(size, tmp_path) for size in (LITE2, LITE1)]
+    split = {"test_each": 2, "calibration_each": 2}
+    document = {"network": network, "split": split, "calibration": {"folds": 2}}
+    config = from_document(document, "a test")
+    place = Workplace(tmp_path, str(tmp_path / "checkpoints"), Workers(1, 1), use_gpu=False)
+    division = divide(labelled, config.split, calibrate=False)
+    shipped = fit_split(
+        labelled, division.groups_N, division.shipped, config, "shipped", place, masks
+    )
+    pixels = Preprocessing(size_px=224)
+    make_package(
+        tmp_path / "model",
+        Training(config, pixels, labelled, division, shipped, [], place, ["python"]),
+    )
+    package = load_package(str(tmp_path / "model"))
+    predicted = Classifier(package).classify(np.asarray(labelled.images_NSS))
+    assert (predicted.probabilities_NC.argmax(axis=1) == labelled.labels_N).mean() > 0.8
+    assert ("EfficientNet-Lite1.pth" in package.card) == (architecture == FISHER_LITE)
