@@ -243,7 +243,7 @@ def load_receipts(text: str) -> list[Receipt]:
     files, counts, items = json.loads(text)
     shared = _Shared(
         [UnitFile(**values) for values in files],
-        [Counts.from_json(json.loads(text)) for text in counts],
+        [Counts.from_json(json.loads(each)) for each in counts],
     )
     return [_RECEIPTS[kind](values, shared) for kind, values in items]
 
