@@ -95,10 +95,10 @@ def write(output: str, count: int) -> None:
 
 def _results(output: str, numbers: Iterator[int]) -> Iterator[ArchiveResult]:
     while some := list(islice(numbers, IN_FILE)):
-        archives = [_archive(number) for number in some]
-        units = [_unit(place, archive) for place, archive in enumerate(archives)]
+        archives = [archive_of(number) for number in some]
+        units = [unit_of(place, archive) for place, archive in enumerate(archives)]
         now = datetime.now(UTC)
-        receipts = publish_bundle(units, _rows(archives), output)
+        receipts = publish_bundle(units, rows_of(archives), output)
         for archive, receipt in zip(archives, receipts, strict=True):
             if isinstance(receipt, Failure):
                 raise ImplantError(receipt.message)
@@ -107,19 +107,21 @@ def _results(output: str, numbers: Iterator[int]) -> Iterator[ArchiveResult]:
             )
 
 
-def _archive(number: int) -> PlannedArchive:
+def archive_of(number: int) -> PlannedArchive:
+    """Return a loose radiograph as the tables know it."""
     return PlannedArchive(
         f"loose-{number:032x}", ObjectInfo(f"s3://pacs/{number:09}.dcm", 9, f"{number:032x}")
     )
 
 
-def _unit(place: int, archive: PlannedArchive) -> Unit:
+def unit_of(place: int, archive: PlannedArchive) -> Unit:
+    """Return its one unit; `place`: in the plan."""
     name, version = archive.name, archive.info.version
     path = unit_path(MODEL, unit_id(name, version, MODEL, CONFIGURATION, 0, 0))
     return Unit(place, name, version, 0, 1, 9, path)
 
 
-def _rows(archives: Sequence[PlannedArchive]) -> pa.Table:
+def rows_of(archives: Sequence[PlannedArchive]) -> pa.Table:
     """Return rows of identified radiographs."""
     same = {"member_index": 0, "outcome": "identified", "implant": "exeter", "probability": 0.9}
     row = {name: None for name in PREDICTION_ROW.names} | same

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from implant_model import storage
 from implant_model.decode.version import DECODE_VERSION, FIRST_DECODE_VERSION
-from implant_model.errors import ArchiveStatus, Outcome, StorageError
+from implant_model.errors import Outcome, StorageError
 from jobs.tables import delta
 from jobs.tables.delta import Action, Table
 from jobs.tables.file_statistics import statistics_of
@@ -25,6 +25,7 @@ from jobs.tables.state.record_index import RECORD, Records
 from jobs.tables.state.table_files import File, TableFiles
 from jobs.tables.stored_parquet import SMALL_BYTES, read_batches, side_by_side
 
+ROWS_AT_ONCE: Final = 4096
 Row = Mapping[str, Any]
 _COLUMNS: Final = (
     *("archive", "archive_version", "source", "status", "reason", "attempt", "members"),
@@ -130,13 +131,13 @@ class ArchiveRows:
         read = {(row["archive"], row["archive_version"]) for row in rows if row["members"]}
         # Of a version that gave rows, a reading that gave none says nothing.
         entering = [r for r in results if r.is_readable or _key(r) not in read]
-        new = {r.archive.name: _row(r, self._identity) for r in entering}
+        new = {result.archive.name: result for result in entering}
         if not new:
             return []
         voided = [part for part in held if part.is_voided_by(new)]
-        entered = pa.Table.from_pylist([*new.values()], schema=ARCHIVE_ROW).drop_columns("model")
         table = pa.concat_tables(
-            [entered, *(part.kept(new) for part in voided)], promote_options="default"
+            [*self._rows(list(new.values())), *(part.kept(new) for part in voided)],
+            promote_options="default",
         )
         model = self._identity.model
         path = f"model={model}/part-{uuid.uuid4().hex}.parquet"
@@ -148,6 +149,13 @@ class ArchiveRows:
             delta.add_action(path, len(data), statistics_of(table), model),
             *(delta.remove_action(part.file, model) for part in voided),
         ]
+
+    def _rows(self, results: Sequence[ArchiveResult]) -> Iterator[pa.Table]:
+        """Yield the rows of results; as values of Python one takes 3 kB."""
+        for start in range(0, len(results), ROWS_AT_ONCE):
+            some = results[start : start + ROWS_AT_ONCE]
+            rows = [_row(result, self._identity) for result in some]
+            yield pa.Table.from_pylist(rows, schema=ARCHIVE_ROW).drop_columns("model")
 
 
 class _Part:
@@ -167,11 +175,11 @@ class _Part:
         columns = table.select(["archive", "archive_version", "members"])
         self.rows: list[dict[str, Any]] = columns.take(pa.array(self._places)).to_pylist()
 
-    def is_voided_by(self, new: Mapping[str, Row]) -> bool:
+    def is_voided_by(self, new: Mapping[str, ArchiveResult]) -> bool:
         """Whether any row of it makes way."""
         return any(_is_voided(row, new) for row in self.rows)
 
-    def kept(self, new: Mapping[str, Row]) -> pa.Table:
+    def kept(self, new: Mapping[str, ArchiveResult]) -> pa.Table:
         """Return the rows that stay."""
         stays_N = np.ones(len(self._table), np.bool_)
         stays_N[self._places] = [not _is_voided(row, new) for row in self.rows]
@@ -286,17 +294,16 @@ def _key(result: ArchiveResult) -> tuple[str, str]:
     return result.archive.name, result.archive.known.version
 
 
-def _is_voided(old: Row, new: Mapping[str, Row]) -> bool:
+def _is_voided(old: Row, new: Mapping[str, ArchiveResult]) -> bool:
     return old["archive"] in new and _voids(new[old["archive"]], old)
 
 
-def _voids(new: Row, old: Row) -> bool:
-    """Return whether a new row of `archives` takes the place of an old one.
+def _voids(new: ArchiveResult, old: Row) -> bool:
+    """Return whether a result takes the place of an old row of `archives`.
 
     A reading that succeeded takes the place of all versions, one that did not only of its own.
     """
-    succeeded = ArchiveStatus(new["status"]).is_readable
-    return succeeded or bool(new["archive_version"] == old["archive_version"])
+    return new.is_readable or new.archive.known.version == old["archive_version"]
 
 
 def _row(result: ArchiveResult, identity: RunIdentity) -> dict[str, Any]:

@@ -56,7 +56,7 @@ class ArchiveRecord:
     decode_version: int = DECODE_VERSION
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ArchiveResult:
     """What became of one archive in this run.
 
