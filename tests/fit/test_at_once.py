@@ -13,6 +13,7 @@ from implant_model.networks.lite_trunk import LITE1, LITE2, LiteSize, LiteTrunk
 from implant_model.networks.spec import FISHER, FISHER_LITE
 from implant_model.package.load import load_package
 from implant_model.phantoms.render import render_unknown
+from tests.support.package_samples import calibrated_norms
 from training.config import from_document
 from training.data.divide import divide
 from training.data.labelled import LabelledSet
@@ -50,10 +51,8 @@ def masks(labelled: LabelledSet) -> MaskSet:
 def weights_of(size: LiteSize, folder: Path) -> str:
     """Write a file as the publishers of an EfficientNet-Lite do, of random weights."""
     torch.manual_seed(0)
-    trunk = LiteTrunk(size).train()
-    with torch.no_grad():
-        for _ in range(5):  # the norms' means
-            trunk(torch.randn(2, 1, 96, 96))
+    trunk = LiteTrunk(size)
+    calibrated_norms(trunk)
     colours = trunk.state_dict()["_conv_stem.weight"].expand(-1, 3, -1, -1) / 3
     path = folder / f"{size.name}.pth"
     torch.save({**trunk.state_dict(), "_conv_stem.weight": colours.contiguous()}, path)

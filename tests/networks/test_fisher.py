@@ -25,6 +25,7 @@ from implant_model.networks.spec import FISHER, FISHER_LITE, NetworkSpec
 from implant_model.networks.weights import load_network, weights_bytes
 from implant_model.phantoms.render import render_unknown
 from implant_model.saliency import heat_maps
+from tests.support.package_samples import calibrated_norms
 from training.config import from_document
 from training.fisher.fit_fisher import FisherTask, fit_fisher, fit_shares
 from training.fisher.gmm import fit_mixture, main_axes
@@ -198,15 +199,6 @@ def packed(spec: NetworkSpec, task: FisherTask) -> ImplantClassifier:
 @pytest.fixture(scope="module")
 def lite(lite_task: FisherTask) -> ImplantClassifier:
     return packed(LITE, lite_task)
-
-
-def calibrated_norms(trunk: LiteTrunk) -> None:
-    """Let batch norms take their means from noise."""
-    trunk.train()
-    with torch.no_grad():
-        for _ in range(5):
-            trunk(torch.randn(2, 1, 96, 96))
-    trunk.eval()
 
 
 def test_descriptors_of_trunks_tell_phantoms_that_they_have_not_seen(

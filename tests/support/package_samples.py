@@ -9,6 +9,7 @@ import torch
 from implant_model.classifier import measure
 from implant_model.decode.preprocess import Preprocessing
 from implant_model.networks.build import build
+from implant_model.networks.lite_trunk import LiteTrunk
 from implant_model.networks.spec import NetworkSpec
 from implant_model.networks.weights import load_networks, weights_bytes
 from implant_model.novelty import fit_novelty
@@ -58,3 +59,12 @@ def save_sample(folder: Path, **changes: object) -> ModelPackage:
         "card": CARD,
     }
     return save_package(folder, **{**values, **changes})  # type: ignore[arg-type]
+
+
+def calibrated_norms(trunk: LiteTrunk) -> None:
+    """Let batch norms of random weights take their means from noise."""
+    trunk.train()
+    with torch.no_grad():
+        for _ in range(5):
+            trunk(torch.randn(2, 1, 96, 96))
+    trunk.eval()
