@@ -12,17 +12,15 @@ import argparse
 import contextlib
 import io
 import json
-import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from benchmarks.machine import machine
+from benchmarks.machine import peak_bytes, tell
 from benchmarks.plan_done import CONFIGURATION, MODEL
 from benchmarks.verify_millions import IN_FILE, archive_of, rows_of, unit_of
 from implant_model import __version__, storage
@@ -50,20 +48,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return OK
     with tempfile.TemporaryDirectory() as folder:
         publish(Path(folder), options.files)
-        call = ["-m", "benchmarks.driver_round", "--files", str(options.files), "--settle", folder]
-        done = subprocess.run([sys.executable, *call], check=True, capture_output=True, text=True)
+        command = [sys.executable, "-m", "benchmarks.driver_round"]
+        command += ["--files", str(options.files), "--settle", folder]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
     found = json.loads(done.stdout)
     line = (
         f"{found['published']:,} loose radiographs: {found['cpu_ms']:.2f} ms of a core each, "
         f"{found['seconds']:.0f} s in all; {found['begun'] / 1e9:.2f} GB with the plan, "
         f"{found['peak'] / 1e9:.2f} GB at the peak."
     )
-    text = (
-        f"`python -m benchmarks.driver_round --files {options.files}`, "
-        f"{datetime.now(UTC):%Y-%m-%d}: {line}\n\nMachine: {machine()}.\n"
-    )
-    options.result.write_text(f"# The driver of a round\n\n{text}", encoding="utf-8")
-    print(line)
+    call = f"python -m benchmarks.driver_round --files {options.files}"
+    tell(options.result, "The driver of a round", call, line)
     is_right = found["published"] == options.files and found["peak"] < MAX_BYTES
     return OK if is_right else INCOMPLETE
 
@@ -84,7 +79,7 @@ def publish(folder: Path, count: int) -> None:
 def settle_all(folder: Path, count: int) -> dict[str, float]:
     """Settle receipts as a driver does."""
     todo = tuple(archive_of(number) for number in range(count))
-    begun_bytes, begun_s, cpu_s = _peak_bytes(), time.monotonic(), time.process_time()
+    begun_bytes, begun_s, cpu_s = peak_bytes(), time.monotonic(), time.process_time()
     output = storage.normalise(str(folder / "out"))
     tables = Tables(output, RunIdentity(MODEL, CONFIGURATION, __version__, "bench"))
     with contextlib.redirect_stderr(io.StringIO()):  # the progress
@@ -94,7 +89,7 @@ def settle_all(folder: Path, count: int) -> dict[str, float]:
         "cpu_ms": (time.process_time() - cpu_s) / count * 1000,
         "seconds": time.monotonic() - begun_s,
         "begun": begun_bytes,
-        "peak": _peak_bytes(),
+        "peak": peak_bytes(),
     }
 
 
@@ -104,10 +99,6 @@ def receipts(folder: Path) -> Iterator[ArchiveReceipt]:
         for receipt in load_receipts(file.read_text()):
             if not isinstance(receipt, Fault):
                 yield receipt
-
-
-def _peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 if __name__ == "__main__":

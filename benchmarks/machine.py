@@ -1,7 +1,9 @@
-"""What machine a benchmark ran on, as one line."""
+"""What machine a benchmark ran on, what memory its process took; a benchmark of one line, told."""
 
 import os
 import platform
+import resource
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,3 +19,15 @@ def machine() -> str:
         f"15 minutes; Linux {platform.release()}, Python {platform.python_version()}, Ray "
         f"{version('ray')}, torch {version('torch')}"
     )
+
+
+def peak_bytes() -> int:
+    """Return the most memory that this process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def tell(page: Path, title: str, call: str, line: str) -> None:
+    """Print the line that a benchmark found; write it to a page, with call, day and machine."""
+    text = f"`{call}`, {datetime.now(UTC):%Y-%m-%d}: {line}\n\nMachine: {machine()}.\n"
+    page.write_text(f"# {title}\n\n{text}", encoding="utf-8")
+    print(line)

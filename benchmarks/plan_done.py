@@ -20,7 +20,7 @@ from typing import Final
 
 import pyarrow as pa
 
-from benchmarks.machine import machine
+from benchmarks.machine import tell
 from implant_model import __version__, storage
 from implant_model.errors import ArchiveStatus
 from jobs.entry.command import INCOMPLETE, OK, run_command
@@ -64,9 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"({read_s:.1f} s of it to read the tables), {cpu_s:.1f} s of CPU."
     )
     command = f"python -m benchmarks.plan_done --archives {options.archives}"
-    text = f"`{command}`, {datetime.now(UTC):%Y-%m-%d}: {found}\n\nMachine: {machine()}.\n"
-    options.result.write_text(f"# A run that finds all done\n\n{text}", encoding="utf-8")
-    print(found)
+    tell(options.result, "A run that finds all done", command, found)
     return OK if not plan.todo and seconds < MAX_S else INCOMPLETE
 
 

@@ -13,7 +13,6 @@ memory is what is told. Exit codes: 0 under 10 minutes and 4 GB; 3 not.
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -26,7 +25,7 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.machine import machine
+from benchmarks.machine import peak_bytes, tell
 from implant_model import __version__, storage
 from implant_model.privacy import IdentifierPolicy
 from implant_model.storage import ObjectInfo
@@ -83,9 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{found['cpu_s']:.0f} s of CPU, {found['bytes'] / 1e9:.2f} GB at the peak."
     )
     call = f"python -m benchmarks.plan_millions --files {options.files} --new {options.new}"
-    text = f"`{call}`, {datetime.now(UTC):%Y-%m-%d}: {line}\n\nMachine: {machine()}.\n"
-    options.result.write_text(f"# A plan of millions\n\n{text}", encoding="utf-8")
-    print(line)
+    tell(options.result, "A plan of millions", call, line)
     is_right = found["todo"] == options.new and found["done"] == options.files - options.new
     return (
         OK if is_right and found["seconds"] < MAX_S and found["bytes"] < MAX_BYTES else INCOMPLETE
@@ -108,7 +105,7 @@ def plan(folder: str) -> dict[str, float]:
         "seconds": time.monotonic() - begun,
         "tables_s": tables_s,
         "cpu_s": time.process_time(),
-        "bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "bytes": peak_bytes(),
     }
 
 

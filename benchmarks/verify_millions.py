@@ -24,7 +24,7 @@ from typing import Final
 import pyarrow as pa
 from deltalake import DeltaTable
 
-from benchmarks.machine import machine
+from benchmarks.machine import tell
 from benchmarks.plan_done import CONFIGURATION, MODEL
 from implant_model import __version__, storage
 from implant_model.errors import ArchiveStatus, ImplantError
@@ -41,13 +41,13 @@ IN_FILE: Final = 1000
 FILES_IN_A_COMMIT: Final = 50
 MAX_BYTES: Final = 4 * 10**9
 VERIFY: Final = """
-import json, resource, sys, time
+import json, sys, time
+from benchmarks.machine import peak_bytes
 from jobs.tables.verification import verify_output
 begun = time.monotonic()
 report = verify_output(sys.argv[1])
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-print(json.dumps([time.monotonic() - begun, peak, report.archives, report.rows, report.files,
-                  len(report.findings)]))
+print(json.dumps([time.monotonic() - begun, peak_bytes(), report.archives, report.rows,
+                  report.files, len(report.findings)]))
 """
 
 
@@ -74,9 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     call = f"python -m benchmarks.verify_millions --files {options.files}"
     call += " --moved" if options.moved else ""
-    text = f"`{call}`, {datetime.now(UTC):%Y-%m-%d}: {line}\n\nMachine: {machine()}.\n"
-    options.result.write_text(f"# Verification of millions\n\n{text}", encoding="utf-8")
-    print(line)
+    tell(options.result, "Verification of millions", call, line)
     is_right = archives == rows == options.files and not findings and peak < MAX_BYTES
     return OK if is_right else INCOMPLETE
 

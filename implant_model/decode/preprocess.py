@@ -28,10 +28,15 @@ LARGEST_SIZE_PX = 4096
 WORKING = 2
 # A border starts with a line that is even within 1.25 of 255 levels and near black or white, and
 # goes on while lines stay within 4 levels of that one (JPEG leaves ripples of 3 beside an edge).
+# It may start up to 2 lines from the edge: what a reduced decode leaves of a thin frame, or between
+# a frame that was cut and a collimator within it, is a mixture. Nor do pixels so near the edge
+# count towards a line's evenness.
 # What is compared are means of 64 pieces of a line: the noise of a collimated edge passes a bound
 # on single pixels in 8 bits and fails it in 12, and the two inputs are then all different.
 PIECES = 64
 BLOCK = 32  # lines that are looked at together
+MIXED = 2  # lines
+LOOKS = 3  # at all four sides, each at what the one before left
 EVEN = 1.25 / 255.0
 NEAR = 4.0 / 255.0
 # Up to 2 lines between a white border and the picture, of which a lossy or reduced decode made a
@@ -206,11 +211,12 @@ def picture_box(pixels_HW: np.ndarray) -> tuple[slice, slice]:
     low, high = _percentiles(histogram, 0.5, 99.5)
     all_rows, all_columns = (slice(0, side) for side in pixels_HW.shape)
     rows, columns = all_rows, all_columns
-    # Bars at the sides make rows uneven that a band of the other extreme crosses: look once more.
-    for _ in range(2):
+    # Bars at the sides make rows uneven that a band of the other extreme crosses, and a frame may
+    # hold a collimator: look again.
+    for _ in range(LOOKS):
         before = rows, columns
-        rows = _within(rows, _rest(pixels_HW[rows, columns], low, high))
-        columns = _within(columns, _rest(pixels_HW[rows, columns].T, low, high))
+        rows = _within(rows, _rest(pixels_HW[rows, _inner(columns)], low, high))
+        columns = _within(columns, _rest(pixels_HW[_inner(rows), columns].T, low, high))
         if (rows, columns) == before:
             break
     rest = pixels_HW[rows, columns]
@@ -233,6 +239,12 @@ def _within(outer: slice, inner: slice) -> slice:
     return slice(outer.start + inner.start, outer.start + inner.stop)
 
 
+def _inner(part: slice) -> slice:
+    """Return the part without the lines at its ends that may be mixed."""
+    start, stop = part.start + MIXED, part.stop - MIXED
+    return slice(start, stop) if start < stop else part
+
+
 def _rest(lines_NL: np.ndarray, low: float, high: float) -> slice:
     """The lines between an even border before and one behind; all where nothing would be left."""
     count = len(lines_NL)
@@ -241,26 +253,33 @@ def _rest(lines_NL: np.ndarray, low: float, high: float) -> slice:
 
 
 def _border(lines_NL: np.ndarray, low: float, high: float) -> int:
-    """Return number of lines of the border that the first line starts; 0 where it starts none."""
+    """Return number of lines up to the end of a border that one of the first starts, or 0."""
     span = high - low
-    first = _pieces(lines_NL[:1])
-    level, most = float(first.min()), float(first.max())
-    dark = most <= low + EXTREME * span
-    if most - level > EVEN * span or not (dark or level >= high - EXTREME * span):
-        return 0
-    width = len(lines_NL)
+    for start, means in enumerate(_pieces(lines_NL[: MIXED + 1])):
+        level, most = float(means.min()), float(means.max())
+        dark = most <= low + EXTREME * span
+        if most - level <= EVEN * span and (dark or level >= high - EXTREME * span):
+            near = most - NEAR * span, level + NEAR * span
+            end = start + _like_the_first(lines_NL[start:], *near)
+            return end if dark else end + _rim(lines_NL[end:], high - RIM_DEPTH * span)
+    return 0
+
+
+def _like_the_first(lines_NL: np.ndarray, least: float, most: float) -> int:
+    """Return number of lines up to one, not the first, that has a piece outside of the bounds."""
     for start in range(0, len(lines_NL), BLOCK):
         means = _pieces(lines_NL[start : start + BLOCK])
-        away = (means.min(axis=1) < most - NEAR * span) | (means.max(axis=1) > level + NEAR * span)
+        away = (means.min(axis=1) < least) | (means.max(axis=1) > most)
         away[0] &= start > 0
         if away.any():
-            width = start + int(np.argmax(away))
-            break
-    if dark:
-        return width
-    rim = lines_NL[width : width + RIM]
-    blurred = rim.mean(axis=1) >= high - RIM_DEPTH * span
-    return width + (len(rim) if blurred.all() else int(np.argmin(blurred)))
+            return start + int(np.argmax(away))
+    return len(lines_NL)
+
+
+def _rim(lines_NL: np.ndarray, least: float) -> int:
+    """Return number of lines behind a white border that are mostly of it."""
+    blurred = lines_NL[:RIM].mean(axis=1) >= least
+    return len(blurred) if blurred.all() else int(np.argmin(blurred))
 
 
 def _pieces(lines_NL: np.ndarray) -> np.ndarray:

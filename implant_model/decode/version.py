@@ -11,8 +11,8 @@ other pixels, and is in the table `archives`, so that one may find what an older
 
 1. Everything up to version 0.1.0, which did not record it; pixels changed within it.
 2. The first that is recorded. 12-bit JPEG, padded JPEG 2000 and JPEG without an end marker are
-   decoded, pixels that are not square by their spacing stretched; archives are read as
-   docs/inputs.md has it.
+   decoded, pixels that are not square by their spacing stretched; a collimator within a frame is
+   cut with it; archives are read as docs/inputs.md has it.
 """
 FIRST_DECODE_VERSION: Final = 1
 """Of rows and packages from before it was recorded."""

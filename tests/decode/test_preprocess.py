@@ -99,6 +99,23 @@ def test_a_band_of_white_across_bars_of_black_is_cut() -> None:
     assert trim(framed).shape == EIGHT.shape
 
 
+@pytest.mark.parametrize("level", [0, 255])
+@pytest.mark.parametrize("width", [3, 7, 61, 62])
+def test_a_collimator_in_a_frame_is_cut_alike_in_full_and_at_a_reduced_size(
+    level: int, width: int
+) -> None:
+    """The wavelet leaves ripples of a frame, before and behind what is even."""
+    film = np.zeros((1500, 1300), np.uint8)
+    film[250:1274, 250:1050] = np.kron(EIGHT, np.ones((2, 2), np.uint8))
+    film = np.pad(film, ((width, 0), (width, width + 1)), constant_values=level)
+    stream = encoded(film, "JPEG2000", no_jp2=True)
+    data = to_bytes(dataset(film), "1.2.840.10008.1.2.4.90", stream)
+    reduced = image_of(data, size_px=256).astype(int)
+    difference = np.abs(reduced - image_of(data))
+    assert difference.mean() <= 2
+    assert np.abs(reduced - image_of(CARRIERS["8 bits"])).mean() <= 3
+
+
 def test_trim_leaves_what_is_no_border() -> None:
     grey = np.full((50, 40), 128, np.uint8)
     grey[20:30, 10:30] = np.arange(200, dtype=np.uint8).reshape(10, 20)
