@@ -32,6 +32,9 @@ _AGENT_PORTS: Final = (
     *("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port"),
     "runtime_env_agent_port",
 )
+_AGENT: Final = "--dashboard_agent_command="
+_STAND_IN: Final = "/bin/sh -c 'while kill -0 $PPID 2>/dev/null; do sleep 2; done'"
+"""Does nothing as long as its raylet is there, which wants an agent and ends with it."""
 _FAULT: Final = re.compile(r" [EF] \d|Check failed|Traceback|Error:")
 REACH_S: Final = 10.0
 OOM_RETRIES: Final = 3
@@ -71,6 +74,8 @@ def start_ray() -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     for name, value in NODE.items():
         os.environ.setdefault(name, value)
+    if not os.environ.get("RAY_ADDRESS"):
+        os.environ.setdefault("RAY_enable_metrics_collection", "0")
     import ray
 
     if ray.is_initialized():
@@ -176,10 +181,9 @@ def _patience() -> Iterator[None]:
 
     The driver waits START_S for its node, for 30 s in Ray. The raylet ends itself where agents have
     not told it their ports within 15 s each, so they are told theirs beforehand, and it does not
-    wait; and the dashboard's agent is that of an installation without it, which is small. What a
-    cluster for one job has no use for is left out, 4 s of CPU at the start and 0.3 GB: the
-    autoscaler's monitor, the one of logs, which are not sent to the driver, and the dashboard's
-    server.
+    wait. What a cluster for one job has no use for is left out, 5 s of CPU at the start and 0.4 GB:
+    the autoscaler's monitor, the one of logs, which are not sent to the driver, the dashboard's
+    server, and its agent, which would collect metrics for nobody.
     """
     from ray._private import services, utils
     from ray._private.node import Node
@@ -203,7 +207,8 @@ def _patience() -> Iterator[None]:
         listen = f"--dashboard_agent_listen_port={ports['dashboard_agent_listen_port']}"
 
         def start(command: list[str], *rest: Any, **how: Any) -> Any:
-            return start_process([*command, listen], *rest, **how)
+            kept = [part for part in command if not part.startswith(_AGENT)]
+            return start_process([*kept, _AGENT + _STAND_IN, listen], *rest, **how)
 
         with _replaced(services, "start_ray_process", start):
             return start_raylet(*where, **{**options, **ports})
@@ -212,7 +217,6 @@ def _patience() -> Iterator[None]:
         _replaced(services, "get_node", get_node_when_it_is_there),
         _replaced(services, "start_raylet", start_raylet_with_ports),
         _replaced(utils, "set_sigterm_handler", lambda handler: None),  # run_command has one
-        _replaced(utils, "get_dashboard_dependency_error", lambda: "not needed"),
         _replaced(Node, "start_monitor", lambda node: None),
         _replaced(Node, "start_log_monitor", lambda node: None),
         _replaced(Node, "start_api_server", lambda node, **options: None),

@@ -1,8 +1,11 @@
 """How a job comes to its cluster; whether it runs there, the other modules show."""
 
+import json
 import os
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -67,3 +70,33 @@ def test_a_local_cluster_has_the_cores_that_its_driver_may_use() -> None:
     done = run_python("-c", program)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "1.0"
+
+
+@pytest.mark.cluster
+def test_a_local_cluster_has_no_agent_that_collects_metrics() -> None:
+    """Ray's raylet wants one; what stands in for it ends with a driver that is killed."""
+    program = (
+        "import json, os, signal; from jobs.entry.cluster import start_ray; start_ray();"
+        "from benchmarks.process_memory import descendants;"
+        "from tests.entry.test_cluster import command_of;"
+        "print(json.dumps({pid: command_of(pid) for pid in descendants(os.getpid())}), flush=True);"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as driver:
+        assert driver.stdout is not None
+        there: dict[str, str] = json.loads(driver.stdout.readline())
+    assert not any("DashboardAgent" in command for command in there.values())
+    (stand_in,) = (pid for pid, command in there.items() if command.startswith("/bin/sh"))
+    deadline = time.monotonic() + 30
+    while command_of(stand_in) == there[stand_in]:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def command_of(pid: int | str) -> str | None:
+    """Return a process' command line; None where it has ended."""
+    try:
+        return (Path("/proc") / str(pid) / "cmdline").read_bytes().decode() or None
+    except OSError:
+        return None
