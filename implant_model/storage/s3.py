@@ -16,10 +16,11 @@ import functools
 import hashlib
 import os
 import random
+import threading
 import time
 from collections.abc import Iterator
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import TYPE_CHECKING, Final, Literal, TypedDict
 from urllib.parse import urlsplit
 
 from botocore.exceptions import (
@@ -69,7 +70,17 @@ def client(attempts: int = ATTEMPTS) -> "S3Client":
         AccessDeniedError: There are no credentials.
         UsageError: The settings make no client (unknown profile, malformed endpoint, ...).
     """
-    return _connect(os.getpid(), attempts, _settings())[0]
+    return _connection(attempts)[0]
+
+
+_LOCKS: Final[dict[int, threading.Lock]] = {}
+"""By process: a lock that is held as its process forks stays locked in the child."""
+
+
+def _connection(attempts: int) -> tuple["S3Client", "boto3.Session"]:
+    """Return client and session, one for all threads that ask at once: to make one takes 0.3 s."""
+    with _LOCKS.setdefault(os.getpid(), threading.Lock()):
+        return _connect(os.getpid(), attempts, _settings())
 
 
 def _settings() -> tuple[tuple[str, str], ...]:
@@ -205,7 +216,7 @@ def delta_options(uri: str) -> dict[str, str]:
     Commits are conditional PUTs, so that two writers cannot both make the same one.
     """
     s3_parts(uri)
-    made, session = _connect(os.getpid(), ATTEMPTS, _settings())
+    made, session = _connection(ATTEMPTS)
     with translated("read", uri):
         found = session.get_credentials()
         if found is None:
