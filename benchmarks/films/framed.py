@@ -45,7 +45,7 @@ Grey = NDArray[np.uint8]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draw, encode, decode twice, compare, write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--films", type=int, default=60)
+    parser.add_argument("--films", type=int, default=220)
     films = parser.parse_args(arguments).films
     package = load_package(str(ROOT / "models" / "phantom"))
     classifier, spec = Classifier(package), package.preprocessing
