@@ -104,6 +104,7 @@ def test_import_is_light_and_needs_no_ray() -> None:
     assert done.returncode == 0
 
 
+@pytest.mark.long
 def test_repository_can_be_installed(tmp_path: Path, radiographs: Path) -> None:
     """The wheel that `pip install .` builds holds implant_model, and works without the tree."""
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]

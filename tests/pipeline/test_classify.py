@@ -171,6 +171,7 @@ def test_submitted_job_ends_as_on_a_laptop(
 
 
 @pytest.mark.cluster
+@pytest.mark.long
 def test_every_dicom_file_of_pydicom_has_one_row(
     tmp_path: Path, ray_cluster: RayCluster, small_package: Path
 ) -> None:

@@ -11,7 +11,13 @@ from tests.support.small_package import save_small_package
 
 
 @pytest.mark.cluster
-@pytest.mark.parametrize(("mean", "code"), [pytest.param(0.5, 2, marks=pytest.mark.slow), (0.0, 3)])
+@pytest.mark.parametrize(
+    ("mean", "code"),
+    [
+        pytest.param(0.5, 2, marks=pytest.mark.slow),
+        pytest.param(0.0, 3, marks=pytest.mark.long),
+    ],
+)
 def test_networks_that_overflow_end_the_run(
     mean: float, code: int, ray_cluster: RayCluster, tmp_path: Path
 ) -> None:

@@ -204,6 +204,7 @@ def test_scan_finds_a_key_that_is_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.cluster
+@pytest.mark.long
 def test_node_with_another_key_ends_the_run_in_one_sentence(
     tmp_path: Path, ray_cluster: RayCluster, small_package: Path
 ) -> None:

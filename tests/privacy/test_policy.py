@@ -120,6 +120,7 @@ def run(program: list[str], call: list[str], variables: dict[str, str]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.long
 def test_no_request_needs_a_right_that_the_policy_does_not_give(
     recorded: tuple[FaultProxy, ObjectStore], tell: Tell
 ) -> None:

@@ -34,6 +34,7 @@ def demo(folder: Path) -> "subprocess.CompletedProcess[str]":
 
 
 @pytest.mark.cluster
+@pytest.mark.long
 def test_demo_ends_well_and_has_nothing_to_do_the_second_time(tmp_path: Path) -> None:
     folder = tmp_path / "demo"
     first = demo(folder)

@@ -44,11 +44,8 @@ def _rank(item: pytest.Item) -> int:
 
 
 def processes(cores: int, num_bytes: int) -> int:
-    """Return how many processes of tests a machine takes; 1 where memory is short.
-
-    One more than cores: a quarter of the time a test waits, for a process to start or to end.
-    """
-    return max(1, min(cores + 1, _MAX_PROCESSES, num_bytes // _BYTES_EACH))
+    """Return how many processes of tests a machine takes; 1 where memory is short."""
+    return max(1, min(cores, _MAX_PROCESSES, num_bytes // _BYTES_EACH))
 
 
 class ByModule(LoadScopeScheduling):  # type: ignore[misc]

@@ -36,8 +36,8 @@ def stage(
 @pytest.mark.parametrize(
     "attack",
     [
-        kills.kill_at_each_request,
-        store_faults.fault_on_each_kind,
+        pytest.param(kills.kill_at_each_request, marks=pytest.mark.long),
+        pytest.param(store_faults.fault_on_each_kind, marks=pytest.mark.long),
         pytest.param(store_faults.runs_at_once, marks=pytest.mark.slow),
         store_faults.second_run_is_refused,
         pytest.param(store_faults.archive_changes, marks=pytest.mark.slow),
