@@ -71,7 +71,10 @@ def look(driver: int) -> dict[str, list[int]]:
 
 
 def role_of(command: bytes) -> str | None:
-    """Return what a process of the job is by its command line; None for Ray's own services."""
+    """Return what a process of the job is by its command line; None for Ray's own services.
+
+    Ray's agent for environments and its actors have names as workers have, and count as such.
+    """
     if command.startswith(b"ray::"):
         return "worker"
     if b"implant_model.decode.sandbox" in command:
