@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import io
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from benchmarks.machine import peak_bytes, tell
+from benchmarks.machine import apart, peak_bytes, tell
 from benchmarks.plan_done import CONFIGURATION, MODEL
 from benchmarks.verify_millions import IN_FILE, archive_of, rows_of, unit_of
 from implant_model import __version__, storage
@@ -48,17 +47,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return OK
     with tempfile.TemporaryDirectory() as folder:
         publish(Path(folder), options.files)
-        command = [sys.executable, "-m", "benchmarks.driver_round"]
-        command += ["--files", str(options.files), "--settle", folder]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-    found = json.loads(done.stdout)
+        call = ["-m", "benchmarks.driver_round", "--files", str(options.files)]
+        found = apart(*call, "--settle", folder)
     line = (
         f"{found['published']:,} loose radiographs: {found['cpu_ms']:.2f} ms of a core each, "
         f"{found['seconds']:.0f} s in all; {found['begun'] / 1e9:.2f} GB with the plan, "
         f"{found['peak'] / 1e9:.2f} GB at the peak."
     )
-    call = f"python -m benchmarks.driver_round --files {options.files}"
-    tell(options.result, "The driver of a round", call, line)
+    tell(options.result, "The driver of a round", " ".join(["python", *call]), line)
     is_right = found["published"] == options.files and found["peak"] < MAX_BYTES
     return OK if is_right else INCOMPLETE
 

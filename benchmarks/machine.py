@@ -1,11 +1,15 @@
 """What machine a benchmark ran on, what memory its process took; a benchmark of one line, told."""
 
+import json
 import os
 import platform
 import resource
+import subprocess
+import sys
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 
 def machine() -> str:
@@ -24,6 +28,12 @@ def machine() -> str:
 def peak_bytes() -> int:
     """Return the most memory that this process has held."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def apart(*arguments: str) -> Any:
+    """Return what Python prints as JSON in a process of its own, called with these arguments."""
+    done = subprocess.run([sys.executable, *arguments], check=True, capture_output=True, text=True)
+    return json.loads(done.stdout)
 
 
 def tell(page: Path, title: str, call: str, line: str) -> None:

@@ -13,7 +13,6 @@ memory is what is told. Exit codes: 0 under 10 minutes and 4 GB; 3 not.
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,7 +24,7 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.machine import peak_bytes, tell
+from benchmarks.machine import apart, peak_bytes, tell
 from implant_model import __version__, storage
 from implant_model.privacy import IdentifierPolicy
 from implant_model.storage import ObjectInfo
@@ -73,9 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         begun = time.monotonic()
         write(folder, options.files, options.files - options.new)
         print(f"Written in {time.monotonic() - begun:.0f} s.", flush=True)
-        command = [sys.executable, "-m", "benchmarks.plan_millions", "--plan", folder]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-    found = json.loads(done.stdout)
+        found = apart("-m", "benchmarks.plan_millions", "--plan", folder)
     line = (
         f"{found['done']:,} of {options.files:,} loose files done, {found['todo']:,} to do: "
         f"{found['seconds']:.0f} s ({found['tables_s']:.0f} s of it to read the tables), "

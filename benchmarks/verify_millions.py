@@ -10,8 +10,6 @@ Exit codes: 0 all is whole, under 4 GB; 3 not.
 """
 
 import argparse
-import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,7 +22,7 @@ from typing import Final
 import pyarrow as pa
 from deltalake import DeltaTable
 
-from benchmarks.machine import tell
+from benchmarks.machine import apart, tell
 from benchmarks.plan_done import CONFIGURATION, MODEL
 from implant_model import __version__, storage
 from implant_model.errors import ArchiveStatus, ImplantError
@@ -64,9 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write(output, options.files)
         if options.moved:
             DeltaTable(storage.join(output, PREDICTIONS)).optimize.compact()
-        command = [sys.executable, "-c", VERIFY, output]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-    seconds, peak, archives, rows, files, findings = json.loads(done.stdout)
+        seconds, peak, archives, rows, files, findings = apart("-c", VERIFY, output)
     moved = ", put together by `optimize.compact`" if options.moved else ""
     line = (
         f"{archives:,} loose radiographs, {rows:,} rows in {files:,} files{moved}: {seconds:.0f} s,"

@@ -66,7 +66,8 @@ def start_ray() -> None:
         UsageError: The cluster does not answer or does not let this driver in, or no local one
             could be started.
     """
-    if not os.environ.get("RAY_ADDRESS") and (fault := check_sockets()):
+    address = os.environ.get("RAY_ADDRESS")
+    if not address and (fault := check_sockets()):
         raise UsageError(fault)
     divert()
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
@@ -74,14 +75,13 @@ def start_ray() -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     for name, value in NODE.items():
         os.environ.setdefault(name, value)
-    if not os.environ.get("RAY_ADDRESS"):
+    if not address:
         os.environ.setdefault("RAY_enable_metrics_collection", "0")
     import ray
 
     if ray.is_initialized():
         return
     on_sigterm = signal.getsignal(signal.SIGTERM)
-    address = os.environ.get("RAY_ADDRESS")
     if address:
         _join(address)
     else:
