@@ -1,5 +1,7 @@
 """Describes the edges around points of an upright implant (Lowe 2004, without his search).
 
+The picture's greys are evened first: a stem that hardly shows is described like one that glares.
+
 A descriptor is of 4 x 4 cells around its point; each cell holds how much edge there is in each of
 eight directions. Square roots of the shares are compared (Arandjelovic and Zisserman 2012), so that
 one strong edge does not drown the others.
@@ -15,6 +17,7 @@ from torch.nn import functional
 
 from implant_model.networks.alignment import gaussian_blur
 
+EVENED_PX = 8
 CELLS_PX = (4, 6)
 STRIDE_PX = 4
 CELLS = 4  # a descriptor is of 4 x 4 cells
@@ -40,14 +43,16 @@ class Descriptors(NamedTuple):
     counts_N: Tensor
 
 
-def describe(view_HW: Tensor, presence_11QQ: Tensor) -> Descriptors:
+def describe(view_HW: Tensor, presence_11QQ: Tensor, evened: bool = True) -> Descriptors:
     """Describe the points of a view that have an edge near, at two sizes.
 
     Args:
         view_HW: In 0..1.
         presence_11QQ: How much places count, at any size.
+        evened: Whether its greys are evened.
     """
-    parts = [_describe(view_HW, presence_11QQ, cell) for cell in CELLS_PX]
+    picture_HW = even_greys(view_HW[None], EVENED_PX)[0] if evened else view_HW
+    parts = [_describe(picture_HW, presence_11QQ, cell) for cell in CELLS_PX]
     return Descriptors(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
 
 
@@ -93,3 +98,29 @@ def _directions(picture_11HW: Tensor) -> Tensor:
     numbers = torch.arange(DIRECTIONS, device=picture_11HW.device).view(1, -1, 1, 1)
     away = (turn - numbers).abs()
     return strength * (1 - torch.minimum(away, DIRECTIONS - away)).clamp(min=0)
+
+
+def even_greys(pictures_BHW: Tensor, reach_px: int) -> Tensor:
+    """Return each pixel less the mean around it, over the deviation there, about a middle grey.
+
+    A faint implant on an overexposed film then looks like a bright one.
+
+    Args:
+        pictures_BHW: In 0..1.
+        reach_px: Half the side of the square that mean and deviation are of.
+    """
+    mean_BHW = _box(pictures_BHW, reach_px)
+    offsets_BHW = pictures_BHW - mean_BHW
+    deviation_BHW = torch.sqrt(_box(offsets_BHW**2, reach_px))
+    return (0.5 + 0.2 * offsets_BHW / (deviation_BHW + 0.03)).clamp(0, 1)
+
+
+def _box(pictures_BHW: Tensor, reach_px: int) -> Tensor:
+    """Average over squares; beyond the rim lies the rim's value."""
+    side = 2 * reach_px + 1
+    sums = functional.pad(pictures_BHW[:, None], (reach_px,) * 4, mode="replicate")[:, 0]
+    for axis in (1, 2):
+        totals = functional.pad(sums.cumsum(axis), (1, 0) if axis == 2 else (0, 0, 1, 0))
+        count = totals.shape[axis] - side
+        sums = totals.narrow(axis, side, count) - totals.narrow(axis, 0, count)
+    return (sums / side**2).clamp(min=0)

@@ -34,16 +34,10 @@ from implant_model.networks.descriptors import (
     RAW,
     Descriptors,
     describe,
+    even_greys,
     presence_at,
 )
-from implant_model.networks.lite_trunk import (
-    LITE1,
-    LITE2,
-    STRIDE_PX,
-    LiteSize,
-    LiteTrunk,
-    even_greys,
-)
+from implant_model.networks.lite_trunk import LITE1, LITE2, STRIDE_PX, LiteSize, LiteTrunk
 from implant_model.networks.spec import GREY_MEAN, GREY_STD
 
 VIEWS = ((0.0, 1.0), (6.0, 0.94), (-6.0, 1.07))
@@ -113,6 +107,24 @@ class FisherMixture(nn.Module):
         even_F = vector_F / (counts_N.sum() + 1e-3)
         rooted_F = even_F.sign() * torch.sqrt(even_F.abs() + 1e-12)
         return functional.normalize(rooted_F, dim=0)
+
+
+class EdgeMixture(FisherMixture):
+    """Gaussians among the descriptors of edges.
+
+    Attributes:
+        evened: 1: the greys that they are of are evened; 0 in packages of version 0.1.0.
+    """
+
+    evened: Tensor
+
+    def __init__(self, reduced: int, gaussians: int) -> None:
+        super().__init__(RAW, reduced, gaussians)
+        self.register_buffer("evened", torch.ones(1))
+
+    def describe(self, view_HW: Tensor, presence_11QQ: Tensor) -> Descriptors:
+        """Describe the edges of a view where the implant is now and then."""
+        return describe(view_HW, presence_11QQ, bool(self.evened))
 
 
 class TrunkMixture(FisherMixture):
@@ -269,19 +281,19 @@ def _heat(kind: Kind, found_V: list[Descriptors], poses_V5: Tensor, weights_F: T
     return gaussian_blur(heat.view(1, 1, quarter, quarter), kind.cell_px / STEP_PX)
 
 
-class EdgeFisherBackbone(FisherMixture, FisherBackbone):
+class EdgeFisherBackbone(EdgeMixture, FisherBackbone):
     """By descriptors of edges; is the mixture of them."""
 
     num_views = len(VIEWS)
     num_features = GAUSSIANS * (REDUCED + 2)
 
     def __init__(self) -> None:
-        super().__init__(RAW, REDUCED, GAUSSIANS)
+        super().__init__(REDUCED, GAUSSIANS)
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
         """Edges, in all views."""
-        return (Kind(self, describe, slice(None), float(CELLS_PX[1])),)
+        return (Kind(self, self.describe, slice(None), float(CELLS_PX[1])),)
 
 
 class LiteFisherBackbone(FisherBackbone):

@@ -11,7 +11,6 @@ Shapes: B images, C channels, H height, W width.
 import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -136,29 +135,3 @@ def trunk_state(published: dict[str, Tensor], size: LiteSize) -> dict[str, Tenso
         if state[name].shape != tensor.shape:
             raise ValueError(f"{name} has the shape {tuple(state[name].shape)}.")
     return state
-
-
-def even_greys(pictures_BHW: Tensor, reach_px: int) -> Tensor:
-    """Return each pixel less the mean around it, over the deviation there, about a middle grey.
-
-    A faint implant on an overexposed film then looks like a bright one.
-
-    Args:
-        pictures_BHW: In 0..1.
-        reach_px: Half the side of the square that mean and deviation are of.
-    """
-    mean_BHW = _box(pictures_BHW, reach_px)
-    offsets_BHW = pictures_BHW - mean_BHW
-    deviation_BHW = torch.sqrt(_box(offsets_BHW**2, reach_px))
-    return (0.5 + 0.2 * offsets_BHW / (deviation_BHW + 0.03)).clamp(0, 1)
-
-
-def _box(pictures_BHW: Tensor, reach_px: int) -> Tensor:
-    """Average over squares; beyond the rim lies the rim's value."""
-    side = 2 * reach_px + 1
-    sums = functional.pad(pictures_BHW[:, None], (reach_px,) * 4, mode="replicate")[:, 0]
-    for axis in (1, 2):
-        totals = functional.pad(sums.cumsum(axis), (1, 0) if axis == 2 else (0, 0, 1, 0))
-        count = totals.shape[axis] - side
-        sums = totals.narrow(axis, side, count) - totals.narrow(axis, 0, count)
-    return (sums / side**2).clamp(min=0)

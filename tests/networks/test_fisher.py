@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load, save
 from torch.nn import functional
 
 from implant_model.decode.preprocess import Preprocessing, preprocess
 from implant_model.errors import UsageError
 from implant_model.networks.build import Ensemble, ImplantClassifier, build, fold_batch_norms
+from implant_model.networks.descriptors import describe, even_greys
 from implant_model.networks.fisher import EdgeFisherBackbone, LiteFisherBackbone
 from implant_model.networks.lite_trunk import (
     LITE1,
@@ -18,7 +20,6 @@ from implant_model.networks.lite_trunk import (
     LiteSize,
     LiteTrunk,
     _SameConv2d,
-    even_greys,
     trunk_state,
 )
 from implant_model.networks.spec import FISHER, FISHER_LITE, NetworkSpec
@@ -82,6 +83,37 @@ def test_an_image_without_an_edge_has_an_embedding(network: ImplantClassifier) -
     embedding = network.features(torch.full((1, 1, 224, 224), 0.5))
     assert embedding.shape == (1, EdgeFisherBackbone.num_features)
     assert bool(torch.isfinite(embedding).all())
+
+
+def test_a_faint_implant_is_described_nearly_like_a_bright_one(task: FisherTask) -> None:
+    view_HW = as_tensor(task.images_NSS[:1])[0, 0]
+    faint_HW = 0.35 + 0.3 * view_HW
+    everywhere = torch.ones(1, 1, 8, 8)
+
+    def kept(evened: bool) -> float:
+        bright, faint = (describe(hw, everywhere, evened) for hw in (view_HW, faint_HW))
+        return len(faint.counts_N) / len(bright.counts_N)
+
+    assert kept(evened=True) > 0.3
+    assert kept(evened=False) < 0.15
+
+
+def test_a_network_of_0_1_0_is_read_with_the_greys_that_it_was_fitted_to(
+    network: ImplantClassifier, task: FisherTask
+) -> None:
+    backbone = network.backbone
+    assert isinstance(backbone, EdgeFisherBackbone)
+    tensors = load(weights_bytes(network))
+    del tensors["backbone.evened"]
+    old = load_network(SPEC, len(KINDS), save(tensors))
+    assert isinstance(old, ImplantClassifier)
+    image = as_tensor(task.images_NSS[:1])
+    vectors = [
+        backbone.encode(describe(view_HW, backbone.presence_11QQ, evened=False))
+        for view_HW in backbone.views(image)
+    ]
+    assert old.features(image)[0].equal(torch.stack(vectors).mean(dim=0))
+    assert not old.features(image).equal(network.features(image))
 
 
 def test_the_same_seed_fits_the_same_network(task: FisherTask) -> None:

@@ -102,15 +102,12 @@ def fit_fisher(task: FisherTask) -> FisherFit:
     backbone = FISHER_BACKBONES[task.architecture]()
     if isinstance(backbone, LiteFisherBackbone):
         _fill_trunks(backbone, task.trunks)
-    poses_N5 = _fit_search(backbone, images_N1SS, task)
-    views_NVHW = [
-        _views(image_1SS, pose_5) for image_1SS, pose_5 in zip(images_N1SS, poses_N5, strict=True)
-    ]
+    posed = _Posed(images_N1SS, _fit_search(backbone, images_N1SS, task))
     if isinstance(backbone, LiteFisherBackbone):
         for mixture in backbone.mixtures:
-            _fit_channels(mixture, views_NVHW)
+            _fit_channels(mixture, posed)
     presence_11QQ = backbone.presence_11QQ
-    parts = [_fit_kind(kind, views_NVHW, presence_11QQ, task.seed) for kind in backbone.kinds]
+    parts = [_fit_kind(kind, posed, presence_11QQ, task.seed) for kind in backbone.kinds]
     vectors_MF = torch.cat(parts, dim=2).flatten(0, 1)
     seen = [
         part_NVF[:, kind.seen].mean(dim=1)
@@ -125,18 +122,39 @@ def fit_fisher(task: FisherTask) -> FisherFit:
     return FisherFit(state, _held_out(products_NM, products_MM, labels_M, task))
 
 
-def _fit_kind(kind: Kind, views_NVHW: list[Tensor], presence_11QQ: Tensor, seed: int) -> Tensor:
+@dataclass(frozen=True)
+class _Posed:
+    """Images and the poses of their implants; views are made anew where they are asked for."""
+
+    images_N1SS: Tensor
+    poses_N5: Tensor
+
+    def __len__(self) -> int:
+        return len(self.images_N1SS)
+
+    def views(self, index: int) -> Tensor:
+        """Return an image's views, VHW."""
+        poses_V5 = view_poses(self.poses_N5[index : index + 1])
+        images_V1SS = self.images_N1SS[index].expand(len(poses_V5), 1, -1, -1)
+        return upright(images_V1SS, poses_V5)[:, 0]
+
+
+def _fit_kind(kind: Kind, posed: _Posed, presence_11QQ: Tensor, seed: int) -> Tensor:
     """Fit the Gaussians of one kind of descriptor; return the vectors of all views, NVF.
 
     Also of those that the kind does not see later: more to fit to costs a classifier nothing.
+    Descriptors are made twice, since all of them at once would be a megabyte for each image.
     """
-    found_NV = [
-        [_half(kind.describe(view_HW, presence_11QQ)) for view_HW in views_VHW]
-        for views_VHW in views_NVHW
+    generator = torch.Generator().manual_seed(seed)
+    indices = range(len(posed))
+    firsts = (kind.describe(posed.views(index)[0], presence_11QQ) for index in indices)
+    _fit_mixture(kind.mixture, [_some(found, generator) for found in firsts], seed)
+    vectors = [
+        torch.stack(
+            [kind.mixture.encode(kind.describe(view, presence_11QQ)) for view in posed.views(index)]
+        )
+        for index in indices
     ]
-    _fit_mixture(kind.mixture, [found_V[0] for found_V in found_NV], seed)
-    encode = kind.mixture.encode
-    vectors = [torch.stack([encode(_whole(found)) for found in found_V]) for found_V in found_NV]
     return torch.stack(vectors)
 
 
@@ -167,10 +185,10 @@ def _fill_trunks(backbone: LiteFisherBackbone, trunks: tuple[State, ...]) -> Non
         mixture.trunk.to(memory_format=torch.channels_last)  # a quarter faster on CPUs
 
 
-def _fit_channels(mixture: TrunkMixture, views_NVHW: list[Tensor]) -> None:
+def _fit_channels(mixture: TrunkMixture, posed: _Posed) -> None:
     """Set mean and deviation of the maps' channels, by the first views of some of the images."""
-    step = -(-len(views_NVHW) // CHANNEL_IMAGES)
-    maps = [mixture.maps(views_VHW[0]).flatten(1) for views_VHW in views_NVHW[::step]]
+    step = -(-len(posed) // CHANNEL_IMAGES)
+    maps = [mixture.maps(posed.views(index)[0]).flatten(1) for index in range(0, len(posed), step)]
     maps_RN = torch.cat(maps, dim=1)
     mixture.trunk_mean_R.copy_(maps_RN.mean(dim=1))
     mixture.trunk_scale_R.copy_(1 / (maps_RN.std(dim=1) + 1e-5))
@@ -186,30 +204,18 @@ def _fit_search(backbone: FisherBackbone, images_N1SS: Tensor, task: FisherTask)
     return poses_N5
 
 
-def _views(image_1SS: Tensor, pose_5: Tensor) -> Tensor:
-    poses_V5 = view_poses(pose_5[None])
-    return upright(image_1SS.expand(len(poses_V5), 1, -1, -1), poses_V5)[:, 0]
+def _some(found: Descriptors, generator: torch.Generator) -> Descriptors:
+    """Draw from one view's descriptors what the mixture is fitted to, rather on the implant."""
+    count = min(SAMPLE, len(found.counts_N))
+    if not count:
+        return found
+    chosen = torch.multinomial(found.counts_N, count, generator=generator)
+    return Descriptors(*(column[chosen] for column in found))
 
 
-def _half(found: Descriptors) -> Descriptors:
-    """Return descriptors in half precision: there are millions."""
-    return Descriptors(found.raw_NR.half(), *found[1:])
-
-
-def _whole(found: Descriptors) -> Descriptors:
-    return Descriptors(found.raw_NR.float(), *found[1:])
-
-
-def _fit_mixture(mixture: FisherMixture, found_N: list[Descriptors], seed: int) -> None:
-    """Fit axes and Gaussians to some descriptors of each image, rather those on the implant."""
-    generator = torch.Generator().manual_seed(seed)
-    samples = []
-    for found in found_N:
-        count = min(SAMPLE, len(found.counts_N))
-        if count:
-            chosen = torch.multinomial(found.counts_N, count, generator=generator)
-            samples.append(Descriptors(*(column[chosen] for column in found)))
-    sample = _whole(Descriptors(*(torch.cat(column) for column in zip(*samples, strict=True))))
+def _fit_mixture(mixture: FisherMixture, samples: list[Descriptors], seed: int) -> None:
+    """Fit axes and Gaussians."""
+    sample = Descriptors(*(torch.cat(column) for column in zip(*samples, strict=True)))
     gaussians, numbers = mixture.means_GE.shape
     centre_R, basis_RE, variances_E = main_axes(sample.raw_NR, numbers - 2)  # two are its place
     mixture.centre_R.copy_(centre_R)
