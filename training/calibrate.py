@@ -177,10 +177,17 @@ def score(
     return Scored(np.concatenate(logits), np.concatenate(novelty))
 
 
-def reference_part(labels_N: Indices, most: int = MAX_REFERENCE) -> Indices:
+def reference_part(
+    labels_N: Indices, most: int = MAX_REFERENCE, least_each: int = MIN_EACH
+) -> Indices:
     """Return positions of the training images that describe where known implants lie.
 
     All of them, or of a larger part a lot of each class: a covariance is no better for more.
+
+    Args:
+        labels_N: Classes of the training images.
+        most: Images, where `least_each` allows it.
+        least_each: Images of a class that are taken at least.
     """
     if len(labels_N) <= most:
         return np.arange(len(labels_N))
@@ -189,7 +196,7 @@ def reference_part(labels_N: Indices, most: int = MAX_REFERENCE) -> Indices:
     counts_K = np.bincount(labels_N)
     starts_K = np.cumsum(counts_K) - counts_K
     rank_N = np.arange(len(labels_N)) - np.repeat(starts_K, counts_K)
-    each = max(most // int((counts_K > 0).sum()), MIN_EACH)
+    each = max(most // int((counts_K > 0).sum()), least_each)
     return np.sort(by_class_N[rank_N < each])
 
 

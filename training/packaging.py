@@ -26,7 +26,7 @@ from training.data.labelled import LabelledSet, as_numbers, as_size
 from training.data.shortcuts import MAX_PROBED, ShortcutReport, probe_shortcuts
 from training.data.trained_on import KEY, MAX_RECORDED, Digests, all_learned, pack_digests
 from training.first_weights import weights_digest, weights_path
-from training.fit.fitting import Fitted, Workplace, class_counts
+from training.fit.fitting import Fitted, Workplace, class_counts, taught_part
 from training.masks.mask_set import MaskSet
 from training.masks.overlap import overlap_figures, pool_overlaps
 from training.metrics import Figure, evaluate, share
@@ -212,8 +212,15 @@ def describe_samples(
     """Yield a sentence on each figure or record that a set is too large for as a whole."""
     labelled, division = training.labelled, training.division
     splits, shipped = division.folds or (division.shipped,), division.shipped
+    architecture = training.config.network.architecture
+    taught_N = taught_part(labelled.labels_N, shipped.train_N, architecture)
+    if len(taught_N) < len(shipped.train_N):
+        yield (
+            f"The network was fitted to {len(taught_N):,} of the {len(shipped.train_N):,} training "
+            "images, a lot of each class, drawn at random."
+        )
     if not training.config.calibration.folds:
-        whole, count = len(shipped.train_N), len(reference_part(labelled.labels_N[shipped.train_N]))
+        whole, count = len(taught_N), len(reference_part(labelled.labels_N[taught_N]))
         if count < whole:
             yield (
                 f"Novelty is measured from the embeddings of {count:,} of the {whole:,} training "

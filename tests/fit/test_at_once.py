@@ -17,6 +17,7 @@ from tests.support.package_samples import calibrated_norms
 from training.config import from_document
 from training.data.divide import divide
 from training.data.labelled import LabelledSet
+from training.fit import fitting
 from training.fit.fitting import Workplace, fit_split
 from training.fit.workers import Workers
 from training.masks.automatic import find_mask
@@ -59,6 +60,23 @@ def weights_of(size: LiteSize, folder: Path) -> str:
     return str(path)
 
 
+def train(network: dict[str, Any], labelled: LabelledSet, masks: MaskSet, folder: Path) -> Path:
+    split = {"test_each": 2, "calibration_each": 2}
+    document = {"network": network, "split": split, "calibration": {"folds": 2}}
+    config = from_document(document, "a test")
+    place = Workplace(folder, str(folder / "checkpoints"), Workers(1, 1), use_gpu=False)
+    division = divide(labelled, config.split, calibrate=False)
+    shipped = fit_split(
+        labelled, division.groups_N, division.shipped, config, "shipped", place, masks
+    )
+    pixels = Preprocessing(size_px=224)
+    make_package(
+        folder / "model",
+        Training(config, pixels, labelled, division, shipped, [], place, ["python"]),
+    )
+    return folder / "model"
+
+
 @pytest.mark.parametrize("architecture", [FISHER, FISHER_LITE])
 def test_a_training_at_once_makes_a_package_that_classifies(
     architecture: str, labelled: LabelledSet, masks: MaskSet, tmp_path: Path
@@ -66,20 +84,17 @@ def test_a_training_at_once_makes_a_package_that_classifies(
     network: dict[str, Any] = {"architecture": architecture}
     if architecture == FISHER_LITE:
         network["weights"] = [weights_of(size, tmp_path) for size in (LITE2, LITE1)]
-    split = {"test_each": 2, "calibration_each": 2}
-    document = {"network": network, "split": split, "calibration": {"folds": 2}}
-    config = from_document(document, "a test")
-    place = Workplace(tmp_path, str(tmp_path / "checkpoints"), Workers(1, 1), use_gpu=False)
-    division = divide(labelled, config.split, calibrate=False)
-    shipped = fit_split(
-        labelled, division.groups_N, division.shipped, config, "shipped", place, masks
-    )
-    pixels = Preprocessing(size_px=224)
-    make_package(
-        tmp_path / "model",
-        Training(config, pixels, labelled, division, shipped, [], place, ["python"]),
-    )
-    package = load_package(str(tmp_path / "model"))
+    package = load_package(str(train(network, labelled, masks, tmp_path)))
     predicted = Classifier(package).classify(np.asarray(labelled.images_NSS))
     assert (predicted.probabilities_NC.argmax(axis=1) == labelled.labels_N).mean() > 0.8
     assert ("EfficientNet-Lite1.pth" in package.card) == (architecture == FISHER_LITE)
+    assert "drawn at random" not in package.card
+
+
+def test_of_many_images_a_lot_of_each_class_is_fitted_to(
+    labelled: LabelledSet, masks: MaskSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fitting, "MAX_AT_ONCE", 8)
+    package = load_package(str(train({"architecture": FISHER}, labelled, masks, tmp_path)))
+    assert len(np.load(tmp_path / "shipped-held-out.npy")) == 8
+    assert "fitted to 8 of the 12 training images, a lot of each class" in package.card
