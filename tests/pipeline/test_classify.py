@@ -196,6 +196,7 @@ def test_every_dicom_file_of_pydicom_has_one_row(
 
 
 @pytest.mark.cluster
+@pytest.mark.long
 def test_each_broken_archive_gets_its_status_and_its_sentence(
     tmp_path: Path, ray_cluster: RayCluster, small_package: Path
 ) -> None:
@@ -316,6 +317,7 @@ def test_dry_run_says_what_would_be_done_and_writes_nothing(
 
 
 @pytest.mark.cluster
+@pytest.mark.long
 def test_patient_is_one_pseudonym_and_no_name_leaves_the_file(
     tmp_path: Path, ray_cluster: RayCluster, small_package: Path
 ) -> None:

@@ -152,7 +152,12 @@ def planted(tmp_path: Path) -> tuple[Path, Marks]:
 
 @pytest.mark.cluster
 @pytest.mark.parametrize(
-    "identifiers", ["drop", "pseudonymise", pytest.param("keep", marks=pytest.mark.slow)]
+    "identifiers",
+    [
+        pytest.param("drop", marks=pytest.mark.long),
+        "pseudonymise",
+        pytest.param("keep", marks=pytest.mark.slow),
+    ],
 )
 def test_marks_leave_in_no_mode_but_where_they_are_kept(
     identifiers: str,

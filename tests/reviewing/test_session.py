@@ -71,6 +71,7 @@ def decide(browser: Browser, key: str, implant: str = "") -> None:
     assert browser.ask(STATUS).startswith("Kept: ")
 
 
+@pytest.mark.long
 def test_readers_read_disagree_and_are_arbitrated_by_keys_alone(
     made: Reviewed, browser: Browser, tmp_path: Path
 ) -> None:
