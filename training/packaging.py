@@ -221,6 +221,11 @@ def describe_samples(
             "of its training part, a lot of each class, drawn at random; the others served nothing."
             + (" The networks of the folds likewise." if division.folds else "")
         )
+    if undrawn and training.config.calibration.folds:
+        yield (
+            "What was drawn calibrates, too: a rare class may have a larger share of it than of "
+            "the set."
+        )
     if not training.config.calibration.folds:
         whole, count = len(train_N), len(reference_part(labelled.labels_N[train_N]))
         if count < whole:

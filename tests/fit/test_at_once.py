@@ -101,6 +101,7 @@ def test_a_package_states_the_images_that_were_drawn_and_no_others(
     package = load_package(str(folder))
     assert len(np.load(tmp_path / "shipped-held-out.npy")) == 8
     assert "fitted to 8 of the 12 images of its training part" in package.card
+    assert "What was drawn calibrates, too: a rare class may have" in package.card
     assert "16 images in 16 groups" in package.card
     for name in KINDS:
         assert f"| {name} | not distinguished | 4 | 0 | 2 |" in package.card

@@ -1,5 +1,6 @@
 """One training from its split to calibrated, measured outputs; done work is not done again."""
 
+import io
 import json
 import threading
 import time
@@ -216,7 +217,9 @@ class _Fitting:
                 trunks_of_files(weights) if weights else (),
             )
         )
-        np.save(self.place.held_out_file(self.name), fit.held_out_NK)
+        held_out = io.BytesIO()
+        np.save(held_out, fit.held_out_NK)
+        write_whole(self.place.held_out_file(self.name), held_out.getvalue())
         return fit.state
 
     @property
