@@ -117,3 +117,6 @@ def test_what_is_drawn_to_train_is_what_must_be_held_out_from_itself(
     drawn = divide(labelled, settings, calibrate=False, most=4)
     with pytest.raises(UsageError, match=r"without one of its 2 folds .* has 2 images, 1 of them"):
         check_held_out(labelled, drawn, (2,), 0)
+    one_each = divide(labelled, settings, calibrate=False, most=3)
+    with pytest.raises(UsageError, match=r"training part has 2 images, 1 of them of 'cup'"):
+        check_held_out(labelled, one_each, (), 0)
