@@ -30,6 +30,7 @@ from implant_model.classifier import measure as measure_networks
 from implant_model.networks.spec import NetworkSpec
 from implant_model.networks.weights import load_networks
 from implant_model.novelty import Method, NoveltyReference, fit_novelty
+from training.data.split import draw_each
 
 MAX_REFERENCE = 50_000
 """Training images whose embeddings describe the known implants: more do so no better."""
@@ -189,15 +190,7 @@ def reference_part(
         most: Images, where `least_each` allows it.
         least_each: Images of a class that are taken at least.
     """
-    if len(labels_N) <= most:
-        return np.arange(len(labels_N))
-    shuffled_N = np.random.default_rng(0).permutation(len(labels_N))
-    by_class_N = shuffled_N[np.argsort(labels_N[shuffled_N], kind="stable")]
-    counts_K = np.bincount(labels_N)
-    starts_K = np.cumsum(counts_K) - counts_K
-    rank_N = np.arange(len(labels_N)) - np.repeat(starts_K, counts_K)
-    each = max(most // int((counts_K > 0).sum()), least_each)
-    return np.sort(by_class_N[rank_N < each])
+    return draw_each(labels_N, most, least_each)
 
 
 def scored_part(part_N: Indices, num_classes: int, folds: int = 0) -> Indices:

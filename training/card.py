@@ -50,6 +50,7 @@ class CardFacts:
 
     Attributes:
         counts: Images of each class in training, calibration and test (of the shipped network).
+        undrawn: Images that are in no part, since so many could not train.
         figures: Measured figures by name, see `training.metrics.evaluate`.
         controls: The same figures on subsets that a cue cannot help, by the subset's description.
         measured_on: One sentence that names the data and the design of the measurement.
@@ -66,6 +67,7 @@ class CardFacts:
     """
 
     counts: Mapping[str, tuple[int, int, int]]
+    undrawn: int
     figures: Mapping[str, Figure]
     controls: Mapping[str, Mapping[str, Figure]]
     measured_on: str
@@ -133,7 +135,7 @@ def figure_table(figures: Mapping[str, Figure]) -> str:
 
 
 def _data(config: TrainConfig, facts: CardFacts) -> list[str]:
-    images = sum(sum(counts) for counts in facts.counts.values())
+    images = facts.undrawn + sum(sum(counts) for counts in facts.counts.values())
     text = [
         f"Source: {config.card.source}",
         f"Licence: {config.card.licence}",

@@ -24,9 +24,10 @@ from training.config import TrainConfig
 from training.data.divide import Division
 from training.data.labelled import LabelledSet, as_numbers, as_size
 from training.data.shortcuts import MAX_PROBED, ShortcutReport, probe_shortcuts
+from training.data.split import Split
 from training.data.trained_on import KEY, MAX_RECORDED, Digests, all_learned, pack_digests
 from training.first_weights import weights_digest, weights_path
-from training.fit.fitting import Fitted, Workplace, class_counts, taught_part
+from training.fit.fitting import Fitted, Workplace, class_counts
 from training.masks.mask_set import MaskSet
 from training.masks.overlap import overlap_figures, pool_overlaps
 from training.metrics import Figure, evaluate, share
@@ -144,6 +145,7 @@ def make_package(folder: Path, training: Training) -> tuple[ModelPackage, Figure
     measured_on = describe_measurement(config, division, measured, bool(folds))
     facts = CardFacts(
         counts=class_counts(labelled, division.shipped),
+        undrawn=num_undrawn(labelled, division.shipped),
         figures=figures,
         controls=controls,
         measured_on=measured_on,
@@ -212,15 +214,20 @@ def describe_samples(
     """Yield a sentence on each figure or record that a set is too large for as a whole."""
     labelled, division = training.labelled, training.division
     splits, shipped = division.folds or (division.shipped,), division.shipped
-    architecture = training.config.network.architecture
-    taught_N = taught_part(labelled.labels_N, shipped.train_N, architecture)
-    if len(taught_N) < len(shipped.train_N):
+    train_N, undrawn = shipped.train_N, num_undrawn(labelled, shipped)
+    if undrawn:
         yield (
-            f"The network was fitted to {len(taught_N):,} of the {len(shipped.train_N):,} training "
-            "images, a lot of each class, drawn at random."
+            f"The network was fitted to {len(train_N):,} of the {len(train_N) + undrawn:,} images "
+            "of its training part, a lot of each class, drawn at random; the others served nothing."
+            + (" The networks of the folds likewise." if division.folds else "")
+        )
+    if undrawn and training.config.calibration.folds:
+        yield (
+            "What was drawn calibrates, too: a rare class may have a larger share of it than of "
+            "the set."
         )
     if not training.config.calibration.folds:
-        whole, count = len(taught_N), len(reference_part(labelled.labels_N[taught_N]))
+        whole, count = len(train_N), len(reference_part(labelled.labels_N[train_N]))
         if count < whole:
             yield (
                 f"Novelty is measured from the embeddings of {count:,} of the {whole:,} training "
@@ -240,6 +247,11 @@ def describe_samples(
             f"What it was trained on is not recorded: more than {MAX_RECORDED:,} files. A training "
             "that starts from it cannot be held against them."
         )
+
+
+def num_undrawn(labelled: LabelledSet, split: Split) -> int:
+    """Return how many images are in no part, since so many could not train; see `divide`."""
+    return len(labelled) - len(split.train_N) - len(split.calibration_N) - len(split.test_N)
 
 
 def environment(place: Workplace) -> str:

@@ -332,8 +332,8 @@ class CalibrationSettings:
             calibration images (9 for 0.9) is covered together with all.
         folds: 0: a part of the set calibrates and does not train. Otherwise all but the test part
             trains, and is held out from itself in so many folds to calibrate; of a few hundred
-            images a part is too few for that. For `fisher` alone, of which only the last layer sees
-            labels and is fitted anew for each fold.
+            images a part is too few for that. For the `fisher` architectures alone, of which only
+            the last layer sees labels and is fitted anew for each fold.
     """
 
     coverage: float = 0.9

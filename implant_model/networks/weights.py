@@ -15,7 +15,7 @@ _COUNTER = "num_batches_tracked"  # batch norm's, of no use to a packaged networ
 _STORED = (torch.float16, torch.float32)
 _FLOAT16_MOST = torch.finfo(torch.float16).max
 _ABSENT = {"backbone.evened": torch.zeros(1)}
-"""Tensors that packages of version 0.1.0 lack, as those packages are to be read."""
+"""Switches, 0 or 1, that packages of version 0.1.0 lack, as those packages are to be read."""
 
 
 def weights_bytes(network: nn.Module) -> bytes:
@@ -45,7 +45,7 @@ def load_network(spec: NetworkSpec, num_classes: int, data: bytes) -> nn.Module:
 
     Raises:
         PackageError: Not safetensors, other tensors or shapes than the architecture has, another
-            dtype, or a NaN or infinity.
+            dtype, a NaN or infinity, or a switch that is neither 0 nor 1.
     """
     network = build(spec, num_classes)  # not on torch's meta device: its first use takes 4 s of CPU
     expected = _state(network)
@@ -102,3 +102,5 @@ def _check_tensors(
             raise PackageError(f"{spec.file}: {name} is {tensor.dtype}; float16 or float32 is.")
         if not bool(torch.isfinite(tensor).all()):
             raise PackageError(f"{spec.file}: {name} holds a NaN or an infinity.")
+        if name in _ABSENT and not bool(((tensor == 0) | (tensor == 1)).all()):
+            raise PackageError(f"{spec.file}: {name} is {float(tensor)}; 0 or 1 is accepted.")

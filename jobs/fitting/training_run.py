@@ -10,6 +10,7 @@ import numpy as np
 
 from implant_model.errors import UsageError
 from implant_model.limits import Limits
+from implant_model.networks.spec import FISHERS
 from implant_model.package.load import ModelPackage, load_package
 from implant_model.package.references import FILE, MAX_ROWS
 from implant_model.package.weakness import weaknesses
@@ -28,6 +29,7 @@ from training.data.set_columns import HexDigests, digest_values
 from training.data.set_report import describe_classes, describe_links, describe_shortcuts
 from training.data.shortcuts import ShortcutReport, probe_shortcuts
 from training.data.trained_on import learned_before
+from training.fisher.fit_fisher import MAX_IMAGES, RECIPE
 from training.fit.fitting import NOVELTY_FOLDS, Fitted, Workplace, fetch_pretrained, fit_split
 from training.masks.mask_set import MaskSet, gather_masks, write_poor
 from training.masks.table_masks import table_masks
@@ -68,7 +70,7 @@ def _train(call: Call, words: Sequence[str]) -> int:
             call.images, call.labels, preprocessing, Limits(), image_cache(call), tick, read_fast
         )
     check_same(call.work, "images and labels", labelled.fingerprint)
-    division = divide(labelled, call.config.split, calibrate=not call.config.calibration.folds)
+    division = divide_set(labelled, call.config)
     check_fit(call.config, labelled, division)
     before = learned_before(call.config.network.start_from, labelled, division)
     check_gallery(call, labelled)
@@ -102,6 +104,12 @@ def _train(call: Call, words: Sequence[str]) -> int:
     add_gallery(call, labelled, division, package)
     summarise(call, labelled, division, package.id, figures)
     return say_missing(labelled)
+
+
+def divide_set(labelled: LabelledSet, config: TrainConfig) -> Division:
+    """Divide the set as the settings ask, its training parts no larger than can be fitted to."""
+    most = MAX_IMAGES if config.network.architecture in FISHERS else 0
+    return divide(labelled, config.split, calibrate=not config.calibration.folds, most=most)
 
 
 def check_fit(config: TrainConfig, labelled: LabelledSet, division: Division) -> None:
@@ -244,13 +252,8 @@ def fit(
     place: Workplace,
     masks: MaskSet | None,
 ) -> tuple[Fitted, list[Fitted]]:
-    """Fit the folds' networks, if there are folds, and the one that is shipped.
-
-    A training is named by all that decides it, so that --resume never mixes two.
-    """
-    fingerprint = labelled.fingerprint if masks is None else masks.digest
-    facts = [fingerprint, fitted_settings(call.config), call.workers.to_json()]
-    name = sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+    """Fit the folds' networks, if there are folds, and the one that is shipped."""
+    name = training_name(call, labelled.fingerprint if masks is None else masks.digest)
     fit_one = partial(fit_split, labelled, division.groups_N, place=place, masks=masks)
     folds = []
     for number, split in enumerate(division.folds):
@@ -258,6 +261,19 @@ def fit(
         folds.append(fit_one(split, call.config, f"{name}-fold-{number}"))
     say(f"The network to ship: {len(division.shipped.train_N)} images")
     return fit_one(division.shipped, call.config, f"{name}-shipped"), folds
+
+
+def training_name(call: Call, fingerprint: str) -> str:
+    """Name a training by all that decides it, so that --resume never mixes two.
+
+    Args:
+        call: Of the training.
+        fingerprint: Of the set, with its masks where they teach.
+    """
+    facts = [fingerprint, fitted_settings(call.config), call.workers.to_json()]
+    if call.config.network.architecture in FISHERS:
+        facts.append(RECIPE)
+    return sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def summarise(

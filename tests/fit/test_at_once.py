@@ -16,8 +16,8 @@ from implant_model.phantoms.render import render_unknown
 from tests.support.package_samples import calibrated_norms
 from training.config import from_document
 from training.data.divide import divide
-from training.data.labelled import LabelledSet
-from training.fit import fitting
+from training.data.labelled import LabelledSet, content_digest
+from training.data.trained_on import record_of
 from training.fit.fitting import Workplace, fit_split
 from training.fit.workers import Workers
 from training.masks.automatic import find_mask
@@ -38,8 +38,9 @@ def labelled() -> LabelledSet:
     ]
     members = tuple(("a.tar", f"{number}.png") for number in range(NUM))
     sizes_N2, patients_N = np.full((NUM, 2), 256), np.arange(NUM)
+    digests = [content_digest(image_SS.tobytes()) for image_SS in images]
     return LabelledSet(
-        np.stack(images), labels_N, patients_N, sizes_N2, members, KINDS, (), "f" * 64
+        np.stack(images), labels_N, patients_N, sizes_N2, members, KINDS, (), "f" * 64, digests
     )
 
 
@@ -60,19 +61,21 @@ def weights_of(size: LiteSize, folder: Path) -> str:
     return str(path)
 
 
-def train(network: dict[str, Any], labelled: LabelledSet, masks: MaskSet, folder: Path) -> Path:
+def train(
+    network: dict[str, Any], labelled: LabelledSet, masks: MaskSet, folder: Path, most: int = 0
+) -> Path:
     split = {"test_each": 2, "calibration_each": 2}
     document = {"network": network, "split": split, "calibration": {"folds": 2}}
     config = from_document(document, "a test")
     place = Workplace(folder, str(folder / "checkpoints"), Workers(1, 1), use_gpu=False)
-    division = divide(labelled, config.split, calibrate=False)
+    division = divide(labelled, config.split, calibrate=False, most=most)
     shipped = fit_split(
         labelled, division.groups_N, division.shipped, config, "shipped", place, masks
     )
     pixels = Preprocessing(size_px=224)
     make_package(
         folder / "model",
-        Training(config, pixels, labelled, division, shipped, [], place, ["python"]),
+        Training(config, pixels, labelled, division, shipped, [], place, ["python"], masks),
     )
     return folder / "model"
 
@@ -91,10 +94,18 @@ def test_a_training_at_once_makes_a_package_that_classifies(
     assert "drawn at random" not in package.card
 
 
-def test_of_many_images_a_lot_of_each_class_is_fitted_to(
-    labelled: LabelledSet, masks: MaskSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_package_states_the_images_that_were_drawn_and_no_others(
+    labelled: LabelledSet, masks: MaskSet, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(fitting, "MAX_AT_ONCE", 8)
-    package = load_package(str(train({"architecture": FISHER}, labelled, masks, tmp_path)))
+    folder = train({"architecture": FISHER}, labelled, masks, tmp_path, most=8)
+    package = load_package(str(folder))
     assert len(np.load(tmp_path / "shipped-held-out.npy")) == 8
-    assert "fitted to 8 of the 12 training images, a lot of each class" in package.card
+    assert "fitted to 8 of the 12 images of its training part" in package.card
+    assert "What was drawn calibrates, too: a rare class may have" in package.card
+    assert "16 images in 16 groups" in package.card
+    for name in KINDS:
+        assert f"| {name} | not distinguished | 4 | 0 | 2 |" in package.card
+    assert "0 masks that were given and 8 automatic ones (0 more" in package.card
+    learned = record_of(package)
+    assert learned is not None
+    assert len(learned) == 8

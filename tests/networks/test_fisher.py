@@ -10,10 +10,10 @@ from safetensors.torch import load, save
 from torch.nn import functional
 
 from implant_model.decode.preprocess import Preprocessing, preprocess
-from implant_model.errors import UsageError
+from implant_model.errors import PackageError, UsageError
 from implant_model.networks.build import Ensemble, ImplantClassifier, build, fold_batch_norms
 from implant_model.networks.descriptors import describe, even_greys
-from implant_model.networks.fisher import EdgeFisherBackbone, LiteFisherBackbone
+from implant_model.networks.fisher import EdgeFisherBackbone, LiteFisherBackbone, resized
 from implant_model.networks.lite_trunk import (
     LITE1,
     LITE2,
@@ -28,7 +28,7 @@ from implant_model.phantoms.render import render_unknown
 from implant_model.saliency import heat_maps
 from tests.support.package_samples import calibrated_norms
 from training.config import from_document
-from training.fisher.fit_fisher import FisherTask, fit_fisher, fit_shares
+from training.fisher.fit_fisher import FisherTask, _at_side, fit_fisher, fit_shares
 from training.fisher.gmm import fit_mixture, main_axes
 from training.masks.automatic import find_mask
 
@@ -114,6 +114,33 @@ def test_a_network_of_0_1_0_is_read_with_the_greys_that_it_was_fitted_to(
     ]
     assert old.features(image)[0].equal(torch.stack(vectors).mean(dim=0))
     assert not old.features(image).equal(network.features(image))
+
+
+@pytest.mark.parametrize("value", [0.5, 2.0, -1.0])
+def test_greys_are_evened_or_not(network: ImplantClassifier, value: float) -> None:
+    tensors = load(weights_bytes(network))
+    tensors["backbone.evened"] = torch.full((1,), value)
+    with pytest.raises(PackageError, match=f"backbone.evened is {value}; 0 or 1 is accepted"):
+        load_network(SPEC, len(KINDS), save(tensors))
+
+
+def test_images_that_give_too_few_descriptors_are_refused(task: FisherTask) -> None:
+    few = np.flatnonzero(task.usable_N)[:3]
+    black = replace(
+        task,
+        images_NSS=np.zeros_like(task.images_NSS[few]),
+        labels_N=task.labels_N[few],
+        masks_NSS=task.masks_NSS[few],
+        usable_N=task.usable_N[few],
+    )
+    with pytest.raises(UsageError, match="The 3 images of the training part give 0 descriptors"):
+        fit_fisher(black)
+
+
+def test_images_of_another_side_are_brought_to_the_search_s_one_by_one(task: FisherTask) -> None:
+    large_NSS = task.images_NSS.repeat(2, axis=1).repeat(2, axis=2)[:2]
+    together = resized(torch.from_numpy(large_NSS)[:, None].float() / 255)
+    assert _at_side(large_NSS).equal(together)
 
 
 def test_the_same_seed_fits_the_same_network(task: FisherTask) -> None:

@@ -107,3 +107,16 @@ def test_a_cue_that_gives_classes_away_is_warned_of(
     assert told[2].startswith("  stored size: 1.000 (0.95")
     assert [line for line in told if "WARNING" in line][0].startswith("WARNING: stored size give")
     assert not [line for line in lines(np.full((80, 2), 250)) if "WARNING" in line]
+
+
+def test_what_is_drawn_to_train_is_what_must_be_held_out_from_itself(
+    labelled: LabelledSet,
+) -> None:
+    settings = SplitSettings(duplicate_bits=0)
+    check_held_out(labelled, divide(labelled, settings, calibrate=False), (2,), 0)
+    drawn = divide(labelled, settings, calibrate=False, most=4)
+    with pytest.raises(UsageError, match=r"without one of its 2 folds .* has 2 images, 1 of them"):
+        check_held_out(labelled, drawn, (2,), 0)
+    one_each = divide(labelled, settings, calibrate=False, most=3)
+    with pytest.raises(UsageError, match=r"training part has 2 images, 1 of them of 'cup'"):
+        check_held_out(labelled, one_each, (), 0)

@@ -10,6 +10,7 @@ from training.data.split import (
     Split,
     check_split,
     deal,
+    draw_each,
     join_groups,
     split_balanced,
     split_folds,
@@ -125,3 +126,13 @@ def test_a_class_that_cannot_fill_a_balanced_part_is_named() -> None:
     groups_N = np.concatenate([np.arange(40), np.repeat([40, 41, 42], 4)])
     with pytest.raises(UsageError, match=r"Class 'cup' has 4 of the 5 images wanted for the test"):
         split_balanced(labels_N, groups_N, 4, 5, 0, ("stem", "cup"))
+
+
+def test_of_a_class_each_group_is_drawn_from_before_any_gives_a_second_image() -> None:
+    labels_N = np.repeat([0, 1], [500, 100])
+    groups_N = np.r_[np.full(480, 7), np.arange(20), np.full(96, 30), np.arange(31, 35)]
+    drawn = draw_each(labels_N, 60, 1, groups_N)
+    assert np.bincount(labels_N[drawn]).tolist() == [30, 30]
+    assert len(np.unique(groups_N[drawn])) == 20 + 1 + 4
+    assert len(np.unique(drawn)) == 60
+    assert draw_each(labels_N, 600, 1, groups_N).tolist() == [*range(600)]

@@ -19,13 +19,16 @@ from implant_model.package.catalogue import ORTHONET
 from implant_model.package.load import ModelPackage, load_package
 from implant_model.package.references import load_references
 from implant_model.phantoms.files import Sample, sample_archives
+from jobs.fitting import training_run
 from jobs.fitting.begun import begun, check_begun, check_same
 from jobs.fitting.training_call import Call
 from jobs.fitting.training_run import (
     describe_masks,
+    divide_set,
     report_set,
     say_missing,
     summarise,
+    training_name,
     warn_of_bits,
 )
 from jobs.train import main
@@ -39,6 +42,7 @@ from training.data.labelled import Excluded, LabelledSet
 from training.data.labels import read_labels
 from training.data.set_report import describe_shortcuts
 from training.data.shortcuts import cues_of, probe_shortcuts
+from training.fisher.fit_fisher import RECIPE
 from training.fit.loop import learning_rate, take_weights
 from training.fit.objectives import decay_groups, draw_order
 from training.fit.workers import Workers
@@ -345,6 +349,42 @@ def test_printed_figures_name_their_data_and_intervals(
     count = 60 if folds else tests
     assert f"{parts} of s3://b/x, y, {count} images; 95 % intervals:\n" in out
     assert "0.900 (0.596 to 0.982), 10 images\n" in out
+
+
+def a_call(folder: Path, document: dict[str, object]) -> Call:
+    config = from_document(document, "a test")
+    return Call(("s3://b/x",), None, folder / "m", config, Workers(1, 1), resume=False)
+
+
+def test_a_training_at_once_is_divided_to_parts_that_it_can_be_fitted_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_run, "MAX_IMAGES", 20)
+    at = np.arange(60)
+    pictures = np.random.default_rng(0).integers(0, 255, (60, 16, 16), dtype=np.uint8)
+    places = tuple(("a.tar", str(number)) for number in at)
+    held = LabelledSet(pictures, at % 2, at, np.full((60, 2), 16), places, ("a", "b"), (), "f")
+    for architecture, count in (("fisher", 20), ("resnet18", 20 + 20)):
+        document = {"network": {"architecture": architecture}, "split": {"folds": 3}}
+        division = divide_set(held, a_call(tmp_path, document).config)
+        assert len(division.shipped.train_N) == count
+        assert [len(split.train_N) for split in division.folds] == [20] * 3
+        assert [len(split.test_N) for split in division.folds] == [20] * 3
+    whole = divide(held, SplitSettings(folds=3), most=5)
+    assert [len(split.train_N) for split in whole.folds] == [4] * 3
+
+
+def test_a_training_at_once_is_not_gone_on_with_by_another_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = [a_call(tmp_path, {"network": {"architecture": it}}) for it in ("fisher", "resnet18")]
+    before = [training_name(call, "f") for call in calls]
+    assert before == [training_name(call, "f") for call in calls]
+    monkeypatch.setattr(training_run, "RECIPE", RECIPE + 1)
+    assert [training_name(call, "f") == name for call, name in zip(calls, before, strict=True)] == [
+        False,
+        True,
+    ]
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from training.data.split import (
     check_split,
     deal,
     deal_folds,
+    draw_each,
     join_groups,
     renumber,
     split_balanced,
@@ -45,13 +46,17 @@ class Division:
     folds: Sequence[Split]
 
 
-def divide(labelled: LabelledSet, settings: SplitSettings, calibrate: bool = True) -> Division:
+def divide(
+    labelled: LabelledSet, settings: SplitSettings, calibrate: bool = True, most: int = 0
+) -> Division:
     """Make groups and splits, and prove that no group is on two sides.
 
     Args:
         labelled: The set.
         settings: How it is divided.
         calibrate: Whether a part is kept for calibration; without, it trains, too.
+        most: Images of a training part: of a larger one a lot of each class trains, and the rest
+            is in no part; 0 for all.
 
     Raises:
         UsageError: A class is missing from a part, or there are fewer groups than folds.
@@ -76,6 +81,10 @@ def divide(labelled: LabelledSet, settings: SplitSettings, calibrate: bool = Tru
         whole = folds
         folds = Rows(len(whole), lambda fold: _without_calibration(whole[fold]))
         shipped = _without_calibration(shipped)
+    if most:
+        all_folds = folds
+        folds = Rows(len(all_folds), lambda fold: _drawn(all_folds[fold], labels_N, groups_N, most))
+        shipped = _drawn(shipped, labels_N, groups_N, most)
     spared = () if calibrate else ("calibration",)
     for split in folds:
         check_split(split, labels_N, groups_N, labelled.names, spared)
@@ -168,3 +177,11 @@ def _check_enough(labels_N: NDArray[np.int64], names: Sequence[str], title: str)
 def _without_calibration(split: Split) -> Split:
     train_N = np.union1d(split.train_N, split.calibration_N)
     return Split(train_N, split.calibration_N[:0], split.test_N)
+
+
+def _drawn(
+    split: Split, labels_N: NDArray[np.int64], groups_N: NDArray[np.int64], most: int
+) -> Split:
+    train_N = split.train_N
+    drawn = draw_each(labels_N[train_N], most, 1, groups_N[train_N])
+    return Split(train_N[drawn], split.calibration_N, split.test_N)

@@ -67,6 +67,36 @@ def renumber(keys_N: NDArray[Any]) -> Indices:
     return rank_U[of_N]
 
 
+def draw_each(
+    labels_N: Indices, most: int, least_each: int, groups_N: Indices | None = None
+) -> Indices:
+    """Return positions of all images of a part, or of a larger one of a lot of each class.
+
+    Args:
+        labels_N: Classes of the part's images.
+        most: Images, where `least_each` allows it.
+        least_each: Images of a class that are taken at least.
+        groups_N: Their groups, if each is to give a class one image before any gives it two.
+    """
+    if len(labels_N) <= most:
+        return np.arange(len(labels_N))
+    shuffled_N = np.random.default_rng(0).permutation(len(labels_N))
+    if groups_N is not None:
+        turns_N = _ranks((labels_N * (int(groups_N.max()) + 1) + groups_N)[shuffled_N])
+        shuffled_N = shuffled_N[np.argsort(turns_N, kind="stable")]
+    each = max(most // len(np.unique(labels_N)), least_each)
+    return np.sort(shuffled_N[_ranks(labels_N[shuffled_N]) < each])
+
+
+def _ranks(keys_N: Indices) -> Indices:
+    """Return how many equal keys come before each."""
+    order_N = np.argsort(keys_N, kind="stable")
+    sorted_N = keys_N[order_N]
+    ranks_N = np.empty(len(keys_N), np.int64)
+    ranks_N[order_N] = np.arange(len(keys_N)) - np.searchsorted(sorted_N, sorted_N)
+    return ranks_N
+
+
 class _Counts:
     """Images of each group by class, kept as what there is: of many classes most have none.
 

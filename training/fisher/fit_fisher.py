@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from implant_model.errors import UsageError
 from implant_model.networks.alignment import upright
 from implant_model.networks.build import FISHER_BACKBONES
 from implant_model.networks.descriptors import Descriptors
@@ -36,6 +37,12 @@ from implant_model.networks.spec import FISHER
 from training.fisher.canonical_pose import at_side, find_poses, learn_template, mean_presence
 from training.fisher.gmm import fit_mixture, main_axes
 
+RECIPE = 2
+"""Of what a network is fitted by; 1 was that of 0.1.0. A training that is resumed takes no network
+of another one for its own."""
+MAX_IMAGES = 4096
+"""That a network is fitted to: vectors of their views and the products of all pairs are some 5 GB,
+and time grows with the third power."""
 SAMPLE = 100
 """Descriptors of each image that axes and mixture are fitted to."""
 CHANNEL_IMAGES = 100
@@ -96,9 +103,9 @@ def fit_fisher(task: FisherTask) -> FisherFit:
     """Fit everything.
 
     Raises:
-        UsageError: No usable mask shows an implant's head.
+        UsageError: No usable mask shows an implant's head, or hardly an image shows anything.
     """
-    images_N1SS = resized(torch.from_numpy(task.images_NSS)[:, None].float() / 255)
+    images_N1SS = _at_side(task.images_NSS)
     backbone = FISHER_BACKBONES[task.architecture]()
     if isinstance(backbone, LiteFisherBackbone):
         _fill_trunks(backbone, task.trunks)
@@ -120,6 +127,12 @@ def fit_fisher(task: FisherTask) -> FisherFit:
     state |= {"head.weight": shares_MK.T @ vectors_MF, "head.bias": bias_K}
     products_NM = torch.cat(seen, dim=1) @ vectors_MF.T
     return FisherFit(state, _held_out(products_NM, products_MM, labels_M, task))
+
+
+def _at_side(images_NSS: NDArray[np.uint8]) -> Tensor:
+    """Return the images in 0..1, one after the other: at a larger side they are many times that."""
+    images = (torch.from_numpy(image_SS)[None, None] for image_SS in images_NSS)
+    return torch.cat([resized(image_11SS.float() / 255) for image_11SS in images])
 
 
 @dataclass(frozen=True)
@@ -217,6 +230,12 @@ def _fit_mixture(mixture: FisherMixture, samples: list[Descriptors], seed: int) 
     """Fit axes and Gaussians."""
     sample = Descriptors(*(torch.cat(column) for column in zip(*samples, strict=True)))
     gaussians, numbers = mixture.means_GE.shape
+    if len(sample.raw_NR) < gaussians:
+        raise UsageError(
+            f"The {len(samples):,} images of the training part give {len(sample.raw_NR)} "
+            f"descriptors, and {gaussians} or more are needed: they are too few, or hardly show "
+            "anything where the masks have the implants. Add images, or take another architecture."
+        )
     centre_R, basis_RE, variances_E = main_axes(sample.raw_NR, numbers - 2)  # two are its place
     mixture.centre_R.copy_(centre_R)
     mixture.basis_RE.copy_(basis_RE)

@@ -1,11 +1,12 @@
 """One training from its split to calibrated, measured outputs; done work is not done again."""
 
+import io
 import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -49,9 +50,6 @@ from training.weight_files import filled, map_file, reordered
 
 NOVELTY_FOLDS = 40
 """A novelty grows as the images grow fewer that it is measured from, so that few are held out."""
-MAX_AT_ONCE = 4096
-"""Images that an architecture is fitted to at once: vectors of their views and the products of all
-pairs are some 5 GB, and time grows with the third power."""
 Networks = Mapping[NetworkSpec, bytes]
 
 
@@ -219,7 +217,9 @@ class _Fitting:
                 trunks_of_files(weights) if weights else (),
             )
         )
-        np.save(self.place.held_out_file(self.name), fit.held_out_NK)
+        held_out = io.BytesIO()
+        np.save(held_out, fit.held_out_NK)
+        write_whole(self.place.held_out_file(self.name), held_out.getvalue())
         return fit.state
 
     @property
@@ -307,9 +307,7 @@ def fit_split(
         place: Where it runs.
         masks: Of the set; wanted where `TrainConfig.needs_masks`.
     """
-    taught = taught_part(labelled.labels_N, split.train_N, config.network.architecture)
-    taught_split = replace(split, train_N=taught)
-    fitting = _Fitting(labelled, groups_N, taught_split, config, name, place, masks)
+    fitting = _Fitting(labelled, groups_N, split, config, name, place, masks)
     networks = fitting.networks()
     device = "cuda" if place.use_gpu and torch.cuda.is_available() else "cpu"
     with place.waiting("  Calibrating and measuring"):
@@ -322,17 +320,6 @@ def fit_split(
                     config.segmenter, weights, labelled.images_NSS, masks, split.test_N, device
                 )
     return Fitted(networks, calibrated, measured, overlaps)
-
-
-def taught_part(labels_N: Indices, train_N: Indices, architecture: str) -> Indices:
-    """Return positions of the training images that a network is fitted to.
-
-    All of them, but a lot of each class of more than `MAX_AT_ONCE` where the architecture is fitted
-    to all at once.
-    """
-    if architecture not in FISHERS:
-        return train_N
-    return train_N[reference_part(labels_N[train_N], MAX_AT_ONCE, least_each=1)]
 
 
 def fetch_pretrained(config: TrainConfig) -> None:
