@@ -162,7 +162,7 @@ def test_figures_of_unknown_implants_are_those_of_the_benchmark() -> None:
     measured = rows_of((ROOT / "benchmarks" / "novelty.md").read_text(encoding="utf-8"))
     knees, _, shoulders = (float(row[1]) for row in measured)
     assert f"{knees:.2f} of the pairs for phantom knees" in TEXT
-    assert f"{shoulders:.2f} for phantoms and an earlier package of shoulders" in TEXT
+    assert f"{shoulders:.2f} for phantoms and a package of shoulders" in TEXT
 
 
 def test_figures_of_the_shoulders_are_those_of_the_package() -> None:
