@@ -41,7 +41,7 @@ RECIPE = 2
 """Of what a network is fitted by; 1 was that of 0.1.0. A training that is resumed takes no network
 of another one for its own."""
 MAX_IMAGES = 2048
-"""That a network is fitted to: some 3 GB, and the time of each fold that calibrates, a minute at
+"""That a network is fitted to: some 4 GB, and the time of each fold that calibrates, a minute at
 most, grows with the third power."""
 SAMPLE = 100
 """Descriptors of each image that axes and mixture are fitted to."""
