@@ -178,19 +178,12 @@ def score(
     return Scored(np.concatenate(logits), np.concatenate(novelty))
 
 
-def reference_part(
-    labels_N: Indices, most: int = MAX_REFERENCE, least_each: int = MIN_EACH
-) -> Indices:
+def reference_part(labels_N: Indices, most: int = MAX_REFERENCE) -> Indices:
     """Return positions of the training images that describe where known implants lie.
 
     All of them, or of a larger part a lot of each class: a covariance is no better for more.
-
-    Args:
-        labels_N: Classes of the training images.
-        most: Images, where `least_each` allows it.
-        least_each: Images of a class that are taken at least.
     """
-    return draw_each(labels_N, most, least_each)
+    return draw_each(labels_N, most, MIN_EACH)
 
 
 def scored_part(part_N: Indices, num_classes: int, folds: int = 0) -> Indices:
