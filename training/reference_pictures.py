@@ -17,6 +17,7 @@ from implant_model.package.references import FILE, MAX_SIDE_PX, References
 from implant_model.storage.local_files import write_whole
 from training.data.set_columns import digest_values
 from training.data.shards import Pictures
+from training.data.split import ranks
 
 READABLE: Final = 0o644
 
@@ -45,21 +46,11 @@ def choose(
     _, content_M = np.unique(digest_M, return_inverse=True)
     patient_M = patients_N[at_M]
     owner_M = np.where(patient_M < 0, -1 - content_M, patient_M)
-    turn_M = _ranks(np.lexsort((at_M, digest_M, owner_M, label_M)), label_M, owner_M)
+    turn_M = ranks(np.lexsort((at_M, digest_M, owner_M, label_M)), label_M, owner_M)
     order_M = np.lexsort((at_M, digest_M, turn_M, label_M))
-    of_class_M = _ranks(order_M, label_M)
+    of_class_M = ranks(order_M, label_M)
     chosen: list[int] = at_M[order_M[of_class_M[order_M] < per_class]].tolist()
     return chosen
-
-
-def _ranks(order_M: NDArray[np.int64], *keys: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the place of each among those of the same keys, which an order has side by side."""
-    is_first_M = np.ones(len(order_M), np.bool_)
-    is_first_M[1:] = np.any([np.diff(key[order_M]) != 0 for key in keys], axis=0)
-    starts_M = np.flatnonzero(is_first_M)[np.cumsum(is_first_M) - 1]
-    rank_M = np.empty(len(order_M), np.int64)
-    rank_M[order_M] = np.arange(len(order_M)) - starts_M
-    return rank_M
 
 
 def picture_of(image_HW: NDArray[np.uint8]) -> bytes:

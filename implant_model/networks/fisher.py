@@ -242,8 +242,7 @@ class FisherBackbone(nn.Module):
         return self._posed(resized(image_11SS))[0]
 
     def _posed(self, image_11SS: Tensor) -> tuple[Tensor, Tensor]:
-        poses_V5 = view_poses(self.search(gradient_field(image_11SS)), self.num_views)
-        return upright(image_11SS.expand(len(poses_V5), -1, -1, -1), poses_V5)[:, 0], poses_V5
+        return upright_views(image_11SS, self.search(gradient_field(image_11SS)), self.num_views)
 
     def evidence(self, image_11SS: Tensor, weights_F: Tensor) -> Tensor:
         """Return where on an image that speaks for a class which lifts its logit, SS.
@@ -336,13 +335,15 @@ def resized(images_B1HW: Tensor) -> Tensor:
     return functional.interpolate(images_B1HW, size, mode="bilinear", antialias=True)
 
 
-def view_poses(pose_15: Tensor, views: int = len(VIEWS)) -> Tensor:
-    """Return the poses of the first views, V5, around the one that was found."""
+def upright_views(
+    image_11SS: Tensor, pose_15: Tensor, views: int = len(VIEWS)
+) -> tuple[Tensor, Tensor]:
+    """Return the first views, VHW, and their poses, V5, around the one that was found."""
     turns = [torch.deg2rad(pose_15.new_tensor(turn)) for turn, _ in VIEWS[:views]]
     poses_V5 = pose_15.repeat(views, 1)
     poses_V5[:, 2] += torch.stack(turns)
     poses_V5[:, 1] *= pose_15.new_tensor([zoom for _, zoom in VIEWS[:views]])
-    return poses_V5
+    return upright(image_11SS.expand(views, -1, -1, -1), poses_V5)[:, 0], poses_V5
 
 
 def responsibilities(

@@ -77,14 +77,13 @@ def divide(
     else:
         shares = settings.calibration, settings.test
         shipped = split_fractions(labels_N, groups_N, *shares, settings.seed)
-    if not calibrate:
-        whole = folds
-        folds = Rows(len(whole), lambda fold: _without_calibration(whole[fold]))
-        shipped = _without_calibration(shipped)
-    if most:
-        all_folds = folds
-        folds = Rows(len(all_folds), lambda fold: _drawn(all_folds[fold], labels_N, groups_N, most))
-        shipped = _drawn(shipped, labels_N, groups_N, most)
+
+    def trained(split: Split) -> Split:
+        whole = split if calibrate else _without_calibration(split)
+        return _drawn(whole, labels_N, groups_N, most) if most else whole
+
+    dealt = folds
+    folds, shipped = Rows(len(dealt), lambda fold: trained(dealt[fold])), trained(shipped)
     spared = () if calibrate else ("calibration",)
     for split in folds:
         check_split(split, labels_N, groups_N, labelled.names, spared)

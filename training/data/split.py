@@ -82,19 +82,22 @@ def draw_each(
         return np.arange(len(labels_N))
     shuffled_N = np.random.default_rng(0).permutation(len(labels_N))
     if groups_N is not None:
-        turns_N = _ranks((labels_N * (int(groups_N.max()) + 1) + groups_N)[shuffled_N])
-        shuffled_N = shuffled_N[np.argsort(turns_N, kind="stable")]
+        by_group_N = shuffled_N[np.lexsort((groups_N[shuffled_N], labels_N[shuffled_N]))]
+        turn_N = ranks(by_group_N, labels_N, groups_N)
+        shuffled_N = shuffled_N[np.argsort(turn_N[shuffled_N], kind="stable")]
+    by_class_N = shuffled_N[np.argsort(labels_N[shuffled_N], kind="stable")]
     each = max(most // len(np.unique(labels_N)), least_each)
-    return np.sort(shuffled_N[_ranks(labels_N[shuffled_N]) < each])
+    return np.flatnonzero(ranks(by_class_N, labels_N) < each)
 
 
-def _ranks(keys_N: Indices) -> Indices:
-    """Return how many equal keys come before each."""
-    order_N = np.argsort(keys_N, kind="stable")
-    sorted_N = keys_N[order_N]
-    ranks_N = np.empty(len(keys_N), np.int64)
-    ranks_N[order_N] = np.arange(len(keys_N)) - np.searchsorted(sorted_N, sorted_N)
-    return ranks_N
+def ranks(order_N: Indices, *keys: Indices) -> Indices:
+    """Return the place of each among those of the same keys, which an order has side by side."""
+    is_first_N = np.ones(len(order_N), np.bool_)
+    is_first_N[1:] = np.any([np.diff(key[order_N]) != 0 for key in keys], axis=0)
+    starts_N = np.flatnonzero(is_first_N)[np.cumsum(is_first_N) - 1]
+    rank_N = np.empty(len(order_N), np.int64)
+    rank_N[order_N] = np.arange(len(order_N)) - starts_N
+    return rank_N
 
 
 class _Counts:

@@ -20,7 +20,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from implant_model.errors import UsageError
-from implant_model.networks.alignment import upright
 from implant_model.networks.build import FISHER_BACKBONES
 from implant_model.networks.descriptors import Descriptors
 from implant_model.networks.fisher import (
@@ -31,7 +30,7 @@ from implant_model.networks.fisher import (
     LiteFisherBackbone,
     TrunkMixture,
     resized,
-    view_poses,
+    upright_views,
 )
 from implant_model.networks.spec import FISHER
 from training.fisher.canonical_pose import at_side, find_poses, learn_template, mean_presence
@@ -147,9 +146,8 @@ class _Posed:
 
     def views(self, index: int) -> Tensor:
         """Return an image's views, VHW."""
-        poses_V5 = view_poses(self.poses_N5[index : index + 1])
-        images_V1SS = self.images_N1SS[index].expand(len(poses_V5), 1, -1, -1)
-        return upright(images_V1SS, poses_V5)[:, 0]
+        one = slice(index, index + 1)
+        return upright_views(self.images_N1SS[one], self.poses_N5[one])[0]
 
 
 def _fit_kind(kind: Kind, posed: _Posed, presence_11QQ: Tensor, seed: int) -> Tensor:
